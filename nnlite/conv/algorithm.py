@@ -1,0 +1,109 @@
+"""What a convolution algorithm is: three passes over arrays, and what it declares about itself."""
+
+from __future__ import annotations
+
+from math import prod, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.geometry import Geometry
+
+
+class Algorithm:
+    """A way of computing a convolution. Derive from it, name it, write `forward`, and register it.
+
+    Arrays are channels last: x (n, h, w, c), weight (kh, kw, c / groups, k), y and dy (n, oh, ow, k). What an
+    algorithm gets is C-contiguous, of one dtype, matches the geometry and may not be written to; what it returns
+    has that dtype, is C-contiguous and aliases no input. It may come from `nnlite.memory.empty`.
+
+    The gradients have defaults (im2col's), so that a forward pass alone is a complete algorithm.
+    """
+
+    #: unique; what a user passes as `algorithm=`
+    name: ClassVar[str]
+    #: the dtypes it computes in; another one is declined
+    dtypes: ClassVar[tuple[Any, ...]] = (np.float32, np.float64)
+    #: whether it calls BLAS, whose threads then alternate with the kernels'
+    uses_blas: ClassVar[bool] = False
+    #: whether it is so slow that it is for reading and checking, not for training
+    reference_only: ClassVar[bool] = False
+
+    def supports(self, geometry: Geometry) -> str | None:
+        """None if the algorithm can compute this geometry, otherwise why not, in words."""
+        return None
+
+    def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """y (n, oh, ow, k)"""
+        raise NotImplementedError(f"algorithm {self.name!r} does not define forward(x, weight, geometry)")
+
+    def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """dx (n, h, w, c): the gradient of sum(y * dy) with respect to x."""
+        from nnlite.conv import im2col
+
+        return im2col.grad_input(dy, weight, geometry)
+
+    def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """dweight (kh, kw, c / groups, k): the gradient of sum(y * dy) with respect to weight."""
+        from nnlite.conv import im2col
+
+        return im2col.grad_weight(x, dy, geometry)
+
+    def backward(
+        self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(dx, dweight), None for what `needs` does not ask for. Override it where the two share work."""
+        dx = self.grad_input(dy, weight, geometry) if needs[0] else None
+        dweight = self.grad_weight(x, dy, geometry) if needs[1] else None
+        return dx, dweight
+
+    def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
+        """Whether `forward_fused` and `backward_fused` can compute this epilogue over this geometry."""
+        return False
+
+    def forward_fused(
+        self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
+    ) -> tuple[np.ndarray, Any]:
+        """(result after the epilogue, whatever `backward_fused` needs to have remembered)."""
+        raise NotImplementedError
+
+    def backward_fused(
+        self,
+        x: np.ndarray,
+        weight: np.ndarray,
+        result: np.ndarray,
+        saved: Any,
+        dresult: np.ndarray,
+        geometry: Geometry,
+        epilogue: Epilogue,
+        needs: tuple[bool, bool, bool],
+    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        """(dx, dweight, dbias), None for what `needs` does not ask for."""
+        raise NotImplementedError
+
+    def error_bound(self, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:
+        """The largest error of an element that is within the algorithm's contract, relative to the result's rms.
+
+        The default is that of a sum in any order: it grows with the square root of the reduction's length.
+        """
+        length = {
+            "forward": geometry.reduction_length,
+            "grad_input": prod(geometry.weight_shape[:2]) * geometry.weight_shape[3] // geometry.groups,
+            "grad_weight": prod(geometry.output_shape[:3]),
+        }[pass_name]
+        return 16 * float(np.finfo(dtype).eps) * sqrt(length + 1)
+
+    def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
+        """The bytes that the pass really moves in float32: the least, plus every intermediate written and read."""
+        return geometry.least_bytes(pass_name)
+
+    def declines(self, geometry: Geometry, dtype: Any) -> str | None:
+        """Why this algorithm can not compute that geometry in that dtype, or None: `supports` and `dtypes` together."""
+        if not any(np.dtype(dtype) == np.dtype(known) for known in self.dtypes):
+            known = " or ".join(np.dtype(known).name for known in self.dtypes)
+            return f"it computes in {known}, not in {np.dtype(dtype).name}"
+        return self.supports(geometry)
+
+    def __repr__(self) -> str:
+        return f"<algorithm {getattr(self, 'name', type(self).__name__)!r}>"

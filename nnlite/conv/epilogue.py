@@ -1,0 +1,20 @@
+"""What follows a convolution and can be computed while its output is still in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """result = max_pool(relu(y + bias)), each of the three if it is set, in this order."""
+
+    bias: bool = False
+    relu: bool = False
+    #: max pooling 2x2, strides 2, padding "valid" (an odd last row or column is dropped)
+    pool: bool = False
+
+    def result_shape(self, output_shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """The shape after the epilogue of a convolution's output (n, oh, ow, k)."""
+        n, oh, ow, k = output_shape
+        return (n, oh // 2, ow // 2, k) if self.pool else output_shape

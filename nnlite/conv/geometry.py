@@ -1,0 +1,186 @@
+"""The shape of a convolution problem: everything about it but the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Literal
+
+from nnlite.errors import int_pair, positive_int
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+Padding = Literal["valid", "same"] | int | Pads
+#: the three products of a convolution layer
+PASSES = ("forward", "grad_input", "grad_weight")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One convolution problem, channels last. Frozen and hashable; `Geometry.of` checks what a user gave.
+
+    y[n, oh, ow, k] = sum over r, s, c of x[n, oh*stride + r*dilation - pad, ow*stride + s*dilation - pad, c]
+    times weight[r, s, c, k], where x is zero outside of the image ("convolution" is cross-correlation).
+    """
+
+    input_shape: tuple[int, int, int, int]  # (n, h, w, c)
+    weight_shape: tuple[int, int, int, int]  # (kh, kw, c / groups, k)
+    strides: tuple[int, int] = (1, 1)
+    pads: Pads = ((0, 0), (0, 0))  # ((top, bottom), (left, right))
+    dilation_rate: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @classmethod
+    def of(
+        cls,
+        input_shape: tuple[int, ...],
+        weight_shape: tuple[int, ...],
+        *,
+        strides: int | tuple[int, int] = 1,
+        padding: Padding = "valid",
+        dilation_rate: int | tuple[int, int] = 1,
+        groups: int = 1,
+    ) -> Geometry:
+        """The geometry of `weight` over `x`, checked.
+
+        `padding` is "valid" (none), "same" (output size = ceil(input size / stride), the odd pixel at the bottom
+        and right, as TensorFlow does), an integer, or ((top, bottom), (left, right)).
+
+        Raises ValueError that names the argument, what was expected and what was received.
+        """
+        hashable = tuple(map(tuple, padding)) if isinstance(padding, (list, tuple)) and _nested(padding) else padding
+        try:
+            return _checked(
+                cls, tuple(input_shape), tuple(weight_shape), _frozen(strides), hashable, _frozen(dilation_rate), groups
+            )
+        except TypeError as error:
+            if "unhashable" not in str(error):
+                raise
+            raise ValueError(f"padding, strides or dilation_rate: expected integers. Received: {padding!r}, {strides!r}, {dilation_rate!r}") from None
+
+    @cached_property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        """(n, oh, ow, k)"""
+        n, h, w, _ = self.input_shape
+        kh, kw, _, k = self.weight_shape
+        (top, bottom), (left, right) = self.pads
+        oh = (h + top + bottom - (kh - 1) * self.dilation_rate[0] - 1) // self.strides[0] + 1
+        ow = (w + left + right - (kw - 1) * self.dilation_rate[1] - 1) // self.strides[1] + 1
+        return n, oh, ow, k
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of one pass; the three passes have the same. Taps that fall on padding count."""
+        return prod(self.output_shape) * prod(self.weight_shape[:3])
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one pass: 2 a MAC."""
+        return 2 * self.macs
+
+    @property
+    def reduction_length(self) -> int:
+        """The number of products summed into one output of the forward pass."""
+        return prod(self.weight_shape[:3])
+
+    def result_shape(self, pass_name: str) -> tuple[int, int, int, int]:
+        """The shape of what a pass computes: y, dx or dweight."""
+        return {"forward": self.output_shape, "grad_input": self.input_shape, "grad_weight": self.weight_shape}[pass_name]
+
+    def least_bytes(self, pass_name: str, itemsize: int = 4) -> int:
+        """The bytes a pass must move at the least: each operand read once, the result written once."""
+        self.result_shape(pass_name)
+        return itemsize * (prod(self.input_shape) + prod(self.weight_shape) + prod(self.output_shape))
+
+    def with_batch(self, n: int) -> Geometry:
+        """The same problem for `n` images."""
+        return Geometry(
+            (n, *self.input_shape[1:]), self.weight_shape, self.strides, self.pads, self.dilation_rate, self.groups
+        )
+
+    def __str__(self) -> str:
+        n, h, w, c = self.input_shape
+        kh, kw, _, k = self.weight_shape
+        text = f"{n}x{h}x{w}x{c} -> {k}, {kh}x{kw}"
+        if self.strides != (1, 1):
+            text += f", strides {self.strides[0]}x{self.strides[1]}"
+        if self.pads != ((0, 0), (0, 0)):
+            text += f", pads {self.pads}"
+        if self.dilation_rate != (1, 1):
+            text += f", dilation {self.dilation_rate[0]}x{self.dilation_rate[1]}"
+        if self.groups != 1:
+            text += f", {self.groups} groups"
+        return text
+
+
+def same_pads(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """The padding before and after that makes the output ceil(size / stride) long; the odd one after."""
+    out = -(-size // stride)
+    total = max((out - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def resolve_pads(
+    padding: Padding,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    strides: tuple[int, int],
+    dilation_rate: tuple[int, int] = (1, 1),
+) -> Pads:
+    """What `padding` means for these sizes: ((top, bottom), (left, right))."""
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if padding == "same":
+        first, second = (same_pads(size[i], kernel[i], strides[i], dilation_rate[i]) for i in (0, 1))
+        return first, second
+    if isinstance(padding, int) and not isinstance(padding, bool):
+        pad = positive_int("padding", padding, minimum=0)
+        return (pad, pad), (pad, pad)
+    if isinstance(padding, (tuple, list)) and len(padding) == 2 and all(isinstance(p, (tuple, list)) for p in padding):
+        return int_pair("padding", padding[0], minimum=0), int_pair("padding", padding[1], minimum=0)
+    raise ValueError(
+        'padding: expected "valid", "same", an integer of at least 0 or ((top, bottom), (left, right)). '
+        f"Received: {padding!r}"
+    )
+
+
+def _nested(padding: list | tuple) -> bool:
+    return all(isinstance(p, (tuple, list)) for p in padding)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=1024)
+def _checked(
+    cls: type[Geometry], input_shape: tuple, weight_shape: tuple, strides: object, padding: Padding, dilation_rate: object, groups: object
+) -> Geometry:
+    if len(input_shape) != 4:
+        raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {input_shape}")
+    if len(weight_shape) != 4:
+        raise ValueError(f"weight: expected 4 dimensions (kh, kw, c / groups, k). Received: shape {weight_shape}")
+    _, h, w, c = input_shape
+    kh, kw, c_group, k = weight_shape
+    if min(weight_shape) < 1:
+        raise ValueError(f"weight: expected no empty dimension. Received: shape {weight_shape}")
+    stride_pair = int_pair("strides", strides)
+    dilation = int_pair("dilation_rate", dilation_rate)
+    g = positive_int("groups", groups)
+    if c_group * g != c:
+        raise ValueError(
+            f"weight: expected {c} / {g} input channels, as x has {c} channels in {g} group(s). "
+            f"Received: weight shape {weight_shape}, x shape {input_shape}"
+        )
+    if k % g:
+        raise ValueError(f"groups: expected a divisor of the {k} output channels. Received: {g}")
+    pads = resolve_pads(padding, (h, w), (kh, kw), stride_pair, dilation)
+    geometry = cls(input_shape, weight_shape, stride_pair, pads, dilation, g)
+    if min(geometry.output_shape[1:3]) < 1:
+        spread = tuple((size - 1) * d + 1 for size, d in zip((kh, kw), dilation, strict=True))
+        padded = (h + sum(pads[0]), w + sum(pads[1]))
+        raise ValueError(
+            f"weight: expected a kernel no larger than the padded input. Received: kernel {spread[0]}x{spread[1]} "
+            f"(dilation included), padded input {padded[0]}x{padded[1]}"
+        )
+    return geometry

@@ -1,0 +1,94 @@
+"""Which algorithms there are, and which one computes a given convolution.
+
+An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
+reason; `auto` passes over it. The modules of the built-in ones are imported when first asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib import import_module
+from typing import Any
+
+from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.geometry import Geometry
+from nnlite.errors import Unsupported, unknown
+
+#: name -> "module:class", in the order in which they are explained, slowest first
+_BUILT_IN = {
+    "naive": "nnlite.conv.naive:Naive",
+    "windows": "nnlite.conv.windows:Windows",
+    "im2col": "nnlite.conv.im2col:Im2col",
+    "numba": "nnlite.conv.numba_loops:NumbaLoops",
+    "numba_blocked": "nnlite.conv.numba_blocked:NumbaBlocked",
+}
+_registered: dict[str, Algorithm] = {}
+_in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
+
+
+def names() -> list[str]:
+    """The names of all algorithms, built in and registered."""
+    return [*_BUILT_IN, *(name for name in _registered if name not in _BUILT_IN)]
+
+
+def get(name: str) -> Algorithm:
+    """The algorithm of that name. Raises ValueError, listing the known ones, if there is none."""
+    if name not in _registered:
+        if name not in _BUILT_IN:
+            raise unknown("algorithm", name, names())
+        module, _, class_name = _BUILT_IN[name].partition(":")
+        _registered[name] = getattr(import_module(module), class_name)()
+    return _registered[name]
+
+
+def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
+    """Add an algorithm under its `name`; `replace=True` to put it in the place of one of that name."""
+    if not isinstance(algorithm, Algorithm):
+        raise TypeError(f"algorithm: expected an instance of nn.conv.Algorithm. Received: {algorithm!r}")
+    name = getattr(algorithm, "name", None)
+    if not isinstance(name, str) or not name or name == "auto":
+        raise ValueError(f"algorithm: expected a name other than 'auto' in its class. Received: {name!r}")
+    if name in names() and not replace:
+        raise ValueError(f"algorithm: {name!r} is registered already; pass replace=True to replace it")
+    if type(algorithm).forward is Algorithm.forward:
+        raise ValueError(f"algorithm: expected {name!r} to define forward(x, weight, geometry). Received: none")
+    _registered[name] = algorithm
+    return algorithm
+
+
+def unregister(name: str) -> None:
+    """Take a registered algorithm out again; a built-in one that it had replaced is back."""
+    if name not in _registered:
+        raise unknown("registered algorithm", name, _registered)
+    del _registered[name]
+
+
+@contextmanager
+def use(name: str) -> Iterator[Algorithm | None]:
+    """`with nn.conv.use("im2col"):` — every convolution inside uses it, unless one names another itself."""
+    algorithm = None if name == "auto" else get(name)
+    token = _in_use.set(name)
+    try:
+        yield algorithm
+    finally:
+        _in_use.reset(token)
+
+
+def select(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Algorithm:
+    """The algorithm that computes this convolution.
+
+    Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
+    """
+    if algorithm == "auto":
+        algorithm = _in_use.get() or "auto"
+    if algorithm == "auto":
+        from nnlite.conv.choice import choose
+
+        return choose(geometry, dtype)
+    chosen = get(algorithm)
+    reason = chosen.declines(geometry, dtype)
+    if reason is not None:
+        raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {reason}")
+    return chosen

@@ -1,0 +1,62 @@
+"""The exceptions that nnlite raises on purpose, and the checks that raise them.
+
+Every message names the argument, what was expected and what was received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from operator import index
+
+
+class NNLiteError(Exception):
+    """Base of nnlite's own exceptions."""
+
+
+class Unsupported(NNLiteError, ValueError):
+    """A convolution algorithm that was asked for by name declines the problem."""
+
+
+class GradientError(NNLiteError, AssertionError):
+    """An analytic gradient disagrees with the numerical one."""
+
+
+class GraphError(NNLiteError, RuntimeError):
+    """backward() cannot run: no graph, or a graph whose memory was already given back."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
+    """A ValueError that lists the known names and suggests the nearest one."""
+    names = list(known)
+    near = get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(names)}.{hint}")
+
+
+def positive_int(argument: str, value: object, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`; booleans and fractions are refused."""
+    try:
+        number = index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < minimum:
+        raise ValueError(f"{argument}: expected an integer of at least {minimum}. Received: {value!r}")
+    return number
+
+
+def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
+    """An int or a pair of ints as a pair: `3` -> `(3, 3)`."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{argument}: expected an integer or two integers. Received: {value!r}")
+        return positive_int(argument, value[0], minimum), positive_int(argument, value[1], minimum)
+    number = positive_int(argument, value, minimum)
+    return number, number
+
+
+def fraction(argument: str, value: object) -> float:
+    """`value` as a float in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{argument}: expected a number in [0, 1). Received: {value!r}")
+    return float(value)
