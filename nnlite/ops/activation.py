@@ -1,0 +1,74 @@
+"""Activation functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnlite.autograd import Tensor, differentiable
+from nnlite.errors import unknown
+
+Result = tuple[np.ndarray, Any]
+
+
+@differentiable
+def relu(x: np.ndarray) -> Result:
+    """max(x, 0); NaN stays NaN. The gradient passes where the result is above 0."""
+    y = np.maximum(x, 0)
+    return y, lambda dy: dy * (y > 0)
+
+
+@differentiable
+def sigmoid(x: np.ndarray) -> Result:
+    """1 / (1 + e ** -x), without overflow."""
+    e = np.exp(-np.abs(x))
+    y = np.where(x >= 0, 1, e) / (1 + e)
+    return y, lambda dy: dy * (y * (1 - y))
+
+
+@differentiable
+def tanh(x: np.ndarray) -> Result:
+    """The hyperbolic tangent."""
+    y = np.tanh(x)
+    return y, lambda dy: dy * (1 - y * y)
+
+
+@differentiable
+def softmax(x: np.ndarray) -> Result:
+    """e ** x / sum(e ** x) along the last axis; the largest element is subtracted first, so that nothing overflows."""
+    y = np.exp(x - x.max(axis=-1, keepdims=True))
+    y /= y.sum(axis=-1, keepdims=True)
+    return y, lambda dy: y * (dy - np.sum(dy * y, axis=-1, keepdims=True))
+
+
+@differentiable
+def linear(x: np.ndarray) -> Result:
+    """x itself."""
+    return x, lambda dy: dy
+
+
+_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+    "linear": linear,
+    "relu": relu,
+    "sigmoid": sigmoid,
+    "softmax": softmax,
+    "tanh": tanh,
+}
+
+
+def get_activation(activation: str | Callable | None) -> Callable[..., Tensor]:
+    """The operation of that name; None is "linear"; a callable is itself. Raises ValueError on an unknown name."""
+    if activation is None:
+        return linear
+    if callable(activation):
+        return activation
+    if activation not in _ACTIVATIONS:
+        raise unknown("activation", activation, _ACTIVATIONS)
+    return _ACTIVATIONS[activation]
+
+
+def activation_name(activation: Callable[..., Tensor]) -> str | None:
+    """The name under which `get_activation` knows an operation, None if it does not."""
+    return next((name for name, known in _ACTIVATIONS.items() if known is activation), None)

@@ -1,0 +1,102 @@
+"""Elementwise arithmetic with NumPy's broadcasting, and the matrix product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite.autograd import Backward, Tensor, differentiable
+
+Result = tuple[np.ndarray, Any]
+
+
+def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum a gradient over the axes along which an array of `shape` was broadcast."""
+    if gradient.shape == shape:
+        return gradient
+    added = gradient.ndim - len(shape)
+    stretched = tuple(i + added for i, size in enumerate(shape) if size == 1 and gradient.shape[i + added] != 1)
+    return gradient.sum(axis=(*range(added), *stretched)).reshape(shape)
+
+
+@differentiable
+def add(x: np.ndarray, y: np.ndarray) -> Result:
+    """x + y"""
+    return np.add(x, y), (lambda dz: unbroadcast(dz, x.shape), lambda dz: unbroadcast(dz, y.shape))
+
+
+@differentiable
+def subtract(x: np.ndarray, y: np.ndarray) -> Result:
+    """x - y"""
+    return np.subtract(x, y), (lambda dz: unbroadcast(dz, x.shape), lambda dz: unbroadcast(-dz, y.shape))
+
+
+@differentiable
+def multiply(x: np.ndarray, y: np.ndarray) -> Result:
+    """x * y"""
+    return np.multiply(x, y), (lambda dz: unbroadcast(dz * y, x.shape), lambda dz: unbroadcast(dz * x, y.shape))
+
+
+@differentiable
+def divide(x: np.ndarray, y: np.ndarray) -> Result:
+    """x / y"""
+    z = np.divide(x, y)
+    return z, (lambda dz: unbroadcast(dz / y, x.shape), lambda dz: unbroadcast(-dz * z / y, y.shape))
+
+
+@differentiable
+def negative(x: np.ndarray) -> Result:
+    """-x"""
+    return np.negative(x), np.negative
+
+
+@differentiable
+def power(x: np.ndarray, *, exponent: float) -> Result:
+    """x ** exponent, for a number as exponent"""
+    return x**exponent, lambda dz: dz * (exponent * x ** (exponent - 1))
+
+
+@differentiable
+def matmul(x: np.ndarray, y: np.ndarray) -> Result:
+    """x @ y: matrices (m, k) and (k, n) -> (m, n), with leading batch axes broadcast; vectors as NumPy has them."""
+    z = np.matmul(x, y)
+
+    def backward(dz: np.ndarray, needs: tuple[bool, bool]) -> tuple:
+        left = x[None, :] if x.ndim == 1 else x  # (..., m, k)
+        right = y[:, None] if y.ndim == 1 else y  # (..., k, n)
+        if x.ndim == 1:
+            dz = np.expand_dims(dz, -1 if y.ndim == 1 else -2)
+        if y.ndim == 1:
+            dz = np.expand_dims(dz, -1)  # (..., m, n)
+        dx = unbroadcast(dz @ right.swapaxes(-1, -2), left.shape).reshape(x.shape) if needs[0] else None
+        dy = unbroadcast(left.swapaxes(-1, -2) @ dz, right.shape).reshape(y.shape) if needs[1] else None
+        return dx, dy
+
+    return z, backward
+
+
+def _operand(value: Any, like: Tensor) -> Any:
+    """What stands on the other side of an operator: numbers and arrays take the tensor's dtype."""
+    if isinstance(value, Tensor):
+        return value
+    return np.asarray(value, dtype=like.data.dtype)
+
+
+def _power(x: Tensor, exponent: Any) -> Tensor:
+    if not isinstance(exponent, (int, float)):
+        raise TypeError(f"exponent: expected a number. Received: {type(exponent).__name__}")
+    return power(x, exponent=exponent)
+
+
+def _attach() -> None:
+    operators: dict[str, Any] = {"add": add, "sub": subtract, "mul": multiply, "truediv": divide, "matmul": matmul}
+    for name, operation in operators.items():
+        setattr(Tensor, f"__{name}__", lambda x, y, op=operation: op(x, _operand(y, x)))
+        setattr(Tensor, f"__r{name}__", lambda x, y, op=operation: op(_operand(y, x), x))
+    Tensor.__neg__ = negative  # type: ignore[method-assign]
+    Tensor.__pow__ = _power  # type: ignore[method-assign]
+
+
+_attach()
+__all__ = ["Backward", "add", "divide", "matmul", "multiply", "negative", "power", "subtract", "unbroadcast"]

@@ -1,0 +1,128 @@
+"""2-D convolution: the only place that calls a convolution algorithm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite import scopes
+from nnlite.autograd import differentiable
+from nnlite.conv import Algorithm, Epilogue, Geometry, registry
+from nnlite.conv.geometry import Padding
+
+
+@differentiable
+def conv2d(
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    strides: int | tuple[int, int] = 1,
+    padding: Padding = "valid",
+    dilation_rate: int | tuple[int, int] = 1,
+    groups: int = 1,
+    algorithm: str = "auto",
+    relu: bool = False,
+    max_pool: bool = False,
+) -> tuple[np.ndarray, Any]:
+    """y = conv2d(x, weight) + bias: x (n, h, w, c), weight (kh, kw, c / groups, k), bias (k) -> y (n, oh, ow, k).
+
+    "Convolution" is cross-correlation, as in every framework. `padding` is "valid", "same" (TensorFlow's), an
+    integer, or ((top, bottom), (left, right)). `algorithm` is a name of `nn.conv.names()` or "auto".
+    `relu` and `max_pool` (2x2, strides 2, valid) follow the convolution, in its own kernel where the algorithm fuses
+    them; `max_pool` is for algorithms that do.
+
+    Raises ValueError that names the argument where shapes do not fit, Unsupported (a ValueError) where the named
+    algorithm declines.
+    """
+    geometry = Geometry.of(
+        x.shape, weight.shape, strides=strides, padding=padding, dilation_rate=dilation_rate, groups=groups
+    )
+    if x.dtype != weight.dtype or x.dtype.kind != "f":
+        raise ValueError(f"x: expected weight's dtype, {weight.dtype}. Received: {x.dtype}")
+    if bias is not None and (bias.shape != weight.shape[3:] or bias.dtype != weight.dtype):
+        raise ValueError(
+            f"bias: expected shape {weight.shape[3:]} of {weight.dtype}. Received: shape {bias.shape} of {bias.dtype}"
+        )
+    chosen = registry.select(geometry, x.dtype, algorithm)
+    x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+    epilogue = Epilogue(bias is not None, relu, max_pool)
+    if chosen.fuses(geometry, epilogue):
+        return _fused(chosen, x, weight, bias, geometry, epilogue)
+    if max_pool:
+        raise registry.Unsupported(f"algorithm {chosen.name!r} does not fuse max pooling into {geometry}")
+    return _composed(chosen, x, weight, bias, geometry, relu)
+
+
+def _composed(
+    algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, relu: bool
+) -> tuple[np.ndarray, Any]:
+    """The algorithm's own passes, with bias and ReLU as passes of their own over the result."""
+    y = algorithm.forward(x, weight, geometry)
+    _check_result(algorithm, y, geometry.output_shape, x.dtype, "forward")
+    if bias is not None:
+        y += bias
+    if relu:
+        np.maximum(y, 0, out=y)
+
+    def backward(dy: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
+        dy = np.ascontiguousarray(dy * (y > 0) if relu else dy)
+        dbias = None
+        if needs[2]:
+            with scopes.scope(None, "grad_weight"):
+                dbias = dy.reshape(-1, dy.shape[3]).sum(axis=0)  # (k)
+        dx, dweight = _gradients(algorithm, x, weight, dy, geometry, needs)
+        return dx, dweight, dbias
+
+    return y, backward
+
+
+def _gradients(
+    algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, ...]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Both gradients, each pass announced; at once where the algorithm shares work between them."""
+    dx = dweight = None
+    if needs[0] and needs[1] and type(algorithm).backward is not Algorithm.backward:
+        with scopes.scope(None, "gradients"):
+            dx, dweight = algorithm.backward(x, weight, dy, geometry, (True, True))
+    else:
+        if needs[0]:
+            with scopes.scope(None, "grad_input"):
+                dx = algorithm.grad_input(dy, weight, geometry)
+        if needs[1]:
+            with scopes.scope(None, "grad_weight"):
+                dweight = algorithm.grad_weight(x, dy, geometry)
+    if dx is not None:
+        _check_result(algorithm, dx, geometry.input_shape, x.dtype, "grad_input")
+    if dweight is not None:
+        _check_result(algorithm, dweight, geometry.weight_shape, x.dtype, "grad_weight")
+    return dx, dweight
+
+
+def _fused(
+    algorithm: Algorithm,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: Geometry,
+    epilogue: Epilogue,
+) -> tuple[np.ndarray, Any]:
+    """One kernel for the convolution and what follows it, forward and backward."""
+    result, saved = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+
+    def backward(dresult: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
+        with scopes.scope(None, "gradients" if needs[0] else "grad_weight"):
+            return algorithm.backward_fused(
+                x, weight, result, saved, np.ascontiguousarray(dresult), geometry, epilogue, needs
+            )
+
+    return result, backward
+
+
+def _check_result(algorithm: Algorithm, array: Any, shape: tuple[int, ...], dtype: np.dtype, pass_name: str) -> None:
+    if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != dtype:
+        received = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(
+            f"{pass_name} of algorithm {algorithm.name!r}: expected {dtype} of shape {shape}. Received: {received}"
+        )
