@@ -1,7 +1,55 @@
-"""nnlite: a small, fast, honest convolution engine in Python."""
+"""nnlite: a small, fast, honest convolution engine in Python.
+
+A library (Keras-named layers on a minimal autograd), a laboratory (convolution algorithms side by side, `nn.conv`),
+and an explanation (`nnlite explain`: where the time of a network goes, and why parameters do not predict it).
+"""
 
 __version__ = "0.1.0"
 
-from nnlite import conv
+from nnlite import conv, datasets, initializers, losses, metrics, models, ops, optimizers
+from nnlite.autograd import Tensor, differentiable, no_grad
+from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
+from nnlite.gradients import gradcheck
+from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
+from nnlite.model import History, Sequential
+from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
+from nnlite.random import seed
+from nnlite.saving import load_model
+from nnlite.threads import get_num_threads, set_num_threads
 
-__all__ = ["conv"]
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adadelta",
+    "Adam",
+    "Conv2D",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "GradientError",
+    "GraphError",
+    "History",
+    "Input",
+    "Layer",
+    "MaxPooling2D",
+    "NNLiteError",
+    "RMSprop",
+    "Sequential",
+    "Tensor",
+    "Unsupported",
+    "conv",
+    "datasets",
+    "differentiable",
+    "get_num_threads",
+    "gradcheck",
+    "initializers",
+    "load_model",
+    "losses",
+    "metrics",
+    "models",
+    "no_grad",
+    "ops",
+    "optimizers",
+    "seed",
+    "set_num_threads",
+]

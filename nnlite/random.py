@@ -26,3 +26,11 @@ def generator() -> np.random.Generator:
 def draw_seed(source: np.random.Generator | None = None) -> int:
     """A 63-bit seed for something that makes its own stream, from `source` or the package's generator."""
     return int((source or _generator).integers(0, 2**63 - 1))
+
+
+def combine(seed: int, number: int) -> int:
+    """A 63-bit seed for the `number`-th use of `seed`: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    z = (seed + number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (z ^ (z >> 31)) >> 1

@@ -1,0 +1,45 @@
+"""Differentiable operations, each with its gradient beside it. They know nothing of layers."""
+
+from nnlite.ops.activation import activation_name, get_activation, linear, relu, sigmoid, softmax, tanh
+from nnlite.ops.arithmetic import add, divide, matmul, multiply, negative, power, subtract
+from nnlite.ops.convolution import conv2d
+from nnlite.ops.crossentropy import categorical_crossentropy, sparse_categorical_crossentropy
+from nnlite.ops.dense import dense
+from nnlite.ops.dropout import dropout
+from nnlite.ops.elementwise import exp, log, sqrt
+from nnlite.ops.pooling import max_pool2d
+from nnlite.ops.reduction import max, mean, sum
+from nnlite.ops.shape import flatten, getitem, reshape, transpose
+
+__all__ = [
+    "activation_name",
+    "add",
+    "categorical_crossentropy",
+    "conv2d",
+    "dense",
+    "divide",
+    "dropout",
+    "exp",
+    "flatten",
+    "get_activation",
+    "getitem",
+    "linear",
+    "log",
+    "matmul",
+    "max",
+    "max_pool2d",
+    "mean",
+    "multiply",
+    "negative",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softmax",
+    "sparse_categorical_crossentropy",
+    "sqrt",
+    "subtract",
+    "sum",
+    "tanh",
+    "transpose",
+]

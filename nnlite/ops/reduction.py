@@ -33,7 +33,7 @@ def sum(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
 def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
     """The mean over `axis` (an int, several, or None for all)."""
     y = x.mean(axis=axis, keepdims=keepdims, dtype=x.dtype)
-    count = x.size // max(y.size, 1)
+    count = x.size / np.size(y)
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
         return np.broadcast_to(_over(dy, axis, keepdims) / x.dtype.type(count), x.shape), None, None

@@ -1,0 +1,136 @@
+"""Exact counts: parameters, multiply-accumulates (MACs) and bytes. Nothing is run.
+
+"Unfused least bytes" means: each operation as the user wrote it (activation and dropout with a float32 mask apart)
+reads each of its inputs once and writes each of its outputs once, forward and backward, and RMSprop makes five
+passes over the parameters (reads parameter, gradient and mean square, writes parameter and mean square). Fused
+kernels move less than that. 1 MAC = 2 FLOPs; taps that fall on padding count, additions of a bias do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from nnlite.conv.geometry import Geometry
+
+ITEMSIZE = 4  # bytes of a float32
+OPTIMIZER_PASSES = 5
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What one operation of a layer costs for a batch: MACs of one product, elements read and written by each pass."""
+
+    kind: str
+    macs: int
+    forward: int
+    grad_input: int
+    grad_weight: int = 0
+    #: the geometry, where the operation is a convolution
+    geometry: Geometry | None = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass of one layer for a batch."""
+
+    layer: str
+    part: str  # "forward", "grad_input", "grad_weight" or "optimizer"
+    macs: int
+    bytes: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The counts of a network for one training step of a batch."""
+
+    name: str
+    batch_size: int
+    parameters: int
+    passes: tuple[Pass, ...]
+
+    @property
+    def forward_macs_per_image(self) -> int:
+        return sum(p.macs for p in self.passes if p.part == "forward") // self.batch_size
+
+    @property
+    def training_macs_per_image(self) -> int:
+        """Forward, weight gradients, and input gradients except the first layer's."""
+        return sum(p.macs for p in self.passes) // self.batch_size
+
+    @property
+    def unfused_least_bytes(self) -> int:
+        return sum(p.bytes for p in self.passes)
+
+
+def dense(batch: int, inputs: int, outputs: int, use_bias: bool = True) -> Operation:
+    """x (batch, inputs) @ weight (inputs, outputs)"""
+    weights, bias = inputs * outputs, outputs * use_bias
+    moved = batch * inputs + weights + batch * outputs
+    return Operation("dense", batch * weights, moved + bias, moved, moved + bias)
+
+
+def conv2d(geometry: Geometry, use_bias: bool = True) -> Operation:
+    """A convolution with bias over a whole batch."""
+    moved = prod(geometry.input_shape) + prod(geometry.weight_shape) + prod(geometry.output_shape)
+    bias = geometry.weight_shape[3] * use_bias
+    return Operation("conv2d", geometry.macs, moved + bias, moved, moved + bias, geometry)
+
+
+def elementwise(kind: str, size: int) -> Operation:
+    """An activation: forward reads x and writes y; backward reads dy and y and writes dx."""
+    return Operation(kind, 0, 2 * size, 3 * size)
+
+
+def dropout(size: int) -> Operation:
+    """Both ways an array and a float32 mask are read, and an array is written."""
+    return Operation("dropout", 0, 3 * size, 3 * size)
+
+
+def max_pool2d(inputs: int, outputs: int) -> Operation:
+    """Forward reads x and writes y, backward reads dy and writes dx."""
+    return Operation("max_pool2d", 0, inputs + outputs, inputs + outputs)
+
+
+def count(name: str, batch_size: int, layers: Iterable[tuple[str, int, Sequence[Operation]]]) -> Cost:
+    """The cost of a training step over `layers`: (name, number of parameters, operations) each, in order.
+
+    The first product has no input gradient: nobody needs the gradient of the data.
+    """
+    passes: list[Pass] = []
+    total = 0
+    first = True
+    for layer, parameters, operations in layers:
+        products = [op for op in operations if op.macs]
+        rest = [op for op in operations if not op.macs]
+        passes.append(
+            Pass(layer, "forward", sum(op.macs for op in operations), ITEMSIZE * sum(op.forward for op in operations))
+        )
+        back = [] if first else products
+        moved = sum(op.grad_input for op in back) + sum(op.grad_input for op in rest if not first or products)
+        passes.append(Pass(layer, "grad_input", sum(op.macs for op in back), ITEMSIZE * moved))
+        if products:
+            weight_bytes = ITEMSIZE * sum(op.grad_weight for op in products)
+            passes.append(Pass(layer, "grad_weight", sum(op.macs for op in products), weight_bytes))
+            first = False
+        if parameters:
+            passes.append(Pass(layer, "optimizer", 0, ITEMSIZE * OPTIMIZER_PASSES * parameters))
+        total += parameters
+    return Cost(name, batch_size, total, tuple(p for p in passes if p.bytes))
+
+
+def human_bytes(value: float) -> str:
+    """1234567 -> "1.2 MB" (powers of 1000)."""
+    for unit in ("B", "kB", "MB"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}" if unit != "B" else f"{int(value)} B"
+        value /= 1000
+    return f"{value:.3g} GB"
+
+

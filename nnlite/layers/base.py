@@ -1,0 +1,123 @@
+"""What every layer is: parameters, shapes, and a call. The arithmetic is in nnlite.ops."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from nnlite import initializers, random, scopes
+from nnlite.autograd import Tensor
+from nnlite.cost import Operation
+
+#: a shape without the batch
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """Derive from it and write `call`; `build`, `output_shape_for` and `operations` where they are not the defaults.
+
+    Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
+    or by its first call.
+    """
+
+    def __init__(self, name: str | None = None):
+        self.name = name
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape | None = None
+        self._parameters: list[Tensor] = []
+
+    # to be written by a layer
+
+    def call(self, x: Tensor, training: bool) -> Tensor:
+        """The result for x (n, *input_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define call(x, training)")
+
+    def make_parameters(self, input_shape: Shape) -> None:
+        """Check `input_shape` and make the parameters for it, with `add_parameter`."""
+
+    def output_shape_for(self, input_shape: Shape) -> Shape:
+        """The shape of the result for inputs of `input_shape`."""
+        return input_shape
+
+    def operations(self, batch: int) -> list[Operation]:
+        """What the layer computes for a batch, one entry an operation, for the exact counts of nnlite.cost."""
+        return []
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments with which to make this layer again, as JSON knows them."""
+        return {"name": self.name}
+
+    # what they inherit
+
+    @property
+    def built(self) -> bool:
+        return self.input_shape is not None
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the parameters for inputs of `input_shape` (without the batch); a second time only for the same one."""
+        if self.built:
+            if self.input_shape != tuple(input_shape):
+                raise ValueError(
+                    f"{self.label}: expected inputs of shape (n, {_join(self.input_shape)}), for which it was built. "
+                    f"Received: (n, {_join(input_shape)})"
+                )
+            return
+        self.make_parameters(tuple(input_shape))
+        self.output_shape = self.output_shape_for(tuple(input_shape))
+        self.input_shape = tuple(input_shape)
+
+    def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
+        """A new trainable parameter, float32, begun by `initializer`."""
+        values = np.ascontiguousarray(initializers.get(initializer)(shape, random.generator()), dtype=np.float32)
+        if values.shape != shape:
+            raise ValueError(f"{name}_initializer: expected an array of shape {shape}. Received: shape {values.shape}")
+        parameter = Tensor(values, requires_grad=True, name=name)
+        self._parameters.append(parameter)
+        return parameter
+
+    def __call__(self, x: Any, training: bool = False) -> Tensor:
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        if self.input_shape is None:
+            self.build(x.shape[1:])
+        elif x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
+            )
+        with scopes.scope(self.name or self.default_name(), "forward"):
+            return self.call(x, training)
+
+    def parameters(self) -> list[Tensor]:
+        """The trainable parameters, in Keras's order: weight, bias."""
+        return list(self._parameters)
+
+    def count_params(self) -> int:
+        """How many numbers the parameters hold."""
+        return sum(parameter.size for parameter in self._parameters)
+
+    @property
+    def label(self) -> str:
+        """What messages call this layer."""
+        return f"layer {self.name!r}" if self.name else type(self).__name__
+
+    @classmethod
+    def default_name(cls) -> str:
+        """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
+        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", cls.__name__)
+        return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or ''}: {self.input_shape} -> {self.output_shape}>"
+
+
+def _join(shape: Shape | None) -> str:
+    return ", ".join(map(str, shape or ()))
+
+
+def expect_rank(layer: Layer, input_shape: Shape, rank: int, meaning: str) -> None:
+    """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes, all at least 1."""
+    if len(input_shape) != rank or min(input_shape, default=1) < 1:
+        raise ValueError(
+            f"x: expected shape {meaning} for {layer.label}. Received: shape (n{''.join(f', {s}' for s in input_shape)})"
+        )

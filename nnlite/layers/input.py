@@ -1,0 +1,25 @@
+"""The shape that a model starts with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnlite.autograd import Tensor
+from nnlite.errors import positive_int
+from nnlite.layers.base import Layer, Shape
+
+
+class Input(Layer):
+    """`Input((28, 28, 1))`: the shape of one sample, without the batch. It computes nothing."""
+
+    def __init__(self, shape: Shape, name: str | None = None):
+        super().__init__(name)
+        if not isinstance(shape, (tuple, list)):
+            raise ValueError(f"shape: expected the sizes of one sample, as in (28, 28, 1). Received: {shape!r}")
+        self.shape = tuple(positive_int("shape", size) for size in shape)
+
+    def call(self, x: Tensor, training: bool) -> Tensor:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {"shape": list(self.shape), "name": self.name}

@@ -1,0 +1,44 @@
+"""Layers that act in training alone."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from nnlite import cost, ops, random
+from nnlite.autograd import Tensor
+from nnlite.errors import fraction, positive_int
+from nnlite.layers.base import Layer, Shape
+
+
+class Dropout(Layer):
+    """In training, sets each element to 0 with probability `rate` and divides the others by 1 - rate; else nothing.
+
+    The mask is a function of the layer's seed, the number of the call and the element's position.
+    Srivastava et al. (2014), in the inverted form.
+    """
+
+    def __init__(self, rate: float, seed: int | None = None, name: str | None = None):
+        super().__init__(name)
+        self.rate = fraction("rate", rate)
+        self.seed = seed if seed is None else positive_int("seed", seed, minimum=0)
+        self._stream = self.seed
+        self._calls = 0
+
+    def make_parameters(self, input_shape: Shape) -> None:
+        if self._stream is None:
+            self._stream = random.draw_seed()
+
+    def call(self, x: Tensor, training: bool) -> Tensor:
+        if not training or self.rate == 0:
+            return x
+        assert self._stream is not None
+        self._calls += 1
+        return ops.dropout(x, rate=self.rate, seed=random.combine(self._stream, self._calls))
+
+    def operations(self, batch: int) -> list[cost.Operation]:
+        assert self.input_shape is not None
+        return [cost.dropout(batch * prod(self.input_shape))] if self.rate else []
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "seed": self.seed, "name": self.name}

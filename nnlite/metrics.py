@@ -1,0 +1,45 @@
+"""What fit and evaluate report beside the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nnlite.errors import unknown
+
+#: (y_true, y_pred) -> the sum of the metric over a batch, so that batches of unlike size average rightly
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """How many rows of y_pred (n, classes) have their largest value where y_true says.
+
+    y_true holds labels (n), or one row a sample (n, classes) whose largest value marks the class.
+    """
+    labels = y_true.argmax(axis=-1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] > 1 else y_true.reshape(-1)
+    return float(np.count_nonzero(y_pred.argmax(axis=-1) == labels))
+
+
+def mean_absolute_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """The sum over samples of the mean absolute difference."""
+    return float(np.abs(y_true - y_pred).reshape(len(y_pred), -1).mean(axis=1).sum())
+
+
+_METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "acc": accuracy,
+    "sparse_categorical_accuracy": accuracy,
+    "categorical_accuracy": accuracy,
+    "mean_absolute_error": mean_absolute_error,
+    "mae": mean_absolute_error,
+}
+
+
+def get(metric: str | Metric) -> tuple[str, Metric]:
+    """The name and the function of a metric given as either."""
+    if callable(metric):
+        return getattr(metric, "__name__", "metric"), metric
+    if metric not in _METRICS:
+        raise unknown("metric", metric, _METRICS)
+    return metric, _METRICS[metric]

@@ -1,0 +1,351 @@
+"""Sequential: layers one after the other, and the loops that train, evaluate and predict with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
+from nnlite.autograd import Tensor, no_grad
+from nnlite.errors import positive_int
+from nnlite.layers import Conv2D, Dense, Input, Layer, MaxPooling2D
+from nnlite.layers.base import Shape
+from nnlite.progress import Progress, describe
+
+
+class History:
+    """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def append(self, epoch: int, values: dict[str, float]) -> None:
+        self.epoch.append(epoch)
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class Sequential:
+    """A stack of layers. With an `Input` first (or once called) it is built: shapes known, parameters made.
+
+    >>> model = Sequential([Input((784,)), Dense(10, activation="softmax")])
+    """
+
+    def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
+        self.name = name
+        self.layers: list[Layer] = []
+        self.input_shape: Shape | None = None
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: Callable[..., Tensor] | None = None
+        self.fuse = True
+        self._metrics: list[tuple[str, metrics.Metric]] = []
+        for layer in layers:
+            self.add(layer)
+
+    # Building ---------------------------------------------------------------------------------------------------
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer, named after its class if it has no name; an Input gives the model its input shape."""
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a layer. Received: {layer!r}")
+        if isinstance(layer, Input):
+            if self.layers or self.input_shape is not None:
+                raise ValueError("layer: expected Input as the first layer only")
+            self.input_shape = layer.shape
+            return
+        layer.name = self._unique_name(layer)
+        if self.input_shape is not None:
+            layer.build(self.output_shape)
+        self.layers.append(layer)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make all parameters for samples of `input_shape`, without the batch."""
+        if self.input_shape is not None and self.input_shape != tuple(input_shape):
+            raise ValueError(f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}")
+        shape: Shape = tuple(input_shape)
+        for layer in self.layers:
+            layer.build(shape)
+            shape = layer.output_shape or ()
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def built(self) -> bool:
+        return self.input_shape is not None
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the result, without the batch."""
+        self._require_built()
+        shape = self.layers[-1].output_shape if self.layers else self.input_shape
+        assert shape is not None
+        return shape
+
+    def parameters(self) -> list[Tensor]:
+        """All trainable parameters, layer by layer."""
+        return [parameter for layer in self.layers for parameter in layer.parameters()]
+
+    def count_params(self) -> int:
+        """How many numbers the parameters hold."""
+        self._require_built()
+        return sum(layer.count_params() for layer in self.layers)
+
+    def cost(self, batch_size: int = 1) -> cost.Cost:
+        """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
+        self._require_built()
+        entries = ((layer.name or "", layer.count_params(), layer.operations(batch_size)) for layer in self.layers)
+        return cost.count(self.name, batch_size, entries)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, in Keras's order."""
+        self._require_built()
+        return [parameter.data.copy() for parameter in self.parameters()]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
+        self._require_built()
+        parameters = self.parameters()
+        arrays = [np.asarray(weight) for weight in weights]
+        if len(arrays) != len(parameters):
+            raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
+        for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
+            if array.shape != parameter.shape:
+                raise ValueError(f"weights[{i}]: expected shape {parameter.shape}. Received: shape {array.shape}")
+        for parameter, array in zip(parameters, arrays, strict=True):
+            parameter.data[...] = array
+
+    # Calling ----------------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, training: bool = False) -> Tensor:
+        """The result for x (n, *input_shape), as a Tensor through which gradients flow."""
+        return self._forward(x, training)
+
+    def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
+        """The layers one after the other, or neighbours at once where one kernel can; `logits` leaves out a last softmax."""
+        x = x if isinstance(x, Tensor) else Tensor(x)
+        self._check_input(x)
+        remaining = iter(zip(self.layers, [*self.layers[1:], None], strict=True))
+        for layer, following in remaining:
+            if isinstance(layer, Conv2D) and isinstance(following, MaxPooling2D) and self._pools_in_kernel(layer, following, x):
+                with scopes.scope(f"{layer.name}+{following.name}", "forward"):
+                    x = layer.product(x, relu=layer.activation is ops.relu, max_pool=True)
+                next(remaining)
+            elif logits and following is None and isinstance(layer, Dense):
+                with scopes.scope(layer.name, "forward"):
+                    x = layer.product(x)
+            else:
+                x = layer(x, training)
+        return x
+
+    def _check_input(self, x: Tensor) -> None:
+        if not self.layers:
+            raise ValueError("model: expected at least one layer. Received: none")
+        if self.input_shape is None:
+            self.build(x.shape[1:])
+        elif x.shape[1:] != self.input_shape:
+            sizes = "".join(f", {size}" for size in self.input_shape)
+            raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
+
+    def _pools_in_kernel(self, layer: Conv2D, pooling: MaxPooling2D, x: Tensor) -> bool:
+        """Whether the convolution's algorithm computes its epilogue and the pooling that follows in one kernel."""
+        if not (self.fuse and pooling.fits_epilogue and layer.activation in (ops.relu, ops.linear)):
+            return False
+        geometry = layer.geometry(len(x))
+        epilogue = conv.Epilogue(layer.use_bias, layer.activation is ops.relu, pool=True)
+        return conv.select(geometry, x.dtype, layer.algorithm).fuses(geometry, epilogue)
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: str | optimizers.Optimizer = "rmsprop",
+        loss: str | Callable[..., Tensor] = "sparse_categorical_crossentropy",
+        metrics: Sequence[str | metrics.Metric] = (),
+        fuse: bool = True,
+    ) -> None:
+        """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation a kernel of its own."""
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = losses.get(loss)
+        self._metrics = [_get_metric(metric) for metric in metrics]
+        self.fuse = fuse
+        for layer in self.layers:
+            if isinstance(layer, (Conv2D, Dense)):
+                layer.fuse = fuse
+        if self.built:
+            self.optimizer.build(self.parameters())
+
+    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """One training step on a batch: forward, backward, update. Returns the loss and the metrics before it."""
+        optimizer, loss_function = self._require_compiled()
+        x = batches.as_samples("x", x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        totals = self._train_step(x, y, optimizer, loss_function)
+        return {name: total / len(x) for name, total in totals.items()}
+
+    def _train_step(
+        self, x: np.ndarray, y: np.ndarray, optimizer: optimizers.Optimizer, loss_function: Callable[..., Tensor]
+    ) -> dict[str, float]:
+        loss, outputs = self._loss(x, y, loss_function, training=True)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return self._totals(y, loss, outputs)
+
+    def _loss(
+        self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
+    ) -> tuple[Tensor, np.ndarray]:
+        """The mean loss, and the outputs that the metrics look at (logits if they do as well)."""
+        logits = self._takes_logits(loss_function)
+        outputs = self._forward(x, training, logits)
+        with scopes.scope("loss", "forward"):
+            loss = loss_function(y, outputs, from_logits=True) if logits else loss_function(y, outputs)
+        return loss, outputs.data
+
+    def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
+        """Whether a last softmax and the loss become one operation, which is faster, and exact where the softmax is not."""
+        last = self.layers[-1] if self.layers else None
+        return (
+            self.fuse
+            and isinstance(last, Dense)
+            and last.activation is ops.softmax
+            and loss_function in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
+            and all(metric is metrics.accuracy for _, metric in self._metrics)
+        )
+
+    def _totals(self, y: np.ndarray, loss: Tensor, outputs: np.ndarray) -> dict[str, float]:
+        """Loss and metrics summed over a batch."""
+        totals = {"loss": loss.item() * len(outputs)}
+        for name, metric in self._metrics:
+            totals[name] = metric(y, outputs)
+        return totals
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+    ) -> History:
+        """Train for `epochs` passes over x (n, *input_shape) and y.
+
+        Each epoch takes the samples in a new random order (if `shuffle`), which `nn.seed` determines. Shows a bar on
+        a terminal, elsewhere one line an epoch. Raises ValueError before a batch with NaN or infinity is used.
+        """
+        optimizer, loss_function = self._require_compiled()
+        x = batches.as_samples("x", x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
+        if not self.built:
+            self.build(x.shape[1:])
+            optimizer.build(self.parameters())
+        if validation_data is not None:
+            validation_data = _pair("validation_data", validation_data)
+            batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
+        history = History()
+        progress = Progress(epochs, len(x), verbose)
+        try:
+            for epoch in range(epochs):
+                progress.start(epoch)
+                order = random.generator().permutation(len(x)) if shuffle else None
+                sums: dict[str, float] = {}
+                done = 0
+                for batch_x, batch_y in batches.batches("x", x, y, batch_size, order):
+                    assert batch_y is not None
+                    _add(sums, self._train_step(batch_x, batch_y, optimizer, loss_function))
+                    done += len(batch_x)
+                    progress.advance(len(batch_x), {name: total / done for name, total in sums.items()})
+                values = {name: total / done for name, total in sums.items()}
+                if validation_data is not None:
+                    results = self._evaluate("validation_data[0]", *validation_data, batch_size=batch_size)
+                    values |= {f"val_{name}": value for name, value in results.items()}
+                history.append(epoch, values)
+                progress.finish(values)
+        finally:
+            progress.stop()
+        return history
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = "auto") -> Any:
+        """The loss, or [loss, *metrics], over x and y, without training. Prints them unless `verbose` is 0."""
+        results = self._evaluate("x", x, y, positive_int("batch_size", batch_size))
+        if verbose:
+            print(describe(results))
+        values = list(results.values())
+        return values if len(values) > 1 else values[0]
+
+    def _evaluate(self, argument: str, x: Any, y: Any, batch_size: int) -> dict[str, float]:
+        _, loss_function = self._require_compiled()
+        x = batches.as_samples(argument, x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        sums: dict[str, float] = {}
+        with no_grad():
+            for batch_x, batch_y in batches.batches(argument, x, y, batch_size):
+                assert batch_y is not None
+                loss, outputs = self._loss(batch_x, batch_y, loss_function, training=False)
+                _add(sums, self._totals(batch_y, loss, outputs))
+        return {name: total / len(x) for name, total in sums.items()}
+
+    def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
+        """The results for x (n, *input_shape) as one array, computed in batches."""
+        x = batches.as_samples("x", x, self.input_shape)
+        with no_grad():
+            parts = [self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))]
+        return np.concatenate(parts)
+
+    # Looking and keeping ----------------------------------------------------------------------------------------
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Print Keras's table, with the multiply-accumulates of one sample's forward pass."""
+        from nnlite.summary import render
+
+        self._require_built()
+        print_fn(render(self))
+
+    def save(self, path: str | Path) -> None:
+        """Write architecture, weights and what compile chose into one safetensors file; see `nn.load_model`."""
+        from nnlite.saving import save_model
+
+        self._require_built()
+        save_model(self, path)
+
+    # Checks -----------------------------------------------------------------------------------------------------
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise ValueError(f"model {self.name!r}: expected an input shape. Give it an Input first, or call it once")
+
+    def _require_compiled(self) -> tuple[optimizers.Optimizer, Callable[..., Tensor]]:
+        if self.optimizer is None or self.loss is None:
+            raise ValueError(f"model {self.name!r}: expected compile(...) before training or evaluating")
+        return self.optimizer, self.loss
+
+    def _unique_name(self, layer: Layer) -> str:
+        """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
+        taken = {other.name for other in self.layers}
+        if layer.name is not None:
+            if layer.name in taken:
+                raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
+            return layer.name
+        base = layer.default_name()
+        candidates = (base if i == 0 else f"{base}_{i}" for i in range(len(taken) + 1))
+        return next(name for name in candidates if name not in taken)
+
+
+def _get_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:
+    return metrics.get(metric)  # apart, because compile's argument has the module's name
+
+
+def _pair(argument: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{argument}: expected (x, y). Received: {type(value).__name__}")
+    return value[0], value[1]
+
+
+def _add(sums: dict[str, float], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value

@@ -1,0 +1,76 @@
+"""Progress of training: a bar on a terminal, one plain line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+
+def describe(values: Mapping[str, float]) -> str:
+    """{"loss": 0.25} -> "loss: 0.2500" """
+    return " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
+
+
+class Progress:
+    """Shows one epoch after the other. `verbose`: 0 nothing, 1 a bar where there is a terminal, 2 one line an epoch."""
+
+    def __init__(self, epochs: int, samples: int, verbose: int | str):
+        if verbose not in (0, 1, 2, "auto"):
+            raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
+        self.epochs = epochs
+        self.samples = samples
+        self.silent = verbose == 0
+        self.bar: Any = None
+        if verbose in (1, "auto") and sys.stdout.isatty():
+            self.bar = _bar()
+
+    def start(self, epoch: int) -> None:
+        """Epoch `epoch`, counted from 0, begins."""
+        self.epoch = epoch
+        self.began = time.perf_counter()
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task(self._title(), total=self.samples, values="", rate="")
+
+    def advance(self, samples: int, values: Mapping[str, float]) -> None:
+        """`samples` more of the epoch are done; `values` are its means so far."""
+        if self.bar is not None:
+            done = self.bar.tasks[self.task].completed + samples
+            self.bar.update(self.task, completed=done, values=describe(values), rate=self._rate(done))
+
+    def finish(self, values: Mapping[str, float]) -> None:
+        """The epoch is done; `values` are its results."""
+        seconds = time.perf_counter() - self.began
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.samples, values=describe(values))
+            if self.epoch + 1 == self.epochs:
+                self.bar.stop()
+        elif not self.silent:
+            print(f"{self._title()} - {seconds:.1f} s - {describe(values)} - {self._rate(self.samples)}", flush=True)
+
+    def stop(self) -> None:
+        """Leave the terminal as it was, also after an error."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def _title(self) -> str:
+        return f"Epoch {self.epoch + 1}/{self.epochs}"
+
+    def _rate(self, done: float) -> str:
+        return f"{done / max(time.perf_counter() - self.began, 1e-9):,.0f} samples/s"
+
+
+def _bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[values]}"),
+    )

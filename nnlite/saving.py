@@ -1,0 +1,106 @@
+"""One safetensors file a model: the weights, and in its metadata the architecture and what compile chose."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import layers as layer_classes
+from nnlite import losses, optimizers
+from nnlite.errors import unknown
+from nnlite.layers import Input, Layer
+from nnlite.model import Sequential
+
+FORMAT = "nnlite-sequential-1"
+
+
+def save_model(model: Sequential, path: str | Path) -> None:
+    """Write `model` to `path`: under a temporary name beside it, renamed when complete."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path: expected an existing folder. Received: {str(path.parent)!r}")
+    tensors = {f"{i:03d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
+    content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_model(path: str | Path) -> Sequential:
+    """The model that `save` wrote, built, with its weights, and compiled if it was.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's. What the optimizer
+    remembered of earlier steps is not kept: it starts anew.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: expected a file that model.save wrote. Received: {str(path)!r}, which does not exist")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            weights = [file.get_tensor(key) for key in sorted(file.keys())]
+    except SafetensorError as error:
+        raise ValueError(f"path: expected a safetensors file. Received: {str(path)!r} ({error})") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {metadata.get('format')!r}")
+    described = json.loads(metadata["model"])
+    model = Sequential([Input(tuple(described["input_shape"]))], name=described["name"])
+    for entry in described["layers"]:
+        model.add(_layer(entry))
+    model.set_weights(weights)
+    if described["compile"] is not None:
+        chosen = described["compile"]
+        optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
+        model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
+    return model
+
+
+def _architecture(model: Sequential) -> dict[str, Any]:
+    for layer in model.layers:
+        if getattr(layer_classes, type(layer).__name__, None) is not type(layer):
+            raise ValueError(f"model: expected layers of nn.layers alone, to save it. Received: {layer!r}")
+    assert model.input_shape is not None
+    return {
+        "name": model.name,
+        "input_shape": list(model.input_shape),
+        "layers": [{"class": type(layer).__name__, "config": layer.get_config()} for layer in model.layers],
+        "compile": _compiled(model),
+    }
+
+
+def _compiled(model: Sequential) -> dict[str, Any] | None:
+    """What compile chose, as far as it has names; None if the model is not compiled or the loss is the user's own."""
+    loss = losses.name_of(model.loss)
+    if model.optimizer is None or loss is None:
+        return None
+    return {
+        "optimizer": {"name": model.optimizer.name, "config": model.optimizer.get_config()},
+        "loss": loss,
+        "metrics": [name for name, _ in model._metrics],
+        "fuse": model.fuse,
+    }
+
+
+def _layer(entry: dict[str, Any]) -> Layer:
+    if entry["class"] not in layer_classes.__all__:
+        raise unknown("layer class", entry["class"], layer_classes.__all__)
+    config = {key: _tupled(value) for key, value in entry["config"].items()}
+    return getattr(layer_classes, entry["class"])(**config)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,44 @@
+"""The table that `model.summary()` prints: Keras's, and multiply-accumulates."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from nnlite.layers import Layer
+
+if TYPE_CHECKING:
+    from nnlite.model import Sequential
+
+
+def render(model: Sequential, width: int = 88) -> str:
+    """The table as text: layer, output shape, parameters, MACs of one sample's forward pass."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f'Model: "{model.name}"', title_justify="left", width=width)
+    table.add_column("Layer (type)")
+    table.add_column("Output Shape")
+    table.add_column("Param #", justify="right")
+    table.add_column("MACs", justify="right")
+    macs = 0
+    for layer in model.layers:
+        layer_macs = sum(operation.macs for operation in layer.operations(1))
+        macs += layer_macs
+        table.add_row(_title(layer), _shape(layer), f"{layer.count_params():,}", f"{layer_macs:,}")
+    console = Console(width=width, color_system=None, record=True, file=StringIO())
+    console.print(table)
+    total = model.count_params()
+    console.print(f"Total params: {total:,} ({total * 4 / 1024:,.2f} KiB)")
+    console.print(f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
+                  f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs")
+    return console.export_text().rstrip()
+
+
+def _title(layer: Layer) -> str:
+    return f"{layer.name} ({type(layer).__name__})"
+
+
+def _shape(layer: Layer) -> str:
+    return f"(None, {', '.join(map(str, layer.output_shape or ()))})"
+
