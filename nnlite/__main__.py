@@ -1,0 +1,3 @@
+from nnlite.cli import main
+
+raise SystemExit(main())

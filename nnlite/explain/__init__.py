@@ -1,0 +1,1 @@
+"""What `nnlite explain` computes, prints and writes."""

@@ -1,0 +1,55 @@
+"""What a command was asked to work on: a network and its data."""
+
+from __future__ import annotations
+
+import argparse
+from math import prod
+
+import numpy as np
+
+from nnlite import datasets, models
+from nnlite.errors import unknown
+from nnlite.lab.loading import load_object
+from nnlite.model import Sequential
+
+
+def resolve_model(spec: str) -> Sequential:
+    """The network of that name, or what FUNCTION of FILE.py returns: a built Sequential.
+
+    Raises ValueError, in one line, on an unknown name or if the function returns anything else.
+    """
+    if spec in models.NAMES:
+        return getattr(models, spec)()
+    if ".py:" not in spec:
+        raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION"])
+    function = load_object(spec, "model function")
+    if not callable(function):
+        raise ValueError(f"MODEL {spec}: expected a function. Received: {type(function).__name__}")
+    try:
+        model = function()
+    except Exception as error:
+        raise ValueError(f"MODEL {spec}: it raised {type(error).__name__}: {error}") from error
+    if not isinstance(model, Sequential) or not model.built or not model.layers:
+        raise ValueError(f"MODEL {spec}: expected it to return a built Sequential with layers. Received: {model!r}")
+    if model.name == "sequential":
+        model.name = spec.rpartition(":")[2]
+    return model
+
+
+def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
+    """Images (n, 28, 28, 1) in the model's input shape, if it has as many elements. Raises ValueError if not."""
+    assert model.input_shape is not None
+    if prod(x.shape[1:]) != prod(model.input_shape):
+        raise ValueError(
+            f"MODEL {model.name}: expected an input shape of {prod(x.shape[1:])} elements, as images {x.shape[1:]} have. "
+            f"Received: {model.input_shape}"
+        )
+    return np.ascontiguousarray(x.reshape(len(x), *model.input_shape))
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """--data and --data-dir, as every command that reads images has them."""
+    parser.add_argument(
+        "--data", default="mnist5k", metavar="NAME", help=f"{', '.join(datasets.names())} (default: mnist5k)"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="the folder of its IDX files")

@@ -1,0 +1,31 @@
+"""`nnlite summary MODEL`: exact counts, instantly."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from nnlite.explain.request import resolve_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION")
+
+
+def run(options: argparse.Namespace) -> int:
+    model = resolve_model(options.model)
+    model.summary()
+    if options.json:
+        cost = model.cost(options.batch_size)
+        content = {
+            "name": model.name,
+            "batch_size": options.batch_size,
+            "parameters": cost.parameters,
+            "forward_macs_per_image": cost.forward_macs_per_image,
+            "training_macs_per_image": cost.training_macs_per_image,
+            "unfused_least_bytes_per_step": cost.unfused_least_bytes,
+            "passes": [{"layer": p.layer, "pass": p.part, "macs": p.macs, "flops": p.flops, "bytes": p.bytes} for p in cost.passes],
+        }
+        Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
+    return 0

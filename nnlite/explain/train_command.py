@@ -1,0 +1,42 @@
+"""`nnlite train MODEL`: train on real images, with progress, and save."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from nnlite import datasets, optimizers
+from nnlite.explain.notice import announce_compilation
+from nnlite.explain.request import add_data_arguments, fit_images, resolve_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION")
+    parser.add_argument("--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)")
+    parser.add_argument("--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam, adadelta")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's own")
+    parser.add_argument("--out", metavar="PATH", help="where to save the model (default: MODEL.safetensors)")
+    add_data_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    model = resolve_model(options.model)
+    path = Path(options.out or f"{model.name}.safetensors")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--out: expected an existing folder. Received: {str(path.parent)!r}")
+    (x_train, y_train), (x_test, y_test) = datasets.load(options.data, data_dir=options.data_dir)
+    x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)
+    rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
+    optimizer = optimizers.get(options.optimizer, **rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
+    announce_compilation()
+    history = model.fit(
+        x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
+    )
+    model.save(path)
+    print(f"saved as {path}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(history.history, indent=1) + "\n")
+    return 0

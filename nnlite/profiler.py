@@ -1,0 +1,108 @@
+"""Measured time of a training step, by layer and part.
+
+The profiler listens to the scopes that layers, the tape and the convolution dispatcher announce, and gives every
+moment to the innermost open scope; what runs outside of all scopes is "other". So the parts add up to the step.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median
+
+from nnlite import scopes
+
+Key = tuple[str, str]  # (layer, part)
+OTHER: Key = ("other", "other")
+
+
+class _Recorder:
+    """Listens during one step and sums up seconds by key."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Key, float] = {}
+        self._open: list[Key] = [OTHER]
+        self._since = time.perf_counter()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        key = self._open[-1]
+        self.seconds[key] = self.seconds.get(key, 0.0) + now - self._since
+        self._since = now
+
+    def enter(self, layer: str | None, part: str) -> None:
+        self._charge()
+        self._open.append((layer or "other", part))
+
+    def leave(self) -> None:
+        self._charge()
+        self._open.pop()
+
+    def stop(self) -> None:
+        self._charge()
+
+
+@dataclass
+class StepProfile:
+    """Milliseconds of each measured step, and of each of its parts."""
+
+    steps: list[float] = field(default_factory=list)
+    parts: dict[Key, list[float]] = field(default_factory=dict)
+
+    def record(self, step: Callable[[], object]) -> None:
+        """Run `step` once and keep its times."""
+        recorder = _Recorder()
+        with scopes.listening(recorder):
+            step()
+            recorder.stop()
+        before = len(self.steps)
+        self.steps.append(1e3 * sum(recorder.seconds.values()))
+        for key in recorder.seconds.keys() - self.parts.keys():
+            self.parts[key] = [0.0] * before
+        for key, samples in self.parts.items():
+            samples.append(1e3 * recorder.seconds.get(key, 0.0))
+
+    @property
+    def step_ms(self) -> float:
+        """The median step."""
+        return median(self.steps)
+
+    def medians(self) -> dict[Key, float]:
+        """The median of each part in order of appearance; "other" is what is left of the median step."""
+        result = {key: median(samples) for key, samples in self.parts.items() if key != OTHER}
+        result[OTHER] = self.step_ms - sum(result.values())
+        return result
+
+
+def profile(steps: Sequence[Callable[[], object]], *, warmup: int = 3, rounds: int = 20, seconds: float = 30.0) -> list[StepProfile]:
+    """Profiles of several kinds of step, taken in turn (A B C A B C ...) so that drift meets all alike.
+
+    Stops after `rounds` rounds, or after `seconds` once there are at least 5.
+    """
+    for step in steps:
+        for _ in range(warmup):
+            step()
+    profiles = [StepProfile() for _ in steps]
+    began = time.perf_counter()
+    with _no_garbage_collection():
+        for done in range(rounds):
+            if done >= 5 and time.perf_counter() - began > seconds:
+                break
+            for step, result in zip(steps, profiles, strict=True):
+                result.record(step)
+    return profiles
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,542 @@
+"""SIMD vectors and register tiles of float32 as Numba value types, so that a kernel reads as arithmetic.
+
+A **vector** is LANES numbers in one register. It is loaded from and stored to an array at an element offset, and
+knows `+ - *`, comparisons and `select`; scalars take part as vectors of equal lanes:
+
+    v = 4 * load(x, i) - 5 * load(x, i + step)
+    store(y, j, select(v < 0, 0, v))
+
+A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. It is what
+convolution and matrix product share: `multiply_add` adds the product of a column of numbers and a row of vectors,
+
+    tile = zeros(shape)                                     # (rows, vectors * LANES)
+    for i in range(reduction):
+        tile = multiply_add(tile, a, rows, i, b, i * step)  # tile[m, :] += a[rows[m] + i] * b[i * step:][:width]
+    store_tile(y, out_rows, tile)
+
+The loops around it, over taps, channels or pixels, are the kernel's, as many and as deep as the reduction has
+dimensions. `rows` are the offsets of the tile's rows in `a`, a tuple, so that rows need not lie evenly.
+
+How it works: Numba keeps no small array in registers, so both types are LLVM values, `<16 x float>` and an array
+of those, which LLVM's passes turn into registers and phi nodes. Each function here is an intrinsic that emits the
+few LLVM instructions it names. A tile's shape is part of its type: kernels get it as an argument, a `TileShape`,
+and are compiled once for each shape they are called with.
+
+How many lanes a register has, and how many registers there are, is a property of the processor Numba compiles for
+(NUMBA_CPU_NAME and NUMBA_CPU_FEATURES), which need not be the one this runs on: so the compiler is asked.
+
+Offsets count elements from an array's start, whatever its shape; no bounds are checked. Multiply and add are fused
+where the processor can and are two instructions where it can not.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model, typeof_impl, unbox
+from numba.extending import NativeValue
+
+# The processor -------------------------------------------------------------------------------------------------
+
+
+def _probe() -> tuple[int, int]:
+    """(lanes of a float32 register, number of vector registers) of the processor that Numba compiles for."""
+    wide = "<16 x float>"
+    module = llvm.parse_assembly(
+        f"define {wide} @f({wide} %a, {wide} %b) {{ %c = fadd {wide} %a, %b\n ret {wide} %c }}"
+    )
+    machine = cpu_target.target_context.codegen()._tm
+    assembly = machine.emit_assembly(module)
+    if "zmm" in assembly:
+        return 16, 32
+    if "ymm" in assembly:
+        return 8, 16
+    return 4, 32 if machine.triple.startswith(("aarch64", "arm64")) else 16
+
+
+LANES, REGISTERS = _probe()
+
+#: sums may be fused into multiply-adds and the sign of zero ignored; NaN and infinity are honoured
+_FLAGS = ("contract", "nsz")
+_F32 = ir.FloatType()
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+_VECTOR = ir.VectorType(_F32, LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
+_INTS = ir.VectorType(_I32, LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+# The types -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """`rows` of `vectors` registers each: the type of a tile, as an argument for a kernel."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.vectors * LANES
+
+
+def tile_shape(vectors: int) -> TileShape:
+    """The best shape for a result of `vectors` registers in width: it fills the registers and wastes no column."""
+    sums = 24 if REGISTERS == 32 else 12  # what is left holds a row of vectors and a number
+    width = next(v for v in (4, 2, 1) if vectors % v == 0 and (v < 4 or REGISTERS == 32))
+    return TileShape(sums // width, width)
+
+
+class _VectorType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+class _MaskType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"mask{LANES}")
+
+
+class _ShapeType(types.Opaque):
+    def __init__(self, shape: TileShape):
+        self.shape = shape
+        super().__init__(name=f"tileshape{shape.rows}x{shape.vectors}x{LANES}")
+
+
+class _TileType(types.Type):
+    def __init__(self, shape: TileShape):
+        self.shape = shape
+        super().__init__(name=f"tile{shape.rows}x{shape.vectors}x{LANES}")
+
+
+vector = _VectorType()
+mask = _MaskType()
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, _VECTOR)
+
+
+@register_model(_MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, _MASK)
+
+
+@register_model(_TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, ir.ArrayType(_VECTOR, fe_type.shape.rows * fe_type.shape.vectors))
+
+
+register_model(_ShapeType)(models.OpaqueModel)
+
+
+@typeof_impl.register(TileShape)
+def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
+    return _ShapeType(value)
+
+
+@unbox(_ShapeType)
+def _unbox_shape(typ: Any, value: Any, c: Any) -> NativeValue:
+    return NativeValue(c.context.get_dummy_value())
+
+
+# Emitting LLVM instructions ------------------------------------------------------------------------------------
+
+
+def _index(i: int) -> ir.Constant:
+    return ir.Constant(_I64, i)
+
+
+def _call(builder: Any, name: str, result: Any, arguments: list) -> Any:
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+    return builder.call(function, arguments)
+
+
+def splat_value(builder: Any, number: Any) -> Any:
+    """The vector of which every lane is `number`."""
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+
+
+def constant_value(number: float) -> ir.Constant:
+    """The vector of which every lane is the constant `number`."""
+    return ir.Constant(_VECTOR, [float(number)] * LANES)
+
+
+def fma_value(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, fused where the processor can."""
+    return _call(builder, f"llvm.fmuladd.v{LANES}f32", _VECTOR, [a, b, c])
+
+
+def address_value(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """The address of element `offset` of an array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+
+
+def load_value(builder: Any, address: Any, element: Any = _F32) -> Any:
+    """The vector at an address, which need not be aligned."""
+    typ = ir.VectorType(element, LANES)
+    return builder.load(builder.bitcast(address, typ.as_pointer()), align=element.width // 8 if element is not _F32 else 4)
+
+
+def store_value(builder: Any, value: Any, address: Any) -> None:
+    """Store a vector at an address, which need not be aligned."""
+    align = 4 if value.type.element is _F32 else value.type.element.width // 8
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
+
+
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """The mask of the first `count` lanes."""
+    limit = ir.VectorType(_I64, LANES)
+    undefined = ir.Constant(limit, ir.Undefined)
+    counts = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
+    counts = builder.shuffle_vector(counts, undefined, ir.Constant(_INTS, [0] * LANES))
+    return builder.icmp_signed("<", ir.Constant(limit, list(range(LANES))), counts)
+
+
+def _masked_load(builder: Any, address: Any, lanes: Any, typ: Any, suffix: str) -> Any:
+    pointer = builder.bitcast(address, typ.as_pointer())
+    align = ir.Constant(_I32, 1 if typ is _BYTES else 4)
+    return _call(
+        builder, f"llvm.masked.load.v{LANES}{suffix}.p0", typ, [pointer, align, lanes, ir.Constant(typ, None)]
+    )
+
+
+def _masked_store(builder: Any, value: Any, address: Any, lanes: Any, suffix: str) -> None:
+    pointer = builder.bitcast(address, value.type.as_pointer())
+    align = ir.Constant(_I32, 1 if suffix == "i8" else 4)
+    _call(builder, f"llvm.masked.store.v{LANES}{suffix}.p0", ir.VoidType(), [value, pointer, align, lanes])
+
+
+# Vectors -------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def load(typing, array, offset):  # type: ignore[no-untyped-def]
+    """The vector at array[offset:]."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return load_value(builder, address_value(context, builder, sig.args[0], *args))
+
+    return vector(array, types.int64), emit
+
+
+@intrinsic
+def store(typing, array, offset, value):  # type: ignore[no-untyped-def]
+    """array[offset:] = the vector."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        store_value(builder, args[2], address_value(context, builder, sig.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), emit
+
+
+@intrinsic
+def load_first(typing, array, offset, count):  # type: ignore[no-untyped-def]
+    """The first `count` lanes from array[offset:], zero in the others; no other element is touched."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        return _masked_load(builder, address, _first_lanes(builder, args[2]), _VECTOR, "f32")
+
+    return vector(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_first(typing, array, offset, value, count):  # type: ignore[no-untyped-def]
+    """array[offset:] = the first `count` lanes of the vector; no other element is touched."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        _masked_store(builder, args[2], address, _first_lanes(builder, args[3]), "f32")
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector, types.int64), emit
+
+
+@intrinsic
+def load_bytes(typing, array, offset, count):  # type: ignore[no-untyped-def]
+    """As `load_first`, from an array of uint8."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        small = _masked_load(builder, address, _first_lanes(builder, args[2]), _BYTES, "i8")
+        return builder.uitofp(small, _VECTOR)
+
+    return vector(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_bytes(typing, array, offset, value, count):  # type: ignore[no-untyped-def]
+    """As `store_first`, into an array of uint8; the lanes hold integers of 0 to 255."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        small = builder.trunc(builder.fptosi(args[2], _INTS), _BYTES)
+        _masked_store(builder, small, address, _first_lanes(builder, args[3]), "i8")
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector, types.int64), emit
+
+
+@intrinsic
+def splat(typing, number):  # type: ignore[no-untyped-def]
+    """The vector of which every lane is `number`."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return splat_value(builder, args[0])
+
+    return vector(types.float32), emit
+
+
+@intrinsic
+def sum_lanes(typing, value):  # type: ignore[no-untyped-def]
+    """The sum of a vector's lanes, as a float32; pairwise, so always in the same order."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return _sum(builder, args[0])
+
+    return types.float32(vector), emit
+
+
+def _sum(builder: Any, value: Any) -> Any:
+    width = LANES
+    while width > 1:  # add the upper half to the lower
+        width //= 2
+        undefined = ir.Constant(value.type, ir.Undefined)
+        halves = [
+            builder.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(_I32, width), range(start, start + width)))
+            for start in (0, width)
+        ]
+        value = builder.fadd(*halves, flags=_FLAGS)
+    return builder.extract_element(value, ir.Constant(_I32, 0))
+
+
+@intrinsic
+def select(typing, condition, yes, no):  # type: ignore[no-untyped-def]
+    """Lane by lane `yes` where the condition holds, `no` elsewhere; either may be a number."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        values = [_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args[1:], args[1:], strict=True)]
+        return builder.select(args[0], *values)
+
+    return vector(mask, yes, no), emit
+
+
+def _as_vector(context: Any, builder: Any, typ: Any, value: Any) -> Any:
+    if typ == vector:
+        return value
+    return splat_value(builder, context.cast(builder, value, typ, types.float32))
+
+
+def _operator(symbol: Callable, result: Any, emit: Callable) -> None:
+    """Teach Numba an operator between vectors, or a vector and a number on either side."""
+    numbers = (types.float32, types.float64, types.int64)
+    pairs = [(vector, vector), *((vector, n) for n in numbers), *((n, vector) for n in numbers)]
+
+    @infer_global(symbol)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012
+
+    def lower(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        a, b = (_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args, args, strict=True))
+        return emit(builder, a, b)
+
+    for pair in pairs:
+        lower_builtin(symbol, *pair)(lower)
+
+
+_operator(operator.add, vector, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS))
+_operator(operator.sub, vector, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS))
+_operator(operator.mul, vector, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS))
+_operator(operator.lt, mask, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
+_operator(operator.gt, mask, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_operator(operator.eq, mask, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+_operator(operator.ne, mask, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
+
+
+def _mask_operator(symbol: Callable, emit: Callable) -> None:
+    @infer_global(symbol)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(mask, mask, mask)]  # noqa: RUF012
+
+    lower_builtin(symbol, mask, mask)(lambda context, builder, sig, args: emit(builder, *args))
+
+
+_mask_operator(operator.and_, lambda builder, a, b: builder.and_(a, b))
+_mask_operator(operator.or_, lambda builder, a, b: builder.or_(a, b))
+
+
+# Tiles ---------------------------------------------------------------------------------------------------------
+
+
+def _pack(builder: Any, shape: TileShape, values: list) -> Any:
+    tile = ir.Constant(ir.ArrayType(_VECTOR, shape.rows * shape.vectors), ir.Undefined)
+    for i, value in enumerate(values):
+        tile = builder.insert_value(tile, value, i)
+    return tile
+
+
+def _unpack(builder: Any, shape: TileShape, tile: Any) -> list:
+    return [builder.extract_value(tile, i) for i in range(shape.rows * shape.vectors)]
+
+
+def _rows_type(shape: TileShape) -> Any:
+    return types.UniTuple(types.int64, shape.rows)
+
+
+@intrinsic
+def even_rows(typing, shape, first, count, step):  # type: ignore[no-untyped-def]
+    """The offsets of rows `first`, `first + 1` ..., `step` apart, for a tile of that shape.
+
+    Row numbers stop at `count - 1`: a tile that overhangs computes its last row more than once and stores the same
+    numbers to the same place.
+    """
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        _, first, count, step = args
+        return _clamped(context, builder, sig, first, count, lambda row: builder.mul(row, step))
+
+    return _rows_type(shape.shape)(shape, types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def table_rows(typing, shape, first, count, table):  # type: ignore[no-untyped-def]
+    """As `even_rows`, with offsets looked up in `table`, an array of int64."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        _, first, count, table = args
+        return _clamped(
+            context, builder, sig, first, count, lambda row: builder.load(address_value(context, builder, sig.args[3], table, row))
+        )
+
+    return _rows_type(shape.shape)(shape, types.int64, types.int64, table), emit
+
+
+def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offset: Callable) -> Any:
+    last = builder.sub(count, _index(1))
+    offsets = []
+    for m in range(sig.return_type.count):
+        row = builder.add(first, _index(m))
+        offsets.append(offset(builder.select(builder.icmp_signed("<", row, last), row, last)))
+    return context.make_tuple(builder, sig.return_type, offsets)
+
+
+@intrinsic
+def zeros(typing, shape):  # type: ignore[no-untyped-def]
+    """A tile of zeros."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        return ir.Constant(ir.ArrayType(_VECTOR, shape.shape.rows * shape.shape.vectors), None)
+
+    return _TileType(shape.shape)(shape), emit
+
+
+@intrinsic
+def repeat_row(typing, shape, array, offset):  # type: ignore[no-untyped-def]
+    """A tile of which every row is array[offset:]."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        tile = sig.return_type.shape
+        start = address_value(context, builder, sig.args[1], *args[1:])
+        row = [load_value(builder, builder.gep(start, [_index(v * LANES)])) for v in range(tile.vectors)]
+        return _pack(builder, tile, row * tile.rows)
+
+    return _TileType(shape.shape)(shape, array, types.int64), emit
+
+
+@intrinsic
+def load_tile(typing, shape, array, rows, offset):  # type: ignore[no-untyped-def]
+    """The tile of which row m is array[rows[m] + offset:]."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        tile = sig.return_type.shape
+        start = address_value(context, builder, sig.args[1], args[1], args[3])
+        values = []
+        for row in cgutils.unpack_tuple(builder, args[2]):
+            address = builder.gep(start, [row])
+            values += [load_value(builder, builder.gep(address, [_index(v * LANES)])) for v in range(tile.vectors)]
+        return _pack(builder, tile, values)
+
+    return _TileType(shape.shape)(shape, array, rows, types.int64), emit
+
+
+@intrinsic
+def store_tile(typing, array, rows, offset, tile, width):  # type: ignore[no-untyped-def]
+    """array[rows[m] + offset:] = the first `width` columns of row m of the tile, for every m."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        shape = tile.shape
+        start = address_value(context, builder, sig.args[0], args[0], args[2])
+        values = _unpack(builder, shape, args[3])
+        addresses = [
+            builder.gep(start, [builder.add(row, _index(v * LANES))])
+            for row in cgutils.unpack_tuple(builder, args[1])
+            for v in range(shape.vectors)
+        ]
+        full = builder.icmp_signed(">=", args[4], _index(shape.width))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                for value, address in zip(values, addresses, strict=True):
+                    store_value(builder, value, address)
+            with part:
+                masks = [_first_lanes(builder, builder.sub(args[4], _index(v * LANES))) for v in range(shape.vectors)]
+                for i, (value, address) in enumerate(zip(values, addresses, strict=True)):
+                    _masked_store(builder, value, address, masks[i % shape.vectors], "f32")
+        return context.get_dummy_value()
+
+    return types.void(array, rows, types.int64, tile, types.int64), emit
+
+
+@intrinsic
+def multiply_add(typing, tile, a, rows, i, b, j):  # type: ignore[no-untyped-def]
+    """The tile with a[rows[m] + i] * b[j:] added to row m, for every m: one step of a reduction."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        shape = tile.shape
+        column = address_value(context, builder, sig.args[1], args[1], args[3])
+        row = address_value(context, builder, sig.args[4], args[4], args[5])
+        vectors = [load_value(builder, builder.gep(row, [_index(v * LANES)])) for v in range(shape.vectors)]
+        sums = _unpack(builder, shape, args[0])
+        for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            number = splat_value(builder, builder.load(builder.gep(column, [offset])))
+            for v in range(shape.vectors):
+                k = m * shape.vectors + v
+                sums[k] = fma_value(builder, number, vectors[v], sums[k])
+        return _pack(builder, shape, sums)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def relu(typing, value):  # type: ignore[no-untyped-def]
+    """max(value, 0) of a vector or a tile; NaN stays NaN."""
+
+    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+        zero = ir.Constant(_VECTOR, None)
+
+        def clamp(v: Any) -> Any:
+            return builder.select(builder.fcmp_ordered("<", v, zero), zero, v)
+
+        if value == vector:
+            return clamp(args[0])
+        return _pack(builder, value.shape, [clamp(v) for v in _unpack(builder, value.shape, args[0])])
+
+    return value(value), emit
