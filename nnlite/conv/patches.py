@@ -70,3 +70,9 @@ def by_group(pixels: np.ndarray, groups: int) -> np.ndarray:
     """(n, h, w, channels) or a weight's (kh, kw, c, k) as matrices (groups, n * h * w, channels / groups): a view."""
     n, h, w, channels = pixels.shape
     return pixels.reshape(n * h * w, groups, channels // groups).transpose(1, 0, 2)
+
+
+def steps(geometry: Geometry) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """(strides, padding at the top and left, dilation), as compiled loops take them."""
+    (top, _), (left, _) = geometry.pads
+    return geometry.strides, (top, left), geometry.dilation_rate
