@@ -1,0 +1,82 @@
+"""Max pooling, channels last. Padding never wins, the first of equals wins, a NaN wins (the first one)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.conv.geometry import Pads
+from nnlite.jit import kernel
+
+
+@kernel
+def _forward(part, parts, x, y, winner, pool, strides, corner):  # type: ignore[no-untyped-def]
+    """y = the largest of each window, winner = its position in the window (row * width + column)."""
+    n_images, h, w, c_all = x.shape
+    rows = n_images * y.shape[1]
+    for row in range(part * rows // parts, (part + 1) * rows // parts):
+        n, oh = divmod(row, y.shape[1])
+        for ow in range(y.shape[2]):
+            top, left = oh * strides[0] - corner[0], ow * strides[1] - corner[1]
+            best, where = y[n, oh, ow], winner[n, oh, ow]
+            started = False
+            for r in range(max(0, -top), min(pool[0], h - top)):
+                for s in range(max(0, -left), min(pool[1], w - left)):
+                    values = x[n, top + r, left + s]
+                    position = where.dtype.type(r * pool[1] + s)
+                    if not started:
+                        started = True
+                        for c in range(c_all):
+                            best[c] = values[c]
+                            where[c] = position
+                    else:
+                        for c in range(c_all):
+                            # not (value <= best) is also true for a NaN; best == best is false once a NaN has won
+                            wins = (not (values[c] <= best[c])) and best[c] == best[c]
+                            best[c] = values[c] if wins else best[c]
+                            where[c] = position if wins else where[c]
+
+
+@kernel
+def _backward(part, parts, dy, winner, dx, pool, strides, corner):  # type: ignore[no-untyped-def]
+    """dx = each dy at the place of its window's winner; windows that overlap add up."""
+    n_images, oh_all, ow_all, c_all = dy.shape
+    for n in range(part * n_images // parts, (part + 1) * n_images // parts):
+        dx[n] = 0
+        for oh in range(oh_all):
+            for ow in range(ow_all):
+                top, left = oh * strides[0] - corner[0], ow * strides[1] - corner[1]
+                gradient, where = dy[n, oh, ow], winner[n, oh, ow]
+                for r in range(max(0, -top), min(pool[0], dx.shape[1] - top)):
+                    for s in range(max(0, -left), min(pool[1], dx.shape[2] - left)):
+                        into = dx[n, top + r, left + s]
+                        position = r * pool[1] + s
+                        for c in range(c_all):
+                            into[c] += gradient[c] if where[c] == position else dx.dtype.type(0)
+
+
+def max_pool(
+    x: np.ndarray, pool_size: tuple[int, int], strides: tuple[int, int], pads: Pads
+) -> tuple[np.ndarray, np.ndarray]:
+    """(y (n, oh, ow, c), the position in its window of each winner (n, oh, ow, c)) of x (n, h, w, c)."""
+    n, h, w, c = x.shape
+    oh = (h + sum(pads[0]) - pool_size[0]) // strides[0] + 1
+    ow = (w + sum(pads[1]) - pool_size[1]) // strides[1] + 1
+    y = memory.empty((n, oh, ow, c), x.dtype)
+    winner = memory.empty(y.shape, np.uint8 if pool_size[0] * pool_size[1] <= 256 else np.int32)
+    _forward(x, y, winner, pool_size, strides, (pads[0][0], pads[1][0]))
+    return y, winner
+
+
+def max_pool_backward(
+    dy: np.ndarray,
+    winner: np.ndarray,
+    input_shape: tuple[int, ...],
+    pool_size: tuple[int, int],
+    strides: tuple[int, int],
+    pads: Pads,
+) -> np.ndarray:
+    """dx (n, h, w, c) of the pooling that gave `winner`."""
+    dx = memory.empty(input_shape, dy.dtype)
+    _backward(dy, winner, dx, pool_size, strides, (pads[0][0], pads[1][0]))
+    return dx

@@ -1,0 +1,1 @@
+"""The laboratory: check and time convolution algorithms against each other."""

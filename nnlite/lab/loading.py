@@ -1,0 +1,35 @@
+"""Objects from a user's own file, as the command line names them: FILE.py:NAME."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+
+def load_object(spec: str, kind: str) -> Any:
+    """What NAME is in FILE.py, which is run as a module of its own.
+
+    Raises FileNotFoundError if there is no such file, ValueError in one line if it fails to run or has no such name.
+    """
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{kind} {spec}: expected a Python file. Received: {file!r}, which does not exist")
+    module_name = f"nnlite_user_{path.stem}"
+    found = spec_from_file_location(module_name, path)
+    if found is None or found.loader is None:
+        raise ValueError(f"{kind} {spec}: expected a file that ends in .py. Received: {file!r}")
+    module = module_from_spec(found)
+    sys.modules[module_name] = module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise ValueError(f"{kind} {spec}: {path.name} raised {type(error).__name__}{where}: {error}") from error
+    if not hasattr(module, name):
+        raise ValueError(f"{kind} {spec}: expected the name {name!r} in {path.name}. Received: a file without it")
+    return getattr(module, name)

@@ -1,0 +1,63 @@
+"""Losses by Keras's names: `(y_true, y_pred) -> Tensor of shape ()`, the mean over the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnlite import ops
+from nnlite.autograd import Tensor
+from nnlite.errors import unknown
+
+Loss = Callable[..., Tensor]
+
+
+def sparse_categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
+    """Mean of -log of the probability of each label: y_true (n) integers, y_pred (n, classes).
+
+    y_pred holds probabilities, or logits if `from_logits` (stable for any size of them).
+    Raises ValueError on shapes that do not fit and on a label out of range, which it names.
+    """
+    return ops.sparse_categorical_crossentropy(y_pred, labels=_array(y_true), from_logits=from_logits)
+
+
+def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
+    """Mean over the batch of -sum(y_true * log p): both (n, classes), y_true one-hot or a distribution."""
+    return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=from_logits)
+
+
+def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
+    """Mean of the squared differences: both of one shape."""
+    target = _array(y_true)
+    if target.shape != y_pred.shape:
+        raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")
+    difference = y_pred - target
+    return (difference * difference).mean()
+
+
+_LOSSES: dict[str, Loss] = {
+    "sparse_categorical_crossentropy": sparse_categorical_crossentropy,
+    "categorical_crossentropy": categorical_crossentropy,
+    "mean_squared_error": mean_squared_error,
+    "mse": mean_squared_error,
+}
+
+
+def get(loss: str | Loss) -> Loss:
+    """The loss of that name, or the callable itself. Raises ValueError, listing the known ones."""
+    if callable(loss):
+        return loss
+    if loss not in _LOSSES:
+        raise unknown("loss", loss, _LOSSES)
+    return _LOSSES[loss]
+
+
+def name_of(loss: Loss | None) -> str | None:
+    """The name under which `get` knows a loss, None if it does not."""
+    return next((name for name, known in _LOSSES.items() if known is loss), None)
+
+
+def _array(y_true: Any) -> np.ndarray:
+    return y_true.data if isinstance(y_true, Tensor) else np.asarray(y_true)

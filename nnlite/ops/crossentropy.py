@@ -1,0 +1,111 @@
+"""Categorical cross-entropy, from logits or from probabilities, for labels or one row of targets a sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite.autograd import differentiable
+
+#: probabilities are kept this far from 0 and 1, as in Keras
+EPSILON = 1e-7
+
+
+@differentiable
+def sparse_categorical_crossentropy(
+    predictions: np.ndarray, *, labels: np.ndarray, from_logits: bool = False
+) -> tuple[np.ndarray, Any]:
+    """The mean of -log p[label] over samples: predictions (n, classes), labels (n) integers -> ().
+
+    Raises ValueError that names the first label out of range, or the shapes that do not fit.
+    """
+    labels = check_labels(labels, predictions)
+    rows = np.arange(len(labels))
+    if from_logits:
+        log_p = log_softmax(predictions)  # (n, classes)
+
+        def from_logits_backward(dloss: np.ndarray) -> np.ndarray:
+            dx = np.exp(log_p)
+            dx[rows, labels] -= 1
+            dx *= dloss / len(labels)
+            return dx
+
+        return _mean(-log_p[rows, labels]), from_logits_backward
+
+    total = predictions.sum(axis=-1)  # (n)
+    raw = predictions[rows, labels] / total
+    p = np.clip(raw, EPSILON, 1 - EPSILON)
+
+    def backward(dloss: np.ndarray) -> np.ndarray:
+        # of -log(x[label] / sum(x)); where the clip holds the value, nothing flows
+        scale = np.where(p == raw, -dloss / len(labels), 0).astype(predictions.dtype)  # (n)
+        dx = np.repeat((-scale / total)[:, None], predictions.shape[1], axis=1)  # (n, classes)
+        dx[rows, labels] += scale / predictions[rows, labels]
+        return dx
+
+    return _mean(-np.log(p)), backward
+
+
+@differentiable
+def categorical_crossentropy(
+    predictions: np.ndarray, *, targets: np.ndarray, from_logits: bool = False
+) -> tuple[np.ndarray, Any]:
+    """The mean over samples of -sum(targets * log p): predictions and targets (n, classes) -> ().
+
+    Raises ValueError if the shapes differ.
+    """
+    targets = np.asarray(targets, dtype=predictions.dtype)
+    if targets.shape != predictions.shape or targets.ndim != 2:
+        raise ValueError(
+            f"y_true: expected one-hot rows of shape {predictions.shape}, y_pred's. Received: shape {targets.shape}"
+        )
+    n = len(targets)
+    if from_logits:
+        log_p = log_softmax(predictions)
+        weight = targets.sum(axis=-1, keepdims=True)  # (n, 1), 1 where a row of targets is a distribution
+
+        def from_logits_backward(dloss: np.ndarray) -> np.ndarray:
+            return (np.exp(log_p) * weight - targets) * (dloss / n)
+
+        return _mean(-(targets * log_p).sum(axis=-1)), from_logits_backward
+
+    total = predictions.sum(axis=-1, keepdims=True)  # (n, 1)
+    raw = predictions / total
+    p = np.clip(raw, EPSILON, 1 - EPSILON)
+
+    def backward(dloss: np.ndarray) -> np.ndarray:
+        draw = np.where(p == raw, -targets / p, 0) * (dloss / n)  # (n, classes)
+        return (draw - (draw * raw).sum(axis=-1, keepdims=True)) / total
+
+    return _mean(-(targets * np.log(p)).sum(axis=-1)), backward
+
+
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    """log(softmax(x)) along the last axis; the largest is subtracted first, so that nothing overflows."""
+    shifted = x - x.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
+
+
+def check_labels(labels: Any, predictions: np.ndarray) -> np.ndarray:
+    """Labels as integers (n), or a ValueError: wrong shape, dtype, or the first one that is no class."""
+    labels = np.asarray(labels)
+    if predictions.ndim != 2:
+        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {predictions.shape}")
+    n, classes = predictions.shape
+    if labels.shape not in ((n,), (n, 1)):
+        raise ValueError(f"y_true: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")
+    labels = labels.reshape(n)
+    if labels.dtype.kind not in "iu" and not np.array_equal(labels, np.floor(labels)):
+        raise ValueError(f"y_true: expected integer labels. Received: dtype {labels.dtype}")
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        i = int(outside.argmax())
+        raise ValueError(f"y_true: expected labels 0 to {classes - 1}. Received: {labels[i]} at position {i}")
+    return labels.astype(np.int64, copy=False)
+
+
+def _mean(losses: np.ndarray) -> np.ndarray:
+    """The mean (), summed in float64, in the losses' dtype."""
+    return np.asarray(losses.mean(dtype=np.float64), dtype=losses.dtype)

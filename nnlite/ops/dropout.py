@@ -1,0 +1,27 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite import random
+from nnlite.autograd import differentiable
+from nnlite.errors import fraction
+
+
+@differentiable
+def dropout(x: np.ndarray, *, rate: float, seed: int | None = None) -> tuple[np.ndarray, Any]:
+    """Sets each element to 0 with probability `rate` and divides the others by 1 - rate ("inverted" dropout).
+
+    The mask is a function of `seed` (None draws one from nnlite's generator) and an element's position; backward
+    computes it again. It has nothing to do with evaluation: leave the operation out there.
+    """
+    rate = fraction("rate", rate)
+    if rate == 0:
+        return x, lambda dy: dy
+    from nnlite.kernels.dropout import apply_mask
+
+    chosen = random.draw_seed() if seed is None else seed
+    return apply_mask(x, rate, chosen), lambda dy: apply_mask(dy, rate, chosen)

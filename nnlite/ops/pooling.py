@@ -1,0 +1,46 @@
+"""Max pooling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite.autograd import differentiable
+from nnlite.conv.geometry import Padding, resolve_pads
+from nnlite.errors import int_pair
+
+
+@differentiable
+def max_pool2d(
+    x: np.ndarray,
+    pool_size: int | tuple[int, int] = 2,
+    strides: int | tuple[int, int] | None = None,
+    padding: Padding = "valid",
+) -> tuple[np.ndarray, Any]:
+    """The largest of each window of x (n, h, w, c) -> (n, oh, ow, c). `strides=None` is the pool's size.
+
+    Padding never wins, the first of equals wins, a NaN in the window wins; the gradient goes to the winner.
+    Raises ValueError if x has another rank, or a window lies in the padding alone.
+    """
+    from nnlite.kernels.pooling import max_pool, max_pool_backward
+
+    if x.ndim != 4:
+        raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {x.shape}")
+    pool = int_pair("pool_size", pool_size)
+    steps = pool if strides is None else int_pair("strides", strides)
+    pads = resolve_pads(padding, x.shape[1:3], pool, steps)
+    for i in (0, 1):
+        if pool[i] > x.shape[1 + i] + sum(pads[i]):
+            raise ValueError(
+                f"pool_size: expected a window no larger than the padded input. Received: {pool} over shape {x.shape}"
+            )
+        if max(pads[i]) >= pool[i]:
+            raise ValueError(f"padding: expected less than the window, {pool}. Received: {padding!r}")
+    y, winner = max_pool(np.ascontiguousarray(x), pool, steps, pads)
+
+    def backward(dy: np.ndarray, needs: tuple) -> tuple:
+        dx = max_pool_backward(np.ascontiguousarray(dy), winner, x.shape, pool, steps, pads)
+        return dx, None, None, None
+
+    return y, backward

@@ -1,0 +1,222 @@
+"""Optimizers by Keras 3's names, defaults and formulas. Parameters are updated in place, never rebound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import isfinite, sqrt
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnlite import scopes
+from nnlite.autograd import Tensor
+from nnlite.errors import fraction, unknown
+
+
+class Optimizer:
+    """`build(parameters)` once, then per step `zero_grad()`, a backward, `step()`.
+
+    A subclass names its state arrays in `slots` and writes `update`.
+    """
+
+    name: ClassVar[str]
+    #: the arrays, of a parameter's size, that are remembered for each parameter
+    slots: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, learning_rate: float):
+        self.learning_rate = learning_rate
+        self.parameters: list[Tensor] | None = None
+        self.iterations = 0
+        self._state: list[tuple[np.ndarray, ...]] = []
+
+    @property
+    def learning_rate(self) -> float:
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = _positive("learning_rate", value)
+
+    def build(self, parameters: Iterable[Tensor]) -> None:
+        """Take charge of `parameters`, with nothing remembered."""
+        self.parameters = list(parameters)
+        for i, parameter in enumerate(self.parameters):
+            if not isinstance(parameter, Tensor) or not parameter.requires_grad:
+                raise ValueError(f"parameters[{i}]: expected a Tensor with requires_grad=True. Received: {parameter!r}")
+            if not parameter.data.flags.c_contiguous:
+                raise ValueError(f"parameters[{i}]: expected a C-contiguous array, to update in place")
+        if not self.parameters:
+            raise ValueError("parameters: expected at least one. Received: none")
+        self.iterations = 0
+        self._state = [tuple(np.zeros(p.size, p.dtype) for _ in self.slots) for p in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, so that the next backward does not add to them."""
+        for parameter in self._built():
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient."""
+        parameters = self._built()
+        self.iterations += 1
+        with scopes.scope(self.name, "optimizer"):
+            for parameter, state in zip(parameters, self._state, strict=True):
+                if parameter.grad is not None:
+                    gradient = np.ascontiguousarray(parameter.grad).reshape(-1)
+                    self.update(parameter.data.reshape(-1), gradient, *state)
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        """Change the flat parameter `w` in place, given its gradient `g` and its state."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments with which to make this optimizer again."""
+        return {"learning_rate": self.learning_rate}
+
+    def _built(self) -> list[Tensor]:
+        if self.parameters is None:
+            raise ValueError(f"{self.name}: expected build(model.parameters()) before the first step")
+        return self.parameters
+
+
+class RMSprop(Optimizer):
+    """Divides the gradient by a running root mean square of it (Tieleman and Hinton, 2012), as Keras 3 does:
+
+    v = rho v + (1 - rho) g^2;  w -= learning_rate g / sqrt(v + epsilon).
+
+    `centered` takes the running mean's square off v; `epsilon_inside_root=False` divides by sqrt(v) + epsilon, as
+    PyTorch and Keras 2 do.
+    """
+
+    name = "rmsprop"
+    slots = ("square", "average", "speed")
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        epsilon_inside_root: bool = True,
+    ):
+        super().__init__(learning_rate)
+        self.rho = fraction("rho", rho)
+        self.momentum = fraction("momentum", momentum)
+        self.epsilon = _positive("epsilon", epsilon)
+        self.centered = bool(centered)
+        self.epsilon_inside_root = bool(epsilon_inside_root)
+
+    def build(self, parameters: Iterable[Tensor]) -> None:
+        super().build(parameters)
+        # what is not used need not be kept: an empty array in its place
+        used = (True, self.centered, self.momentum > 0)
+        self._state = [tuple(a if use else a[:0] for a, use in zip(s, used, strict=True)) for s in self._state]
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        from nnlite.kernels import updates
+
+        number = w.dtype.type
+        numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, self.epsilon))
+        updates.rmsprop(w, g, *state, *numbers, self.centered, self.epsilon_inside_root)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+            "epsilon_inside_root": self.epsilon_inside_root,
+        }
+
+
+class SGD(Optimizer):
+    """Gradient descent: speed = momentum speed - learning_rate g; w += speed. `nesterov` looks one step ahead."""
+
+    name = "sgd"
+    slots = ("speed",)
+
+    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False):
+        super().__init__(learning_rate)
+        self.momentum = fraction("momentum", momentum)
+        self.nesterov = bool(nesterov)
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        from nnlite.kernels import updates
+
+        number = w.dtype.type
+        updates.sgd(w, g, *state, number(self.learning_rate), number(self.momentum), self.nesterov)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class Adam(Optimizer):
+    """Kingma and Ba (2015), in the form before their section 2.1, with epsilon as Keras has it."""
+
+    name = "adam"
+    slots = ("mean", "square")
+
+    def __init__(
+        self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7
+    ):
+        super().__init__(learning_rate)
+        self.beta_1 = fraction("beta_1", beta_1)
+        self.beta_2 = fraction("beta_2", beta_2)
+        self.epsilon = _positive("epsilon", epsilon)
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        from nnlite.kernels import updates
+
+        number = w.dtype.type
+        t = self.iterations
+        rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        updates.adam(w, g, *state, number(rate), number(self.beta_1), number(self.beta_2), number(self.epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+class Adadelta(Optimizer):
+    """Zeiler (2012), algorithm 1, times a learning rate, as Keras has it."""
+
+    name = "adadelta"
+    slots = ("square", "moved")
+
+    def __init__(self, learning_rate: float = 1e-3, rho: float = 0.95, epsilon: float = 1e-7):
+        super().__init__(learning_rate)
+        self.rho = fraction("rho", rho)
+        self.epsilon = _positive("epsilon", epsilon)
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+        from nnlite.kernels import updates
+
+        number = w.dtype.type
+        updates.adadelta(w, g, *state, number(self.learning_rate), number(self.rho), number(self.epsilon))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
+
+
+_OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (RMSprop, SGD, Adam, Adadelta)}
+
+
+def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
+    """A new optimizer of that name, made with `options`; or the instance itself."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if optimizer not in _OPTIMIZERS:
+        raise unknown("optimizer", optimizer, _OPTIMIZERS)
+    return _OPTIMIZERS[optimizer](**options)
+
+
+def _positive(argument: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value <= 0:
+        raise ValueError(f"{argument}: expected a finite number above 0. Received: {value!r}")
+    return float(value)
