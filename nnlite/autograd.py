@@ -199,6 +199,9 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     - of several: a tuple with one such callable an argument; those of arguments that need no gradient are not called;
     - or, where they share work, one `backward(dy, needs) -> (gradient or None, ...)` for all arguments.
 
+    Arguments count as the function declares them, also those left to their default. Keyword-only ones are options,
+    through which no gradient flows.
+
     A gradient has its argument's shape, and is a new array, `dy` itself or a view of it, never one that is kept.
 
     >>> @differentiable
@@ -206,12 +209,12 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     ...     return x * x, lambda dy: 2 * x * dy
     """
     name = function.__name__
-    signature = inspect.signature(function)
+    positional = _positional(inspect.signature(function))
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        if options and any(isinstance(value, Tensor) for value in options.values()):
-            args, options = _by_position(signature, name, args, options)
+        if positional is not None and (options or len(args) < len(positional)):
+            args = _complete(name, positional, args, options)
         recorded = _mode.grad_enabled and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
         arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
         outer = _mode.recording
@@ -234,15 +237,28 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     return operation
 
 
-def _by_position(signature: inspect.Signature, name: str, args: tuple, options: dict) -> tuple[tuple, dict]:
-    """Move Tensors that were passed by name to their position."""
-    bound = signature.bind(*args, **options)
-    for key, value in bound.kwargs.items():
+def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] | None:
+    """The parameters that are arguments of an operation; None if it takes any number of them."""
+    parameters = signature.parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return None
+    return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple, options: dict) -> tuple:
+    """All arguments by position: those that were passed by name, and defaults for those that were not passed."""
+    rest = []
+    for parameter in positional[len(args) :]:
+        if parameter.name in options:
+            rest.append(options.pop(parameter.name))
+        elif parameter.default is not parameter.empty:
+            rest.append(parameter.default)
+        else:
+            raise TypeError(f"{name}: expected the argument {parameter.name!r}. Received: none")
+    for key, value in options.items():
         if isinstance(value, Tensor):
-            raise TypeError(f"{name}: {key} is an option; expected no Tensor. Received: {value!r}")
-    if any(isinstance(value, Tensor) for value in options.values()):
-        bound.apply_defaults()
-    return bound.args, bound.kwargs
+            raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
+    return (*args, *rest)
 
 
 def _parent(argument: Any) -> Node | Tensor | None:

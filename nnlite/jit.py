@@ -33,6 +33,8 @@ ENABLED = not config.DISABLE_JIT
 
 prange = numba.prange
 
+threads.own("kernels")
+
 
 def jit(function: Callable | None = None, *, inline: bool = False, parallel: bool = False, **options: Any) -> Any:
     """Compile `function` with Numba on first use, from the cache where it was compiled before."""
@@ -63,7 +65,7 @@ class kernel:
         self._function = function
 
     def __call__(self, *arrays: Any) -> None:
-        parts = threads.get_num_threads()
+        parts = threads.kernel_parts()
         if parts == 1 or threads.forked() or not ENABLED:
             for part in range(parts):
                 self.serial(part, parts, *arrays)

@@ -60,8 +60,8 @@ class StepProfile:
             recorder.stop()
         before = len(self.steps)
         self.steps.append(1e3 * sum(recorder.seconds.values()))
-        for key in recorder.seconds.keys() - self.parts.keys():
-            self.parts[key] = [0.0] * before
+        for key in recorder.seconds:
+            self.parts.setdefault(key, [0.0] * before)
         for key, samples in self.parts.items():
             samples.append(1e3 * recorder.seconds.get(key, 0.0))
 

@@ -1,6 +1,10 @@
 """How many threads compute, and who owns them.
 
-Inside a step the compiled kernels own the threads. Every parallel launch holds one lock, because not all of
+Kernels and NumPy's BLAS have a pool of threads each, and the idle threads of one keep the processors from the other:
+on two processors a step in which they alternate takes many times as long. So one of them owns the threads and the
+other computes on the caller's alone: the kernels, unless convolution algorithms that use BLAS are measured.
+
+Every parallel launch holds one lock, because not all of
 Numba's threading layers bear two launches at once, and a forked child runs the same parts one after another,
 because the threads of its parent did not come along.
 """
@@ -9,13 +13,20 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 from nnlite.errors import positive_int
 
 #: held by every parallel launch
 launch_lock = threading.Lock()
 
+Owner = Literal["kernels", "blas"]
+
 _num_threads: int | None = None
+#: None until the first kernel is defined: a program that uses none keeps its BLAS as it was
+_owner: Owner | None = None
 _forked = False
 
 
@@ -46,14 +57,32 @@ def set_num_threads(n: int) -> None:
     if n > limit:
         raise ValueError(f"n: expected at most {limit} threads, what this process may use. Received: {n}")
     _num_threads = n
-    limit_blas(n)
+    if _owner is not None:
+        own(_owner)
 
 
-def limit_blas(n: int) -> None:
-    """Keep every BLAS in the process to `n` threads (threadpoolctl: for the whole process, so set once)."""
+def kernel_parts() -> int:
+    """Into how many parts a kernel's work is divided: the threads that kernels may use."""
+    return 1 if _owner == "blas" else get_num_threads()
+
+
+def own(owner: Owner) -> None:
+    """Give the threads to the kernels or to BLAS (threadpoolctl, for the whole process: entering it costs, so do it once)."""
+    global _owner
     import threadpoolctl
 
-    threadpoolctl.threadpool_limits(limits=n, user_api="blas")
+    threadpoolctl.threadpool_limits(limits=get_num_threads() if owner == "blas" else 1, user_api="blas")
+    _owner = owner
+
+
+@contextmanager
+def owned_by(owner: Owner) -> Iterator[None]:
+    """Give the threads to `owner` for what runs inside, and to the kernels afterwards."""
+    own(owner)
+    try:
+        yield
+    finally:
+        own("kernels")
 
 
 def forked() -> bool:

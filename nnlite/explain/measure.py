@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnlite import conv, cost, datasets
+from nnlite import conv, cost, datasets, scopes, threads
 from nnlite.explain.request import fit_images
 from nnlite.model import Sequential
 from nnlite.optimizers import RMSprop
@@ -62,6 +62,8 @@ def measure(
         raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
     with ExitStack() as stack:
         stack.enter_context(conv.use(algorithm))
+        if algorithm != "auto" and conv.get(algorithm).uses_blas:
+            stack.enter_context(threads.owned_by("blas"))
         steps = [_training_step(model, fit_images(images, model), labels, batch_size) for model in models]
         profiles = profile(steps, rounds=rounds, seconds=seconds)
     results = []
@@ -89,8 +91,15 @@ def _training_step(model: Sequential, images: np.ndarray, labels: np.ndarray, ba
 
 
 def _layer_times(counts: cost.Cost, medians: dict[Key, float]) -> list[LayerTime]:
-    """Each measured part beside the counts of the layers and passes that it covers."""
-    return [LayerTime(layer, part, *_counted(counts, layer, part), ms) for (layer, part), ms in medians.items()]
+    """Each measured part beside the counts of the layers and passes that it covers, in the network's order."""
+    order = [p.layer for p in counts.passes]
+
+    def place(key: Key) -> tuple[int, int]:
+        first = key[0].split("+")[0]
+        return order.index(first) if first in order else len(order), scopes.PARTS.index(key[1])
+
+    keys = sorted(medians, key=place)
+    return [LayerTime(layer, part, *_counted(counts, layer, part), medians[layer, part]) for layer, part in keys]
 
 
 def _counted(counts: cost.Cost, layer: str, part: str) -> tuple[int | None, int | None]:
