@@ -1,0 +1,73 @@
+"""Cross-entropy against PyTorch and NumPy, and its stability."""
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+
+LABELS = np.array([1, 0, 3, 3])
+
+
+def test_from_logits_agrees_with_pytorch(torch, generator):
+    logits = generator.standard_normal((4, 5)) * 3
+    x = nn.Tensor(logits, requires_grad=True)
+    loss = nn.losses.sparse_categorical_crossentropy(LABELS, x, from_logits=True)
+    loss.backward()
+    reference = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(reference, torch.tensor(LABELS))
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    np.testing.assert_allclose(x.grad, reference.grad.numpy(), atol=1e-12)
+
+
+def test_the_four_forms_agree(generator):
+    logits = nn.Tensor(generator.standard_normal((4, 5)))
+    probabilities, one_hot = nn.ops.softmax(logits), np.eye(5)[LABELS]
+    forms = [
+        nn.losses.sparse_categorical_crossentropy(LABELS, logits, from_logits=True),
+        nn.losses.sparse_categorical_crossentropy(LABELS, probabilities),
+        nn.losses.categorical_crossentropy(one_hot, logits, from_logits=True),
+        nn.losses.categorical_crossentropy(one_hot, probabilities),
+    ]
+    assert [form.item() for form in forms] == pytest.approx([forms[0].item()] * 4, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_large_logits_do_not_overflow(size):
+    x = nn.Tensor(np.array([[size, -size], [-size, size]], np.float32), requires_grad=True)
+    loss = nn.losses.sparse_categorical_crossentropy([0, 1], x, from_logits=True)
+    loss.backward()
+    assert loss.item() == 0
+    assert np.isfinite(x.grad).all()
+
+
+def test_a_probability_of_0_is_clipped_as_in_keras():
+    p = nn.Tensor(np.array([[0.0, 1.0]]), requires_grad=True)
+    loss = nn.losses.sparse_categorical_crossentropy([0], p)
+    loss.backward()
+    assert loss.item() == pytest.approx(-np.log(1e-7))
+    assert (p.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 5], "labels 0 to 4. Received: 5 at position 3"),
+        ([0, -1, 2, 3], "labels 0 to 4. Received: -1 at position 1"),
+        ([0, 1], "expected 4 labels"),
+        ([0.5, 1, 2, 3], "expected integer labels"),
+    ],
+)
+def test_labels_that_do_not_fit(labels, message):
+    with pytest.raises(ValueError, match=f"y_true: .*{message}"):
+        nn.losses.sparse_categorical_crossentropy(labels, nn.Tensor(np.ones((4, 5))))
+
+
+def test_one_hot_rows_of_another_shape():
+    with pytest.raises(ValueError, match=r"y_true: expected one-hot rows of shape \(4, 5\)"):
+        nn.losses.categorical_crossentropy(np.ones((4, 3)), nn.Tensor(np.ones((4, 5))))
+
+
+def test_an_unknown_loss_suggests_one():
+    with pytest.raises(ValueError, match="Did you mean 'mse'"):
+        nn.losses.get("mse2")

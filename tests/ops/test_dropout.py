@@ -1,0 +1,74 @@
+"""Dropout: the statistics of its mask, what determines it, and that backward uses the same one."""
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import ops
+
+
+def mask(seed, size=200_000, rate=0.25):
+    return ops.dropout(nn.Tensor(np.ones(size, np.float32)), rate=rate, seed=seed).data != 0
+
+
+def test_drops_the_rate_asked_for_and_keeps_the_mean():
+    y = ops.dropout(nn.Tensor(np.ones(200_000, np.float32)), rate=0.25, seed=1).data
+    assert abs((y == 0).mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 200_000)
+    assert np.unique(y).tolist() == [0, np.float32(1 / 0.75)]
+
+
+@pytest.mark.parametrize("lag", [1, 2, 16, 64, 1024])
+def test_neighbours_are_independent(lag):
+    kept = mask(3) - 0.75
+    correlation = (kept[lag:] * kept[:-lag]).mean() / kept.var()
+    assert abs(correlation) < 5 / np.sqrt(len(kept))
+
+
+@pytest.mark.parametrize("other", [4, 3 + 2**32, 3 + 2**20])
+def test_seeds_are_independent(other):
+    a, b = mask(3) - 0.75, mask(other) - 0.75
+    assert abs((a * b).mean() / a.var()) < 5 / np.sqrt(len(a))
+
+
+def test_the_same_seed_gives_the_same_mask_on_any_number_of_threads():
+    masks = []
+    for threads in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(threads)
+        masks.append(mask(5))
+    assert all((m == masks[0]).all() for m in masks)
+
+
+def test_backward_uses_the_mask_of_forward(generator):
+    x = nn.Tensor(generator.standard_normal((50, 60)).astype(np.float32), requires_grad=True)
+    y = ops.dropout(x, rate=0.5)
+    dy = generator.standard_normal(y.shape).astype(np.float32)
+    y.backward(dy)
+    np.testing.assert_allclose(x.grad, np.where(y.data != 0, 2 * dy, 0))
+
+
+def test_rate_0_is_the_identity(generator):
+    x = generator.standard_normal(5)
+    assert (ops.dropout(nn.Tensor(x), rate=0.0).data == x).all()
+
+
+def test_nn_seed_determines_drawn_masks():
+    masks = []
+    for _ in range(2):
+        nn.seed(9)
+        masks.append(mask(None))
+    assert (masks[0] == masks[1]).all()
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, "half", True])
+def test_a_rate_outside_of_0_to_1(rate):
+    with pytest.raises(ValueError, match="rate: expected a number in"):
+        ops.dropout(nn.Tensor(np.ones(3)), rate=rate)
+
+
+def test_the_layer_acts_in_training_alone_and_anew_each_call():
+    layer = nn.Dropout(0.5)
+    x = np.ones((4, 100), np.float32)
+    assert (layer(x).data == x).all()
+    first, second = layer(x, training=True).data, layer(x, training=True).data
+    assert (first == 0).any()
+    assert (first != second).any()

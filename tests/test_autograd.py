@@ -1,0 +1,194 @@
+"""The tape: gradients reach every leaf once, and what cannot be done says so."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+
+
+def leaf(*values):
+    return nn.Tensor(np.array(values, dtype=np.float64), requires_grad=True)
+
+
+def test_gradient_of_a_square():
+    x = leaf(3.0)
+    (x * x).backward(np.ones(1))
+    assert x.grad == [6.0]
+
+
+def test_a_diamond_is_visited_once_and_adds_up():
+    x = leaf(2.0)
+    y = x * 3
+    (y + y * y).sum().backward()
+    assert x.grad == [3 + 2 * 6 * 3]
+
+
+def test_forty_diamonds_in_a_row_are_not_exponential():
+    x = leaf(1.0)
+    y = x
+    for _ in range(40):
+        y = y + y
+    y.sum().backward()
+    assert x.grad == [2.0**40]
+
+
+def test_a_graph_deeper_than_the_recursion_limit():
+    x = leaf(1.0)
+    y = x
+    for _ in range(20_000):
+        y = y + 1.0
+    y.sum().backward()
+    assert x.grad == [1.0]
+
+
+def test_gradients_add_up_over_backwards_until_zeroed():
+    x = leaf(1.0)
+    (x * 2).sum().backward()
+    (x * 3).sum().backward()
+    assert x.grad == [5.0]
+
+
+def test_leaves_never_share_a_gradient_array():
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    (x + y).sum().backward()
+    x.grad[...] = 9
+    assert y.grad.tolist() == [1.0, 1.0]
+
+
+def test_second_backward_on_a_freed_graph_says_so_and_changes_nothing():
+    x = leaf(1.0)
+    y = (x * 2).sum()
+    y.backward()
+    with pytest.raises(nn.GraphError, match="already freed"):
+        y.backward()
+    assert x.grad == [2.0]
+
+
+def test_retain_graph_allows_a_second_backward():
+    x = leaf(1.0)
+    y = (x * x).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad == [4.0]
+
+
+def test_backward_on_a_non_scalar_needs_a_gradient():
+    with pytest.raises(nn.GraphError, match=r"one element, or a gradient.*shape \(2,\)"):
+        (leaf(1.0, 2.0) * 2).backward()
+
+
+def test_backward_with_a_gradient_of_another_shape():
+    with pytest.raises(ValueError, match=r"gradient: expected shape \(2,\)"):
+        (leaf(1.0, 2.0) * 2).backward(np.ones(3))
+
+
+def test_backward_without_any_leaf_that_requires_grad():
+    with pytest.raises(nn.GraphError, match="requires_grad=True"):
+        nn.Tensor([1.0]).backward()
+
+
+def test_no_grad_records_nothing():
+    x = leaf(1.0)
+    with nn.no_grad():
+        y = x * 2
+    assert not y.requires_grad
+    assert (x * 2).requires_grad
+
+
+def test_the_graph_has_no_cycles():
+    x = leaf(1.0)
+    y = (x * 2).exp()
+    gone = weakref.ref(y)
+    gc.disable()
+    try:
+        del y
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_numbers_become_float32_and_float64_stays():
+    assert nn.Tensor([1, 2]).dtype == np.float32
+    assert nn.Tensor([1.5, 2.5]).dtype == np.float32
+    assert nn.Tensor(np.zeros(2)).dtype == np.float64
+    assert (nn.Tensor(np.zeros(2, np.float32)) * 2.5 + np.ones(2)).dtype == np.float32
+
+
+def test_text_is_no_tensor():
+    with pytest.raises(TypeError, match="data: expected numbers"):
+        nn.Tensor("abc")
+
+
+def test_differentiable_with_one_argument():
+    @nn.differentiable
+    def square(x):
+        return x * x, lambda dy: 2 * x * dy
+
+    x = leaf(3.0)
+    square(x).sum().backward()
+    assert x.grad == [6.0]
+
+
+def test_differentiable_skips_gradients_that_nobody_needs():
+    called = []
+
+    @nn.differentiable
+    def product(x, y):
+        return x * y, (lambda dz: called.append("x") or dz * y, lambda dz: called.append("y") or dz * x)
+
+    x = leaf(3.0)
+    product(x, np.array([2.0])).sum().backward()
+    assert (called, x.grad.tolist()) == (["x"], [2.0])
+
+
+def test_differentiable_with_one_backward_for_all_and_a_tensor_by_name():
+    @nn.differentiable
+    def scaled(x, scale=None, *, offset=0.0):
+        def backward(dy, needs):
+            assert needs == (True, True)
+            return dy * scale, (dy * x).sum(keepdims=True)
+
+        return x * scale + offset, backward
+
+    x, scale = leaf(1.0, 2.0), leaf(3.0)
+    scaled(x, scale=scale, offset=1.0).sum().backward()
+    assert (x.grad.tolist(), scale.grad.tolist()) == ([3.0, 3.0], [3.0])
+
+
+def test_a_tensor_as_an_option_is_refused():
+    @nn.differentiable
+    def scaled(x, *, scale):
+        return x * scale, lambda dy: dy * scale
+
+    with pytest.raises(TypeError, match="scale is an option"):
+        scaled(leaf(1.0), scale=leaf(2.0))
+
+
+def test_a_gradient_of_the_wrong_shape_names_operation_and_argument():
+    @nn.differentiable
+    def broken(x):
+        return x * 2, lambda dy: dy[:1]
+
+    with pytest.raises(nn.GraphError, match=r"'broken'.*shape \(2,\) for argument 0.*shape \(1,\)"):
+        broken(leaf(1.0, 2.0)).sum().backward()
+
+
+def test_a_missing_gradient_names_operation_and_argument():
+    @nn.differentiable
+    def broken(x, y):
+        return x * y, lambda dz, needs: (dz * y, None)
+
+    with pytest.raises(nn.GraphError, match=r"'broken'.*argument 1.*None"):
+        broken(leaf(1.0), leaf(2.0)).sum().backward()
+
+
+def test_an_operation_without_a_backward_says_so():
+    @nn.differentiable
+    def broken(x):
+        return x * 2, None
+
+    with pytest.raises(nn.GraphError, match="callable backward"):
+        broken(leaf(1.0))
