@@ -1,9 +1,13 @@
-"""Images to train on: digits that come with the package, and any set in IDX files (the format of MNIST)."""
+"""Images of digits and clothes, read from IDX files: `load("mnist5k" | "mnist" | "fashion_mnist")`.
+
+The 5,000 digits of mnist5k come with the package (data/mnist5k/README.md holds their attribution). The two full sets
+are read from local files.
+"""
 
 from __future__ import annotations
 
+import gzip
 import os
-import struct
 import zlib
 from math import prod
 from pathlib import Path
@@ -14,107 +18,159 @@ from nnlite.errors import unknown
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
-#: name -> folders to look in when `data_dir` is not given
-_FOLDERS: dict[str, tuple[Path, ...]] = {
-    "mnist5k": (Path(__file__).parent / "data" / "mnist5k",),
-    "mnist": (),
-    "fashion_mnist": (Path("/usr/share/datasets/fashion-mnist"),),  # where Debian's package puts it
+#: the four files of a set, by their standard names; `_spelled` knows the other spellings in use
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+#: environment variable: the folder that has a folder for each set
+DATA_DIR_VARIABLE = "NNLITE_DATA_DIR"
+
+#: where a set is known to be installed
+_INSTALLED: dict[str, Path | None] = {
+    "mnist5k": Path(__file__).parent / "data" / "mnist5k",
+    "mnist": None,
+    "fashion_mnist": Path("/usr/share/datasets/fashion-mnist"),  # Debian's package dataset-fashion-mnist
 }
-_CLASSES = 10
-_SIZE = (28, 28)
-#: the third byte of an IDX file -> what its elements are; numbers are big-endian
+
+#: the third byte of an IDX file: the type of its elements, big-endian
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_MAX_DIMENSIONS = 64  # NumPy's limit
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 def names() -> list[str]:
     """The names that `load` knows."""
-    return list(_FOLDERS)
+    return list(_INSTALLED)
 
 
-def load(name: str, data_dir: str | os.PathLike | None = None) -> tuple[Arrays, Arrays]:
-    """((x_train, y_train), (x_test, y_test)): images float32 in [0, 1], (n, 28, 28, 1); labels int64, (n).
+def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Arrays, Arrays]:
+    """A set of labelled images: `((x_train, y_train), (x_test, y_test))`.
 
-    "mnist5k" comes with the package. "mnist" and "fashion_mnist" are read from IDX files (gzipped or not, under
-    their usual names) in `data_dir`, or in NNLITE_DATA_DIR/name.
+    Images are float32 in [0, 1], shape (n, 28, 28, 1), C-contiguous; labels are int64 in 0..9, shape (n,).
 
-    Raises ValueError on an unknown name or a damaged file, FileNotFoundError that says where it looked.
+    The four IDX files, gzipped or not, are taken from `data_dir` if it is given; otherwise from the first of
+    `$NNLITE_DATA_DIR/<name>` and the place where the set is installed that has them all. mnist5k is in the package.
+
+    Raises ValueError for an unknown name or a file that does not hold what it should, FileNotFoundError where no
+    folder has all four files.
     """
-    if name not in _FOLDERS:
-        raise unknown("data set", name, _FOLDERS)
-    folders = _folders(name, data_dir)
-    return _part("train", name, folders), _part("t10k", name, folders)
+    if name not in names():
+        raise unknown("data set", name, names())
+    train_images, train_labels, test_images, test_labels = _find(name, _folders(name, data_dir))
+    return _read_pair(train_images, train_labels), _read_pair(test_images, test_labels)
 
 
-def _folders(name: str, data_dir: str | os.PathLike | None) -> list[Path]:
-    if data_dir is not None:
-        return [Path(data_dir)]
-    ours = os.environ.get("NNLITE_DATA_DIR")
-    return [*([Path(ours) / name] if ours else []), *_FOLDERS[name]]
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """The array in an IDX file, gzipped or not, in native byte order, C-contiguous and writable.
+
+    The format: two zero bytes, the code of the dtype, the number of dimensions, each dimension as a big-endian
+    uint32, then the elements, big-endian, last dimension fastest (Y. LeCun, yann.lecun.com/exdb/mnist).
+
+    Raises FileNotFoundError for a missing file, ValueError for one that is not exactly such a file.
+    """
+    path = Path(path)
+    content = _content(path)
+    if len(content) < 4:
+        raise _malformed(path, "the 4 bytes that begin an IDX file", f"{len(content)} bytes")
+    zeros, code, dimensions = content[:2], content[2], content[3]
+    if zeros != b"\0\0":
+        raise _malformed(path, "an IDX file, which begins with two zero bytes", f"0x{zeros.hex()}")
+    if code not in _IDX_DTYPES:
+        raise _malformed(
+            path, f"a dtype code among {', '.join(f'0x{known:02x}' for known in _IDX_DTYPES)}", f"0x{code:02x}"
+        )
+    if not 1 <= dimensions <= _MAX_DIMENSIONS:
+        raise _malformed(path, f"1 to {_MAX_DIMENSIONS} dimensions", dimensions)
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise _malformed(
+            path, f"a header of {header} bytes for {dimensions} dimensions", f"{len(content)} bytes (truncated)"
+        )
+    shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
+    dtype = np.dtype(_IDX_DTYPES[code])
+    size = header + prod(shape) * dtype.itemsize
+    if len(content) != size:
+        fault = "truncated" if len(content) < size else "trailing bytes"
+        raise _malformed(path, f"{size} bytes for {dtype.name} of shape {shape}", f"{len(content)} bytes ({fault})")
+    elements = np.frombuffer(content, dtype, offset=header)  # (prod(shape),)
+    return elements.astype(dtype.newbyteorder("=")).reshape(shape)  # shape
 
 
-def _part(prefix: str, name: str, folders: list[Path]) -> Arrays:
-    images_path = _find(f"{prefix}-images", "idx3-ubyte", name, folders)
-    labels_path = _find(f"{prefix}-labels", "idx1-ubyte", name, folders)
-    images, labels = read_idx(images_path), read_idx(labels_path)
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != _SIZE:
-        raise ValueError(f"{images_path}: expected uint8 images of 28x28. Received: {images.dtype} of shape {images.shape}")
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise ValueError(f"{labels_path}: expected {len(images)} labels, one an image. Received: shape {labels.shape}")
-    if len(labels) and labels.max() >= _CLASSES:
-        raise ValueError(f"{labels_path}: expected labels 0 to {_CLASSES - 1}. Received: {labels.max()}")
-    x = images[..., None].astype(np.float32) / np.float32(255)  # (n, 28, 28, 1)
+def _content(path: Path) -> bytes:
+    """The bytes of a file, decompressed if its name or its first bytes say gzip."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: expected an IDX file. Received: no such file") from None
+    if not content:
+        raise _malformed(path, "an IDX file", "an empty file")
+    if path.suffix != ".gz" and not content.startswith(_GZIP_MAGIC):
+        return content
+    if not content.startswith(_GZIP_MAGIC):
+        raise _malformed(path, f"a gzip file, which begins with 0x{_GZIP_MAGIC.hex()}", f"0x{content[:2].hex()}")
+    try:
+        return gzip.decompress(content)
+    except EOFError:
+        raise _malformed(
+            path, "a whole gzip stream", f"{len(content)} bytes that end before it does (truncated)"
+        ) from None
+    except (gzip.BadGzipFile, zlib.error) as fault:
+        raise _malformed(path, "a gzip stream", f"a damaged one ({fault})") from None
+
+
+def _read_pair(image_path: Path, label_path: Path) -> Arrays:
+    """Images as float32 (n, 28, 28, 1) in [0, 1] and their labels as int64 (n,)."""
+    images = read_idx(image_path)  # (n, 28, 28)
+    labels = read_idx(label_path)  # (n,)
+    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
+        raise _malformed(
+            image_path, "uint8 images of shape (n, 28, 28), n at least 1", f"{images.dtype} {images.shape}"
+        )
+    if labels.dtype != np.uint8 or labels.ndim != 1:
+        raise _malformed(label_path, "uint8 labels of shape (n,)", f"{labels.dtype} {labels.shape}")
+    if len(labels) != len(images):
+        raise _malformed(label_path, f"{len(images)} labels, one for each image of {image_path.name}", len(labels))
+    if labels.max() > 9:
+        first = int(np.argmax(labels > 9))
+        raise _malformed(label_path, "labels in 0..9", f"{labels[first]} at index {first}")
+    x = np.divide(images, 255, dtype=np.float32)[..., np.newaxis]  # (n, 28, 28, 1)
     return x, labels.astype(np.int64)
 
 
-def _find(stem: str, kind: str, name: str, folders: list[Path]) -> Path:
-    """The file of that stem, gzipped or not, with "-" or "." before the kind."""
-    candidates = [f"{stem}{separator}{kind}{ending}" for separator in "-." for ending in (".gz", "")]
+def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
+    """Where to look for a set, in order."""
+    if data_dir is not None:
+        return [Path(data_dir).expanduser()]
+    folders = []
+    if root := os.environ.get(DATA_DIR_VARIABLE):
+        folders.append(Path(root).expanduser() / name)
+    installed = _INSTALLED[name]
+    if installed is not None:
+        folders.append(installed)
+    return folders
+
+
+def _find(name: str, folders: list[Path]) -> list[Path]:
+    """The four files, in the order of FILES, from the first folder that has them all."""
+    looked = []
     for folder in folders:
-        for candidate in candidates:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    places = " or ".join(str(folder) for folder in folders) or "any folder"
+        found = {file: path for file in FILES if (path := _spelled(folder, file)) is not None}
+        if len(found) == len(FILES):
+            return list(found.values())
+        missing = ", ".join(file for file in FILES if file not in found) if found else "all four"
+        looked.append(f"{folder} ({f'missing: {missing}' if folder.is_dir() else 'no such folder'})")
     raise FileNotFoundError(
-        f"data {name!r}: expected {candidates[0]} or {candidates[1]} in {places}, found neither. "
-        "Give the folder of the IDX files as data_dir (--data-dir)"
+        f"{name}: expected the files {', '.join(FILES)} (or .idx3-ubyte, .idx1-ubyte; each also as .gz) in one folder. "
+        f"Looked in: {', '.join(looked) or 'no folder'}. "
+        f"Give their folder with data_dir=..., or put them into ${DATA_DIR_VARIABLE}/{name}"
     )
 
 
-def read_idx(path: str | os.PathLike) -> np.ndarray:
-    """The array in an IDX file, gzipped if its name ends in .gz, in the machine's byte order.
-
-    Format: two zero bytes, a byte for the dtype, a byte for the number of dimensions, each size as a big-endian
-    uint32, then the elements (Y. LeCun's MNIST page). Raises ValueError that names the file and what is wrong with it.
-    """
-    path = Path(path)
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        content = _decompressed(path, content)
-    if len(content) < 4 or content[:2] != b"\0\0":
-        raise ValueError(f"{path}: expected an IDX file, beginning with two zero bytes. Received: {content[:4]!r}")
-    code, dimensions = content[2], content[3]
-    if code not in _IDX_DTYPES:
-        known = ", ".join(f"0x{c:02X}" for c in _IDX_DTYPES)
-        raise ValueError(f"{path}: expected an IDX dtype, one of {known}. Received: 0x{code:02X}")
-    start = 4 + 4 * dimensions
-    if len(content) < start:
-        raise ValueError(f"{path}: expected {dimensions} sizes in its header. Received: a file of {len(content)} bytes")
-    shape = struct.unpack(f">{dimensions}I", content[4:start])
-    dtype = np.dtype(_IDX_DTYPES[code])
-    expected, received = prod(shape) * dtype.itemsize, len(content) - start
-    if received != expected:
-        what = "truncated" if received < expected else "with bytes left over"
-        raise ValueError(f"{path}: expected {expected} bytes of data for shape {shape}. Received: {received} ({what})")
-    return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
+def _spelled(folder: Path, file: str) -> Path | None:
+    """The file under whichever of its names is there: `-idx3-ubyte` or `.idx3-ubyte`, plain or .gz."""
+    dotted = file.replace("-idx", ".idx")
+    spellings = (folder / f"{stem}{suffix}" for stem in (file, dotted) for suffix in ("", ".gz"))
+    return next((path for path in spellings if path.is_file()), None)
 
 
-def _decompressed(path: Path, content: bytes) -> bytes:
-    """The content of a gzip file; zlib tells apart what the gzip module reports as several kinds of error."""
-    decompressor = zlib.decompressobj(wbits=31)
-    try:
-        result = decompressor.decompress(content) + decompressor.flush()
-    except zlib.error as error:
-        raise ValueError(f"{path}: expected a gzip file. Received: {error}") from None
-    if not decompressor.eof:
-        raise ValueError(f"{path}: expected a complete gzip file. Received: a truncated one of {len(content)} bytes")
-    return result
+def _malformed(path: Path, expected: str, received: object) -> ValueError:
+    return ValueError(f"{path}: expected {expected}. Received: {received}")

@@ -41,7 +41,7 @@ def sparse_categorical_crossentropy(
         # of -log(x[label] / sum(x)); where the clip holds the value, nothing flows
         scale = np.where(p == raw, -dloss / len(labels), 0).astype(predictions.dtype)  # (n)
         dx = np.repeat((-scale / total)[:, None], predictions.shape[1], axis=1)  # (n, classes)
-        dx[rows, labels] += scale / predictions[rows, labels]
+        dx[rows, labels] += scale / (p * total)  # p is raw wherever the scale is not 0
         return dx
 
     return _mean(-np.log(p)), backward
