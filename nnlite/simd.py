@@ -163,7 +163,9 @@ def _index(i: int) -> ir.Constant:
 
 
 def _call(builder: Any, name: str, result: Any, arguments: list) -> Any:
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in arguments]), name)
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in arguments]), name
+    )
     return builder.call(function, arguments)
 
 
@@ -192,7 +194,9 @@ def address_value(context: Any, builder: Any, array_type: Any, array: Any, offse
 def load_value(builder: Any, address: Any, element: Any = _F32) -> Any:
     """The vector at an address, which need not be aligned."""
     typ = ir.VectorType(element, LANES)
-    return builder.load(builder.bitcast(address, typ.as_pointer()), align=element.width // 8 if element is not _F32 else 4)
+    return builder.load(
+        builder.bitcast(address, typ.as_pointer()), align=element.width // 8 if element is not _F32 else 4
+    )
 
 
 def store_value(builder: Any, value: Any, address: Any) -> None:
@@ -213,9 +217,7 @@ def _first_lanes(builder: Any, count: Any) -> Any:
 def _masked_load(builder: Any, address: Any, lanes: Any, typ: Any, suffix: str) -> Any:
     pointer = builder.bitcast(address, typ.as_pointer())
     align = ir.Constant(_I32, 1 if typ is _BYTES else 4)
-    return _call(
-        builder, f"llvm.masked.load.v{LANES}{suffix}.p0", typ, [pointer, align, lanes, ir.Constant(typ, None)]
-    )
+    return _call(builder, f"llvm.masked.load.v{LANES}{suffix}.p0", typ, [pointer, align, lanes, ir.Constant(typ, None)])
 
 
 def _masked_store(builder: Any, value: Any, address: Any, lanes: Any, suffix: str) -> None:
@@ -322,7 +324,9 @@ def _sum(builder: Any, value: Any) -> Any:
         width //= 2
         undefined = ir.Constant(value.type, ir.Undefined)
         halves = [
-            builder.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(_I32, width), range(start, start + width)))
+            builder.shuffle_vector(
+                value, undefined, ir.Constant(ir.VectorType(_I32, width), range(start, start + width))
+            )
             for start in (0, width)
         ]
         value = builder.fadd(*halves, flags=_FLAGS)
@@ -424,7 +428,12 @@ def table_rows(typing, shape, first, count, table):  # type: ignore[no-untyped-d
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         _, first, count, table = args
         return _clamped(
-            context, builder, sig, first, count, lambda row: builder.load(address_value(context, builder, sig.args[3], table, row))
+            context,
+            builder,
+            sig,
+            first,
+            count,
+            lambda row: builder.load(address_value(context, builder, sig.args[3], table, row)),
         )
 
     return _rows_type(shape.shape)(shape, types.int64, types.int64, table), emit
