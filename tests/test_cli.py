@@ -1,0 +1,118 @@
+"""The commands: what they print and write, and one line and status 2 for a request that is wrong."""
+
+import json
+
+import pytest
+
+from nnlite.cli import main
+from nnlite.explain.verdict import sentences
+
+MODEL = """
+import nnlite as nn
+def tiny():
+    return nn.Sequential([nn.Input((28, 28, 1)), nn.Conv2D(2, 5, strides=3, activation="relu"), nn.Flatten(), nn.Dense(10, activation="softmax")])
+def unbuilt():
+    return nn.Sequential([nn.Dense(1)])
+def wrong_shape():
+    return nn.Sequential([nn.Input((5,)), nn.Dense(10)])
+def raises():
+    raise RuntimeError("no luck")
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MODEL)
+    return tmp_path
+
+
+def test_explain_of_the_users_own_model(folder, capsys):
+    status = main(["explain", "mine.py:tiny", "mlp", "--rounds", "5", "--batch-size", "16", "--json", "copy.json"])
+    assert status == 0
+    content = json.loads((folder / "nnlite-report" / "explain.json").read_text())
+    assert content == json.loads((folder / "copy.json").read_text())
+    assert content["schema"] == 1
+    assert [m["name"] for m in content["models"]] == ["tiny", "mlp"]
+    assert content["models"][1]["parameters"] == 669_706
+    for model in content["models"]:
+        assert sum(layer["ms"] for layer in model["layers"]) == pytest.approx(model["step_ms"]["median"])
+        assert len(model["step_ms"]["samples"]) == 5
+        parts = {layer["pass"] for layer in model["layers"]}
+        assert {"forward", "grad_weight", "optimizer", "other"} <= parts
+    text = capsys.readouterr().out
+    assert "Which count predicts the time?" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_verdict_follows_from_the_numbers():
+    measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
+    said = " ".join(sentences(measurements))
+    assert "Parameters do not predict" in said
+    assert "its step took 20 times as long here, and 21.2 times as long in the question" in said
+    same = [fake("mlp", 100, 10.0), fake("cnn", 1000, 100.0)]
+    assert "Parameters predict these times" in " ".join(sentences(same))
+
+
+def fake(name, parameters, ms):
+    from nnlite.cost import Cost, Pass
+    from nnlite.explain.measure import LayerTime, Measurement
+    from nnlite.profiler import StepProfile
+
+    passes = (Pass("layer", "forward", parameters, parameters),)
+    cost = Cost(name, 1, parameters, passes)
+    return Measurement(name, "auto", cost, StepProfile([ms] * 3), [LayerTime("layer", "forward", 2, 1, ms)])
+
+
+def test_train_saves_a_model_that_can_be_loaded(folder, capsys):
+    import nnlite as nn
+
+    assert main(["train", "mine.py:tiny", "--epochs", "1", "--out", "tiny.safetensors", "--json", "history.json"]) == 0
+    assert nn.load_model("tiny.safetensors").count_params() == 52 + 128 * 10 + 10
+    assert len(json.loads((folder / "history.json").read_text())["val_accuracy"]) == 1
+    assert "Epoch 1/1" in capsys.readouterr().out
+
+
+def test_summary_counts(folder, capsys):
+    assert main(["summary", "cnn", "--json", "counts.json"]) == 0
+    assert "10,903,680" in capsys.readouterr().out
+    assert json.loads((folder / "counts.json").read_text())["training_macs_per_image"] == 32_516_352
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "resnet"], "unknown model 'resnet'"),
+        (["explain", "--algorithm", "im2cow"], "unknown algorithm 'im2cow'"),
+        (["explain", "--data", "cifar"], "unknown data set 'cifar'"),
+        (["explain", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["explain", "none.py:f"], "none.py"),
+        (["explain", "mine.py:nothing"], "nothing"),
+        (["explain", "mine.py:number"], "expected a function"),
+        (["explain", "mine.py:unbuilt"], "expected it to return a built Sequential"),
+        (["explain", "mine.py:raises"], "RuntimeError: no luck"),
+        (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
+        (["explain", "--threads", "0"], "n: expected an integer of at least 1"),
+        (["explain", "--batch-size", "100000"], "batch_size: expected 1 to 4000"),
+        (["explain", "--rounds", "0"], "--rounds: expected at least 1"),
+        (["explain", "mlp", "mlp"], "each network once"),
+        (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
+        (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
+        (["summary", "mlpp"], "Did you mean 'mlp'"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("nnlite: ")
+    assert message in error
+
+
+@pytest.mark.parametrize("arguments", [["explode"], ["explain", "--rounds", "many"], []])
+def test_what_argparse_refuses_is_one_line_too(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

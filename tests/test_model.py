@@ -1,0 +1,219 @@
+"""Sequential: training, evaluating, saving, and what is said when a request does not fit."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+
+
+@pytest.fixture
+def model():
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(8, activation="relu"), nn.Dropout(0.1), nn.Dense(3, activation="softmax")])
+    model.compile(nn.RMSprop(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+@pytest.fixture
+def data(generator):
+    y = generator.integers(0, 3, 300)
+    x = generator.standard_normal((300, 4)).astype(np.float32)
+    x[np.arange(300), y] += 3
+    return x, y
+
+
+def test_fit_learns_and_history_is_keras(model, data):
+    history = model.fit(*data, batch_size=32, epochs=5, validation_data=data, verbose=0)
+    assert sorted(history.history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert history.epoch == [0, 1, 2, 3, 4]
+    assert history.history["loss"][-1] < history.history["loss"][0] / 2
+    assert history.history["val_accuracy"][-1] > 0.9
+
+
+def test_the_same_seed_gives_the_same_bits(data):
+    results = []
+    for _ in range(2):
+        nn.seed(5)
+        model = nn.Sequential([nn.Input((4,)), nn.Dense(8, activation="relu"), nn.Dropout(0.5), nn.Dense(3)])
+        model.compile("sgd", "mse")
+        model.fit(data[0], np.eye(3)[data[1]].astype(np.float32), epochs=2, verbose=0)
+        results.append(model.get_weights())
+    assert all((a == b).all() for a, b in zip(*results, strict=True))
+
+
+def test_evaluate_is_the_mean_over_samples_whatever_the_batches(model, data):
+    whole = model.evaluate(*data, batch_size=300, verbose=0)
+    parts = model.evaluate(*data, batch_size=7, verbose=0)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    probabilities = model.predict(data[0])
+    assert whole[0] == pytest.approx(-np.log(probabilities[np.arange(300), data[1]]).mean(), rel=1e-5)
+    assert whole[1] == pytest.approx((probabilities.argmax(1) == data[1]).mean())
+
+
+def test_predict_gives_one_row_a_sample(model, data):
+    assert model.predict(data[0], batch_size=7).shape == (300, 3)
+
+
+def test_fusing_changes_nothing_but_rounding(data):
+    weights = []
+    for fuse in (True, False):
+        nn.seed(2)
+        model = nn.Sequential(
+            [
+                nn.Input((6, 6, 1)),
+                nn.Conv2D(4, 3, activation="relu"),
+                nn.MaxPooling2D(2),
+                nn.Flatten(),
+                nn.Dense(5, activation="relu"),
+                nn.Dense(3, activation="softmax"),
+            ]
+        )
+        model.compile(nn.SGD(0.1), "sparse_categorical_crossentropy", fuse=fuse)
+        images = np.repeat(data[0], 9, axis=1).reshape(300, 6, 6, 1)
+        model.fit(images, data[1], shuffle=False, verbose=0)
+        weights.append(model.get_weights())
+    for fused, unfused in zip(*weights, strict=True):
+        np.testing.assert_allclose(fused, unfused, atol=1e-5)
+
+
+def test_ones_own_loop_is_what_fit_does(model, data):
+    x, y = data[0][:64], data[1][:64]
+    start = model.get_weights()
+    model.layers[1].rate = 0.0
+    model.fit(x, y, batch_size=32, shuffle=False, verbose=0)
+    fitted = model.get_weights()
+
+    model.set_weights(start)
+    optimizer = nn.RMSprop(0.01)
+    optimizer.build(model.parameters())
+    for i in (0, 32):
+        probabilities = model(x[i : i + 32], training=True)
+        loss = nn.losses.sparse_categorical_crossentropy(y[i : i + 32], probabilities, from_logits=False)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for ours, theirs in zip(model.get_weights(), fitted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_save_and_load(model, data, tmp_path):
+    model.fit(*data, verbose=0)
+    model.save(tmp_path / "model.safetensors")
+    again = nn.load_model(tmp_path / "model.safetensors")
+    assert (again.predict(data[0]) == model.predict(data[0])).all()
+    assert again.evaluate(*data, verbose=0) == model.evaluate(*data, verbose=0)
+    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
+    assert again.optimizer.get_config() == model.optimizer.get_config()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("name", nn.models.NAMES)
+def test_every_network_of_the_question_survives_saving(name, tmp_path):
+    model = getattr(nn.models, name)()
+    model.save(tmp_path / "model.safetensors")
+    again = nn.load_model(tmp_path / "model.safetensors")
+    assert all((a == b).all() for a, b in zip(model.get_weights(), again.get_weights(), strict=True))
+    assert again.input_shape == model.input_shape
+
+
+def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_loading_what_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="path: expected a file that model.save wrote"):
+        nn.load_model(tmp_path / "none")
+    (tmp_path / "text").write_text("hello there, this is text")
+    with pytest.raises(ValueError, match="path: expected a safetensors file"):
+        nn.load_model(tmp_path / "text")
+
+
+def test_names_count_up_as_in_keras():
+    assert [layer.name for layer in nn.models.mnist_cnn().layers] == [
+        "conv2d", "conv2d_1", "max_pooling2d", "dropout", "flatten", "dense", "dropout_1", "dense_1",
+    ]  # fmt: skip
+
+
+def test_summary_is_keras_table_with_macs(capsys):
+    nn.models.cnn().summary()
+    text = capsys.readouterr().out
+    for expected in ("Model: \"cnn\"", "conv2d_1 (Conv2D)", "(None, 24, 24, 64)", "18,496", "10,616,832", "110,986", "10,903,680"):
+        assert expected in text
+
+
+def test_without_a_terminal_fit_prints_one_line_an_epoch(model, data, capsys):
+    model.fit(*data, epochs=2, verbose=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert re.match(r"Epoch 2/2 - [\d.]+ s - loss: [\d.]+ - accuracy: [\d.]+ - [\d,]+ samples/s", lines[1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_in_fit_names_the_first_bad_sample_before_it_is_used(model, data, bad):
+    x = data[0].copy()
+    x[77, 2] = x[200, 0] = bad
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match="x: expected finite numbers. Received: NaN or infinity in sample 77"):
+        model.fit(x, data[1], batch_size=300, shuffle=False, verbose=0)
+    assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: m.fit(x[:, :3], y), r"x: expected shape \(n, 4\). Received: shape \(300, 3\)"),
+        (lambda m, x, y: m(x[None]), r"x: expected shape \(n, 4\). Received: shape \(1, 300, 4\)"),
+        (lambda m, x, y: m.fit(x, y[:-1]), r"y: expected 300 rows.*\(299,\)"),
+        (lambda m, x, y: m.fit(x[:0], y[:0]), "x: expected at least one sample"),
+        (lambda m, x, y: m.fit(x, y + 1), "y_true: expected labels 0 to 2. Received: 3"),
+        (lambda m, x, y: m.fit(x, y, batch_size=0), "batch_size: expected an integer of at least 1"),
+        (lambda m, x, y: m.fit(x, y, epochs=1.5), "epochs: expected an integer"),
+        (lambda m, x, y: m.fit(x, y, verbose=7), "verbose: expected"),
+        (lambda m, x, y: m.fit(x, y, validation_data=x), "validation_data: expected"),
+        (lambda m, x, y: m.fit(np.array(["a"]), y), "x: expected an array of numbers"),
+        (lambda m, x, y: m.compile(loss="cross"), "unknown loss"),
+        (lambda m, x, y: m.compile("rms"), "unknown optimizer"),
+        (lambda m, x, y: m.compile(metrics=["acuracy"]), "unknown metric.*Did you mean 'accuracy'"),
+        (lambda m, x, y: m.set_weights([x]), "weights: expected 4 arrays. Received: 1"),
+        (lambda m, x, y: m.set_weights([x, x, x, x]), r"weights\[0\]: expected shape \(4, 8\)"),
+        (lambda m, x, y: m.add(nn.Dense(1, name="dense")), "name: expected one that no other"),
+        (lambda m, x, y: m.add(nn.Input((1,))), "Input as the first layer"),
+    ],
+)
+def test_errors_name_the_argument(model, data, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model, *data)
+
+
+def test_before_compile_and_before_build(data):
+    with pytest.raises(ValueError, match="expected compile"):
+        nn.models.mlp().fit(np.zeros((1, 784)), [0])
+    unbuilt = nn.Sequential([nn.Dense(3)])
+    with pytest.raises(ValueError, match="expected an input shape"):
+        unbuilt.count_params()
+    unbuilt.compile("sgd", "sparse_categorical_crossentropy")
+    unbuilt.fit(*data, verbose=0)
+    assert unbuilt.count_params() == 15
+
+
+def test_uint8_images_and_float64_arrays_train_in_float32(model, data):
+    model.fit((data[0] * 10).astype(np.uint8), data[1], verbose=0)
+    model.fit(data[0].astype(np.float64), data[1], verbose=0)
+    assert all(w.dtype == np.float32 for w in model.get_weights())
+
+
+def test_architecture_in_the_file_is_readable_json(model, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    model.save(tmp_path / "m")
+    with safetensors.safe_open(str(tmp_path / "m"), framework="numpy") as file:
+        described = json.loads(file.metadata()["model"])
+    assert [layer["class"] for layer in described["layers"]] == ["Dense", "Dropout", "Dense"]
