@@ -1,6 +1,7 @@
 """Ten training steps of a network of the question, by nnlite, by Keras and by PyTorch, from the same weights.
 
-No shuffling, no dropout, batches of 128 digits. Keras runs its own RMSprop; PyTorch's puts epsilon outside of the root.
+No shuffling, no dropout, batches of 128 digits. Keras runs its own RMSprop; PyTorch's puts epsilon outside of the root, which makes so much of the rounding of tiny
+gradients that float32 runs drift apart by 2e-3: it computes in float64.
 `python tests/oracles.py` writes tests/data/trajectories.json with whichever of the two is installed; the tests compare
 with that file where the oracle is absent.
 """
@@ -52,7 +53,7 @@ def torch_losses(name):
     import torch
 
     def layout(w):  # ours to PyTorch's
-        return torch.tensor(np.ascontiguousarray(w.transpose(3, 2, 0, 1) if w.ndim == 4 else w.T))
+        return torch.tensor(np.ascontiguousarray(w.transpose(3, 2, 0, 1) if w.ndim == 4 else w.T)).double()
 
     parameters = [layout(w).requires_grad_() for w in network(name).get_weights()]
     optimizer = torch.optim.RMSprop(parameters, lr=LEARNING_RATE, alpha=RHO, eps=EPSILON)
@@ -68,7 +69,7 @@ def torch_losses(name):
 
     losses = []
     for x, y in batches(name):
-        loss = F.cross_entropy(forward(torch.tensor(x)), torch.tensor(y))
+        loss = F.cross_entropy(forward(torch.tensor(x).double()), torch.tensor(y))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

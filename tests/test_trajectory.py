@@ -14,7 +14,7 @@ def test_losses_are_the_stored_ones(oracle, name, fuse):
     ours = oracles.nnlite_losses(name, epsilon_inside_root=oracle == "keras", fuse=fuse)
     assert len(ours) == oracles.STEPS
     assert ours == pytest.approx(expected, abs=1e-4)
-    assert max(ours) - min(ours) > 0.5  # it learned: a constant would prove nothing
+    assert max(ours) - min(ours) > 0.2  # it learned: a constant would prove nothing
 
 
 @pytest.mark.parametrize("name", ["mlp", "small_cnn"])
