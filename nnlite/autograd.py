@@ -285,7 +285,9 @@ def _for_all(name: str, backward: Any, count: int) -> Backward:
 
 def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
     if not tensor.requires_grad:
-        raise GraphError("backward: expected a tensor computed from one with requires_grad=True. Received: one that is not")
+        raise GraphError(
+            "backward: expected a tensor computed from one with requires_grad=True. Received: one that is not"
+        )
     dy = _seed(tensor, gradient)
     if tensor._node is None:
         _accumulate(tensor, dy.copy())

@@ -30,9 +30,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, without the options of each."""
     parser = _Parser(prog="nnlite", description="A small, fast, honest convolution engine in Python.")
     parser.add_argument("--version", action="version", version=f"nnlite {__version__}")
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="; ".join(
-        f"{name}: {text}" for name, (_, text) in COMMANDS.items()
-    ))
+    parser.add_argument(
+        "command",
+        choices=COMMANDS,
+        metavar="COMMAND",
+        help="; ".join(f"{name}: {text}" for name, (_, text) in COMMANDS.items()),
+    )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the command's own; see nnlite COMMAND --help")
     return parser
 

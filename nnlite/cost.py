@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 from nnlite.conv.geometry import Geometry
 
@@ -132,5 +131,3 @@ def human_bytes(value: float) -> str:
             return f"{value:.3g} {unit}" if unit != "B" else f"{int(value)} B"
         value /= 1000
     return f"{value:.3g} GB"
-
-

@@ -83,9 +83,7 @@ def _parallel(function: Callable, serial: Any) -> Callable:
     arguments = ", ".join(list(inspect.signature(function).parameters)[2:])
     name = f"{function.__name__}_parallel"
     source = (
-        f"def {name}(parts, {arguments}):\n"
-        f"    for part in prange(parts):\n"
-        f"        serial(part, parts, {arguments})\n"
+        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n        serial(part, parts, {arguments})\n"
     )
     namespace: dict[str, Any] = {"prange": prange, "serial": serial, "__name__": function.__module__}
     exec(compile(source, inspect.getfile(function), "exec"), namespace)

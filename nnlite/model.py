@@ -65,7 +65,9 @@ class Sequential:
     def build(self, input_shape: Shape) -> None:
         """Make all parameters for samples of `input_shape`, without the batch."""
         if self.input_shape is not None and self.input_shape != tuple(input_shape):
-            raise ValueError(f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}")
+            raise ValueError(
+                f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}"
+            )
         shape: Shape = tuple(input_shape)
         for layer in self.layers:
             layer.build(shape)
@@ -129,7 +131,11 @@ class Sequential:
         self._check_input(x)
         remaining = iter(zip(self.layers, [*self.layers[1:], None], strict=True))
         for layer, following in remaining:
-            if isinstance(layer, Conv2D) and isinstance(following, MaxPooling2D) and self._pools_in_kernel(layer, following, x):
+            if (
+                isinstance(layer, Conv2D)
+                and isinstance(following, MaxPooling2D)
+                and self._pools_in_kernel(layer, following, x)
+            ):
                 with scopes.scope(f"{layer.name}+{following.name}", "forward"):
                     x = layer.product(x, relu=layer.activation is ops.relu, max_pool=True)
                 next(remaining)
@@ -294,7 +300,9 @@ class Sequential:
         """The results for x (n, *input_shape) as one array, computed in batches."""
         x = batches.as_samples("x", x, self.input_shape)
         with no_grad():
-            parts = [self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))]
+            parts = [
+                self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))
+            ]
         return np.concatenate(parts)
 
     # Looking and keeping ----------------------------------------------------------------------------------------

@@ -77,7 +77,9 @@ class StepProfile:
         return result
 
 
-def profile(steps: Sequence[Callable[[], object]], *, warmup: int = 3, rounds: int = 20, seconds: float = 30.0) -> list[StepProfile]:
+def profile(
+    steps: Sequence[Callable[[], object]], *, warmup: int = 3, rounds: int = 20, seconds: float = 30.0
+) -> list[StepProfile]:
     """Profiles of several kinds of step, taken in turn (A B C A B C ...) so that drift meets all alike.
 
     Stops after `rounds` rounds, or after `seconds` once there are at least 5.

@@ -48,7 +48,9 @@ def load_model(path: str | Path) -> Sequential:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"path: expected a file that model.save wrote. Received: {str(path)!r}, which does not exist")
+        raise FileNotFoundError(
+            f"path: expected a file that model.save wrote. Received: {str(path)!r}, which does not exist"
+        )
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -30,8 +30,10 @@ def render(model: Sequential, width: int = 88) -> str:
     console.print(table)
     total = model.count_params()
     console.print(f"Total params: {total:,} ({total * 4 / 1024:,.2f} KiB)")
-    console.print(f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
-                  f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs")
+    console.print(
+        f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
+        f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
+    )
     return console.export_text().rstrip()
 
 
@@ -41,4 +43,3 @@ def _title(layer: Layer) -> str:
 
 def _shape(layer: Layer) -> str:
     return f"(None, {', '.join(map(str, layer.output_shape or ()))})"
-

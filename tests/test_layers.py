@@ -97,5 +97,7 @@ def test_errors_name_the_argument(make, message):
 def test_wrong_channels_are_named_with_the_layer():
     layer = nn.Conv2D(2, 3, name="first")
     layer.build((5, 5, 3))
-    with pytest.raises(ValueError, match=r"x: expected shape \(n, 5, 5, 3\) for layer 'first'. Received: shape \(1, 5, 5, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"x: expected shape \(n, 5, 5, 3\) for layer 'first'. Received: shape \(1, 5, 5, 1\)"
+    ):
         layer(np.zeros((1, 5, 5, 1), np.float32))

@@ -11,7 +11,9 @@ import nnlite as nn
 
 @pytest.fixture
 def model():
-    model = nn.Sequential([nn.Input((4,)), nn.Dense(8, activation="relu"), nn.Dropout(0.1), nn.Dense(3, activation="softmax")])
+    model = nn.Sequential(
+        [nn.Input((4,)), nn.Dense(8, activation="relu"), nn.Dropout(0.1), nn.Dense(3, activation="softmax")]
+    )
     model.compile(nn.RMSprop(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
@@ -146,7 +148,15 @@ def test_names_count_up_as_in_keras():
 def test_summary_is_keras_table_with_macs(capsys):
     nn.models.cnn().summary()
     text = capsys.readouterr().out
-    for expected in ("Model: \"cnn\"", "conv2d_1 (Conv2D)", "(None, 24, 24, 64)", "18,496", "10,616,832", "110,986", "10,903,680"):
+    for expected in (
+        'Model: "cnn"',
+        "conv2d_1 (Conv2D)",
+        "(None, 24, 24, 64)",
+        "18,496",
+        "10,616,832",
+        "110,986",
+        "10,903,680",
+    ):
         assert expected in text
 
 

@@ -101,6 +101,11 @@ def test_errors(make, message):
 
 
 def test_config_makes_the_same_optimizer():
-    for optimizer in (nn.RMSprop(0.5, momentum=0.1, centered=True), nn.SGD(0.3, 0.2, True), nn.Adam(0.1), nn.Adadelta()):
+    for optimizer in (
+        nn.RMSprop(0.5, momentum=0.1, centered=True),
+        nn.SGD(0.3, 0.2, True),
+        nn.Adam(0.1),
+        nn.Adadelta(),
+    ):
         again = type(optimizer)(**optimizer.get_config())
         assert again.get_config() == optimizer.get_config()

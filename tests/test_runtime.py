@@ -94,7 +94,9 @@ def test_a_fork_after_use_computes():
 def test_without_a_writable_folder_nothing_is_cached_and_everything_works(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    code = "import tempfile; tempfile.tempdir = %r\nfrom nnlite import jit\nassert jit.cache_root() is None\n" % str(file)
+    code = "import tempfile; tempfile.tempdir = %r\nfrom nnlite import jit\nassert jit.cache_root() is None\n" % str(
+        file
+    )
     code += "import numpy as np, nnlite as nn\nassert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)"
     environment = os.environ | {"HOME": str(file), "XDG_CACHE_HOME": str(file), "NUMBA_CACHE_DIR": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)

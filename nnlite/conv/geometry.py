@@ -56,7 +56,9 @@ class Geometry:
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
-            raise ValueError(f"padding, strides or dilation_rate: expected integers. Received: {padding!r}, {strides!r}, {dilation_rate!r}") from None
+            raise ValueError(
+                f"padding, strides or dilation_rate: expected integers. Received: {padding!r}, {strides!r}, {dilation_rate!r}"
+            ) from None
 
     @cached_property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -85,7 +87,9 @@ class Geometry:
 
     def result_shape(self, pass_name: str) -> tuple[int, int, int, int]:
         """The shape of what a pass computes: y, dx or dweight."""
-        return {"forward": self.output_shape, "grad_input": self.input_shape, "grad_weight": self.weight_shape}[pass_name]
+        return {"forward": self.output_shape, "grad_input": self.input_shape, "grad_weight": self.weight_shape}[
+            pass_name
+        ]
 
     def least_bytes(self, pass_name: str, itemsize: int = 4) -> int:
         """The bytes a pass must move at the least: each operand read once, the result written once."""
@@ -154,7 +158,13 @@ def _frozen(value: object) -> object:
 
 @lru_cache(maxsize=1024)
 def _checked(
-    cls: type[Geometry], input_shape: tuple, weight_shape: tuple, strides: object, padding: Padding, dilation_rate: object, groups: object
+    cls: type[Geometry],
+    input_shape: tuple,
+    weight_shape: tuple,
+    strides: object,
+    padding: Padding,
+    dilation_rate: object,
+    groups: object,
 ) -> Geometry:
     if len(input_shape) != 4:
         raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {input_shape}")

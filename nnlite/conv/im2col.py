@@ -92,9 +92,7 @@ def _col2im(dpatches: np.ndarray, dx: np.ndarray, geometry: Geometry) -> None:
 
 def _is_pointwise(geometry: Geometry) -> bool:
     """Whether the patches are the pixels: a 1x1 kernel that visits each pixel once."""
-    return (
-        geometry.weight_shape[:2] == (1, 1) and geometry.strides == (1, 1) and geometry.pads == ((0, 0), (0, 0))
-    )
+    return geometry.weight_shape[:2] == (1, 1) and geometry.strides == (1, 1) and geometry.pads == ((0, 0), (0, 0))
 
 
 def _patches_shape(geometry: Geometry) -> tuple[int, int, int]:

@@ -28,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION (default: the three of the question)",
     )
-    parser.add_argument("--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)")
+    parser.add_argument(
+        "--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
+    )
     parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
     add_data_arguments(parser)
 

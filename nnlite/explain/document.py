@@ -11,7 +11,9 @@ from nnlite.explain.question import EPOCH_STEPS_128
 SCHEMA = 1
 
 
-def document(measurements: Sequence[Measurement], *, batch_size: int, threads: int, algorithm: str, data: str) -> dict[str, Any]:
+def document(
+    measurements: Sequence[Measurement], *, batch_size: int, threads: int, algorithm: str, data: str
+) -> dict[str, Any]:
     """The content of explain.json; times in milliseconds, bytes a step, MACs an image."""
     return {
         "schema": SCHEMA,

@@ -25,7 +25,10 @@ def run(options: argparse.Namespace) -> int:
             "forward_macs_per_image": cost.forward_macs_per_image,
             "training_macs_per_image": cost.training_macs_per_image,
             "unfused_least_bytes_per_step": cost.unfused_least_bytes,
-            "passes": [{"layer": p.layer, "pass": p.part, "macs": p.macs, "flops": p.flops, "bytes": p.bytes} for p in cost.passes],
+            "passes": [
+                {"layer": p.layer, "pass": p.part, "macs": p.macs, "flops": p.flops, "bytes": p.bytes}
+                for p in cost.passes
+            ],
         }
         Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
     return 0

@@ -61,7 +61,10 @@ def overview(measurements: Sequence[Measurement], batch_size: int) -> Table:
 
 def ratios(measurements: Sequence[Measurement]) -> Table:
     """One row a network and count: the ratio to the baseline that it predicts, and the measured one."""
-    table = _table(f"Which count predicts the time? Ratios to the {BASELINE}", ("count", "network", "predicted", "measured", "within 1.5x"))
+    table = _table(
+        f"Which count predicts the time? Ratios to the {BASELINE}",
+        ("count", "network", "predicted", "measured", "within 1.5x"),
+    )
     for p in predictions(measurements):
         table.add_row(p.metric, p.model, f"{p.predicted:.2f}", f"{p.measured:.2f}", "yes" if p.lands else "no")
     return table
@@ -69,7 +72,10 @@ def ratios(measurements: Sequence[Measurement]) -> Table:
 
 def layers(m: Measurement) -> Table:
     """One row a layer and pass; the rows add up to the step."""
-    table = _table(f"{m.name}: where a step of {m.step_ms:.2f} ms goes", ("layer", "pass", "MFLOP", "unfused bytes", "ms", "share", "GFLOP/s"))
+    table = _table(
+        f"{m.name}: where a step of {m.step_ms:.2f} ms goes",
+        ("layer", "pass", "MFLOP", "unfused bytes", "ms", "share", "GFLOP/s"),
+    )
     for layer in m.layers:
         table.add_row(
             layer.name,

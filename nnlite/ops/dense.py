@@ -12,7 +12,9 @@ from nnlite.autograd import differentiable
 
 
 @differentiable
-def dense(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False) -> tuple[np.ndarray, Any]:
+def dense(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
+) -> tuple[np.ndarray, Any]:
     """y = x @ weight + bias: x (..., in), weight (in, out), bias (out) -> y (..., out). With `relu`, max(y, 0).
 
     Raises ValueError if the shapes do not fit.

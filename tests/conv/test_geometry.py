@@ -11,7 +11,13 @@ Geometry = nn.conv.Geometry
 
 @pytest.mark.parametrize(
     ("size", "kernel", "stride", "dilation", "pads", "out"),
-    [(28, 3, 1, 1, (1, 1), 28), (7, 3, 2, 1, (1, 1), 4), (6, 3, 2, 1, (0, 1), 3), (5, 2, 1, 2, (1, 1), 5), (5, 1, 3, 1, (0, 0), 2)],
+    [
+        (28, 3, 1, 1, (1, 1), 28),
+        (7, 3, 2, 1, (1, 1), 4),
+        (6, 3, 2, 1, (0, 1), 3),
+        (5, 2, 1, 2, (1, 1), 5),
+        (5, 1, 3, 1, (0, 0), 2),
+    ],
 )
 def test_same_padding_is_tensorflows(size, kernel, stride, dilation, pads, out):
     geometry = Geometry.of(
@@ -23,7 +29,11 @@ def test_same_padding_is_tensorflows(size, kernel, stride, dilation, pads, out):
 
 @settings(deadline=None, derandomize=True, max_examples=50)
 @given(
-    size=st.integers(1, 12), kernel=st.integers(1, 4), stride=st.integers(1, 3), pad=st.integers(0, 3), d=st.integers(1, 3)
+    size=st.integers(1, 12),
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    pad=st.integers(0, 3),
+    d=st.integers(1, 3),
 )
 def test_output_size_is_pytorchs(size, kernel, stride, pad, d):
     torch = pytest.importorskip("torch")
