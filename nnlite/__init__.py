@@ -11,10 +11,9 @@ from nnlite.autograd import Tensor, differentiable, no_grad
 from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
 from nnlite.gradients import gradcheck
 from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
-from nnlite.model import History, Sequential
+from nnlite.model import History, Sequential, load_model
 from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
 from nnlite.random import seed
-from nnlite.saving import load_model
 from nnlite.threads import get_num_threads, set_num_threads
 
 __all__ = [

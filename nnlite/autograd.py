@@ -323,7 +323,8 @@ def _seed(tensor: Tensor, gradient: Any) -> np.ndarray:
     if gradient is None:
         if tensor.size != 1:
             raise GraphError(
-                f"backward: expected a tensor with one element, or a gradient to start with. Received: shape {tensor.shape}"
+                "backward: expected a tensor with one element, or a gradient to start with. "
+                f"Received: shape {tensor.shape}"
             )
         return np.ones(tensor.shape, tensor.dtype)
     seed = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient, dtype=tensor.dtype)

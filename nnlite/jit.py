@@ -45,7 +45,7 @@ def jit(function: Callable | None = None, *, inline: bool = False, parallel: boo
         nogil=True, error_model="numpy", inline="always" if inline else "never", parallel=parallel, **options
     )(function)
     if isinstance(compiled, dispatcher.Dispatcher) and not inline and cache_dir() is not None:
-        compiled._cache = _Cache(function)
+        setattr(compiled, "_cache", _Cache(function))  # noqa: B010, Numba has no public way to choose a cache
         _watch(compiled)
     return compiled
 
@@ -110,7 +110,7 @@ def sources_hash() -> str:
 
 @cache
 def cache_root() -> Path | None:
-    """The folder of all caches: NUMBA_CACHE_DIR or the user's cache folder, else a temporary one; None if none is writable."""
+    """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     for folder in (os.environ.get("NUMBA_CACHE_DIR"), user, temporary):

@@ -24,17 +24,17 @@ IDLE_LIMIT = 256 << 20
 _idle: dict[int, list[mmap.mmap]] = {}
 _idle_bytes = 0
 _lock = threading.RLock()  # a block may be returned by the garbage collector while this thread holds the lock
-_lease_types: dict[int, type] = {}
+_lease_types: dict[int, Any] = {}
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """An uninitialised C-contiguous array, page-aligned when large, whose memory is recycled after its last view dies."""
+    """An uninitialised C-contiguous array, page-aligned when large, recycled after its last view dies."""
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
     size = -(-nbytes // _PAGE) * _PAGE
-    return np.ndarray(shape, dtype, buffer=_lease(size))  # type: ignore[arg-type]
+    return np.ndarray(shape, dtype, buffer=_lease(size))
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
@@ -69,7 +69,7 @@ def _lease(size: int) -> Any:
         block = mmap.mmap(-1, size)
         if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
-    lease_type = _lease_types.get(size)
+    lease_type: Any = _lease_types.get(size)
     if lease_type is None:
         lease_type = _lease_types[size] = type("Lease", (ctypes.c_char * size,), {"__del__": _return_block})
     lease = lease_type.from_buffer(block)

@@ -126,7 +126,7 @@ class Sequential:
         return self._forward(x, training)
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
-        """The layers one after the other, or neighbours at once where one kernel can; `logits` leaves out a last softmax."""
+        """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
         x = x if isinstance(x, Tensor) else Tensor(x)
         self._check_input(x)
         remaining = iter(zip(self.layers, [*self.layers[1:], None], strict=True))
@@ -172,7 +172,7 @@ class Sequential:
         metrics: Sequence[str | metrics.Metric] = (),
         fuse: bool = True,
     ) -> None:
-        """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation a kernel of its own."""
+        """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation its own kernel."""
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
         self._metrics = [_get_metric(metric) for metric in metrics]
@@ -211,7 +211,7 @@ class Sequential:
         return loss, outputs.data
 
     def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
-        """Whether a last softmax and the loss become one operation, which is faster, and exact where the softmax is not."""
+        """Whether a last softmax and the loss become one operation: faster, and exact for any size of the logits."""
         last = self.layers[-1] if self.layers else None
         return (
             self.fuse
@@ -342,6 +342,24 @@ class Sequential:
         base = layer.default_name()
         candidates = (base if i == 0 else f"{base}_{i}" for i in range(len(taken) + 1))
         return next(name for name in candidates if name not in taken)
+
+
+def load_model(path: str | Path) -> Sequential:
+    """The model that `save` wrote, built, with its weights, and compiled if it was.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's. What the optimizer
+    remembered of earlier steps is not kept: it starts anew.
+    """
+    from nnlite.saving import read_model
+
+    described, layers, weights = read_model(path)
+    model = Sequential([Input(tuple(described["input_shape"])), *layers], name=described["name"])
+    model.set_weights(weights)
+    chosen = described["compile"]
+    if chosen is not None:
+        optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
+        model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
+    return model
 
 
 def _get_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:

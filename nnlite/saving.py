@@ -6,15 +6,17 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnlite import layers as layer_classes
-from nnlite import losses, optimizers
+from nnlite import losses
 from nnlite.errors import unknown
-from nnlite.layers import Input, Layer
-from nnlite.model import Sequential
+from nnlite.layers import Layer
+
+if TYPE_CHECKING:
+    from nnlite.model import Sequential
 
 FORMAT = "nnlite-sequential-1"
 
@@ -38,11 +40,10 @@ def save_model(model: Sequential, path: str | Path) -> None:
         raise
 
 
-def load_model(path: str | Path) -> Sequential:
-    """The model that `save` wrote, built, with its weights, and compiled if it was.
+def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.ndarray]]:
+    """(what is known of the model, its layers, its weights) from a file that `save_model` wrote.
 
-    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's. What the optimizer
-    remembered of earlier steps is not kept: it starts anew.
+    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -60,15 +61,7 @@ def load_model(path: str | Path) -> Sequential:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {metadata.get('format')!r}")
     described = json.loads(metadata["model"])
-    model = Sequential([Input(tuple(described["input_shape"]))], name=described["name"])
-    for entry in described["layers"]:
-        model.add(_layer(entry))
-    model.set_weights(weights)
-    if described["compile"] is not None:
-        chosen = described["compile"]
-        optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
-        model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
-    return model
+    return described, [_layer(entry) for entry in described["layers"]], weights
 
 
 def _architecture(model: Sequential) -> dict[str, Any]:

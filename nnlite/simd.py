@@ -190,18 +190,14 @@ def address_value(context: Any, builder: Any, array_type: Any, array: Any, offse
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
 
 
-def load_value(builder: Any, address: Any, element: Any = _F32) -> Any:
+def load_value(builder: Any, address: Any) -> Any:
     """The vector at an address, which need not be aligned."""
-    typ = ir.VectorType(element, LANES)
-    return builder.load(
-        builder.bitcast(address, typ.as_pointer()), align=element.width // 8 if element is not _F32 else 4
-    )
+    return builder.load(builder.bitcast(address, _VECTOR.as_pointer()), align=4)
 
 
 def store_value(builder: Any, value: Any, address: Any) -> None:
     """Store a vector at an address, which need not be aligned."""
-    align = 4 if value.type.element is _F32 else value.type.element.width // 8
-    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=align)
+    builder.store(value, builder.bitcast(address, _VECTOR.as_pointer()), align=4)
 
 
 def _first_lanes(builder: Any, count: Any) -> Any:
@@ -213,36 +209,38 @@ def _first_lanes(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", ir.Constant(limit, list(range(LANES))), counts)
 
 
-def _masked_load(builder: Any, address: Any, lanes: Any, typ: Any, suffix: str) -> Any:
+def _masked_load(builder: Any, address: Any, lanes: Any, typ: Any) -> Any:
+    name, align = ("i8", 1) if typ is _BYTES else ("f32", 4)
     pointer = builder.bitcast(address, typ.as_pointer())
-    align = ir.Constant(_I32, 1 if typ is _BYTES else 4)
-    return _call(builder, f"llvm.masked.load.v{LANES}{suffix}.p0", typ, [pointer, align, lanes, ir.Constant(typ, None)])
+    arguments = [pointer, ir.Constant(_I32, align), lanes, ir.Constant(typ, None)]
+    return _call(builder, f"llvm.masked.load.v{LANES}{name}.p0", typ, arguments)
 
 
-def _masked_store(builder: Any, value: Any, address: Any, lanes: Any, suffix: str) -> None:
+def _masked_store(builder: Any, value: Any, address: Any, lanes: Any) -> None:
+    name, align = ("i8", 1) if value.type is _BYTES else ("f32", 4)
     pointer = builder.bitcast(address, value.type.as_pointer())
-    align = ir.Constant(_I32, 1 if suffix == "i8" else 4)
-    _call(builder, f"llvm.masked.store.v{LANES}{suffix}.p0", ir.VoidType(), [value, pointer, align, lanes])
+    arguments = [value, pointer, ir.Constant(_I32, align), lanes]
+    _call(builder, f"llvm.masked.store.v{LANES}{name}.p0", ir.VoidType(), arguments)
 
 
 # Vectors -------------------------------------------------------------------------------------------------------
 
 
 @intrinsic
-def load(typing, array, offset):  # type: ignore[no-untyped-def]
+def load(typing, array, offset):
     """The vector at array[offset:]."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return load_value(builder, address_value(context, builder, sig.args[0], *args))
 
     return vector(array, types.int64), emit
 
 
 @intrinsic
-def store(typing, array, offset, value):  # type: ignore[no-untyped-def]
+def store(typing, array, offset, value):
     """array[offset:] = the vector."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         store_value(builder, args[2], address_value(context, builder, sig.args[0], *args[:2]))
         return context.get_dummy_value()
 
@@ -250,68 +248,68 @@ def store(typing, array, offset, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load_first(typing, array, offset, count):  # type: ignore[no-untyped-def]
+def load_first(typing, array, offset, count):
     """The first `count` lanes from array[offset:], zero in the others; no other element is touched."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        return _masked_load(builder, address, _first_lanes(builder, args[2]), _VECTOR, "f32")
+        return _masked_load(builder, address, _first_lanes(builder, args[2]), _VECTOR)
 
     return vector(array, types.int64, types.int64), emit
 
 
 @intrinsic
-def store_first(typing, array, offset, value, count):  # type: ignore[no-untyped-def]
+def store_first(typing, array, offset, value, count):
     """array[offset:] = the first `count` lanes of the vector; no other element is touched."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        _masked_store(builder, args[2], address, _first_lanes(builder, args[3]), "f32")
+        _masked_store(builder, args[2], address, _first_lanes(builder, args[3]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), emit
 
 
 @intrinsic
-def load_bytes(typing, array, offset, count):  # type: ignore[no-untyped-def]
+def load_bytes(typing, array, offset, count):
     """As `load_first`, from an array of uint8."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        small = _masked_load(builder, address, _first_lanes(builder, args[2]), _BYTES, "i8")
+        small = _masked_load(builder, address, _first_lanes(builder, args[2]), _BYTES)
         return builder.uitofp(small, _VECTOR)
 
     return vector(array, types.int64, types.int64), emit
 
 
 @intrinsic
-def store_bytes(typing, array, offset, value, count):  # type: ignore[no-untyped-def]
+def store_bytes(typing, array, offset, value, count):
     """As `store_first`, into an array of uint8; the lanes hold integers of 0 to 255."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
         small = builder.trunc(builder.fptosi(args[2], _INTS), _BYTES)
-        _masked_store(builder, small, address, _first_lanes(builder, args[3]), "i8")
+        _masked_store(builder, small, address, _first_lanes(builder, args[3]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), emit
 
 
 @intrinsic
-def splat(typing, number):  # type: ignore[no-untyped-def]
+def splat(typing, number):
     """The vector of which every lane is `number`."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return splat_value(builder, args[0])
 
     return vector(types.float32), emit
 
 
 @intrinsic
-def sum_lanes(typing, value):  # type: ignore[no-untyped-def]
+def sum_lanes(typing, value):
     """The sum of a vector's lanes, as a float32; pairwise, so always in the same order."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return _sum(builder, args[0])
 
     return types.float32(vector), emit
@@ -333,10 +331,10 @@ def _sum(builder: Any, value: Any) -> Any:
 
 
 @intrinsic
-def select(typing, condition, yes, no):  # type: ignore[no-untyped-def]
+def select(typing, condition, yes, no):
     """Lane by lane `yes` where the condition holds, `no` elsewhere; either may be a number."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         values = [_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args[1:], args[1:], strict=True)]
         return builder.select(args[0], *values)
 
@@ -358,7 +356,7 @@ def _operator(symbol: Callable, result: Any, emit: Callable) -> None:
     class _Typing(ConcreteTemplate):
         cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012
 
-    def lower(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def lower(context, builder, sig, args):
         a, b = (_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args, args, strict=True))
         return emit(builder, a, b)
 
@@ -402,18 +400,18 @@ def _unpack(builder: Any, shape: TileShape, tile: Any) -> list:
 
 
 def _rows_type(shape: TileShape) -> Any:
-    return types.UniTuple(types.int64, shape.rows)
+    return types.UniTuple(types.int64, shape.rows)  # type: ignore[attr-defined]
 
 
 @intrinsic
-def even_rows(typing, shape, first, count, step):  # type: ignore[no-untyped-def]
+def even_rows(typing, shape, first, count, step):
     """The offsets of rows `first`, `first + 1` ..., `step` apart, for a tile of that shape.
 
     Row numbers stop at `count - 1`: a tile that overhangs computes its last row more than once and stores the same
     numbers to the same place.
     """
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         _, first, count, step = args
         return _clamped(context, builder, sig, first, count, lambda row: builder.mul(row, step))
 
@@ -421,10 +419,10 @@ def even_rows(typing, shape, first, count, step):  # type: ignore[no-untyped-def
 
 
 @intrinsic
-def table_rows(typing, shape, first, count, table):  # type: ignore[no-untyped-def]
+def table_rows(typing, shape, first, count, table):
     """As `even_rows`, with offsets looked up in `table`, an array of int64."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         _, first, count, table = args
         return _clamped(
             context,
@@ -448,20 +446,20 @@ def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offse
 
 
 @intrinsic
-def zeros(typing, shape):  # type: ignore[no-untyped-def]
+def zeros(typing, shape):
     """A tile of zeros."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         return ir.Constant(ir.ArrayType(_VECTOR, shape.shape.rows * shape.shape.vectors), None)
 
     return _TileType(shape.shape)(shape), emit
 
 
 @intrinsic
-def repeat_row(typing, shape, array, offset):  # type: ignore[no-untyped-def]
+def repeat_row(typing, shape, array, offset):
     """A tile of which every row is array[offset:]."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         tile = sig.return_type.shape
         start = address_value(context, builder, sig.args[1], *args[1:])
         row = [load_value(builder, builder.gep(start, [_index(v * LANES)])) for v in range(tile.vectors)]
@@ -471,19 +469,30 @@ def repeat_row(typing, shape, array, offset):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load_tile(typing, shape, array, rows, offset):  # type: ignore[no-untyped-def]
-    """The tile of which row m is array[rows[m] + offset:]."""
+def load_tile(typing, shape, array, rows, offset, width):  # type: ignore[no-untyped-def]
+    """The tile of which row m is array[rows[m] + offset:], its first `width` columns; no other element is touched."""
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         tile = sig.return_type.shape
-        start = address_value(context, builder, sig.args[1], args[1], args[3])
+        addresses = _tile_addresses(context, builder, tile, sig.args[1], args[1], args[2], args[3])
+        full = builder.icmp_signed(">=", args[4], _index(tile.width))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                all_columns = [load_value(builder, address) for address in addresses]
+                after_whole = builder.block
+            with part:
+                masks = _column_masks(builder, tile, args[4])
+                some = [_masked_load(builder, a, masks[i % tile.vectors], _VECTOR) for i, a in enumerate(addresses)]
+                after_part = builder.block
         values = []
-        for row in cgutils.unpack_tuple(builder, args[2]):
-            address = builder.gep(start, [row])
-            values += [load_value(builder, builder.gep(address, [_index(v * LANES)])) for v in range(tile.vectors)]
+        for whole_value, part_value in zip(all_columns, some, strict=True):
+            value = builder.phi(_VECTOR)
+            value.add_incoming(whole_value, after_whole)
+            value.add_incoming(part_value, after_part)
+            values.append(value)
         return _pack(builder, tile, values)
 
-    return _TileType(shape.shape)(shape, array, rows, types.int64), emit
+    return _TileType(shape.shape)(shape, array, rows, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -492,32 +501,42 @@ def store_tile(typing, array, rows, offset, tile, width):  # type: ignore[no-unt
 
     def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
         shape = tile.shape
-        start = address_value(context, builder, sig.args[0], args[0], args[2])
         values = _unpack(builder, shape, args[3])
-        addresses = [
-            builder.gep(start, [builder.add(row, _index(v * LANES))])
-            for row in cgutils.unpack_tuple(builder, args[1])
-            for v in range(shape.vectors)
-        ]
+        addresses = _tile_addresses(context, builder, shape, sig.args[0], args[0], args[1], args[2])
         full = builder.icmp_signed(">=", args[4], _index(shape.width))
         with builder.if_else(full) as (whole, part):
             with whole:
                 for value, address in zip(values, addresses, strict=True):
                     store_value(builder, value, address)
             with part:
-                masks = [_first_lanes(builder, builder.sub(args[4], _index(v * LANES))) for v in range(shape.vectors)]
+                masks = _column_masks(builder, shape, args[4])
                 for i, (value, address) in enumerate(zip(values, addresses, strict=True)):
-                    _masked_store(builder, value, address, masks[i % shape.vectors], "f32")
+                    _masked_store(builder, value, address, masks[i % shape.vectors])
         return context.get_dummy_value()
 
     return types.void(array, rows, types.int64, tile, types.int64), emit
 
 
+def _tile_addresses(
+    context: Any, builder: Any, shape: TileShape, array_type: Any, array: Any, rows: Any, offset: Any
+) -> list:
+    start = address_value(context, builder, array_type, array, offset)
+    return [
+        builder.gep(start, [builder.add(row, _index(v * LANES))])
+        for row in cgutils.unpack_tuple(builder, rows)
+        for v in range(shape.vectors)
+    ]
+
+
+def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
+    return [_first_lanes(builder, builder.sub(width, _index(v * LANES))) for v in range(shape.vectors)]
+
+
 @intrinsic
-def multiply_add(typing, tile, a, rows, i, b, j):  # type: ignore[no-untyped-def]
+def multiply_add(typing, tile, a, rows, i, b, j):
     """The tile with a[rows[m] + i] * b[j:] added to row m, for every m: one step of a reduction."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         shape = tile.shape
         column = address_value(context, builder, sig.args[1], args[1], args[3])
         row = address_value(context, builder, sig.args[4], args[4], args[5])
@@ -534,10 +553,10 @@ def multiply_add(typing, tile, a, rows, i, b, j):  # type: ignore[no-untyped-def
 
 
 @intrinsic
-def relu(typing, value):  # type: ignore[no-untyped-def]
+def relu(typing, value):
     """max(value, 0) of a vector or a tile; NaN stays NaN."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         zero = ir.Constant(_VECTOR, None)
 
         def clamp(v: Any) -> Any:

@@ -67,7 +67,7 @@ def kernel_parts() -> int:
 
 
 def own(owner: Owner) -> None:
-    """Give the threads to the kernels or to BLAS (threadpoolctl, for the whole process: entering it costs, so do it once)."""
+    """Give the threads to the kernels or to BLAS, for the whole process; it costs, so do it once."""
     global _owner
     import threadpoolctl
 

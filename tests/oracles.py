@@ -1,7 +1,8 @@
 """Ten training steps of a network of the question, by nnlite, by Keras and by PyTorch, from the same weights.
 
-No shuffling, no dropout, batches of 128 digits. Keras runs its own RMSprop; PyTorch's puts epsilon outside of the root, which makes so much of the rounding of tiny
-gradients that float32 runs drift apart by 2e-3: it computes in float64.
+No shuffling, no dropout, batches of 128 digits. Keras runs its own RMSprop; PyTorch's puts epsilon outside of the
+root, which makes so much of the rounding of tiny gradients that float32 runs drift apart by 2e-3: it computes in
+float64.
 `python tests/oracles.py` writes tests/data/trajectories.json with whichever of the two is installed; the tests compare
 with that file where the oracle is absent.
 """

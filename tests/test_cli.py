@@ -10,7 +10,8 @@ from nnlite.explain.verdict import sentences
 MODEL = """
 import nnlite as nn
 def tiny():
-    return nn.Sequential([nn.Input((28, 28, 1)), nn.Conv2D(2, 5, strides=3, activation="relu"), nn.Flatten(), nn.Dense(10, activation="softmax")])
+    convolution = nn.Conv2D(2, 5, strides=3, activation="relu")
+    return nn.Sequential([nn.Input((28, 28, 1)), convolution, nn.Flatten(), nn.Dense(10, activation="softmax")])
 def unbuilt():
     return nn.Sequential([nn.Dense(1)])
 def wrong_shape():

@@ -58,10 +58,6 @@ def no_data_dir_from_outside(monkeypatch):
 
 
 class TestPackagedDigits:
-    @pytest.fixture(scope="class")
-    def digits(self):
-        return datasets.load("mnist5k")
-
     def test_there_are_400_of_each_to_train_and_100_to_test(self, digits):
         (_, y_train), (_, y_test) = digits
         assert np.bincount(y_train).tolist() == [400] * 10
@@ -138,8 +134,8 @@ class TestReadIdx:
             (b"\0\0\x08\x00", "1 to 64 dimensions. Received: 0"),
             (b"\0\0\x08\x41" + bytes(4 * 65), "1 to 64 dimensions. Received: 65"),
             (b"\0\0\x08\x03" + bytes(5), "a header of 16 bytes for 3 dimensions. Received: 9 bytes (truncated)"),
-            (idx_bytes(np.ones(5))[:-1], "13 bytes for uint8 of shape (5,). Received: 12 bytes (truncated)"),
-            (idx_bytes(np.ones(5)) + b"!", "13 bytes for uint8 of shape (5,). Received: 14 bytes (trailing bytes)"),
+            (idx_bytes(np.ones(5, np.uint8))[:-1], "13 bytes for uint8 of shape (5,). Received: 12 bytes (truncated)"),
+            (idx_bytes(np.ones(5, np.uint8)) + b"!", "13 bytes for uint8 of shape (5,). Received: 14 bytes (trailing"),
             (
                 b"\0\0\x0e\x03" + b"\xff" * 12,
                 f"{16 + 8 * (2**32 - 1) ** 3} bytes for float64 of shape (4294967295, 4294967295, 4294967295). "
@@ -159,7 +155,7 @@ class TestReadIdx:
         assert message in one_line(fault)
 
     def test_malformed_inside_gzip(self, tmp_path):
-        path = write(tmp_path / "some.gz", idx_bytes(np.ones(5))[:-1])
+        path = write(tmp_path / "some.gz", idx_bytes(np.ones(5, np.uint8))[:-1])
         with pytest.raises(ValueError, match=r"some\.gz: expected 13 bytes .* Received: 12 bytes \(truncated\)"):
             datasets.read_idx(path)
 
@@ -293,8 +289,16 @@ class TestRefusals:
         [
             ("train-labels-idx1-ubyte", np.zeros(6, np.uint8), "expected 7 labels, one for each image of "
              "train-images-idx3-ubyte. Received: 6"),
-            ("t10k-labels-idx1-ubyte", np.array([3, 9, 10], np.uint8), "expected labels in 0..9. Received: 10 at index 2"),
-            ("t10k-labels-idx1-ubyte", np.zeros((3, 1), np.uint8), "expected uint8 labels of shape (n,). Received: uint8 (3, 1)"),
+            (
+                "t10k-labels-idx1-ubyte",
+                np.array([3, 9, 10], np.uint8),
+                "expected labels in 0..9. Received: 10 at index 2",
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                np.zeros((3, 1), np.uint8),
+                "expected uint8 labels of shape (n,). Received: uint8 (3, 1)",
+            ),
             ("train-images-idx3-ubyte", np.zeros((7, 28, 27), np.uint8), "expected uint8 images of shape (n, 28, 28), "
              "n at least 1. Received: uint8 (7, 28, 27)"),
             ("train-images-idx3-ubyte", np.zeros((7, 784), np.uint8), "Received: uint8 (7, 784)"),

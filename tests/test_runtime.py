@@ -80,24 +80,31 @@ def test_two_python_threads_train_at_once():
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_after_use_computes():
-    code = (
-        "import os, numpy as np, nnlite as nn\n"
-        "def run(): return float(nn.ops.conv2d(nn.Tensor(np.ones((4,8,8,2),np.float32)),np.ones((3,3,2,4),np.float32)).sum().data)\n"
-        "expected = run()\n"
-        "pid = os.fork()\n"
-        "if pid == 0: os._exit(0 if run() == expected else 3)\n"
-        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
-    )
+    code = """
+import os, numpy as np, nnlite as nn
+def run():
+    x, weight = np.ones((4, 8, 8, 2), np.float32), np.ones((3, 3, 2, 4), np.float32)
+    return float(nn.ops.conv2d(nn.Tensor(x), weight).sum().data)
+expected = run()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if run() == expected else 3)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
 def test_without_a_writable_folder_nothing_is_cached_and_everything_works(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    code = "import tempfile; tempfile.tempdir = %r\nfrom nnlite import jit\nassert jit.cache_root() is None\n" % str(
-        file
-    )
-    code += "import numpy as np, nnlite as nn\nassert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)"
+    code = f"""
+import tempfile
+tempfile.tempdir = {str(file)!r}
+import numpy as np, nnlite as nn
+from nnlite import jit
+assert jit.cache_root() is None
+assert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)
+"""
     environment = os.environ | {"HOME": str(file), "XDG_CACHE_HOME": str(file), "NUMBA_CACHE_DIR": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 

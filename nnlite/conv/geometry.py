@@ -51,13 +51,14 @@ class Geometry:
         hashable = tuple(map(tuple, padding)) if isinstance(padding, (list, tuple)) and _nested(padding) else padding
         try:
             return _checked(
-                cls, tuple(input_shape), tuple(weight_shape), _frozen(strides), hashable, _frozen(dilation_rate), groups
+                tuple(input_shape), tuple(weight_shape), _frozen(strides), hashable, _frozen(dilation_rate), groups
             )
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
             raise ValueError(
-                f"padding, strides or dilation_rate: expected integers. Received: {padding!r}, {strides!r}, {dilation_rate!r}"
+                "padding, strides and dilation_rate: expected integers. "
+                f"Received: {padding!r}, {strides!r} and {dilation_rate!r}"
             ) from None
 
     @cached_property
@@ -158,7 +159,6 @@ def _frozen(value: object) -> object:
 
 @lru_cache(maxsize=1024)
 def _checked(
-    cls: type[Geometry],
     input_shape: tuple,
     weight_shape: tuple,
     strides: object,
@@ -185,7 +185,7 @@ def _checked(
     if k % g:
         raise ValueError(f"groups: expected a divisor of the {k} output channels. Received: {g}")
     pads = resolve_pads(padding, (h, w), (kh, kw), stride_pair, dilation)
-    geometry = cls(input_shape, weight_shape, stride_pair, pads, dilation, g)
+    geometry = Geometry(input_shape, weight_shape, stride_pair, pads, dilation, g)
     if min(geometry.output_shape[1:3]) < 1:
         spread = tuple((size - 1) * d + 1 for size, d in zip((kh, kw), dilation, strict=True))
         padded = (h + sum(pads[0]), w + sum(pads[1]))

@@ -18,7 +18,7 @@ from nnlite.jit import jit, kernel
 
 
 @jit
-def _valid(tap, size, out, stride, dilation, pad):  # type: ignore[no-untyped-def]
+def _valid(tap, size, out, stride, dilation, pad):
     """The outputs [first, last) for which this tap falls inside the image, and its shift: i = o * stride + shift."""
     shift = tap * dilation - pad
     first = max(0, -(shift // stride))
@@ -27,7 +27,7 @@ def _valid(tap, size, out, stride, dilation, pad):  # type: ignore[no-untyped-de
 
 
 @kernel
-def _forward(part, parts, x, weight, y, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _forward(part, parts, x, weight, y, strides, corner, dilation):
     """y[n, oh, ow, :] += x[n, h, w, c] * weight[r, s, c, :]"""
     n_images, h, w, c_all = x.shape
     kh, kw, c_group, k_all = weight.shape
@@ -52,7 +52,7 @@ def _forward(part, parts, x, weight, y, strides, corner, dilation):  # type: ign
 
 
 @kernel
-def _grad_input(part, parts, dy, turned, dx, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _grad_input(part, parts, dy, turned, dx, strides, corner, dilation):
     """dx[n, h, w, :] += dy[n, oh, ow, k] * turned[r, s, k, :], with turned (kh, kw, k, c / groups)"""
     n_images, h, w, c_all = dx.shape
     kh, kw, k_all, c_group = turned.shape
@@ -76,7 +76,7 @@ def _grad_input(part, parts, dy, turned, dx, strides, corner, dilation):  # type
 
 
 @kernel
-def _grad_weight(part, parts, x, dy, sums, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _grad_weight(part, parts, x, dy, sums, strides, corner, dilation):
     """sums[part, r, s, c, :] += x[n, h, w, c] * dy[n, oh, ow, :], a row of the image at a time"""
     n_images, h, w, c_all = x.shape
     _, kh, kw, c_group, k_all = sums.shape

@@ -12,7 +12,7 @@ from nnlite.jit import jit
 
 
 @jit
-def _forward(x, weight, y, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _forward(x, weight, y, strides, corner, dilation):
     kh, kw, c_group, k_all = weight.shape
     k_group = y.shape[3] * c_group // x.shape[3]
     for n in range(y.shape[0]):
@@ -33,7 +33,7 @@ def _forward(x, weight, y, strides, corner, dilation):  # type: ignore[no-untype
 
 
 @jit
-def _grad_input(dy, weight, dx, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _grad_input(dy, weight, dx, strides, corner, dilation):
     kh, kw, c_group, k_all = weight.shape
     k_group = dy.shape[3] * c_group // dx.shape[3]
     for n in range(dy.shape[0]):
@@ -52,7 +52,7 @@ def _grad_input(dy, weight, dx, strides, corner, dilation):  # type: ignore[no-u
 
 
 @jit
-def _grad_weight(x, dy, dweight, strides, corner, dilation):  # type: ignore[no-untyped-def]
+def _grad_weight(x, dy, dweight, strides, corner, dilation):
     kh, kw, c_group, k_all = dweight.shape
     k_group = dy.shape[3] * c_group // x.shape[3]
     for n in range(dy.shape[0]):

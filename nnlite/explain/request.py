@@ -41,7 +41,7 @@ def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
     assert model.input_shape is not None
     if prod(x.shape[1:]) != prod(model.input_shape):
         raise ValueError(
-            f"MODEL {model.name}: expected an input shape of {prod(x.shape[1:])} elements, as images {x.shape[1:]} have. "
+            f"MODEL {model.name}: expected an input shape of {prod(x.shape[1:])} elements, as images have. "
             f"Received: {model.input_shape}"
         )
     return np.ascontiguousarray(x.reshape(len(x), *model.input_shape))

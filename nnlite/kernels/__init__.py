@@ -1,1 +1,1 @@
-"""The compiled array kernels that are not convolution. Import the module that is needed: importing one imports Numba."""
+"""The compiled array kernels that are not convolution. Importing one of these modules imports Numba."""

@@ -14,7 +14,7 @@ from nnlite.jit import jit, kernel
 
 
 @jit(inline=True)
-def _mix(bits):  # type: ignore[no-untyped-def]
+def _mix(bits):
     """lowbias32: 32 bits to 32 bits, one to one, each output bit hanging on every input bit."""
     bits = np.uint32(bits ^ (bits >> np.uint32(16)))
     bits = np.uint32(bits * np.uint32(0x7FEB352D))
@@ -24,7 +24,7 @@ def _mix(bits):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _apply(part, parts, x, y, low, high, threshold, scale):  # type: ignore[no-untyped-def]
+def _apply(part, parts, x, y, low, high, threshold, scale):
     """y[i] = x[i] * scale where the random 32 bits of position i reach the threshold, else 0."""
     zero = y.dtype.type(0)
     for i in range(part * x.size // parts, (part + 1) * x.size // parts):

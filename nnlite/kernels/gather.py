@@ -9,7 +9,7 @@ from nnlite.jit import jit
 
 
 @jit
-def _gather(source, indices, out):  # type: ignore[no-untyped-def]
+def _gather(source, indices, out):
     """out[i] = source[indices[i]]; returns the first i whose row holds NaN or infinity, -1 if none does."""
     bad = -1
     for i in range(indices.size):

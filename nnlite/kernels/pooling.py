@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from nnlite import memory
-from nnlite.conv.geometry import Pads
 from nnlite.jit import kernel
+
+if TYPE_CHECKING:
+    from nnlite.conv.geometry import Pads
 
 
 @kernel
-def _forward(part, parts, x, y, winner, pool, strides, corner):  # type: ignore[no-untyped-def]
+def _forward(part, parts, x, y, winner, pool, strides, corner):
     """y = the largest of each window, winner = its position in the window (row * width + column)."""
     n_images, h, w, c_all = x.shape
     rows = n_images * y.shape[1]
@@ -38,7 +42,7 @@ def _forward(part, parts, x, y, winner, pool, strides, corner):  # type: ignore[
 
 
 @kernel
-def _backward(part, parts, dy, winner, dx, pool, strides, corner):  # type: ignore[no-untyped-def]
+def _backward(part, parts, dy, winner, dx, pool, strides, corner):
     """dx = each dy at the place of its window's winner; windows that overlap add up."""
     n_images, oh_all, ow_all, c_all = dy.shape
     for n in range(part * n_images // parts, (part + 1) * n_images // parts):

@@ -8,7 +8,7 @@ from nnlite.jit import kernel
 
 
 @kernel
-def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsilon, centered, inside):  # type: ignore[no-untyped-def]
+def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsilon, centered, inside):
     """w -= rate * g / sqrt(square + epsilon), or with epsilon outside of the root; arrays are flat."""
     one = w.dtype.type(1)
     for i in range(part * w.size // parts, (part + 1) * w.size // parts):
@@ -28,7 +28,7 @@ def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsi
 
 
 @kernel
-def sgd(part, parts, w, g, speed, rate, momentum, nesterov):  # type: ignore[no-untyped-def]
+def sgd(part, parts, w, g, speed, rate, momentum, nesterov):
     """speed = momentum * speed - rate * g; w += speed, or with Nesterov's look ahead."""
     for i in range(part * w.size // parts, (part + 1) * w.size // parts):
         step = -rate * g[i]
@@ -39,7 +39,7 @@ def sgd(part, parts, w, g, speed, rate, momentum, nesterov):  # type: ignore[no-
 
 
 @kernel
-def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):  # type: ignore[no-untyped-def]
+def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):
     """w -= rate * mean / (sqrt(square) + epsilon); `rate` holds the bias correction."""
     one = w.dtype.type(1)
     for i in range(part * w.size // parts, (part + 1) * w.size // parts):
@@ -49,7 +49,7 @@ def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):  # typ
 
 
 @kernel
-def adadelta(part, parts, w, g, square, moved, rate, rho, epsilon):  # type: ignore[no-untyped-def]
+def adadelta(part, parts, w, g, square, moved, rate, rho, epsilon):
     """w -= rate * g * rms(moved) / rms(g)"""
     one = w.dtype.type(1)
     for i in range(part * w.size // parts, (part + 1) * w.size // parts):

@@ -118,6 +118,4 @@ def _join(shape: Shape | None) -> str:
 def expect_rank(layer: Layer, input_shape: Shape, rank: int, meaning: str) -> None:
     """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes, all at least 1."""
     if len(input_shape) != rank or min(input_shape, default=1) < 1:
-        raise ValueError(
-            f"x: expected shape {meaning} for {layer.label}. Received: shape (n{''.join(f', {s}' for s in input_shape)})"
-        )
+        raise ValueError(f"x: expected shape {meaning} for {layer.label}. Received: shape (n, {_join(input_shape)})")

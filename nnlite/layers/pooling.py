@@ -53,7 +53,8 @@ class MaxPooling2D(Layer):
         return self.pool_size == (2, 2) and self.strides == (2, 2) and self.padding == "valid"
 
     def operations(self, batch: int) -> list[cost.Operation]:
-        assert self.input_shape is not None and self.output_shape is not None
+        assert self.input_shape is not None
+        assert self.output_shape is not None
         return [cost.max_pool2d(batch * prod(self.input_shape), batch * prod(self.output_shape))]
 
     def get_config(self) -> dict[str, Any]:

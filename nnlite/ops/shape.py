@@ -64,5 +64,5 @@ def _getitem(x: Tensor, index: Any) -> Tensor:
 
 Tensor.reshape = lambda x, *shape: reshape(x, shape=_unpacked(shape))  # type: ignore[method-assign]
 Tensor.transpose = lambda x, *axes: transpose(x, axes=_unpacked(axes) or None)  # type: ignore[method-assign]
-Tensor.T = property(lambda x: transpose(x))  # type: ignore[assignment,misc]
+Tensor.T = property(lambda x: transpose(x))  # type: ignore[assignment]
 Tensor.__getitem__ = _getitem  # type: ignore[method-assign]
