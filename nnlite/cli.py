@@ -13,8 +13,6 @@ from nnlite import __version__, random, threads
 COMMANDS = {
     "explain": ("nnlite.explain.command", "where the time of a network goes, and why parameters do not predict it"),
     "train": ("nnlite.explain.train_command", "train a network, with progress, and save it"),
-    "bench": ("nnlite.lab.command", "check and time convolution algorithms, your own included, against each other"),
-    "machine": ("nnlite.lab.machine_command", "this machine's measured ceilings"),
     "summary": ("nnlite.explain.summary_command", "exact parameters, MACs and bytes of a network; nothing is run"),
 }
 
