@@ -25,7 +25,8 @@ and are compiled once for each shape they are called with.
 How many lanes a register has, and how many registers there are, is a property of the processor Numba compiles for
 (NUMBA_CPU_NAME and NUMBA_CPU_FEATURES), which need not be the one this runs on: so the compiler is asked.
 
-Offsets count elements from an array's start, whatever its shape; no bounds are checked. Multiply and add are fused
+Wherever an array is expected, a `pointer` into one will do. Offsets count elements from an array's start, whatever
+its shape; no bounds are checked. Multiply and add are fused
 where the processor can and are two instructions where it can not.
 """
 
@@ -41,7 +42,16 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import NativeValue, intrinsic, lower_builtin, models, register_model, typeof_impl, unbox
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    lower_builtin,
+    models,
+    overload_attribute,
+    register_model,
+    typeof_impl,
+    unbox,
+)
 
 # The processor -------------------------------------------------------------------------------------------------
 
@@ -149,6 +159,12 @@ def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
     return _ShapeType(value)
 
 
+for _name in ("rows", "vectors", "width"):
+    overload_attribute(_ShapeType, _name)(
+        lambda shape, name=_name: (lambda value: lambda shape: value)(getattr(shape.shape, name))
+    )
+
+
 @unbox(_ShapeType)
 def _unbox_shape(typ: Any, value: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
@@ -186,8 +202,13 @@ def fma_value(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 def address_value(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    """The address of element `offset` of an array."""
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [offset])
+    """The address of element `offset` of an array or a pointer."""
+    start = (
+        array
+        if isinstance(array_type, types.CPointer)
+        else context.make_array(array_type)(context, builder, array).data
+    )
+    return builder.gep(start, [offset])
 
 
 def load_value(builder: Any, address: Any) -> Any:
@@ -221,6 +242,16 @@ def _masked_store(builder: Any, value: Any, address: Any, lanes: Any) -> None:
     pointer = builder.bitcast(address, value.type.as_pointer())
     arguments = [value, pointer, ir.Constant(_I32, align), lanes]
     _call(builder, f"llvm.masked.store.v{LANES}{name}.p0", ir.VoidType(), arguments)
+
+
+@intrinsic
+def pointer(typing, array, offset):
+    """The place array[offset:], to be used in an array's stead; it does not keep the array alive."""
+
+    def emit(context, builder, sig, args):
+        return address_value(context, builder, sig.args[0], *args)
+
+    return types.CPointer(array.dtype)(array, types.int64), emit
 
 
 # Vectors -------------------------------------------------------------------------------------------------------
@@ -469,10 +500,10 @@ def repeat_row(typing, shape, array, offset):
 
 
 @intrinsic
-def load_tile(typing, shape, array, rows, offset, width):  # type: ignore[no-untyped-def]
+def load_tile(typing, shape, array, rows, offset, width):
     """The tile of which row m is array[rows[m] + offset:], its first `width` columns; no other element is touched."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         tile = sig.return_type.shape
         addresses = _tile_addresses(context, builder, tile, sig.args[1], args[1], args[2], args[3])
         full = builder.icmp_signed(">=", args[4], _index(tile.width))
@@ -496,10 +527,10 @@ def load_tile(typing, shape, array, rows, offset, width):  # type: ignore[no-unt
 
 
 @intrinsic
-def store_tile(typing, array, rows, offset, tile, width):  # type: ignore[no-untyped-def]
+def store_tile(typing, array, rows, offset, tile, width):
     """array[rows[m] + offset:] = the first `width` columns of row m of the tile, for every m."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         shape = tile.shape
         values = _unpack(builder, shape, args[3])
         addresses = _tile_addresses(context, builder, shape, sig.args[0], args[0], args[1], args[2])
