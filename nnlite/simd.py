@@ -159,10 +159,16 @@ def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
     return _ShapeType(value)
 
 
-for _name in ("rows", "vectors", "width"):
-    overload_attribute(_ShapeType, _name)(
-        lambda shape, name=_name: (lambda value: lambda shape: value)(getattr(shape.shape, name))
-    )
+@overload_attribute(_ShapeType, "rows")
+def _shape_rows(shape):  # type: ignore[no-untyped-def]
+    rows = shape.shape.rows
+    return lambda shape: rows
+
+
+@overload_attribute(_ShapeType, "width")
+def _shape_width(shape):  # type: ignore[no-untyped-def]
+    width = shape.shape.width
+    return lambda shape: width
 
 
 @unbox(_ShapeType)

@@ -1,0 +1,247 @@
+"""Where things lie in memory for a direct convolution: the tables of offsets that its loops follow.
+
+A correlation reads, for every output position and every tap, one pixel of an image that was padded with zeros. Both
+lie at `rows[position] + runs[tap]`, so that stride, dilation and padding are tables, not code. The input gradient is
+a correlation too: of dY with the weights flipped and the channels swapped, for stride s as s * s phases, one for
+each remainder of the position modulo s, with the taps that reach it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlite.conv.geometry import Geometry
+from nnlite.simd import LANES, TileShape, tile_shape
+
+#: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
+LONGEST_BLOCK = 768
+#: bytes of dY, a tile wide, that the weight gradient reduces before it goes on to the next weights
+BAND_BYTES = 1 << 18
+
+
+class Axis(NamedTuple):
+    """One axis of a correlation: output i reads the padded input at i * step + shift of each tap."""
+
+    count: int  # of outputs
+    step: int  # in the padded input
+    first_out: int  # where output 0 lies in the result
+    step_out: int
+    taps: tuple[int, ...]
+    shifts: tuple[int, ...]  # ascending
+
+
+class Image(NamedTuple):
+    """An image of (h, w, c), copied to (top, left) of a zeroed one of (padded_h, padded_w, c)."""
+
+    h: int
+    w: int
+    c: int
+    top: int
+    left: int
+    padded_h: int
+    padded_w: int
+
+    @property
+    def is_padded(self) -> bool:
+        return (self.h, self.w) != (self.padded_h, self.padded_w)
+
+
+class Sizes(NamedTuple):
+    """The numbers that the compiled loops of a correlation need."""
+
+    positions: int  # output positions in an image
+    tiles: int  # of rows of the register tile that cover them
+    groups: int
+    panels: int  # of weights a group, each a tile wide
+    reduction: int  # taps * input channels of a group
+    group_in: int
+    group_out: int
+    image_in: int  # elements of an image of the input
+    image_padded: int
+    image_out: int
+
+
+class Correlation(NamedTuple):
+    """A pass as a correlation: result[rows_out[p] + k] = sum over runs of padded[rows_in[p] + run] * weights."""
+
+    shape: TileShape
+    image: Image
+    sizes: Sizes
+    rows_in: np.ndarray  # (positions): offset of a position's first tap in the padded image
+    rows_out: np.ndarray  # (positions)
+    runs: np.ndarray  # (runs, 3): offset in the padded image, first row of the weights' panel, length
+    blocks: np.ndarray  # (blocks + 1): runs that are reduced before the next weights are read
+    taps: np.ndarray  # (kh * kw of the phase): which of the weight's taps, in the order of the runs
+
+
+@lru_cache(maxsize=512)
+def forward(geometry: Geometry) -> Correlation:
+    """The forward pass. `geometry` is of one image."""
+    _, h, w, c = geometry.input_shape
+    _, oh, ow, k = geometry.output_shape
+    (top, bottom), (left, right) = geometry.pads
+    (kh, kw), (sh, sw), (dh, dw) = geometry.weight_shape[:2], geometry.strides, geometry.dilation_rate
+    rows = Axis(oh, sh, 0, 1, tuple(range(kh)), tuple(r * dh for r in range(kh)))
+    columns = Axis(ow, sw, 0, 1, tuple(range(kw)), tuple(s * dw for s in range(kw)))
+    image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
+    return _correlation(rows, columns, image, (oh, ow, k), geometry)
+
+
+@lru_cache(maxsize=512)
+def grad_input(geometry: Geometry) -> tuple[Correlation, ...]:
+    """The phases of the input gradient that any tap reaches. `geometry` is of one image."""
+    _, h, w, c = geometry.input_shape
+    _, oh, ow, k = geometry.output_shape
+    phases_h, top, padded_h = _phases(geometry, 0, h, oh)
+    phases_w, left, padded_w = _phases(geometry, 1, w, ow)
+    image = Image(oh, ow, k, top, left, padded_h, padded_w)
+    return tuple(_correlation(rows, columns, image, (h, w, c), geometry) for rows in phases_h for columns in phases_w)
+
+
+def _phases(geometry: Geometry, axis: int, size: int, size_out: int) -> tuple[list[Axis], int, int]:
+    """The phases of the input gradient along an axis, dY's padding before it, and its padded size.
+
+    y[o] reads x[o * stride + r * dilation - pad], so x[i] gets from y[(i + pad - r * dilation) / stride] where that
+    is whole: for i = phase + stride * j, from y[j + shift].
+    """
+    stride, dilation, pad = geometry.strides[axis], geometry.dilation_rate[axis], geometry.pads[axis][0]
+    phases = []
+    for phase in range(min(stride, size)):
+        reach = [(phase + pad - r * dilation, r) for r in reversed(range(geometry.weight_shape[axis]))]
+        taps = [(distance // stride, r) for distance, r in reach if distance % stride == 0]
+        if taps:
+            shifts, rows = zip(*taps, strict=True)
+            phases.append(Axis(-(-(size - phase) // stride), 1, phase, stride, rows, shifts))
+    if not phases:  # every output reads nothing but padding
+        return [], 0, size_out
+    before = max(0, -min(phase.shifts[0] for phase in phases))
+    after = max(0, max(phase.count + phase.shifts[-1] for phase in phases) - size_out)
+    shifted = [phase._replace(shifts=tuple(shift + before for shift in phase.shifts)) for phase in phases]
+    return shifted, before, before + size_out + after
+
+
+class WeightGradient(NamedTuple):
+    """The weight gradient: dweight[row, k] = sum over pixels of padded[rows[row] + pixel] * dy[pixel, k]."""
+
+    shape: TileShape
+    image: Image
+    sizes: WeightSizes
+    rows: np.ndarray  # (kh * kw * c / groups): offset of a weight's first pixel in the padded image
+    bands: int  # of output rows, reduced one after the other
+
+
+class WeightSizes(NamedTuple):
+    """The numbers that the compiled loops of a weight gradient need."""
+
+    h_out: int
+    w_out: int
+    line: int  # from an output row to the next, in the padded image
+    pixel: int
+    groups: int
+    panels: int
+    group_in: int
+    group_out: int
+    reduced: int  # weights of an output channel: taps * input channels of a group
+    spread: int  # channels of dY, each group filled up to whole vectors
+    image_in: int
+    image_padded: int
+    image_out: int
+
+
+@lru_cache(maxsize=512)
+def grad_weight(geometry: Geometry) -> WeightGradient:
+    """The weight gradient. `geometry` is of one image."""
+    _, h, w, c = geometry.input_shape
+    _, oh, ow, k = geometry.output_shape
+    (top, bottom), (left, right) = geometry.pads
+    kh, kw, group_in, _ = geometry.weight_shape
+    (sh, sw), (dh, dw), groups = geometry.strides, geometry.dilation_rate, geometry.groups
+    image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
+    line = image.padded_w * c
+    rows = (  # (kh, kw, c / groups)
+        np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
+    )
+    shape = tile_shape(-(-(k // groups) // LANES))
+    panels = -(-(k // groups) // shape.width)
+    sizes = WeightSizes(
+        h_out=oh,
+        w_out=ow,
+        line=sh * line,
+        pixel=sw * c,
+        groups=groups,
+        panels=panels,
+        group_in=group_in,
+        group_out=k // groups,
+        reduced=rows.size,
+        spread=groups * panels * shape.width,
+        image_in=h * w * c,
+        image_padded=image.padded_h * line,
+        image_out=oh * ow * k,
+    )
+    bands = min(oh, -(-oh * ow * shape.width * 4 // BAND_BYTES))
+    return WeightGradient(shape, image, sizes, rows.ravel(), bands)
+
+
+def _correlation(
+    rows: Axis, columns: Axis, image: Image, result: tuple[int, int, int], geometry: Geometry
+) -> Correlation:
+    h_out, w_out, c_out = result
+    groups, kernel_width = geometry.groups, geometry.weight_shape[1]
+    group_in, group_out = image.c // groups, c_out // groups
+    pixel, line = image.c, image.padded_w * image.c
+    rows_in = np.arange(rows.count)[:, None] * rows.step * line + np.arange(columns.count) * columns.step * pixel
+    lines_out = rows.first_out + np.arange(rows.count) * rows.step_out
+    pixels_out = columns.first_out + np.arange(columns.count) * columns.step_out
+    rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
+    runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
+    taps = [r * kernel_width + s for r in rows.taps for s in columns.taps]
+    shape = tile_shape(-(-group_out // LANES))
+    positions = rows.count * columns.count
+    sizes = Sizes(
+        positions=positions,
+        tiles=-(-positions // shape.rows),
+        groups=groups,
+        panels=-(-group_out // shape.width),
+        reduction=len(taps) * group_in,
+        group_in=group_in,
+        group_out=group_out,
+        image_in=image.h * image.w * image.c,
+        image_padded=image.padded_h * line,
+        image_out=h_out * w_out * c_out,
+    )
+    return Correlation(
+        shape, image, sizes, rows_in.ravel(), rows_out.ravel(), np.array(runs), _blocks(runs), np.array(taps)
+    )
+
+
+def _runs(offsets: list[int], length: int) -> list[tuple[int, int, int]]:
+    """(offset, first row, length) of what lies contiguously: neighbouring taps join, what is too long is cut."""
+    joined: list[list[int]] = []
+    for offset in offsets:
+        if joined and joined[-1][0] + joined[-1][1] == offset:
+            joined[-1][1] += length
+        else:
+            joined.append([offset, length])
+    runs, row = [], 0
+    for start, total in joined:
+        pieces = -(-total // LONGEST_BLOCK)
+        cuts = [total * i // pieces for i in range(pieces + 1)]
+        for begin, end in pairwise(cuts):
+            runs.append((start + begin, row, end - begin))
+            row += end - begin
+    return runs
+
+
+def _blocks(runs: list[tuple[int, int, int]]) -> np.ndarray:
+    """Where a new block of runs begins, so that no block is longer than LONGEST_BLOCK."""
+    blocks, length = [0], 0
+    for i, (_, _, run) in enumerate(runs):
+        if length + run > LONGEST_BLOCK:
+            blocks.append(i)
+            length = 0
+        length += run
+    return np.array([*blocks, len(runs)])
