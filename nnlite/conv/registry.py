@@ -23,6 +23,7 @@ _BUILT_IN = {
     "im2col": "nnlite.conv.im2col:Im2col",
     "numba": "nnlite.conv.numba_loops:NumbaLoops",
     "numba_blocked": "nnlite.conv.numba_blocked:NumbaBlocked",
+    "direct": "nnlite.conv.direct:Direct",
 }
 _registered: dict[str, Algorithm] = {}
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
