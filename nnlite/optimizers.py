@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import isfinite, sqrt
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +28,8 @@ class Optimizer:
         self.learning_rate = learning_rate
         self.parameters: list[Tensor] | None = None
         self.iterations = 0
-        self._state: list[tuple[np.ndarray, ...]] = []
+        self._shapes: list[tuple[int, ...]] = []
+        self._state: list[tuple[np.ndarray | None, ...]] = []
 
     @property
     def learning_rate(self) -> float:
@@ -38,17 +40,30 @@ class Optimizer:
         self._learning_rate = _positive("learning_rate", value)
 
     def build(self, parameters: Iterable[Tensor]) -> None:
-        """Take charge of `parameters`, with nothing remembered."""
-        self.parameters = list(parameters)
-        for i, parameter in enumerate(self.parameters):
+        """Take charge of `parameters`, with nothing remembered.
+
+        Raises ValueError if there is none, if one needs no gradient, is there twice or is not C-contiguous.
+        """
+        parameters = list(parameters)
+        for i, parameter in enumerate(parameters):
             if not isinstance(parameter, Tensor) or not parameter.requires_grad:
                 raise ValueError(f"parameters[{i}]: expected a Tensor with requires_grad=True. Received: {parameter!r}")
             if not parameter.data.flags.c_contiguous:
-                raise ValueError(f"parameters[{i}]: expected a C-contiguous array, to update in place")
-        if not self.parameters:
+                raise ValueError(
+                    f"parameters[{i}]: expected a C-contiguous array, to update in place. "
+                    f"Received: strides {parameter.data.strides} of shape {parameter.shape}"
+                )
+            if any(parameter is other for other in parameters[:i]):
+                raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
+        if not parameters:
             raise ValueError("parameters: expected at least one. Received: none")
+        self.parameters = parameters
         self.iterations = 0
-        self._state = [tuple(np.zeros(p.size, p.dtype) for _ in self.slots) for p in self.parameters]
+        self._shapes = [p.shape for p in parameters]
+        self._state = [
+            tuple(np.zeros(p.size, p.dtype) if self.remembers(slot) else None for slot in self.slots)
+            for p in parameters
+        ]
 
     def zero_grad(self) -> None:
         """Forget the gradients, so that the next backward does not add to them."""
@@ -56,16 +71,30 @@ class Optimizer:
             parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter that has a gradient.
+
+        Raises ValueError, with nothing changed, if a gradient's shape is not its parameter's.
+        """
         parameters = self._built()
+        for i, (parameter, shape) in enumerate(zip(parameters, self._shapes, strict=True)):
+            gradient = parameter.grad
+            if gradient is not None and not gradient.shape == parameter.data.shape == shape:
+                raise ValueError(
+                    f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
+                    f"Received: {parameter.data.shape} and {gradient.shape}"
+                )
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
             for parameter, state in zip(parameters, self._state, strict=True):
                 if parameter.grad is not None:
-                    gradient = np.ascontiguousarray(parameter.grad).reshape(-1)
-                    self.update(parameter.data.reshape(-1), gradient, *state)
+                    w = parameter.data.reshape(-1)
+                    self.update(w, np.ascontiguousarray(parameter.grad, w.dtype).reshape(-1), *state)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+    def remembers(self, slot: str) -> bool:
+        """Whether the array named `slot` is needed with these options; `update` gets None in its place if not."""
+        return True
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
         """Change the flat parameter `w` in place, given its gradient `g` and its state."""
         raise NotImplementedError
 
@@ -107,18 +136,16 @@ class RMSprop(Optimizer):
         self.centered = bool(centered)
         self.epsilon_inside_root = bool(epsilon_inside_root)
 
-    def build(self, parameters: Iterable[Tensor]) -> None:
-        super().build(parameters)
-        # what is not used need not be kept: an empty array in its place
-        used = (True, self.centered, self.momentum > 0)
-        self._state = [tuple(a if use else a[:0] for a, use in zip(s, used, strict=True)) for s in self._state]
+    def remembers(self, slot: str) -> bool:
+        return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
         from nnlite.kernels import updates
 
         number = w.dtype.type
-        numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, self.epsilon))
-        updates.rmsprop(w, g, *state, *numbers, self.centered, self.epsilon_inside_root)
+        epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
+        numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, *epsilons))
+        updates.run(updates.rmsprop, w, g, *state, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -142,11 +169,14 @@ class SGD(Optimizer):
         self.momentum = fraction("momentum", momentum)
         self.nesterov = bool(nesterov)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+    def remembers(self, slot: str) -> bool:
+        return self.momentum > 0
+
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
         from nnlite.kernels import updates
 
         number = w.dtype.type
-        updates.sgd(w, g, *state, number(self.learning_rate), number(self.momentum), self.nesterov)
+        updates.run(updates.sgd, w, g, *state, number(self.learning_rate), number(self.momentum), self.nesterov)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
@@ -164,13 +194,14 @@ class Adam(Optimizer):
         self.beta_2 = fraction("beta_2", beta_2)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
         from nnlite.kernels import updates
 
         number = w.dtype.type
         t = self.iterations
         rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        updates.adam(w, g, *state, number(rate), number(self.beta_1), number(self.beta_2), number(self.epsilon))
+        numbers = (number(value) for value in (rate, self.beta_1, self.beta_2, self.epsilon))
+        updates.run(updates.adam, w, g, *state, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -192,11 +223,12 @@ class Adadelta(Optimizer):
         self.rho = fraction("rho", rho)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray) -> None:
+    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
         from nnlite.kernels import updates
 
         number = w.dtype.type
-        updates.adadelta(w, g, *state, number(self.learning_rate), number(self.rho), number(self.epsilon))
+        numbers = (number(value) for value in (self.learning_rate, self.rho, self.epsilon))
+        updates.run(updates.adadelta, w, g, *state, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
@@ -215,6 +247,6 @@ def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
 
 
 def _positive(argument: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or value <= 0:
         raise ValueError(f"{argument}: expected a finite number above 0. Received: {value!r}")
     return float(value)

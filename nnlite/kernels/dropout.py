@@ -26,10 +26,14 @@ def _mix(bits):
 @kernel
 def _apply(part, parts, x, y, low, high, threshold, scale):
     """y[i] = x[i] * scale where the random 32 bits of position i reach the threshold, else 0."""
+    start, stop = part * x.size // parts, (part + 1) * x.size // parts
+    x, y = x[start:stop], y[start:stop]
     zero = y.dtype.type(0)
-    for i in range(part * x.size // parts, (part + 1) * x.size // parts):
-        bits = _mix(np.uint32(_mix(np.uint32(np.uint32(i) ^ low)) + high))
+    position = np.uint32(start)  # counted in 32 bits: computed from a 64-bit index, it would halve the vectors
+    for i in range(x.size):
+        bits = _mix(np.uint32(_mix(np.uint32(position ^ low)) + high))
         y[i] = x[i] * scale if bits >= threshold else zero
+        position = np.uint32(position + np.uint32(1))
 
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:

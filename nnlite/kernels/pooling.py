@@ -1,4 +1,9 @@
-"""Max pooling, channels last. Padding never wins, the first of equals wins, a NaN wins (the first one)."""
+"""Max pooling, channels last. Padding never wins, the first of equals wins, a NaN wins (the first one).
+
+A value takes over where it is `not (value <= best)`, which holds for a NaN too, unless `best` is a NaN already. Two
+kernels differ in their innermost loop: it runs over channels, in vectors, or, where those are too few to fill vectors,
+over the window.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,9 @@ from nnlite.jit import kernel
 
 if TYPE_CHECKING:
     from nnlite.conv.geometry import Pads
+
+#: below so many channels the innermost loop runs over the window
+NARROW = 16
 
 
 @kernel
@@ -35,10 +43,34 @@ def _forward(part, parts, x, y, winner, pool, strides, corner):
                             where[c] = position
                     else:
                         for c in range(c_all):
-                            # not (value <= best) is also true for a NaN; best == best is false once a NaN has won
                             wins = (not (values[c] <= best[c])) and best[c] == best[c]
                             best[c] = values[c] if wins else best[c]
                             where[c] = position if wins else where[c]
+
+
+@kernel
+def _forward_narrow(part, parts, x, y, winner, pool, strides):
+    """As _forward, without padding: one output at a time, its taps found by a table, its best kept in a register."""
+    oh_all, ow_all, c_all = y.shape[1:]
+    taps = np.empty(pool[0] * pool[1], np.uint64)  # how far each tap lies from the window's first
+    for tap in range(taps.size):
+        taps[tap] = (tap // pool[1] * x.shape[2] + tap % pool[1]) * c_all
+    rows = x.shape[0] * oh_all
+    for row in range(part * rows // parts, (part + 1) * rows // parts):
+        n, oh = divmod(row, oh_all)
+        image = x[n].reshape(-1)  # (h * w * c)
+        for ow in range(ow_all):
+            corner = (oh * strides[0] * x.shape[2] + ow * strides[1]) * c_all
+            for c in range(c_all):
+                first = np.uint64(corner + c)
+                best, where = image[first], 0
+                for tap in range(1, taps.size):
+                    value = image[first + taps[tap]]
+                    wins = (not (value <= best)) & (best == best)
+                    best = value if wins else best
+                    where = tap if wins else where
+                y[n, oh, ow, c] = best
+                winner[n, oh, ow, c] = where
 
 
 @kernel
@@ -68,7 +100,10 @@ def max_pool(
     ow = (w + sum(pads[1]) - pool_size[1]) // strides[1] + 1
     y = memory.empty((n, oh, ow, c), x.dtype)
     winner = memory.empty(y.shape, np.uint8 if pool_size[0] * pool_size[1] <= 256 else np.int32)
-    _forward(x, y, winner, pool_size, strides, (pads[0][0], pads[1][0]))
+    if c < NARROW and pads == ((0, 0), (0, 0)):
+        _forward_narrow(x, y, winner, pool_size, strides)
+    else:
+        _forward(x, y, winner, pool_size, strides, (pads[0][0], pads[1][0]))
     return y, winner
 
 

@@ -1,59 +1,93 @@
-"""Optimizer updates: one pass over parameter, gradient and what the optimizer remembers."""
+"""Optimizer updates: one pass over parameter, gradient and what the optimizer remembers.
+
+All arrays are flat and of one dtype; None stands for a memory that the optimizer's options do not need, and Numba
+compiles each such combination on its own. A part of the work is cut off before its loop, because an index that starts
+at 0 cannot be negative, which lets LLVM use vectors: the loops then run at the speed of memory.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from nnlite.jit import kernel
+from nnlite.jit import jit, kernel
+
+#: smaller parameters are updated by one thread: to wake the others costs more than they save
+PARALLEL_SIZE = 1 << 15
+
+
+def run(update: kernel, w: np.ndarray, *arguments: Any) -> None:
+    """Call one of the kernels below on the parameter w, on all threads if it is large."""
+    if w.size < PARALLEL_SIZE:
+        update.serial(0, 1, w, *arguments)
+    else:
+        update(w, *arguments)
+
+
+@jit(inline=True)
+def _share(part, parts, array):
+    """The part-th of `parts` equal pieces of a flat array."""
+    return array[part * array.size // parts : (part + 1) * array.size // parts]
 
 
 @kernel
-def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsilon, centered, inside):
-    """w -= rate * g / sqrt(square + epsilon), or with epsilon outside of the root; arrays are flat."""
-    one = w.dtype.type(1)
-    for i in range(part * w.size // parts, (part + 1) * w.size // parts):
-        square[i] = rho * square[i] + (one - rho) * g[i] * g[i]
-        variance = square[i]
-        if centered:
-            average[i] = rho * average[i] + (one - rho) * g[i]
-            variance = variance - average[i] * average[i]
-        if inside:
-            step = rate * g[i] / np.sqrt(variance + epsilon)
-        else:
-            step = rate * g[i] / (np.sqrt(variance) + epsilon)
-        if momentum > 0:
-            speed[i] = momentum * speed[i] + step
-            step = speed[i]
+def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsilon_inside, epsilon_outside):
+    """w -= rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside), where one of the two is 0."""
+    zero, fresh = w.dtype.type(0), w.dtype.type(1) - rho
+    w, g, square = _share(part, parts, w), _share(part, parts, g), _share(part, parts, square)
+    if average is not None:
+        mean = _share(part, parts, average)
+    if speed is not None:
+        velocity = _share(part, parts, speed)
+    for i in range(w.size):
+        variance = rho * square[i] + fresh * g[i] * g[i]
+        square[i] = variance
+        if average is not None:
+            mean[i] = rho * mean[i] + fresh * g[i]
+            variance = variance - mean[i] * mean[i]
+            variance = zero if variance < zero else variance  # rounding alone makes it negative; a NaN stays
+        step = rate * g[i] / (np.sqrt(variance + epsilon_inside) + epsilon_outside)
+        if speed is not None:
+            velocity[i] = momentum * velocity[i] + step
+            step = velocity[i]
         w[i] -= step
 
 
 @kernel
 def sgd(part, parts, w, g, speed, rate, momentum, nesterov):
     """speed = momentum * speed - rate * g; w += speed, or with Nesterov's look ahead."""
-    for i in range(part * w.size // parts, (part + 1) * w.size // parts):
+    w, g = _share(part, parts, w), _share(part, parts, g)
+    if speed is not None:
+        velocity = _share(part, parts, speed)
+    for i in range(w.size):
         step = -rate * g[i]
-        if momentum > 0:
-            speed[i] = momentum * speed[i] + step
-            step = momentum * speed[i] + step if nesterov else speed[i]
+        if speed is not None:
+            velocity[i] = momentum * velocity[i] + step
+            step = momentum * velocity[i] + step if nesterov else velocity[i]
         w[i] += step
 
 
 @kernel
 def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):
     """w -= rate * mean / (sqrt(square) + epsilon); `rate` holds the bias correction."""
-    one = w.dtype.type(1)
-    for i in range(part * w.size // parts, (part + 1) * w.size // parts):
-        mean[i] += (g[i] - mean[i]) * (one - beta_1)
-        square[i] += (g[i] * g[i] - square[i]) * (one - beta_2)
+    fresh_1, fresh_2 = w.dtype.type(1) - beta_1, w.dtype.type(1) - beta_2
+    w, g = _share(part, parts, w), _share(part, parts, g)
+    mean, square = _share(part, parts, mean), _share(part, parts, square)
+    for i in range(w.size):
+        mean[i] += (g[i] - mean[i]) * fresh_1
+        square[i] += (g[i] * g[i] - square[i]) * fresh_2
         w[i] -= rate * mean[i] / (np.sqrt(square[i]) + epsilon)
 
 
 @kernel
 def adadelta(part, parts, w, g, square, moved, rate, rho, epsilon):
     """w -= rate * g * rms(moved) / rms(g)"""
-    one = w.dtype.type(1)
-    for i in range(part * w.size // parts, (part + 1) * w.size // parts):
-        square[i] = rho * square[i] + (one - rho) * g[i] * g[i]
+    fresh = w.dtype.type(1) - rho
+    w, g = _share(part, parts, w), _share(part, parts, g)
+    square, moved = _share(part, parts, square), _share(part, parts, moved)
+    for i in range(w.size):
+        square[i] = rho * square[i] + fresh * g[i] * g[i]
         step = -g[i] * np.sqrt(moved[i] + epsilon) / np.sqrt(square[i] + epsilon)
-        moved[i] = rho * moved[i] + (one - rho) * step * step
+        moved[i] = rho * moved[i] + fresh * step * step
         w[i] += rate * step
