@@ -67,6 +67,103 @@ def test_rmsprop_is_keras_3(problem, centered):
     np.testing.assert_allclose(ours, w, rtol=1e-5, atol=1e-6)
 
 
+def test_rmsprop_with_momentum_is_keras_3(problem):
+    gradients, w = problem
+    ours = run(nn.RMSprop(0.01, momentum=0.7, epsilon=1e-3), gradients, w)
+    v = m = np.zeros_like(w)
+    for g in gradients:
+        v = 0.9 * v + 0.1 * g * g
+        m = 0.7 * m + 0.01 * g / np.sqrt(v + 1e-3)
+        w = w - m
+    np.testing.assert_allclose(ours, w, rtol=1e-12)
+
+
+def test_adam_is_keras_3(problem):
+    gradients, w = problem
+    ours = run(nn.Adam(0.01, beta_1=0.8, beta_2=0.9, epsilon=0.1), gradients, w)
+    m = v = np.zeros_like(w)
+    for t, g in enumerate(gradients, start=1):
+        m, v = m + (g - m) * (1 - 0.8), v + (g * g - v) * (1 - 0.9)
+        w = w - m * 0.01 * np.sqrt(1 - 0.9**t) / (1 - 0.8**t) / (np.sqrt(v) + 0.1)
+    np.testing.assert_allclose(ours, w, rtol=1e-12)
+
+
+def test_centered_rmsprop_bears_a_large_constant_gradient():
+    # square - average ** 2 is 0 in exact arithmetic; in float32 it falls below -epsilon, whose root is NaN
+    ours = run(nn.RMSprop(centered=True), np.full((300, 64), 12345.678), np.zeros(64), np.float32)
+    assert np.isfinite(ours).all()
+
+
+OPTIMIZERS = {
+    "rmsprop": lambda: nn.RMSprop(momentum=0.5, centered=True),
+    "sgd": lambda: nn.SGD(momentum=0.5),
+    "adam": nn.Adam,
+    "adadelta": nn.Adadelta,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_parameter_that_all_threads_share_gives_the_same_bits_as_on_one(name, generator):
+    gradients = generator.standard_normal((2, 70_001))
+    start = generator.standard_normal(70_001)
+    threads = nn.get_num_threads()
+    shared = run(OPTIMIZERS[name](), gradients, start, np.float32)
+    nn.set_num_threads(1)
+    alone = run(OPTIMIZERS[name](), gradients, start, np.float32)
+    np.testing.assert_array_equal(shared, alone, err_msg=f"{threads} threads")
+    small = run(OPTIMIZERS[name](), gradients[:, -9:], start[-9:], np.float32)  # too small to be shared
+    np.testing.assert_allclose(shared[-9:], small, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_nan_in_a_gradient_reaches_its_weight_and_no_other(name):
+    gradient = np.ones((1, 40))
+    gradient[0, 17] = np.nan
+    assert np.flatnonzero(np.isnan(run(OPTIMIZERS[name](), gradient, np.ones(40), np.float32))).tolist() == [17]
+
+
+def test_a_learning_rate_can_be_set_between_steps():
+    optimizer = nn.SGD(0.5)
+    parameter = nn.Tensor(np.zeros(2), requires_grad=True)
+    optimizer.build([parameter])
+    for rate in (0.5, np.float32(0.25)):
+        optimizer.learning_rate = rate
+        parameter.grad = np.array([1.0, 2.0])
+        optimizer.step()
+    assert parameter.data.tolist() == [-0.75, -1.5]
+
+
+def test_a_gradient_of_another_shape_changes_nothing():
+    a, b = (nn.Tensor(np.ones((2, 3), np.float32), requires_grad=True) for _ in range(2))
+    optimizer = nn.RMSprop()
+    optimizer.build([a, b])
+    a.grad, b.grad = np.ones((2, 3), np.float32), np.ones(2, np.float32)
+    with pytest.raises(ValueError, match=r"parameters\[1\]: expected data and grad.*\(2, 3\).*and \(2,\)"):
+        optimizer.step()
+    assert (a.data == 1).all()
+
+
+def test_a_parameter_given_twice():
+    parameter = nn.Tensor(np.ones(3), requires_grad=True)
+    with pytest.raises(ValueError, match=r"parameters\[1\]: expected each parameter once"):
+        nn.SGD().build([parameter, parameter])
+
+
+def test_a_step_belongs_to_the_optimizer_in_a_profile():
+    entered = []
+
+    class Listener:
+        def enter(self, layer, part):
+            entered.append((layer, part))
+
+        def leave(self):
+            pass
+
+    with nn.scopes.listening(Listener()):
+        run(nn.Adam(), np.ones((1, 3)), np.ones(3))
+    assert entered == [("adam", "optimizer")]
+
+
 def test_updates_in_place_and_skips_what_has_no_gradient(generator):
     a, b = (nn.Tensor(np.ones(3, np.float32), requires_grad=True) for _ in range(2))
     array = a.data

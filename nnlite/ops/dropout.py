@@ -8,7 +8,7 @@ import numpy as np
 
 from nnlite import random
 from nnlite.autograd import differentiable
-from nnlite.errors import fraction
+from nnlite.errors import fraction, positive_int
 
 
 @differentiable
@@ -17,11 +17,12 @@ def dropout(x: np.ndarray, *, rate: float, seed: int | None = None) -> tuple[np.
 
     The mask is a function of `seed` (None draws one from nnlite's generator) and an element's position; backward
     computes it again. It has nothing to do with evaluation: leave the operation out there.
+    Srivastava et al. (2014). Raises ValueError if rate is not in [0, 1), or seed no integer of at least 0.
     """
     rate = fraction("rate", rate)
+    chosen = random.draw_seed() if seed is None else positive_int("seed", seed, minimum=0)
     if rate == 0:
         return x, lambda dy: dy
     from nnlite.kernels.dropout import apply_mask
 
-    chosen = random.draw_seed() if seed is None else seed
     return apply_mask(x, rate, chosen), lambda dy: apply_mask(dy, rate, chosen)

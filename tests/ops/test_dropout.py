@@ -11,6 +11,20 @@ def mask(seed, size=200_000, rate=0.25):
     return ops.dropout(nn.Tensor(np.ones(size, np.float32)), rate=rate, seed=seed).data != 0
 
 
+def lowbias32(bits):
+    """The hash, in Python's integers."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        bits = (bits ^ bits >> shift) * factor & 0xFFFFFFFF
+    return bits ^ bits >> 16
+
+
+@pytest.mark.parametrize("seed", [0, 12345, 2**62 + 77])
+def test_the_mask_is_two_rounds_of_the_documented_hash(seed):
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    bits = np.array([lowbias32((lowbias32(i ^ low) + high) & 0xFFFFFFFF) for i in range(1000)])
+    np.testing.assert_array_equal(mask(seed, 1000, rate=0.3), bits >= int(0.3 * 2**32))
+
+
 def test_drops_the_rate_asked_for_and_keeps_the_mean():
     y = ops.dropout(nn.Tensor(np.ones(200_000, np.float32)), rate=0.25, seed=1).data
     assert abs((y == 0).mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / 200_000)
@@ -63,6 +77,12 @@ def test_nn_seed_determines_drawn_masks():
 def test_a_rate_outside_of_0_to_1(rate):
     with pytest.raises(ValueError, match="rate: expected a number in"):
         ops.dropout(nn.Tensor(np.ones(3)), rate=rate)
+
+
+@pytest.mark.parametrize("seed", [1.5, -1, "one"])
+def test_a_seed_that_is_no_integer(seed):
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        ops.dropout(nn.Tensor(np.ones(3)), rate=0.5, seed=seed)
 
 
 def test_the_layer_acts_in_training_alone_and_anew_each_call():

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite import ops
@@ -11,6 +13,72 @@ def pooled_gradient(x, dy, **options):
     tensor = nn.Tensor(x, requires_grad=True)
     ops.max_pool2d(tensor, **options).backward(dy)
     return tensor.grad
+
+
+def by_definition(x, dy_of, pool, strides, pads):
+    """y and dx of max pooling, window by window: NumPy's argmax takes the first of equals, and the first NaN."""
+    y_shape = [(x.shape[1 + i] + sum(pads[i]) - pool[i]) // strides[i] + 1 for i in (0, 1)]
+    y = np.empty((x.shape[0], *y_shape, x.shape[3]), x.dtype)
+    dy, dx = dy_of(y.shape), np.zeros_like(x)
+    for n, oh, ow, c in np.ndindex(*y.shape):
+        top, left = oh * strides[0] - pads[0][0], ow * strides[1] - pads[1][0]
+        rows, columns = slice(max(top, 0), top + pool[0]), slice(max(left, 0), left + pool[1])
+        window = x[n, rows, columns, c]
+        r, s = np.unravel_index(window.argmax(), window.shape)
+        y[n, oh, ow, c] = window[r, s]
+        dx[n, rows, columns, c][r, s] += dy[n, oh, ow, c]
+    return y, dy, dx
+
+
+@st.composite
+def problems(draw):
+    pool = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    strides = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padded = draw(st.booleans())
+    pads = tuple(tuple(draw(st.integers(0, p - 1)) if padded else 0 for _ in (0, 1)) for p in pool)
+    size = tuple(draw(st.integers(p, 8)) for p in pool)
+    channels = draw(st.sampled_from([1, 3, 4, 15, 16, 33]))  # both kernels, with and without a rest of a vector
+    return (draw(st.integers(1, 3)), *size, channels), pool, strides, pads, draw(st.integers(0, 2**32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_agrees_with_its_definition_also_in_ties_and_nan(problem):
+    shape, pool, strides, pads, seed = problem
+    generator = np.random.default_rng(seed)
+    x = generator.integers(0, 3, shape).astype(np.float64)  # many ties
+    x[generator.random(shape) < 0.1] = np.nan
+    x[generator.random(shape) < 0.1] = -np.inf
+    y, dy, dx = by_definition(x, generator.standard_normal, pool, strides, pads)
+    options = {"pool_size": pool, "strides": strides, "padding": pads}
+    np.testing.assert_array_equal(ops.max_pool2d(nn.Tensor(x), **options).data, y)
+    np.testing.assert_allclose(pooled_gradient(x, dy, **options), dx, rtol=1e-12, atol=1e-12)
+
+
+def test_a_window_of_more_than_256_pixels(generator):
+    x = generator.standard_normal((2, 20, 40, 1))
+    y, dy, dx = by_definition(x, generator.standard_normal, (18, 20), (2, 20), ((0, 0), (0, 0)))
+    np.testing.assert_array_equal(ops.max_pool2d(nn.Tensor(x), pool_size=(18, 20), strides=(2, 20)).data, y)
+    np.testing.assert_allclose(pooled_gradient(x, dy, pool_size=(18, 20), strides=(2, 20)), dx, rtol=1e-12)
+
+
+@pytest.mark.parametrize("channels", [4, 32])
+def test_any_number_of_threads_gives_the_same_bits(generator, channels):
+    x = generator.standard_normal((3, 7, 7, channels)).astype(np.float32)
+    dy = generator.standard_normal((3, 3, 3, channels)).astype(np.float32)
+    results = []
+    for threads in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(threads)
+        y = ops.max_pool2d(nn.Tensor(x), pool_size=3, strides=2).data
+        results.append(y.tobytes() + pooled_gradient(x, dy, pool_size=3, strides=2).tobytes())
+    assert len(set(results)) == 1
+
+
+def test_arrays_that_are_not_contiguous(generator):
+    x = generator.standard_normal((2, 3, 6, 6)).transpose(0, 2, 3, 1)
+    dy = generator.standard_normal((2, 3, 3, 3)).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(pooled_gradient(x, dy), pooled_gradient(x.copy(), dy.copy()))
+    np.testing.assert_array_equal(ops.max_pool2d(nn.Tensor(x)).data, ops.max_pool2d(nn.Tensor(x.copy())).data)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
