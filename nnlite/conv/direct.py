@@ -106,7 +106,7 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
     phases = direct_plan.grad_input(geometry.with_batch(1))
     dx = memory.empty(geometry.input_shape)
-    if sum(phase.sizes.positions for phase in phases) < dx[0].size // dx.shape[3]:
+    if sum(phase.sizes.positions for phase in phases) < dx.shape[1] * dx.shape[2]:
         dx.fill(0)  # no tap reaches some of the pixels
     for phase in phases:
         _run(phase, dy, result, masked, _panels(phase, weight, 1, weight.shape[3]), None, dx, False)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES, TileShape, tile_shape
+from nnlite.simd import TileShape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768
@@ -165,7 +165,7 @@ def grad_weight(geometry: Geometry) -> WeightGradient:
     rows = (  # (kh, kw, c / groups)
         np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
     )
-    shape = tile_shape(-(-(k // groups) // LANES))
+    shape = tile_shape(k // groups)
     panels = -(-(k // groups) // shape.width)
     sizes = WeightSizes(
         h_out=oh,
@@ -199,7 +199,7 @@ def _correlation(
     rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
     runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
     taps = [r * kernel_width + s for r in rows.taps for s in columns.taps]
-    shape = tile_shape(-(-group_out // LANES))
+    shape = tile_shape(group_out)
     positions = rows.count * columns.count
     sizes = Sizes(
         positions=positions,

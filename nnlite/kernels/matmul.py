@@ -1,0 +1,141 @@
+"""float32 matrix products on register tiles: a layer's forward product and the two of its backward pass.
+
+A tile of rows x columns of the result stays in registers while the reduction runs; the columns of b that it needs
+are first copied to lie together (a panel), as many of its rows at a time as stay in cache. All three products are the
+same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a transposed b is
+turned over when its panel is copied.
+
+The same number of threads gives the same bits, and other numbers do too: threads share out the tiles, and a tile's
+sum does not depend on them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlite import memory, threads
+from nnlite.jit import jit, kernel
+from nnlite.simd import (
+    LANES,
+    even_rows,
+    load_first,
+    load_tile,
+    multiply_add,
+    pointer,
+    relu,
+    repeat_row,
+    store,
+    store_tile,
+    tile_shape,
+    transpose,
+)
+
+#: bytes of a panel of b that is reduced at a time
+PANEL_BYTES = 192 << 10
+
+
+def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
+    """a @ b + bias: a (m, k), b (k, n), bias (n) -> (m, n); with `relu`, max(that, 0), where NaN stays NaN."""
+    return _product(a, (a.shape[0], b.shape[1], a.shape[1]), (a.shape[1], 1), b, False, bias, relu)
+
+
+def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
+    return _product(a, (a.shape[0], b.shape[0], a.shape[1]), (a.shape[1], 1), b, True, None, False)
+
+
+def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
+    m, n = a.shape[1], b.shape[1]
+    if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
+        return np.ascontiguousarray(_product(b, (n, m, a.shape[0]), (1, n), a, False, None, False).T)  # (m, n)
+    return _product(a, (m, n, a.shape[0]), (1, m), b, False, None, False)
+
+
+class Sizes(NamedTuple):
+    """The numbers that the compiled loops of a product need."""
+
+    m: int
+    n: int
+    k: int
+    row: int  # from a row of a to the next
+    step: int  # from one term of the reduction to the next, in a
+    depth: int  # rows of a panel that are reduced at a time
+
+
+def _product(
+    a: np.ndarray,
+    sizes: tuple[int, int, int],
+    steps: tuple[int, int],
+    b: np.ndarray,
+    transposed: bool,
+    bias: np.ndarray | None,
+    clamp: bool,
+) -> np.ndarray:
+    m, n, k = sizes
+    shape = tile_shape(n)
+    depth = min(k, PANEL_BYTES // (4 * shape.width))
+    start = np.zeros(-(-n // shape.width) * shape.width, np.float32)
+    if bias is not None:
+        start[:n] = bias
+    c = memory.empty((m, n))
+    if c.size == 0:
+        return c
+    room = -(-depth // LANES) * LANES * shape.width + LANES * LANES
+    panels = memory.empty((threads.get_num_threads(), room))
+    _tiles(shape, Sizes(m, n, k, *steps, max(depth, 1)), a, b, transposed, start, panels, c, clamp)
+    return c
+
+
+@kernel
+def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):  # type: ignore[no-untyped-def]
+    """One share of the tiles of c = relu(a b + bias)."""
+    tiles = -(-sizes.m // shape.rows)
+    total = -(-sizes.n // shape.width) * tiles
+    begin, end = part * total // parts, (part + 1) * total // parts
+    panel = pointer(panels, part * panels.shape[1])
+    for index in range(begin // tiles, -(-end // tiles)):
+        column = index * shape.width
+        for first in range(0, max(sizes.k, 1), sizes.depth):
+            depth = min(sizes.depth, sizes.k - first)
+            if transposed:
+                _copy_transposed(pointer(b, column * sizes.k + first), depth, sizes.n - column, sizes.k, shape, panel)
+            else:
+                _copy(pointer(b, first * sizes.n + column), depth, sizes.n - column, sizes.n, shape, panel)
+            for t in range(max(begin - index * tiles, 0), min(end - index * tiles, tiles)):
+                rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
+                rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
+                if first == 0:
+                    tile = repeat_row(shape, bias, column)
+                else:
+                    tile = load_tile(shape, c, rows_out, column, sizes.n - column)
+                for i in range(depth):
+                    tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
+                if clamp and first + depth == sizes.k:
+                    tile = relu(tile)
+                store_tile(c, rows_out, column, tile, sizes.n - column)
+
+
+@jit
+def _copy(b, depth, columns, step, shape, panel):  # type: ignore[no-untyped-def]
+    """panel (depth, width) = the first columns of b, zero where there are none."""
+    for i in range(depth):
+        for j in range(0, shape.width, LANES):
+            store(panel, i * shape.width + j, load_first(b, i * step + j, columns - j))
+
+
+@jit
+def _copy_transposed(b, depth, columns, step, shape, panel):  # type: ignore[no-untyped-def]
+    """panel (depth, width) = the first rows of b, transposed, zero where there are none."""
+    edge = pointer(panel, -(-depth // LANES) * LANES * shape.width)  # a block of b, filled up with zeros
+    for j in range(0, shape.width, LANES):
+        for i in range(0, depth, LANES):
+            if j + LANES <= columns and i + LANES <= depth:
+                transpose(b, j * step + i, step, panel, i * shape.width + j, shape.width)
+            else:
+                for row in range(LANES):
+                    left = depth - i if j + row < columns else 0
+                    store(edge, row * LANES, load_first(b, (j + row) * step + i, left))
+                transpose(edge, 0, LANES, panel, i * shape.width + j, shape.width)
