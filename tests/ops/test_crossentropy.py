@@ -32,6 +32,16 @@ def test_the_four_forms_agree(generator):
     assert [form.item() for form in forms] == pytest.approx([forms[0].item()] * 4, rel=1e-12)
 
 
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("name", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_float32_stays_float32(generator, name, from_logits):
+    x = nn.Tensor(generator.random((4, 5)).astype(np.float32), requires_grad=True)
+    target = LABELS if name.startswith("sparse") else np.eye(5)[LABELS]
+    loss = nn.losses.get(name)(target, x, from_logits=from_logits)
+    loss.backward(np.float32(0.5))
+    assert (loss.shape, loss.dtype, x.grad.dtype) == ((), np.float32, np.float32)
+
+
 @pytest.mark.parametrize("size", [1e3, 1e30])
 def test_large_logits_do_not_overflow(size):
     x = nn.Tensor(np.array([[size, -size], [-size, size]], np.float32), requires_grad=True)
@@ -41,9 +51,13 @@ def test_large_logits_do_not_overflow(size):
     assert np.isfinite(x.grad).all()
 
 
-def test_a_probability_of_0_is_clipped_as_in_keras():
+@pytest.mark.parametrize(
+    ("loss_function", "target"),
+    [(nn.losses.sparse_categorical_crossentropy, [0]), (nn.losses.categorical_crossentropy, [[1.0, 0.0]])],
+)
+def test_a_probability_of_0_is_clipped_as_in_keras(loss_function, target):
     p = nn.Tensor(np.array([[0.0, 1.0]]), requires_grad=True)
-    loss = nn.losses.sparse_categorical_crossentropy([0], p)
+    loss = loss_function(target, p)
     loss.backward()
     assert loss.item() == pytest.approx(-np.log(1e-7))
     assert (p.grad == 0).all()
@@ -71,3 +85,15 @@ def test_one_hot_rows_of_another_shape():
 def test_an_unknown_loss_suggests_one():
     with pytest.raises(ValueError, match="Did you mean 'mse'"):
         nn.losses.get("mse2")
+
+
+def test_mean_squared_error_agrees_with_its_definition(generator):
+    y, x = generator.standard_normal((3, 4)), nn.Tensor(generator.standard_normal((3, 4)), requires_grad=True)
+    loss = nn.losses.get("mse")(y, x)
+    loss.backward(2.0)
+    assert loss.item() == pytest.approx(((x.data - y) ** 2).mean(), rel=1e-12)
+    np.testing.assert_allclose(x.grad, 4 * (x.data - y) / 12, rtol=1e-12)
+
+
+def test_mean_squared_error_of_float32_stays_float32():
+    assert nn.losses.mean_squared_error(np.ones((2, 3)), nn.Tensor(np.zeros((2, 3), np.float32))).dtype == np.float32
