@@ -76,7 +76,8 @@ def _product(
 ) -> np.ndarray:
     m, n, k = sizes
     shape = tile_shape(n)
-    depth = min(k, PANEL_BYTES // (4 * shape.width))
+    blocks = -(-k * shape.width * 4 // PANEL_BYTES)
+    depth = -(-k // max(blocks, 1))
     start = np.zeros(-(-n // shape.width) * shape.width, np.float32)
     if bias is not None:
         start[:n] = bias
