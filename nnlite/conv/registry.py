@@ -21,9 +21,12 @@ _BUILT_IN = {
     "naive": "nnlite.conv.naive:Naive",
     "windows": "nnlite.conv.windows:Windows",
     "im2col": "nnlite.conv.im2col:Im2col",
+    "kn2row": "nnlite.conv.kn2row:Kn2row",
+    "fft": "nnlite.conv.fft:Fft",
     "numba": "nnlite.conv.numba_loops:NumbaLoops",
     "numba_blocked": "nnlite.conv.numba_blocked:NumbaBlocked",
     "direct": "nnlite.conv.direct:Direct",
+    "winograd": "nnlite.conv.winograd:Winograd",
 }
 _registered: dict[str, Algorithm] = {}
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
