@@ -3,6 +3,9 @@
 All arrays are flat and of one dtype; None stands for a memory that the optimizer's options do not need, and Numba
 compiles each such combination on its own. A part of the work is cut off before its loop, because an index that starts
 at 0 cannot be negative, which lets LLVM use vectors: the loops then run at the speed of memory.
+
+A running mean is written `m += fresh * (x - m)`, not `rho * m + fresh * x`: of two products LLVM may fuse either with
+the addition, and has done so differently in code just compiled and in code from the cache.
 """
 
 from __future__ import annotations
@@ -41,10 +44,10 @@ def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsi
     if speed is not None:
         velocity = _share(part, parts, speed)
     for i in range(w.size):
-        variance = rho * square[i] + fresh * g[i] * g[i]
-        square[i] = variance
+        square[i] += fresh * (g[i] * g[i] - square[i])
+        variance = square[i]
         if average is not None:
-            mean[i] = rho * mean[i] + fresh * g[i]
+            mean[i] += fresh * (g[i] - mean[i])
             variance = variance - mean[i] * mean[i]
             variance = zero if variance < zero else variance  # rounding alone makes it negative; a NaN stays
         step = rate * g[i] / (np.sqrt(variance + epsilon_inside) + epsilon_outside)
@@ -75,8 +78,8 @@ def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):
     w, g = _share(part, parts, w), _share(part, parts, g)
     mean, square = _share(part, parts, mean), _share(part, parts, square)
     for i in range(w.size):
-        mean[i] += (g[i] - mean[i]) * fresh_1
-        square[i] += (g[i] * g[i] - square[i]) * fresh_2
+        mean[i] += fresh_1 * (g[i] - mean[i])
+        square[i] += fresh_2 * (g[i] * g[i] - square[i])
         w[i] -= rate * mean[i] / (np.sqrt(square[i]) + epsilon)
 
 
@@ -87,7 +90,7 @@ def adadelta(part, parts, w, g, square, moved, rate, rho, epsilon):
     w, g = _share(part, parts, w), _share(part, parts, g)
     square, moved = _share(part, parts, square), _share(part, parts, moved)
     for i in range(w.size):
-        square[i] = rho * square[i] + fresh * g[i] * g[i]
+        square[i] += fresh * (g[i] * g[i] - square[i])
         step = -g[i] * np.sqrt(moved[i] + epsilon) / np.sqrt(square[i] + epsilon)
-        moved[i] = rho * moved[i] + fresh * step * step
+        moved[i] += fresh * (step * step - moved[i])
         w[i] += rate * step
