@@ -41,6 +41,6 @@ def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     y = memory.empty(x.shape, x.dtype)
     low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
     scale = x.dtype.type(1 / (1 - rate))
-    with np.errstate(over="ignore"):  # products that wrap around are meant; NumPy warns of them where nothing is compiled
+    with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
         _apply(np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, np.uint32(rate * 2**32), scale)
     return y
