@@ -163,13 +163,13 @@ def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
 
 
 @overload_attribute(_ShapeType, "rows")
-def _shape_rows(shape):  # type: ignore[no-untyped-def]
+def _shape_rows(shape):
     rows = shape.shape.rows
     return lambda shape: rows
 
 
 @overload_attribute(_ShapeType, "width")
-def _shape_width(shape):  # type: ignore[no-untyped-def]
+def _shape_width(shape):
     width = shape.shape.width
     return lambda shape: width
 
@@ -371,10 +371,10 @@ def _sum(builder: Any, value: Any) -> Any:
 
 
 @intrinsic
-def transpose(typing, source, offset, step, out, out_offset, out_step):  # type: ignore[no-untyped-def]
+def transpose(typing, source, offset, step, out, out_offset, out_step):
     """out[out_offset + i * out_step + j] = source[offset + j * step + i] for all i and j below LANES."""
 
-    def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, sig, args):
         start = address_value(context, builder, sig.args[0], *args[:2])
         end = address_value(context, builder, sig.args[3], *args[3:5])
         block = [load_value(builder, builder.gep(start, [builder.mul(args[2], _index(j))])) for j in range(LANES)]

@@ -10,7 +10,9 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 
 #: the first of these that supports the geometry and the dtype is taken
-PREFERENCE = ("numba_blocked", "im2col")
+PREFERENCE = ("direct", "numba_blocked", "im2col")
+#: from these channel counts on, Winograd's smaller number of products outweighs its transforms
+WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 32
 
 
 def choose(geometry: Geometry, dtype: Any) -> Algorithm:
@@ -20,4 +22,7 @@ def choose(geometry: Geometry, dtype: Any) -> Algorithm:
 
 @lru_cache(maxsize=1024)
 def _choose(geometry: Geometry, dtype: Any) -> str:
-    return next(name for name in PREFERENCE if registry.get(name).declines(geometry, dtype) is None)
+    _, _, c, k = geometry.weight_shape
+    worth_transforming = c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS
+    candidates = ("winograd", *PREFERENCE) if worth_transforming else PREFERENCE
+    return next(name for name in candidates if registry.get(name).declines(geometry, dtype) is None)

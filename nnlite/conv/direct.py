@@ -140,7 +140,7 @@ def _run(
 def _correlate(
     part, parts, shape, image, sizes, rows_in, rows_out, runs, blocks,
     x, result, masked, copied, work, weights, bias, y, clamp,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """One share of a correlation: some of the tiles of all images."""
     total = x.shape[0] * sizes.tiles
     begin, end = part * total // parts, (part + 1) * total // parts
@@ -176,7 +176,7 @@ def _correlate(
 
 
 @jit
-def _pad(source, result, masked, image, out):  # type: ignore[no-untyped-def]
+def _pad(source, result, masked, image, out):
     """Copy an image into one with a border of zeros that are there already; if `masked`, only where result > 0."""
     line = image.w * image.c
     for h in range(image.h):
@@ -206,7 +206,7 @@ def _panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) 
 
 
 @jit
-def _fill_panels(weight, taps, sizes, group_step, step_in, step_out, panels):  # type: ignore[no-untyped-def]
+def _fill_panels(weight, taps, sizes, group_step, step_in, step_out, panels):
     width = panels.shape[3]
     for group in range(panels.shape[0]):
         for panel in range(panels.shape[1]):
@@ -248,7 +248,7 @@ def _grad_weight(
 def _reduce_pixels(
     part, parts, shape, image, sizes, rows, bands,
     x, dy, result, masked, copied, padded, spread, sums, bias_sums,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """sums[part] = the weight gradient of this part's bands of output rows, of all images."""
     sums[part] = 0
     bias_sums[part] = 0
@@ -288,7 +288,7 @@ def _reduce_pixels(
 
 
 @jit
-def _spread(dy, result, masked, pixels, sizes, out, bias):  # type: ignore[no-untyped-def]
+def _spread(dy, result, masked, pixels, sizes, out, bias):
     """Copy pixels of dY, each group's channels filled up to whole vectors, and add them to the bias gradient.
 
     If `masked`, zero where result <= 0.
@@ -309,7 +309,7 @@ def _spread(dy, result, masked, pixels, sizes, out, bias):  # type: ignore[no-un
 
 
 @jit
-def _gather_sums(sums, dweight):  # type: ignore[no-untyped-def]
+def _gather_sums(sums, dweight):
     """dweight (reduced, groups, k / groups) = the parts' sums, added in their order."""
     width = sums.shape[4]
     for group in range(dweight.shape[1]):

@@ -26,7 +26,7 @@ BAND_BYTES = 1 << 18
 class Axis(NamedTuple):
     """One axis of a correlation: output i reads the padded input at i * step + shift of each tap."""
 
-    count: int  # of outputs
+    count: int  # type: ignore[assignment]  # of outputs
     step: int  # in the padded input
     first_out: int  # where output 0 lies in the result
     step_out: int

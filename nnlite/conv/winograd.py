@@ -109,10 +109,14 @@ class Winograd(Algorithm):
         return self.forward_fused(x, weight, None, geometry, Epilogue())[0]
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _gradients(None, weight, dy, None, None, geometry, Epilogue())[0]
+        dx, _, _ = _gradients(None, weight, dy, None, None, geometry, Epilogue())
+        assert dx is not None
+        return dx
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _gradients(x, None, dy, None, None, geometry, Epilogue())[1]
+        _, dweight, _ = _gradients(x, None, dy, None, None, geometry, Epilogue())
+        assert dweight is not None
+        return dweight
 
     def backward(
         self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
@@ -174,7 +178,7 @@ def _scratch(parts: int) -> np.ndarray:
 
 
 @kernel
-def _forward(part, parts, shape, sizes, x, u, bias, v, m, scratch, y, winners, clamp, pool):  # type: ignore[no-untyped-def]
+def _forward(part, parts, shape, sizes, x, u, bias, v, m, scratch, y, winners, clamp, pool):
     """One share of the tiles of all images."""
     total = x.shape[0] * sizes.tiles
     begin, end = part * total // parts, (part + 1) * total // parts
@@ -191,7 +195,7 @@ def _forward(part, parts, shape, sizes, x, u, bias, v, m, scratch, y, winners, c
 
 
 @jit
-def _transform_input(x, first, count, sizes, v, scratch):  # type: ignore[no-untyped-def]
+def _transform_input(x, first, count, sizes, v, scratch):
     """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_wide]."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
@@ -210,14 +214,14 @@ def _transform_input(x, first, count, sizes, v, scratch):  # type: ignore[no-unt
 
 
 @jit
-def _place(t, sizes):  # type: ignore[no-untyped-def]
+def _place(t, sizes):
     """(image, output row, output column) where tile t begins."""
     within = t % sizes.tiles
     return t // sizes.tiles, within // sizes.tiles_w * 4, within % sizes.tiles_w * 4
 
 
 @jit
-def _gather(image, h, w, c, size, height, width, channels, scratch):  # type: ignore[no-untyped-def]
+def _gather(image, h, w, c, size, height, width, channels, scratch):
     """Copy size x size vectors of an image that begin at (h, w, c), zero where there is no image."""
     for i in range(size):
         for j in range(size):
@@ -227,7 +231,7 @@ def _gather(image, h, w, c, size, height, width, channels, scratch):  # type: ig
 
 
 @jit
-def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):  # type: ignore[no-untyped-def]
+def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):
     """out (rows, columns) = a (rows, depth) @ b (depth, columns), or += if `add`; `row` and `step` are a's steps."""
     for column in range(0, columns, shape.width):
         for first in range(0, rows, shape.rows):
@@ -239,7 +243,7 @@ def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):  # type: 
 
 
 @jit
-def _transform_output(m, first, count, sizes, bias, scratch, y, winners, clamp, pool):  # type: ignore[no-untyped-def]
+def _transform_output(m, first, count, sizes, bias, scratch, y, winners, clamp, pool):
     """y = A' M A + bias for some tiles, clamped and pooled if asked for."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
@@ -258,7 +262,7 @@ def _transform_output(m, first, count, sizes, bias, scratch, y, winners, clamp, 
 
 
 @jit
-def _pool(scratch, start, n, h, w, k, sizes, y, winners, clamp):  # type: ignore[no-untyped-def]
+def _pool(scratch, start, n, h, w, k, sizes, y, winners, clamp):
     """The maxima of a tile's four windows, and which of a window's four numbers each one is."""
     height, width = sizes.oh // 2, sizes.ow // 2
     for i in range(min(2, height - h)):
@@ -283,7 +287,7 @@ def _transformed_weight(weight: np.ndarray, columns: int) -> np.ndarray:
 
 
 @jit
-def _transform_weight(weight, u, scratch):  # type: ignore[no-untyped-def]
+def _transform_weight(weight, u, scratch):
     _, _, channels, k = weight.shape
     columns = u.shape[2]
     for c in range(channels):
@@ -335,7 +339,7 @@ def _gradients(
 def _backward(
     part, parts, shape_c, shape_k, sizes, images, x, u, dy, result, winners, fused, clamp, pool,
     v, dm, scratch, dx, du, dbias,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """Both gradients over one share of the images."""
     begin, end = part * images // parts * sizes.tiles, (part + 1) * images // parts * sizes.tiles
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
@@ -364,7 +368,7 @@ def _backward(
 
 
 @jit
-def _transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, scratch, dm, dbias):  # type: ignore[no-untyped-def]
+def _transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, scratch, dm, dbias):
     """dM = A dy A' for some tiles; dy is that before the epilogue, whose bias gradient is added up on the way."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
@@ -393,7 +397,7 @@ def _transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, 
 
 
 @jit
-def _mask(result, h, w, k, sizes, scratch):  # type: ignore[no-untyped-def]
+def _mask(result, h, w, k, sizes, scratch):
     """Zero the elements of a 4x4 tile where the result of ReLU is not positive."""
     for i in range(min(4, sizes.oh - h)):
         for j in range(min(4, sizes.ow - w)):
@@ -402,7 +406,7 @@ def _mask(result, h, w, k, sizes, scratch):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _unpool(dy, result, winners, n, h, w, k, sizes, clamp, scratch):  # type: ignore[no-untyped-def]
+def _unpool(dy, result, winners, n, h, w, k, sizes, clamp, scratch):
     """The 4x4 tile of the gradient before the pooling: each window's goes to its maximum."""
     height, width, left = sizes.oh // 2, sizes.ow // 2, sizes.k - k
     for i in range(2):
@@ -419,7 +423,7 @@ def _unpool(dy, result, winners, n, h, w, k, sizes, clamp, scratch):  # type: ig
 
 
 @jit
-def _add_dx(dv, first, count, sizes, scratch, dx):  # type: ignore[no-untyped-def]
+def _add_dx(dv, first, count, sizes, scratch, dx):
     """dx += B dV B' for some tiles, which overlap; an image is zeroed before its first."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
@@ -435,7 +439,7 @@ def _add_dx(dv, first, count, sizes, scratch, dx):  # type: ignore[no-untyped-de
 
 
 @jit
-def _transform_du(du, scratch, dweight):  # type: ignore[no-untyped-def]
+def _transform_du(du, scratch, dweight):
     """dweight = G' dU G, dU being the sum of the parts' in their order."""
     parts, _, channels, columns = du.shape
     k = dweight.shape[3]

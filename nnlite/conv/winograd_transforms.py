@@ -56,8 +56,8 @@ def sandwich(matrix: np.ndarray) -> Any:
     """
 
     @intrinsic
-    def apply(typing, source, offset, row, column, out, out_offset, out_row, out_column):  # type: ignore[no-untyped-def]
-        def emit(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def apply(typing, source, offset, row, column, out, out_offset, out_row, out_column):
+        def emit(context, builder, sig, args):
             def place(array: int, i: int, j: int) -> Any:
                 start, row, column = args[array + 1 : array + 4]
                 steps = builder.add(*(builder.mul(step, step.type(k)) for step, k in ((row, i), (column, j))))

@@ -99,7 +99,13 @@ def _layer_times(counts: cost.Cost, medians: dict[Key, float]) -> list[LayerTime
         return order.index(first) if first in order else len(order), scopes.PARTS.index(key[1])
 
     keys = sorted(medians, key=place)
-    return [LayerTime(layer, part, *_counted(counts, layer, part), medians[layer, part]) for layer, part in keys]
+    times = []
+    for layer, part in keys:
+        # where both gradients are computed at once, the work is theirs, and "grad_input" is what goes on around them
+        around = part == "grad_input" and (layer, "gradients") in medians
+        flops, moved = (None, None) if around else _counted(counts, layer, part)
+        times.append(LayerTime(layer, part, flops, moved, medians[layer, part]))
+    return times
 
 
 def _counted(counts: cost.Cost, layer: str, part: str) -> tuple[int | None, int | None]:

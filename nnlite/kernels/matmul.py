@@ -91,7 +91,7 @@ def _product(
 
 
 @kernel
-def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):  # type: ignore[no-untyped-def]
+def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
     """One share of the tiles of c = relu(a b + bias)."""
     tiles = -(-sizes.m // shape.rows)
     total = -(-sizes.n // shape.width) * tiles
@@ -120,7 +120,7 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
 
 
 @jit
-def _copy(b, depth, columns, step, shape, panel):  # type: ignore[no-untyped-def]
+def _copy(b, depth, columns, step, shape, panel):
     """panel (depth, width) = the first columns of b, zero where there are none."""
     for i in range(depth):
         for j in range(0, shape.width, LANES):
@@ -128,7 +128,7 @@ def _copy(b, depth, columns, step, shape, panel):  # type: ignore[no-untyped-def
 
 
 @jit
-def _copy_transposed(b, depth, columns, step, shape, panel):  # type: ignore[no-untyped-def]
+def _copy_transposed(b, depth, columns, step, shape, panel):
     """panel (depth, width) = the first rows of b, transposed, zero where there are none."""
     edge = pointer(panel, -(-depth // LANES) * LANES * shape.width)  # a block of b, filled up with zeros
     for j in range(0, shape.width, LANES):
