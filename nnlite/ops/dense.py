@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import differentiable
+
+
+class Products(NamedTuple):
+    """The three matrix products of a dense layer, forward and back."""
+
+    forward: Callable[..., np.ndarray]  # x @ weight + bias, and ReLU
+    grad_input: Callable[..., np.ndarray]  # dy @ weight.T
+    grad_weight: Callable[..., np.ndarray]  # x.T @ dy
 
 
 @differentiable
@@ -17,6 +26,7 @@ def dense(
 ) -> tuple[np.ndarray, Any]:
     """y = x @ weight + bias: x (..., in), weight (in, out), bias (out) -> y (..., out). With `relu`, max(y, 0).
 
+    float32 is computed on register tiles, with bias and ReLU in their store; float64 by NumPy.
     Raises ValueError if the shapes do not fit.
     """
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[0]:
@@ -25,25 +35,44 @@ def dense(
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"bias: expected shape {weight.shape[1:]}. Received: shape {bias.shape}")
-    rows = x.reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
-    y = rows @ weight  # (m, out)
-    if bias is not None:
-        y += bias
-    if relu:
-        np.maximum(y, 0, out=y)
+    products = _products(x, weight, bias)
+    rows = np.ascontiguousarray(x).reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
+    weight = np.ascontiguousarray(weight)
+    y = products.forward(rows, weight, bias, relu)  # (m, out)
 
     def backward(dy: np.ndarray, needs: tuple[bool, ...]) -> tuple:
-        dy = dy.reshape(y.shape)  # (m, out)
+        dy = np.ascontiguousarray(dy).reshape(y.shape)  # (m, out)
         if relu:
             dy = dy * (y > 0)
         dx = dweight = dbias = None
         if needs[0]:
-            dx = (dy @ weight.T).reshape(x.shape)
+            dx = products.grad_input(dy, weight).reshape(x.shape)
         with scopes.scope(None, "grad_weight"):
             if needs[1]:
-                dweight = rows.T @ dy
+                dweight = products.grad_weight(rows, dy)
             if needs[2]:
                 dbias = dy.sum(axis=0)
         return dx, dweight, dbias
 
     return y.reshape(*x.shape[:-1], weight.shape[1]), backward
+
+
+def _products(*operands: np.ndarray | None) -> Products:
+    """Those on register tiles where every operand is float32 and kernels can be compiled, else NumPy's."""
+    if all(operand is None or operand.dtype == np.float32 for operand in operands):
+        from nnlite import jit
+
+        if jit.ENABLED:
+            from nnlite.kernels.matmul import matmul, matmul_nt, matmul_tn
+
+            return Products(matmul, matmul_nt, matmul_tn)
+    return Products(_forward, lambda dy, weight: dy @ weight.T, lambda x, dy: x.T @ dy)
+
+
+def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
+    y = x @ weight  # (m, out)
+    if bias is not None:
+        y += bias
+    if relu:
+        np.maximum(y, 0, out=y)
+    return y
