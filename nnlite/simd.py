@@ -346,31 +346,6 @@ def splat(typing, number):
 
 
 @intrinsic
-def sum_lanes(typing, value):
-    """The sum of a vector's lanes, as a float32; pairwise, so always in the same order."""
-
-    def emit(context, builder, sig, args):
-        return _sum(builder, args[0])
-
-    return types.float32(vector), emit
-
-
-def _sum(builder: Any, value: Any) -> Any:
-    width = LANES
-    while width > 1:  # add the upper half to the lower
-        width //= 2
-        undefined = ir.Constant(value.type, ir.Undefined)
-        halves = [
-            builder.shuffle_vector(
-                value, undefined, ir.Constant(ir.VectorType(_I32, width), range(start, start + width))
-            )
-            for start in (0, width)
-        ]
-        value = builder.fadd(*halves, flags=_FLAGS)
-    return builder.extract_element(value, ir.Constant(_I32, 0))
-
-
-@intrinsic
 def transpose(typing, source, offset, step, out, out_offset, out_step):
     """out[out_offset + i * out_step + j] = source[offset + j * step + i] for all i and j below LANES."""
 

@@ -29,6 +29,8 @@ class Algorithm:
     uses_blas: ClassVar[bool] = False
     #: whether it is so slow that it is for reading and checking, not for training
     reference_only: ClassVar[bool] = False
+    #: whether it needs fewer multiplications than the definition, so that its rate by that count may exceed the peak
+    fewer_multiplications: ClassVar[bool] = False
 
     def supports(self, geometry: Geometry) -> str | None:
         """None if the algorithm can compute this geometry, otherwise why not, in words."""

@@ -27,6 +27,7 @@ class Fft(Algorithm):
 
     name = "fft"
     uses_blas = True
+    fewer_multiplications = True
 
     def supports(self, geometry: Geometry) -> str | None:
         """Declines where the spectra, above all that of the weights, would not fit in a gigabyte."""

@@ -25,6 +25,7 @@ _BUILT_IN = {
     "fft": "nnlite.conv.fft:Fft",
     "numba": "nnlite.conv.numba_loops:NumbaLoops",
     "numba_blocked": "nnlite.conv.numba_blocked:NumbaBlocked",
+    "numba_direct": "nnlite.conv.numba_direct:NumbaDirect",
     "direct": "nnlite.conv.direct:Direct",
     "winograd": "nnlite.conv.winograd:Winograd",
 }

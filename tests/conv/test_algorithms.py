@@ -25,6 +25,7 @@ CORNERS = [
     Geometry.of((0, 5, 5, 2), (3, 3, 2, 3)),
     Geometry.of((2, 10, 9, 5), (3, 3, 5, 33)),
     Geometry.of((1, 9, 10, 17), (3, 3, 17, 7), padding=1),
+    Geometry.of((1, 7, 11, 18), (2, 3, 9, 22), strides=(2, 1), padding="same", groups=2),
 ]
 
 
@@ -153,6 +154,43 @@ def test_agrees_with_pytorch_at_the_layer_of_the_question(torch, generator, name
     assert error <= algorithm.error_bound(geometry, "forward")
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_same_bits_again(name):
+    geometry = Geometry.of((5, 12, 11, 6), (3, 3, 6, 10), padding=1)
+    (x, weight, dy), algorithm = cast(problem(geometry)[0], np.float32), nn.conv.get(name)
+    first, second = (run(algorithm, (x, weight, dy), geometry) for _ in range(2))
+    for pass_name in PASSES:
+        np.testing.assert_array_equal(first[pass_name], second[pass_name])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("geometry", CORNERS, ids=str)
+def test_no_algorithm_claims_to_move_less_than_the_least(name, geometry):
+    for pass_name in PASSES:
+        assert nn.conv.get(name).moved_bytes(geometry, pass_name) >= geometry.least_bytes(pass_name)
+
+
+def test_im2col_moves_its_patches_twice():
+    geometry = Geometry.of((2, 5, 6, 3), (3, 3, 3, 4))
+    patches = (2 * 3 * 4) * (3 * 3 * 3) * 4
+    for pass_name in PASSES:
+        assert nn.conv.get("im2col").moved_bytes(geometry, pass_name) == geometry.least_bytes(pass_name) + 2 * patches
+    pointwise = Geometry.of((2, 5, 6, 3), (1, 1, 3, 4))
+    assert nn.conv.get("im2col").moved_bytes(pointwise, "forward") == pointwise.least_bytes("forward")
+
+
+def test_fft_declines_spectra_that_would_not_fit():
+    wide = Geometry.of((4, 28, 28, 1024), (3, 3, 1024, 1024), padding=1)
+    with pytest.raises(nn.conv.Unsupported, match=r"'fft' declines.*its spectra would take 3\.8 GiB"):
+        nn.conv.select(wide, np.float32, "fft")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("geometry", [Geometry.of((128, 26, 26, 32), (3, 3, 32, 64))], ids=str)
+def test_no_bound_is_loose_at_the_layer_of_the_question(name, geometry):
+    assert all(nn.conv.get(name).error_bound(geometry, pass_name) < 1e-3 for pass_name in PASSES)
+
+
 # The registry ----------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +249,28 @@ def test_a_name_is_registered_once(mine):
     with pytest.raises(ValueError, match="'mine' is registered already"):
         nn.conv.register(Mine())
     assert nn.conv.register(Mine(), replace=True) is nn.conv.get("mine")
+
+
+def test_a_built_in_one_that_was_replaced_comes_back():
+    class Better(Mine):
+        name = "windows"
+
+    better = nn.conv.register(Better(), replace=True)
+    assert nn.conv.get("windows") is better
+    nn.conv.unregister("windows")
+    assert type(nn.conv.get("windows")).__module__ == "nnlite.conv.windows"
+
+
+def test_unregistering_an_unknown_one_lists_the_registered(mine):
+    with pytest.raises(ValueError, match="unknown registered algorithm 'yours'.*mine"):
+        nn.conv.unregister("yours")
+
+
+def test_use_ends_with_its_block_even_after_an_error(mine):
+    with pytest.raises(KeyError), nn.conv.use("mine"):
+        raise KeyError
+    nn.ops.conv2d(nn.Tensor(X), W)
+    assert mine.calls == 0
 
 
 def test_what_can_not_be_registered():

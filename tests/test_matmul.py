@@ -1,0 +1,74 @@
+"""float32 products on register tiles against NumPy in float64."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nnlite as nn
+from nnlite import jit
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+sizes = st.tuples(st.integers(1, 70), st.integers(1, 140), st.integers(1, 90))
+
+
+@pytest.fixture(scope="module")
+def products():
+    from nnlite.kernels import matmul
+
+    return matmul
+
+
+def operands(m, n, k, seed=0):
+    generator = np.random.default_rng(seed)
+    return (generator.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n), (n,)))
+
+
+def close(actual, expected, k):
+    assert actual.dtype == np.float32
+    assert actual.shape == expected.shape
+    assert actual.flags.c_contiguous
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6 * np.sqrt(k) * 8)
+
+
+@settings(max_examples=25, deadline=None)
+@given(sizes)
+def test_the_three_products_are_numpys(products, size):
+    m, n, k = size
+    a, b, bias = operands(m, n, k)
+    expected = a.astype(np.float64) @ b
+    close(products.matmul(a, b), expected, k)
+    close(products.matmul(a, b, bias, relu=True), np.maximum(expected + bias, 0), k)
+    close(products.matmul_nt(a, np.ascontiguousarray(b.T)), expected, k)
+    close(products.matmul_tn(np.ascontiguousarray(a.T), b), expected, k)
+
+
+def test_a_reduction_longer_than_a_panel_is_summed_whole(products):
+    a, b, bias = operands(7, 70, 3000)
+    close(products.matmul(a, b, bias), a.astype(np.float64) @ b + bias, 3000)
+
+
+def test_relu_lets_nan_through(products):
+    a, b, _ = operands(3, 5, 4)
+    a[1, 2] = np.nan
+    c = products.matmul(a, b, relu=True)
+    assert np.isnan(c[1]).all()
+    assert (c[[0, 2]] >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(0, 5, 4), (5, 0, 4), (5, 4, 0)])
+def test_empty_operands(products, size):
+    m, n, k = size
+    a, b, bias = operands(m, n, k)
+    np.testing.assert_array_equal(products.matmul(a, b, bias), a @ b + bias)
+
+
+def test_threads_do_not_change_the_bits(products):
+    a, b, _ = operands(37, 150, 50)
+    results = []
+    for threads in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(threads)
+        results.append((products.matmul(a, b), products.matmul_tn(a, a)))
+    for result in results[1:]:
+        np.testing.assert_array_equal(result[0], results[0][0])
+        np.testing.assert_array_equal(result[1], results[0][1])

@@ -1,0 +1,119 @@
+"""Vectors and tiles against NumPy."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nnlite import jit, simd
+from nnlite.simd import LANES, TileShape
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="vectors exist in compiled code only")
+
+
+@jit.jit
+def _arithmetic(x, y, out):
+    a, b = simd.load(x, 0), simd.load(y, 0)
+    simd.store(out, 0, a + b)
+    simd.store(out, LANES, 2 * a - b * 0.5)
+    simd.store(out, 2 * LANES, simd.select((a > b) | (a != a), a, 7))
+    simd.store(out, 3 * LANES, simd.relu(a))
+
+
+def test_vectors_compute_as_arrays_do(generator):
+    x, y = generator.standard_normal((2, LANES)).astype(np.float32)
+    x[1], y[0] = np.nan, 3
+    out = np.zeros(4 * LANES, np.float32)
+    _arithmetic(x, y, out)
+    expected = [x + y, 2 * x - y * np.float32(0.5), np.where((x > y) | np.isnan(x), x, 7), np.maximum(x, 0)]
+    np.testing.assert_allclose(out, np.concatenate(expected), rtol=1e-6, atol=1e-6)
+
+
+@jit.jit
+def _first(x, out, codes, count):
+    value = simd.load_first(x, 0, count)
+    simd.store(out, 0, value)
+    simd.store_first(out, LANES, value + 1, count)
+    simd.store_bytes(codes, 0, value, count)
+    simd.store(out, 2 * LANES, simd.load_bytes(codes, 0, count))
+
+
+@pytest.mark.parametrize("count", [0, 1, LANES - 1, LANES])
+def test_partial_loads_and_stores_touch_the_first_lanes_alone(count):
+    x, out, codes = (
+        np.arange(1, LANES + 1, dtype=np.float32),
+        np.full(3 * LANES, -1, np.float32),
+        np.full(LANES, 9, np.uint8),
+    )
+    _first(x, out, codes, count)
+    present = np.arange(LANES) < count
+    np.testing.assert_array_equal(out[:LANES], np.where(present, x, 0))
+    np.testing.assert_array_equal(out[LANES : 2 * LANES], np.where(present, x + 1, -1))
+    np.testing.assert_array_equal(codes, np.where(present, x, 9))
+    np.testing.assert_array_equal(out[2 * LANES :], np.where(present, x, 0))
+
+
+@jit.jit
+def _transpose(x, out):
+    simd.transpose(x, 0, x.shape[1], out, 0, out.shape[1])
+
+
+def test_transpose_turns_a_block_over(generator):
+    x = generator.standard_normal((LANES, LANES + 3)).astype(np.float32)
+    out = np.zeros((LANES, LANES + 5), np.float32)
+    _transpose(x, out)
+    np.testing.assert_array_equal(out[:, :LANES], x[:, :LANES].T)
+    assert not out[:, LANES:].any()
+
+
+@jit.jit
+def _tile(shape, a, b, rows, start, out, width):
+    tile = simd.repeat_row(shape, start, 0)
+    offsets = simd.table_rows(shape, 0, rows.size, rows)
+    for i in range(a.shape[1]):
+        tile = simd.multiply_add(tile, a, offsets, i, b, i * shape.width)
+    simd.store_tile(out, simd.even_rows(shape, 0, rows.size, out.shape[1]), 0, tile, width)
+
+
+@pytest.mark.parametrize("missing", [0, 1, LANES + 1])
+def test_a_tile_sums_products_of_rows_that_lie_anywhere(generator, missing):
+    shape = TileShape(3, 2)
+    a, b = (
+        generator.standard_normal((5, 7)).astype(np.float32),
+        generator.standard_normal((7, shape.width)).astype(np.float32),
+    )
+    start = generator.standard_normal(shape.width).astype(np.float32)
+    order, width = np.array([4, 0]), shape.width - missing  # two rows: the tile's third repeats the last
+    out = np.full((3, shape.width), -1, np.float32)
+    _tile(shape, a, b, order * 7, start, out, width)
+    np.testing.assert_allclose(out[:2, :width], (a[order] @ b + start)[:, :width], rtol=1e-5, atol=1e-5)
+    assert (out[2] == -1).all()
+    assert (out[:2, width:] == -1).all()
+
+
+@pytest.mark.parametrize("columns", [1, 10, 16, 32, 64, 784])
+def test_the_tile_for_a_width_covers_it_and_fits_the_registers(columns):
+    shape = simd.tile_shape(columns)
+    assert shape.rows * shape.vectors + shape.vectors + 1 <= simd.REGISTERS
+    assert -(-columns // shape.width) * shape.width < columns + shape.width
+
+
+def test_a_narrower_processor_gets_no_wider_registers(tmp_path):
+    program = (
+        "import numpy as np\nfrom nnlite import jit, simd\n"
+        "@jit.jit\ndef double(x):\n    simd.store(x, 0, simd.load(x, 0) + simd.load(x, 0))\n"
+        "double(np.ones(64, np.float32))\nassembly = ' '.join(double.inspect_asm().values())\n"
+        "print(simd.LANES, 'zmm' in assembly, 'ymm' in assembly)\n"
+    )
+    if not sys.platform.startswith("linux") or os.uname().machine != "x86_64":
+        pytest.skip("names of x86 registers")
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "-avx512f",
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8", "False", "True"]
