@@ -60,7 +60,7 @@ def _sweep(totals, into, values, starts, places, rows, pitch, width):
 @kernel
 def _forward(part, parts, x, weight, terms, corners, y, stride, groups):
     """y[n, oh, ow, :] = sum over terms (r, s, c) of x[n, corner of the window + term] * weight[term, :]"""
-    n_images, _, w, c_all = x.shape
+    n_images, _, _, c_all = x.shape
     _, oh_all, ow_all, k_all = y.shape
     c_group, k_group = c_all // groups, k_all // groups
     into = np.arange(ow_all) * k_all
@@ -101,7 +101,7 @@ def _grad_input(part, parts, dy, turned, corners, dx, stride, dilation, groups):
 @kernel
 def _grad_weight(part, parts, x, dy, terms, corners, of_image, sums, stride, groups):
     """sums[part, term, :] += sum over ow of x[n, corner of the window + term] * dy[n, oh, ow, :]"""
-    n_images, _, w, c_all = x.shape
+    n_images, _, _, c_all = x.shape
     _, oh_all, ow_all, k_all = dy.shape
     c_group, k_group = c_all // groups, k_all // groups
     into = np.arange(terms.size) * k_all
