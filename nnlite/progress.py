@@ -41,14 +41,16 @@ class Progress:
             self.bar.update(self.task, completed=done, values=describe(values), rate=self._rate(done))
 
     def finish(self, values: Mapping[str, float]) -> None:
-        """The epoch is done; `values` are its results."""
+        """The epoch is done; `values` are its results. On a terminal its bar gives way to the same line as elsewhere."""
         seconds = time.perf_counter() - self.began
+        line = f"{self._title()} - {seconds:.1f} s - {describe(values)} - {self._rate(self.samples)}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.samples, values=describe(values))
+            self.bar.remove_task(self.task)
+            self.bar.console.print(line, soft_wrap=True, highlight=False)
             if self.epoch + 1 == self.epochs:
                 self.bar.stop()
         elif not self.silent:
-            print(f"{self._title()} - {seconds:.1f} s - {describe(values)} - {self._rate(self.samples)}", flush=True)
+            print(line, flush=True)
 
     def stop(self) -> None:
         """Leave the terminal as it was, also after an error."""
@@ -63,14 +65,17 @@ class Progress:
 
 
 def _bar() -> Any:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    """Epoch, a short bar, samples done, speed and values; on a narrow terminal the values are cut off, nothing else."""
+    from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
+    whole = Column(no_wrap=True, overflow="ignore")
     return RichProgress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TextColumn("{task.fields[values]}"),
+        TextColumn("{task.description}", table_column=whole),
+        BarColumn(bar_width=12, table_column=whole),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}", table_column=whole),
+        TextColumn("{task.fields[rate]}", table_column=whole),
+        TextColumn("{task.fields[values]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+        expand=True,
     )
