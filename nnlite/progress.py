@@ -30,6 +30,7 @@ class Progress:
         """Epoch `epoch`, counted from 0, begins."""
         self.epoch = epoch
         self.began = time.perf_counter()
+        self.done = 0
         if self.bar is not None:
             self.bar.start()
             self.task = self.bar.add_task(self._title(), total=self.samples, values="", rate="")
@@ -37,11 +38,11 @@ class Progress:
     def advance(self, samples: int, values: Mapping[str, float]) -> None:
         """`samples` more of the epoch are done; `values` are its means so far."""
         if self.bar is not None:
-            done = self.bar.tasks[self.task].completed + samples
-            self.bar.update(self.task, completed=done, values=describe(values), rate=self._rate(done))
+            self.done += samples
+            self.bar.update(self.task, completed=self.done, values=describe(values), rate=self._rate(self.done))
 
     def finish(self, values: Mapping[str, float]) -> None:
-        """The epoch is done; `values` are its results. On a terminal its bar gives way to the same line as elsewhere."""
+        """The epoch is done; `values` are its results. A bar gives way to the line that is printed elsewhere."""
         seconds = time.perf_counter() - self.began
         line = f"{self._title()} - {seconds:.1f} s - {describe(values)} - {self._rate(self.samples)}"
         if self.bar is not None:

@@ -167,6 +167,15 @@ def test_without_a_terminal_fit_prints_one_line_an_epoch(model, data, capsys):
     assert re.match(r"Epoch 2/2 - [\d.]+ s - loss: [\d.]+ - accuracy: [\d.]+ - [\d,]+ samples/s", lines[1])
 
 
+def test_on_a_terminal_each_epoch_leaves_the_same_line(model, data, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    model.fit(*data, epochs=3, verbose=1)
+    text = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", capsys.readouterr().out)  # without what moves the cursor and colours
+    line = r"Epoch (\d)/3 - [\d.]+ s - loss: [\d.]+ - accuracy: [\d.]+ - [\d,]+ samples/s"
+    assert re.findall(line, text) == ["1", "2", "3"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_nan_in_fit_names_the_first_bad_sample_before_it_is_used(model, data, bad):
     x = data[0].copy()
