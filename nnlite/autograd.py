@@ -307,6 +307,7 @@ def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
         for parent, gradient in zip(node.parents, node.gradients(dy), strict=True):
             if parent is None:
                 continue
+            gradient = np.asarray(gradient)
             if isinstance(parent, Node):
                 pending[parent] = pending[parent] + gradient if parent in pending else gradient
             else:
@@ -348,4 +349,4 @@ def _reachable(last: Node) -> list[Node]:
 def _accumulate(leaf: Tensor, gradient: np.ndarray) -> None:
     if gradient.dtype != leaf.data.dtype:
         gradient = gradient.astype(leaf.data.dtype)
-    leaf.grad = gradient if leaf.grad is None else leaf.grad + gradient
+    leaf.grad = gradient if leaf.grad is None else np.asarray(leaf.grad + gradient)

@@ -20,7 +20,9 @@ def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarr
         raise ValueError(f"{argument}: expected shape {expected}. Received: shape {array.shape}")
     if not len(array):
         raise ValueError(f"{argument}: expected at least one sample. Received: shape {array.shape}")
-    return array
+    if array.dtype.kind == "f" and array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        return array.astype(np.float32)  # half and extended precision, foreign byte orders
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def as_targets(argument: str, y: Any, count: int) -> np.ndarray:

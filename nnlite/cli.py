@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done. 1: an algorithm was refused. 2: the request was wrong, in one line on stderr."""
+    """Run a command. 0: done. 2: the request was wrong, in one line on stderr."""
     given = build_parser().parse_args(arguments)
     module_name, description = COMMANDS[given.command]
     module = import_module(module_name)

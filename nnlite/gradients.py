@@ -28,7 +28,7 @@ def gradcheck(
     """Check the gradients of `function(*inputs)` with respect to each input, in float64.
 
     `inputs` are Tensors or float arrays (others are passed on as they are). The function must be differentiable and
-    deterministic at them. A difference above `tolerance`, relative to the largest of 1, the two values and the
+    deterministic at them. A difference above `tolerance`, relative to the largest of 0.001, the two values and the
     product's own size, raises GradientError, which says which input and by how much. Also checked: each
     gradient's shape, and that every input gets one.
     """

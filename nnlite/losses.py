@@ -10,6 +10,7 @@ import numpy as np
 from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.errors import unknown
+from nnlite.ops import crossentropy
 
 Loss = Callable[..., Tensor]
 
@@ -52,6 +53,13 @@ def get(loss: str | Loss) -> Loss:
     if loss not in _LOSSES:
         raise unknown("loss", loss, _LOSSES)
     return _LOSSES[loss]
+
+
+def check_targets(argument: str, y_true: Any, output_shape: tuple[int, ...], loss: Loss) -> None:
+    """Raise ValueError, naming `argument`, if labels do not fit a sparse loss; others it checks itself."""
+    if loss is sparse_categorical_crossentropy and len(output_shape) == 1:
+        labels = _array(y_true)
+        crossentropy.check_labels(labels, (len(labels), *output_shape), argument)
 
 
 def name_of(loss: Loss | None) -> str | None:

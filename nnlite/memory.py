@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
 import threading
 from typing import Any
 
@@ -66,7 +67,7 @@ def _lease(size: int) -> Any:
         if block is not None:
             _idle_bytes -= size
     if block is None:
-        block = mmap.mmap(-1, size)
+        block = _map(size)
         if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
             block.madvise(mmap.MADV_HUGEPAGE)
     lease_type: Any = _lease_types.get(size)
@@ -77,8 +78,26 @@ def _lease(size: int) -> Any:
     return lease
 
 
+def _map(size: int) -> mmap.mmap:
+    """Fresh zeros, private to this process: a forked child gets a copy, as of any other array."""
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _return_block(lease: Any) -> None:
     global _idle_bytes
+    if _lock is None:  # the interpreter is going down and has cleared this module
+        return
     block = lease.block
     size = len(block)
     with _lock:

@@ -22,7 +22,14 @@ def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
 
 
 def mean_absolute_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """The sum over samples of the mean absolute difference."""
+    """The sum over samples of the mean absolute difference; y_true has y_pred's shape, or (n) for (n, 1).
+
+    Raises ValueError if the shapes do not fit.
+    """
+    if y_true.shape != y_pred.shape:
+        if y_true.size != y_pred.size or len(y_true) != len(y_pred):
+            raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {y_true.shape}")
+        y_true = y_true.reshape(y_pred.shape)
     return float(np.abs(y_true - y_pred).reshape(len(y_pred), -1).mean(axis=1).sum())
 
 
@@ -34,6 +41,11 @@ _METRICS: dict[str, Metric] = {
     "mean_absolute_error": mean_absolute_error,
     "mae": mean_absolute_error,
 }
+
+
+def is_known(name: str, metric: Metric) -> bool:
+    """Whether `get` gives this metric for this name."""
+    return _METRICS.get(name) is metric
 
 
 def get(metric: str | Metric) -> tuple[str, Metric]:

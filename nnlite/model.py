@@ -61,6 +61,10 @@ class Sequential:
         if self.input_shape is not None:
             layer.build(self.output_shape)
         self.layers.append(layer)
+        if isinstance(layer, (Conv2D, Dense)):
+            layer.fuse = self.fuse
+        if self.optimizer is not None and self.built:
+            self.optimizer.build(self.parameters())
 
     def build(self, input_shape: Shape) -> None:
         """Make all parameters for samples of `input_shape`, without the batch."""
@@ -110,7 +114,7 @@ class Sequential:
         """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
         self._require_built()
         parameters = self.parameters()
-        arrays = [np.asarray(weight) for weight in weights]
+        arrays = [np.asarray(weight, dtype=np.float32) for weight in weights]
         if len(arrays) != len(parameters):
             raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
         for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
@@ -127,7 +131,7 @@ class Sequential:
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         self._check_input(x)
         remaining = iter(zip(self.layers, [*self.layers[1:], None], strict=True))
         for layer, following in remaining:
@@ -175,6 +179,8 @@ class Sequential:
         """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation its own kernel."""
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
+        if isinstance(metrics, str):
+            raise ValueError(f"metrics: expected a list, as in [{metrics!r}]. Received: {metrics!r}")
         self._metrics = [_get_metric(metric) for metric in metrics]
         self.fuse = fuse
         for layer in self.layers:
@@ -250,9 +256,12 @@ class Sequential:
         if not self.built:
             self.build(x.shape[1:])
             optimizer.build(self.parameters())
+        losses.check_targets("y", y, self.output_shape, loss_function)
         if validation_data is not None:
             validation_data = _pair("validation_data", validation_data)
-            batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
+            samples = batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
+            targets = batches.as_targets("validation_data[1]", validation_data[1], len(samples))
+            losses.check_targets("validation_data[1]", targets, self.output_shape, loss_function)
         history = History()
         progress = Progress(epochs, len(x), verbose)
         try:

@@ -42,7 +42,8 @@ class Optimizer:
     def build(self, parameters: Iterable[Tensor]) -> None:
         """Take charge of `parameters`, with nothing remembered.
 
-        Raises ValueError if there is none, if one needs no gradient, is there twice or is not C-contiguous.
+        Raises ValueError if there is none, if one needs no gradient, is there twice or is not C-contiguous, or if the
+        optimizer was built for others before.
         """
         parameters = list(parameters)
         for i, parameter in enumerate(parameters):
@@ -57,6 +58,11 @@ class Optimizer:
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
         if not parameters:
             raise ValueError("parameters: expected at least one. Received: none")
+        if self.parameters and not {id(p) for p in self.parameters} <= {id(p) for p in parameters}:
+            raise ValueError(
+                "parameters: expected those that this optimizer was built for, and perhaps more: make one optimizer a "
+                "model. Received: another model's"
+            )
         self.parameters = parameters
         self.iterations = 0
         self._shapes = [p.shape for p in parameters]
@@ -235,6 +241,11 @@ class Adadelta(Optimizer):
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (RMSprop, SGD, Adam, Adadelta)}
+
+
+def is_known(optimizer: Optimizer) -> bool:
+    """Whether `get` makes an optimizer of this class for its name."""
+    return _OPTIMIZERS.get(optimizer.name) is type(optimizer)
 
 
 def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnlite import layers as layer_classes
-from nnlite import losses
+from nnlite import losses, metrics, optimizers
 from nnlite.errors import unknown
 from nnlite.layers import Layer
 
@@ -28,12 +28,13 @@ def save_model(model: Sequential, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path: expected an existing folder. Received: {str(path.parent)!r}")
-    tensors = {f"{i:03d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
+    tensors = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
     content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -60,8 +61,18 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.n
         raise ValueError(f"path: expected a safetensors file. Received: {str(path)!r} ({error})") from None
     if metadata.get("format") != FORMAT:
         raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {metadata.get('format')!r}")
-    described = json.loads(metadata["model"])
-    return described, [_layer(entry) for entry in described["layers"]], weights
+    try:
+        described = json.loads(metadata["model"])
+        return described, [_layer(entry) for entry in described["layers"]], weights
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r})") from None
+
+
+def _umask() -> int:
+    """What the user takes away from the rights of a new file; mkstemp takes away more."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _architecture(model: Sequential) -> dict[str, Any]:
@@ -78,9 +89,10 @@ def _architecture(model: Sequential) -> dict[str, Any]:
 
 
 def _compiled(model: Sequential) -> dict[str, Any] | None:
-    """What compile chose, as far as it has names; None if the model is not compiled or the loss is the user's own."""
+    """What compile chose; None if that is nothing, or has a loss, metric or optimizer of the user's own."""
     loss = losses.name_of(model.loss)
-    if model.optimizer is None or loss is None:
+    named = all(metrics.is_known(name, metric) for name, metric in model._metrics)
+    if model.optimizer is None or loss is None or not named or not optimizers.is_known(model.optimizer):
         return None
     return {
         "optimizer": {"name": model.optimizer.name, "config": model.optimizer.get_config()},

@@ -192,3 +192,15 @@ def test_an_operation_without_a_backward_says_so():
 
     with pytest.raises(nn.GraphError, match="callable backward"):
         broken(leaf(1.0))
+
+
+def test_a_backward_may_return_a_number_and_grad_is_an_array():
+    @nn.differentiable
+    def double(x):
+        return x * 2, lambda dy: float(dy) * 2
+
+    x = nn.Tensor(np.array(3.0), requires_grad=True)
+    for expected in (2.0, 4.0):
+        double(x).backward()
+        assert isinstance(x.grad, np.ndarray)
+        assert x.grad == expected

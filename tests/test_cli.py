@@ -40,6 +40,7 @@ def test_explain_of_the_users_own_model(folder, capsys):
     for model in content["models"]:
         assert sum(layer["ms"] for layer in model["layers"]) == pytest.approx(model["step_ms"]["median"])
         assert len(model["step_ms"]["samples"]) == 5
+        assert model["epoch_s_60000"] == pytest.approx(60_000 / 16 * model["step_ms"]["median"] / 1e3)
         parts = {layer["pass"] for layer in model["layers"]}
         assert {"forward", "grad_weight", "optimizer", "other"} <= parts
     text = capsys.readouterr().out
@@ -100,6 +101,8 @@ def test_summary_counts(folder, capsys):
         (["explain", "mlp", "mlp"], "each network once"),
         (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
+        (["summary", "mlp", "--batch-size", "0"], "--batch-size: expected an integer of at least 1"),
+        (["explain", "--out", "mine.py/report"], "mine.py"),
         (["summary", "mlpp"], "Did you mean 'mlp'"),
     ],
 )

@@ -193,7 +193,7 @@ def test_nan_in_fit_names_the_first_bad_sample_before_it_is_used(model, data, ba
         (lambda m, x, y: m(x[None]), r"x: expected shape \(n, 4\). Received: shape \(1, 300, 4\)"),
         (lambda m, x, y: m.fit(x, y[:-1]), r"y: expected 300 rows.*\(299,\)"),
         (lambda m, x, y: m.fit(x[:0], y[:0]), "x: expected at least one sample"),
-        (lambda m, x, y: m.fit(x, y + 1), "y_true: expected labels 0 to 2. Received: 3"),
+        (lambda m, x, y: m.fit(x, y + 1), "y: expected labels 0 to 2. Received: 3"),
         (lambda m, x, y: m.fit(x, y, batch_size=0), "batch_size: expected an integer of at least 1"),
         (lambda m, x, y: m.fit(x, y, epochs=1.5), "epochs: expected an integer"),
         (lambda m, x, y: m.fit(x, y, verbose=7), "verbose: expected"),
@@ -201,6 +201,7 @@ def test_nan_in_fit_names_the_first_bad_sample_before_it_is_used(model, data, ba
         (lambda m, x, y: m.fit(np.array(["a"]), y), "x: expected an array of numbers"),
         (lambda m, x, y: m.compile(loss="cross"), "unknown loss"),
         (lambda m, x, y: m.compile("rms"), "unknown optimizer"),
+        (lambda m, x, y: m.compile(metrics="accuracy"), "metrics: expected a list"),
         (lambda m, x, y: m.compile(metrics=["acuracy"]), "unknown metric.*Did you mean 'accuracy'"),
         (lambda m, x, y: m.set_weights([x]), "weights: expected 4 arrays. Received: 1"),
         (lambda m, x, y: m.set_weights([x, x, x, x]), r"weights\[0\]: expected shape \(4, 8\)"),
@@ -236,3 +237,87 @@ def test_architecture_in_the_file_is_readable_json(model, tmp_path):
     with safetensors.safe_open(str(tmp_path / "m"), framework="numpy") as file:
         described = json.loads(file.metadata()["model"])
     assert [layer["class"] for layer in described["layers"]] == ["Dense", "Dropout", "Dense"]
+
+
+def test_float64_half_and_big_endian_images_train_a_convolution(data):
+    model = nn.Sequential([nn.Input((2, 2, 1)), nn.Conv2D(3, 2), nn.Flatten(), nn.Dense(3, activation="softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = data[0].reshape(300, 2, 2, 1)
+    expected = model.predict(images)
+    for dtype in (np.float64, np.float16, ">f4", np.longdouble):
+        np.testing.assert_allclose(model.predict(images.astype(dtype)), expected, atol=1e-2)
+        assert model.predict(images.astype(dtype)).dtype == np.float32
+    assert model(images.tolist()).dtype == np.float32
+    model.fit(images.astype(np.float64), data[1], verbose=0)
+
+
+def test_a_label_out_of_range_is_found_before_the_first_step(model, data):
+    y = data[1].copy()
+    y[139] = 77
+    weights = model.get_weights()
+    with pytest.raises(ValueError, match="y: expected labels 0 to 2. Received: 77 at position 139"):
+        model.fit(data[0], y, batch_size=8, verbose=0)
+    with pytest.raises(ValueError, match=r"validation_data\[1\]: expected labels 0 to 2. Received: 77"):
+        model.fit(*data, validation_data=(data[0], y), verbose=0)
+    with pytest.raises(ValueError, match=r"validation_data\[1\]: expected 300 rows"):
+        model.fit(*data, validation_data=(data[0], y[:5]), verbose=0)
+    assert all((a == b).all() for a, b in zip(weights, model.get_weights(), strict=True))
+
+
+def test_a_layer_added_after_compile_is_trained(data):
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(8, activation="relu")])
+    model.compile("sgd", "sparse_categorical_crossentropy", fuse=False)
+    model.add(nn.Dense(3, activation="softmax"))
+    before = model.layers[1].weight.data.copy()
+    model.fit(*data, verbose=0)
+    assert (model.layers[1].weight.data != before).any()
+    assert not model.layers[1].fuse
+
+
+def test_an_optimizer_belongs_to_one_model(model):
+    other = nn.Sequential([nn.Input((4,)), nn.Dense(3)])
+    with pytest.raises(ValueError, match="make one optimizer a model"):
+        other.compile(model.optimizer, "mse")
+    model.compile(model.optimizer)
+
+
+def test_set_weights_changes_all_or_none(model):
+    before = model.get_weights()
+    broken = [np.ones((4, 8)), np.array(["a"] * 8), *before[2:]]
+    with pytest.raises(ValueError, match="could not convert"):
+        model.set_weights(broken)
+    assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_more_than_a_thousand_parameters_keep_their_order(tmp_path):
+    model = nn.Sequential([nn.Input((1,)), *(nn.Dense(1, use_bias=False) for _ in range(1003))])
+    model.set_weights([np.full((1, 1), i) for i in range(1003)])
+    model.save(tmp_path / "deep")
+    assert [w.item() for w in nn.load_model(tmp_path / "deep").get_weights()] == list(range(1003))
+
+
+def test_a_model_with_a_metric_of_ones_own_is_saved_uncompiled(model, tmp_path):
+    model.compile("sgd", metrics=[lambda y_true, y_pred: 0.0])
+    model.save(tmp_path / "m")
+    assert nn.load_model(tmp_path / "m").optimizer is None
+
+
+def test_a_damaged_description_is_one_error_with_its_path(model, tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.ones(1)}, tmp_path / "m", metadata={"format": "nnlite-sequential-1", "model": "{"})
+    with pytest.raises(ValueError, match="path: expected a description of a model.*m'"):
+        nn.load_model(tmp_path / "m")
+
+
+def test_a_saved_file_has_the_rights_of_any_new_file(model, tmp_path):
+    (tmp_path / "plain").touch()
+    model.save(tmp_path / "m")
+    assert (tmp_path / "m").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_mean_absolute_error_broadcasts_nothing(generator):
+    y, predictions = generator.standard_normal(5), generator.standard_normal((5, 1))
+    assert nn.metrics.mean_absolute_error(y, predictions) == pytest.approx(np.abs(y - predictions[:, 0]).sum())
+    with pytest.raises(ValueError, match=r"y_true: expected shape \(5, 5\)"):
+        nn.metrics.mean_absolute_error(y, generator.standard_normal((5, 5)))

@@ -97,6 +97,23 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_has_memory_of_its_own():
+    code = """
+import os
+from nnlite import memory
+array = memory.empty((1 << 20,))
+array.fill(1)
+pid = os.fork()
+if pid == 0:
+    array.fill(7)
+    os._exit(0)
+os.waitpid(pid, 0)
+raise SystemExit(int(array[0] != 1))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_without_a_writable_folder_nothing_is_cached_and_everything_works(tmp_path):
     file = tmp_path / "file"
     file.touch()

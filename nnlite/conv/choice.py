@@ -17,11 +17,12 @@ WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 32
 
 def choose(geometry: Geometry, dtype: Any) -> Algorithm:
     """The algorithm that `auto` takes for this geometry and dtype."""
-    return registry.get(_choose(geometry, dtype))
+    return registry.get(_choose(geometry, dtype, registry.version()))
 
 
 @lru_cache(maxsize=1024)
-def _choose(geometry: Geometry, dtype: Any) -> str:
+def _choose(geometry: Geometry, dtype: Any, version: int) -> str:
+    """`version` counts the changes of the registry, so that a choice does not outlive what it was made from."""
     _, _, c, k = geometry.weight_shape
     worth_transforming = c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS
     candidates = ("winograd", *PREFERENCE) if worth_transforming else PREFERENCE

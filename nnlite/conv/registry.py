@@ -30,6 +30,7 @@ _BUILT_IN = {
     "winograd": "nnlite.conv.winograd:Winograd",
 }
 _registered: dict[str, Algorithm] = {}
+_version = 0
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
@@ -50,6 +51,7 @@ def get(name: str) -> Algorithm:
 
 def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
     """Add an algorithm under its `name`; `replace=True` to put it in the place of one of that name."""
+    global _version
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm: expected an instance of nn.conv.Algorithm. Received: {algorithm!r}")
     name = getattr(algorithm, "name", None)
@@ -60,14 +62,22 @@ def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
     if type(algorithm).forward is Algorithm.forward:
         raise ValueError(f"algorithm: expected {name!r} to define forward(x, weight, geometry). Received: none")
     _registered[name] = algorithm
+    _version += 1
     return algorithm
 
 
 def unregister(name: str) -> None:
     """Take a registered algorithm out again; a built-in one that it had replaced is back."""
+    global _version
     if name not in _registered:
         raise unknown("registered algorithm", name, _registered)
     del _registered[name]
+    _version += 1
+
+
+def version() -> int:
+    """How often an algorithm was registered or taken out."""
+    return _version
 
 
 @contextmanager

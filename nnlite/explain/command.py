@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("MODEL: expected each network once. Received: one twice")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1. Received: {options.rounds}")
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
     console = tables.console()
     if not options.models:
         console.print(QUESTION + "\n")
@@ -74,8 +76,6 @@ def run(options: argparse.Namespace) -> int:
         algorithm=options.algorithm,
         data=options.data,
     )
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
         path.write_text(json.dumps(content, indent=1) + "\n")
         console.print(f"wrote {path}", highlight=False)

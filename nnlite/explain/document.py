@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnlite.explain.measure import Measurement
-from nnlite.explain.question import EPOCH_STEPS_128
+from nnlite.explain.question import EPOCH_IMAGES
 
 SCHEMA = 1
 
@@ -37,7 +37,7 @@ def _model(m: Measurement) -> dict[str, Any]:
         "moved_bytes_per_step": None,
         "step_ms": {"median": m.step_ms, "min": min(m.profile.steps), "samples": m.profile.steps},
         "predicted_ms": None,
-        "epoch_s_60000": EPOCH_STEPS_128 * m.step_ms / 1e3,
+        "epoch_s_60000": -(-EPOCH_IMAGES // m.cost.batch_size) * m.step_ms / 1e3,
         "layers": [
             {
                 "name": layer.name,

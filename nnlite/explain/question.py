@@ -5,5 +5,4 @@ from __future__ import annotations
 #: network -> seconds an epoch of 60,000 images, as reported
 REPORTED_SECONDS = {"mlp": 16.0, "cnn": 340.0, "small_cnn": 28.0}
 EPOCH_IMAGES = 60_000
-EPOCH_STEPS_128 = 469
 BASELINE = "mlp"

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from nnlite.errors import positive_int
 from nnlite.explain.request import resolve_model
 
 
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    positive_int("--batch-size", options.batch_size)
     model = resolve_model(options.model)
     model.summary()
     if options.json:

@@ -52,7 +52,7 @@ def overview(measurements: Sequence[Measurement], batch_size: int) -> Table:
             f"{m.cost.training_macs_per_image:,}",
             human_bytes(m.cost.unfused_least_bytes),
             f"{m.step_ms:.2f} ms",
-            f"{m.step_ms / 1e3 * EPOCH_IMAGES / batch_size:.1f} s",
+            f"{m.step_ms / 1e3 * -(-EPOCH_IMAGES // batch_size):.1f} s",
             f"{reported:.0f} s" if reported else "",
         )
     table.caption = "MACs: an image. *unfused, a step. epoch: 60,000 images. asked: seconds an epoch in the question."

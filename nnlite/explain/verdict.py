@@ -60,9 +60,11 @@ def sentences(measurements: Sequence[Measurement]) -> list[str]:
     for metric in METRICS:
         rows = [p for p in table if p.metric == metric]
         landed = [p.model for p in rows if p.lands]
-        missed = [f"{p.model} by {_factor(p.predicted / p.measured)}" for p in rows if not p.lands]
+        missed = [f"{p.model} ({_factor(p.predicted / p.measured)})" for p in rows if not p.lands]
         verdict = "predict" if len(landed) == len(rows) else "do not predict"
-        detail = "within a factor of 1.5 for every network" if not missed else f"they miss {' and '.join(missed)}"
+        detail = (
+            "within a factor of 1.5 for every network" if not missed else f"they miss the {' and the '.join(missed)}"
+        )
         said.append(f"{metric[0].upper()}{metric[1:]} {verdict} these times: {detail}.")
     said.extend(_where_time_goes(m) for m in measurements)
     return said
@@ -83,7 +85,7 @@ def _compare(m: Measurement, base: Measurement) -> str:
 def _where_time_goes(m: Measurement) -> str:
     largest = max(m.layers, key=lambda layer: layer.ms)
     return (
-        f"In the {m.name}, most of the step goes to {largest.name} ({largest.part.replace('_', ' ')}): "
+        f"In the {m.name}, the largest part of the step is {largest.name} ({largest.part.replace('_', ' ')}): "
         f"{largest.ms:.2f} of {m.step_ms:.2f} ms, {100 * largest.ms / m.step_ms:.0f}%."
     )
 

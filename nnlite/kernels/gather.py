@@ -27,9 +27,9 @@ def _gather(source, indices, out):
 def gather_rows(source: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, int]:
     """(source[indices] in float, the first position in `indices` of a row that is not finite, or -1).
 
-    source (n, ...) of any numeric dtype, C-contiguous; the result is float64 if the source is, else float32.
+    source (n, ...) of any numeric dtype that Numba knows, C-contiguous; the result is float32, as parameters are.
     """
-    out = memory.empty((len(indices), *source.shape[1:]), np.float64 if source.dtype == np.float64 else np.float32)
+    out = memory.empty((len(indices), *source.shape[1:]))
     width = int(np.prod(source.shape[1:]))
     bad = _gather(source.reshape(len(source), width), indices, out.reshape(len(out), width))
     return out, int(bad)

@@ -78,7 +78,7 @@ class Layer:
         return parameter
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         if self.input_shape is None:
             self.build(x.shape[1:])
         elif x.shape[1:] != self.input_shape:

@@ -54,6 +54,8 @@ def negative(x: np.ndarray) -> Result:
 @differentiable
 def power(x: np.ndarray, *, exponent: float) -> Result:
     """x ** exponent, for a number as exponent"""
+    if exponent == 0:  # constant, also at 0, where the formula below is 0 times infinity
+        return x**exponent, np.zeros_like
     return x**exponent, lambda dz: dz * (exponent * x ** (exponent - 1))
 
 
@@ -84,9 +86,9 @@ def _operand(value: Any, like: Tensor) -> Any:
 
 
 def _power(x: Tensor, exponent: Any) -> Tensor:
-    if not isinstance(exponent, (int, float)):
+    if not isinstance(exponent, (int, float, np.number)):
         raise TypeError(f"exponent: expected a number. Received: {type(exponent).__name__}")
-    return power(x, exponent=exponent)
+    return power(x, exponent=float(exponent))
 
 
 def _attach() -> None:

@@ -20,7 +20,7 @@ def sparse_categorical_crossentropy(
 
     Raises ValueError that names the first label out of range, or the shapes that do not fit.
     """
-    labels = check_labels(labels, predictions)
+    labels = check_labels(labels, predictions.shape)
     rows = np.arange(len(labels))
     if from_logits:
         log_p = log_softmax(predictions)  # (n, classes)
@@ -88,21 +88,24 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
     return shifted
 
 
-def check_labels(labels: Any, predictions: np.ndarray) -> np.ndarray:
-    """Labels as integers (n), or a ValueError: wrong shape, dtype, or the first one that is no class."""
+def check_labels(labels: Any, shape: tuple[int, ...], argument: str = "y_true") -> np.ndarray:
+    """Labels as integers (n) for predictions of `shape`; a ValueError names the first that is no class."""
     labels = np.asarray(labels)
-    if predictions.ndim != 2:
-        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {predictions.shape}")
-    n, classes = predictions.shape
+    if len(shape) != 2:
+        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {shape}")
+    n, classes = shape
     if labels.shape not in ((n,), (n, 1)):
-        raise ValueError(f"y_true: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")
+        raise ValueError(f"{argument}: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")
     labels = labels.reshape(n)
-    if labels.dtype.kind not in "iu" and not np.array_equal(labels, np.floor(labels)):
-        raise ValueError(f"y_true: expected integer labels. Received: dtype {labels.dtype}")
+    if labels.dtype.kind not in "iuf":
+        raise ValueError(f"{argument}: expected integer labels. Received: dtype {labels.dtype}")
+    if labels.dtype.kind == "f" and (fractional := labels != np.floor(labels)).any():
+        i = int(fractional.argmax())
+        raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         i = int(outside.argmax())
-        raise ValueError(f"y_true: expected labels 0 to {classes - 1}. Received: {labels[i]} at position {i}")
+        raise ValueError(f"{argument}: expected labels 0 to {classes - 1}. Received: {labels[i]} at position {i}")
     return labels.astype(np.int64, copy=False)
 
 

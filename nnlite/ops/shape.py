@@ -21,7 +21,7 @@ def reshape(x: np.ndarray, *, shape: tuple[int, ...]) -> Result:
 @differentiable
 def transpose(x: np.ndarray, *, axes: tuple[int, ...] | None = None) -> Result:
     """The axes in another order; all reversed if none are given."""
-    back = None if axes is None else np.argsort(axes)
+    back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 
 
@@ -57,9 +57,7 @@ def _unpacked(arguments: tuple) -> tuple:
 
 
 def _getitem(x: Tensor, index: Any) -> Tensor:
-    parts = index if isinstance(index, tuple) else (index,)
-    plain = tuple(part.data if isinstance(part, Tensor) else part for part in parts)
-    return getitem(x, index=plain if isinstance(index, tuple) else plain[0])
+    return getitem(x, index=index)
 
 
 Tensor.reshape = lambda x, *shape: reshape(x, shape=_unpacked(shape))  # type: ignore[method-assign]

@@ -261,6 +261,21 @@ def test_a_built_in_one_that_was_replaced_comes_back():
     assert type(nn.conv.get("windows")).__module__ == "nnlite.conv.windows"
 
 
+def test_auto_forgets_its_choice_when_an_algorithm_is_replaced():
+    class Never(Mine):
+        name = "direct"
+
+        def supports(self, geometry):
+            return "never"
+
+    geometry = Geometry.of(X.shape, W.shape)
+    assert nn.conv.select(geometry, np.float32).name == "direct"
+    nn.conv.register(Never(), replace=True)
+    assert nn.conv.select(geometry, np.float32).name != "direct"
+    nn.conv.unregister("direct")
+    assert type(nn.conv.select(geometry, np.float32)).__name__ == "Direct"
+
+
 def test_unregistering_an_unknown_one_lists_the_registered(mine):
     with pytest.raises(ValueError, match="unknown registered algorithm 'yours'.*mine"):
         nn.conv.unregister("yours")

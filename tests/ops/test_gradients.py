@@ -48,6 +48,8 @@ CASES = {
     "max of all": (lambda x: x.max(), [distinct(3, 4)]),
     "reshape": (lambda x: x.reshape(2, -1), [array(3, 4)]),
     "transpose": (lambda x: x.transpose(2, 0, 1), [array(2, 3, 4)]),
+    "transpose, axes from the end": (lambda x: x.transpose(-1, 0, -2), [array(2, 3, 4)]),
+    "power 0": (lambda x: x**0 * x, [array(3)]),
     "T": (lambda x: x.T, [array(2, 3)]),
     "slice": (lambda x: x[1:, ::2], [array(3, 4)]),
     "rows, one twice": (lambda x: x[[0, 2, 0]], [array(3, 4)]),
@@ -101,3 +103,15 @@ def test_gradient_of_conv2d_under_each_algorithm(algorithm):
     if nn.conv.get(algorithm).declines(nn.conv.Geometry.of((1, 4, 4, 2), (3, 3, 2, 2)), np.float64):
         pytest.skip("it does not compute in float64")
     nn.gradcheck(lambda x, w: ops.conv2d(x, w, algorithm=algorithm), [array(1, 4, 4, 2), array(3, 3, 2, 2)])
+
+
+def test_the_gradient_of_a_constant_power_is_0_at_0():
+    x = nn.Tensor(np.zeros(2), requires_grad=True)
+    (x**0).sum().backward()
+    assert x.grad.tolist() == [0, 0]
+
+
+def test_the_gradient_of_a_square_transposed_from_the_end():
+    x = nn.Tensor(np.zeros((2, 2)), requires_grad=True)
+    x.transpose(-1, 0).backward([[1, 2], [3, 4]])
+    assert x.grad.tolist() == [[1, 3], [2, 4]]
