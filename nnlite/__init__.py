@@ -4,8 +4,6 @@ A library (Keras-named layers on a minimal autograd), a laboratory (convolution 
 and an explanation (`nnlite explain`: where the time of a network goes, and why parameters do not predict it).
 """
 
-__version__ = "0.1.0"
-
 from nnlite import conv, datasets, initializers, losses, metrics, models, ops, optimizers
 from nnlite.autograd import Tensor, differentiable, no_grad
 from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
@@ -15,6 +13,7 @@ from nnlite.model import History, Sequential, load_model
 from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
 from nnlite.random import seed
 from nnlite.threads import get_num_threads, set_num_threads
+from nnlite.version import __version__
 
 __all__ = [
     "SGD",
@@ -36,6 +35,7 @@ __all__ = [
     "Sequential",
     "Tensor",
     "Unsupported",
+    "__version__",
     "conv",
     "datasets",
     "differentiable",

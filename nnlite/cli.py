@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from nnlite import __version__, random, threads
+from nnlite import random, threads
+from nnlite.version import __version__
 
 #: command -> (module with add_arguments(parser) and run(options) -> exit status, one line for --help)
 COMMANDS = {

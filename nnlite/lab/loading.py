@@ -8,6 +8,8 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
+from nnlite import conv
+
 
 def load_object(spec: str, kind: str) -> Any:
     """What NAME is in FILE.py, which is run as a module of its own.
@@ -33,3 +35,27 @@ def load_object(spec: str, kind: str) -> Any:
     if not hasattr(module, name):
         raise ValueError(f"{kind} {spec}: expected the name {name!r} in {path.name}. Received: a file without it")
     return getattr(module, name)
+
+
+def load_algorithm(spec: str) -> conv.Algorithm:
+    """The user's algorithm FILE.py:CLASS, registered; one that its file has registered already is taken as it is.
+
+    Raises FileNotFoundError or ValueError, in one line, if it is none.
+    """
+    if ".py:" not in spec:
+        raise ValueError(f"--algorithm: expected FILE.py:CLASS. Received: {spec!r}")
+    found = load_object(spec, "--algorithm")
+    if not (isinstance(found, type) and issubclass(found, conv.Algorithm)):
+        what = found.__name__ if isinstance(found, type) else type(found).__name__
+        raise ValueError(f"--algorithm {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
+    try:
+        algorithm = found()
+    except Exception as error:
+        raise ValueError(f"--algorithm {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
+    name = getattr(algorithm, "name", None)
+    if isinstance(name, str) and name in conv.names() and type(conv.get(name)) is found:
+        return conv.get(name)
+    try:
+        return conv.register(algorithm)
+    except ValueError as error:
+        raise ValueError(f"--algorithm {spec}: {error}") from error

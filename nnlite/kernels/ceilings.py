@@ -1,0 +1,64 @@
+"""What the processor can do at most: multiply-adds in registers, reading and copying memory, starting threads."""
+
+from __future__ import annotations
+
+from nnlite.jit import jit, kernel
+from nnlite.simd import LANES, load, splat, store
+
+#: vectors in flight: enough to hide the latency of a multiply-add on two ports
+SUMS = 16
+
+
+@kernel
+def multiply_adds(part, parts, rounds, factors, out):
+    """`rounds` times SUMS independent multiply-adds of whole vectors on every thread, nothing loaded or stored."""
+    scale, step = splat(factors[0]), splat(factors[1])
+    a, b, c, d = splat(factors[2]), splat(factors[3]), splat(factors[4]), splat(factors[5])
+    e, f, g, h = a + step, b + step, c + step, d + step
+    i, j, k, m = e + step, f + step, g + step, h + step
+    n, o, p, q = i + step, j + step, k + step, m + step
+    for _ in range(rounds):
+        a, b, c, d = a * scale + step, b * scale + step, c * scale + step, d * scale + step
+        e, f, g, h = e * scale + step, f * scale + step, g * scale + step, h * scale + step
+        i, j, k, m = i * scale + step, j * scale + step, k * scale + step, m * scale + step
+        n, o, p, q = n * scale + step, o * scale + step, p * scale + step, q * scale + step
+    total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((i + j) + (k + m)) + ((n + o) + (p + q))
+    store(out, part * LANES, total)
+
+
+@kernel
+def read(part, parts, rounds, x, out):
+    """Read all of x (parts, size) `rounds` times, a row a thread; size is a multiple of 8 vectors."""
+    first, last = part * x.shape[1], (part + 1) * x.shape[1]
+    a = b = c = d = e = f = g = h = splat(out[0])
+    for _ in range(rounds):
+        for i in range(first, last, 8 * LANES):
+            a, b = a + load(x, i), b + load(x, i + LANES)
+            c, d = c + load(x, i + 2 * LANES), d + load(x, i + 3 * LANES)
+            e, f = e + load(x, i + 4 * LANES), f + load(x, i + 5 * LANES)
+            g, h = g + load(x, i + 6 * LANES), h + load(x, i + 7 * LANES)
+    store(out, part * LANES, ((a + b) + (c + d)) + ((e + f) + (g + h)))
+
+
+@kernel
+def copy(part, parts, rounds, x, y):
+    """y = x, both (parts, size), `rounds` times, a row a thread; size is a multiple of 8 vectors."""
+    first, last = part * x.shape[1], (part + 1) * x.shape[1]
+    for _ in range(rounds):
+        for i in range(first, last, 4 * LANES):
+            store(y, i, load(x, i))
+            store(y, i + LANES, load(x, i + LANES))
+            store(y, i + 2 * LANES, load(x, i + 2 * LANES))
+            store(y, i + 3 * LANES, load(x, i + 3 * LANES))
+
+
+@kernel
+def nothing(part, parts, out):
+    """As little as a thread can do: what remains is the cost of starting them."""
+    out[part] = part
+
+
+@jit
+def call(x):
+    """As little as a compiled function can do."""
+    return x[0]

@@ -1,0 +1,67 @@
+"""The geometries that every algorithm is checked on: the simple ones first, then the nasty, then random ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite.conv import Geometry
+
+#: in this order, so that the first one that fails is the simplest
+FIXED = (
+    Geometry.of((1, 1, 1, 1), (1, 1, 1, 1)),
+    Geometry.of((1, 5, 6, 1), (3, 3, 1, 1)),
+    Geometry.of((2, 6, 7, 3), (3, 3, 3, 4)),
+    Geometry.of((2, 5, 4, 3), (1, 1, 3, 5)),
+    Geometry.of((2, 7, 8, 2), (2, 3, 2, 3)),
+    Geometry.of((2, 9, 8, 2), (3, 3, 2, 3), strides=2),
+    Geometry.of((1, 9, 11, 2), (3, 2, 2, 3), strides=(1, 3)),
+    Geometry.of((2, 6, 5, 2), (3, 3, 2, 3), padding="same"),
+    Geometry.of((1, 6, 7, 2), (3, 3, 2, 3), padding=((0, 2), (1, 0))),
+    Geometry.of((1, 8, 9, 2), (3, 3, 2, 3), dilation_rate=2),
+    Geometry.of((1, 6, 6, 4), (2, 2, 1, 8), groups=4),
+    Geometry.of((2, 10, 9, 5), (3, 3, 5, 33)),  # one channel more than two vectors
+    Geometry.of((1, 9, 10, 17), (3, 3, 17, 7), padding=1),  # one more than a vector
+    Geometry.of((2, 7, 5, 4), (3, 2, 2, 6), strides=(2, 3), padding="same", dilation_rate=2, groups=2),
+    Geometry.of((1, 5, 12, 2), (1, 5, 2, 3), strides=(1, 2), padding=2),
+    Geometry.of((1, 12, 12, 2), (5, 5, 2, 3), strides=3),  # the last rows and columns are never seen
+    Geometry.of((2, 1, 1, 3), (3, 3, 3, 2), padding="same"),  # most taps on padding
+    Geometry.of((1, 2, 2, 1), (4, 4, 1, 2), padding=1),  # a kernel larger than the image
+    Geometry.of((1, 2, 2, 1), (1, 1, 1, 2), strides=3, padding=4),  # outputs that see padding alone
+    Geometry.of((0, 5, 5, 2), (3, 3, 2, 3)),  # no image at all
+)
+
+
+def random_geometries(count: int, seed: int) -> list[Geometry]:
+    """`count` small problems, always the same for a seed: every kind and plain 3x3 ones (stride 1) in turn."""
+    generator = np.random.default_rng(seed)
+    return [_random_geometry(generator) if i % 2 else _random_plain(generator) for i in range(count)]
+
+
+def _random_plain(generator: np.random.Generator) -> Geometry:
+    """A 3x3 kernel with stride 1: what most specialised algorithms are for, so that they too are checked often."""
+    n, pad = _pair(generator, 1, 2)
+    h, w = _pair(generator, 3, 14)
+    c, k = _pair(generator, 1, 20)
+    return Geometry.of((n, h, w, c), (3, 3, c, k), padding=pad)
+
+
+def _random_geometry(generator: np.random.Generator) -> Geometry:
+    kernel, dilation, strides = (_pair(generator, 1, most) for most in (4, 2, 3))
+    pads = (_pair(generator, 0, 2), _pair(generator, 0, 2))
+    groups = int(generator.choice([1, 1, 1, 2, 3]))
+    spans = [(k - 1) * d + 1 - sum(p) for k, d, p in zip(kernel, dilation, pads, strict=True)]
+    h, w = (max(1, span) + int(generator.integers(0, 6)) for span in spans)
+    c, k = _pair(generator, 1, 4)
+    return Geometry.of(
+        (int(generator.integers(1, 3)), h, w, c * groups),
+        (*kernel, c, k * groups),
+        strides=strides,
+        padding=pads,
+        dilation_rate=dilation,
+        groups=groups,
+    )
+
+
+def _pair(generator: np.random.Generator, low: int, high: int) -> tuple[int, int]:
+    """Two integers from low to high, both included."""
+    return int(generator.integers(low, high + 1)), int(generator.integers(low, high + 1))

@@ -1,0 +1,121 @@
+"""The layers that algorithms are timed on: those of the question, and those that other projects benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nnlite.conv import Geometry
+from nnlite.errors import unknown
+
+#: images a batch for layers of large images, which would take minutes with the batch they were published with
+LARGE_BATCH = 4
+
+
+class Shape(NamedTuple):
+    """A layer to be timed. `published_batch` differs from the geometry's where the batch was cut."""
+
+    name: str
+    geometry: Geometry
+    published_batch: int
+
+    @property
+    def cut(self) -> bool:
+        return self.published_batch != self.geometry.input_shape[0]
+
+
+#: set -> (N, C, H, W, K, R, S, stride, pad) of its layers, as published
+SETS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "seed": (
+        (128, 1, 28, 28, 32, 3, 3, 1, 0),
+        (128, 32, 26, 26, 64, 3, 3, 1, 0),
+        (128, 1, 28, 28, 4, 3, 3, 1, 0),
+        (128, 4, 26, 26, 4, 3, 3, 1, 0),
+    ),
+    "vgg": (
+        (64, 3, 224, 224, 64, 3, 3, 1, 1),
+        (64, 64, 224, 224, 64, 3, 3, 1, 1),
+        (64, 128, 56, 56, 256, 3, 3, 1, 1),
+        (64, 512, 28, 28, 512, 3, 3, 1, 1),
+    ),
+    "resnet": (
+        (50, 3, 224, 224, 64, 7, 7, 2, 3),
+        (50, 64, 56, 56, 64, 3, 3, 1, 1),
+        (50, 256, 56, 56, 512, 1, 1, 2, 0),
+        (50, 256, 14, 14, 256, 3, 3, 1, 1),
+        (50, 512, 7, 7, 512, 3, 3, 1, 1),
+    ),
+    "googlenet": ((96, 32, 28, 28, 96, 5, 5, 1, 2),),
+    "alexnet": ((256, 3, 227, 227, 96, 11, 11, 4, 0),),
+    "deepbench": ((16, 1, 48, 480, 16, 3, 3, 1, 1),),
+}
+#: what the layers of the question are called in their networks
+_SEED_NAMES = ("cnn conv2d", "cnn conv2d_1", "small_cnn conv2d", "small_cnn conv2d_1")
+
+
+def resolve(requests: Sequence[str], batch_size: int) -> list[Shape]:
+    """The shapes of all requests, each a set's name, "all", or N,C,H,W,K,R,S,stride,pad; none twice.
+
+    `batch_size` is that of the layers of the question. Raises ValueError that names the request.
+    """
+    found: dict[Geometry, Shape] = {}
+    for request in requests:
+        for shape in _shapes(request, batch_size):
+            found.setdefault(shape.geometry, shape)
+    return list(found.values())
+
+
+def _shapes(request: str, batch_size: int) -> list[Shape]:
+    if "," in request:
+        return [_parse(request)]
+    if request == "all":
+        return [shape for name in SETS for shape in _of_set(name, batch_size)]
+    if request not in SETS:
+        raise unknown("--shapes", request, [*SETS, "all", "N,C,H,W,K,R,S,stride,pad"])
+    return _of_set(request, batch_size)
+
+
+def _of_set(name: str, batch_size: int) -> list[Shape]:
+    shapes = []
+    for i, numbers in enumerate(SETS[name]):
+        published = batch_size if name == "seed" else numbers[0]
+        batch = batch_size if name == "seed" else min(published, LARGE_BATCH)
+        label = _SEED_NAMES[i] if name == "seed" else f"{name} {i + 1}"
+        shapes.append(Shape(label, _geometry((batch, *numbers[1:])), published))
+    return shapes
+
+
+def _parse(request: str) -> Shape:
+    try:
+        numbers = tuple(int(part) for part in request.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 9 or min(numbers) < 0 or 0 in numbers[:8]:
+        raise ValueError(f"--shapes: expected nine integers N,C,H,W,K,R,S,stride,pad. Received: {request!r}")
+    try:
+        return Shape(request, _geometry(numbers), numbers[0])
+    except ValueError as error:
+        raise ValueError(f"--shapes {request}: {error}") from error
+
+
+def _geometry(numbers: tuple[int, ...]) -> Geometry:
+    n, c, h, w, k, r, s, stride, pad = numbers
+    return Geometry.of((n, h, w, c), (r, s, c, k), strides=stride, padding=pad)
+
+
+def slice_of(geometry: Geometry, share: float) -> Geometry:
+    """About that share of the work: fewer images, and of a single image fewer output rows and columns."""
+    n, h, w, c = geometry.input_shape
+    _, oh, ow, _ = geometry.output_shape
+    images = max(1, int(n * share))
+    rest = min(1.0, n * share)  # of one image
+    rows = max(1, int(oh * rest))
+    columns = max(1, int(ow * min(1.0, oh * rest)))
+
+    def cut(size: int, out: int, keep: int, axis: int) -> int:
+        return size if keep == out else max(1, size - (out - keep) * geometry.strides[axis])
+
+    shape = (images, cut(h, oh, rows, 0), cut(w, ow, columns, 1), c)
+    return Geometry(
+        shape, geometry.weight_shape, geometry.strides, geometry.pads, geometry.dilation_rate, geometry.groups
+    )

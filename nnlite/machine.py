@@ -1,0 +1,321 @@
+"""This machine's measured ceilings: what "percent of peak" means everywhere.
+
+Each number is the best of at least 30 repeats, because a ceiling is what the machine can do when nothing disturbs it.
+A measurement is kept on disk under the processor, the threads and the versions it was made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import threads as thread_owner
+from nnlite.errors import positive_int
+
+SCHEMA = 1
+REPEATS = 30
+SECONDS = 0.15  # short works are repeated for so long: among many, some meet a moment without other programs
+#: sizes where the system does not tell
+_USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
+_MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """10**9 bytes a second over a working set of `bytes`; a copy counts what it reads and what it writes."""
+
+    level: str
+    bytes: int
+    threads: int
+    read_gbs: float
+    copy_gbs: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The ceilings of a processor for float32 on `threads` threads, and what the measurement depends on."""
+
+    processor: str
+    cpus: int
+    threads: int
+    lanes: int
+    caches: dict[str, int]
+    memory_bytes: int
+    fma_gflops_one: float
+    fma_gflops_all: float
+    bandwidths: tuple[Bandwidth, ...]
+    numpy_call_us: float
+    numba_call_us: float
+    parallel_region_us: float
+    fresh_page_ns: float
+    fresh_gbs: float
+    versions: dict[str, str]
+    load_average: float | None  # of the minute before the measurement; None where the system does not tell
+    measured_at: str
+
+    def bandwidth_for(self, nbytes: float) -> Bandwidth:
+        """The bandwidth, on all threads, of the smallest measured working set that holds `nbytes`."""
+        mine = [b for b in self.bandwidths if b.threads == self.threads]
+        return next((b for b in mine if nbytes <= b.bytes), mine[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs were using the processor while it was measured."""
+        return self.load_average is not None and self.load_average > 0.5
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Machine:
+        """What `to_dict` gave. Raises KeyError or TypeError on anything else."""
+        values = {name: content[name] for name in cls.__dataclass_fields__}
+        values["bandwidths"] = tuple(Bandwidth(**b) for b in values["bandwidths"])
+        return cls(**values)
+
+
+def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machine:
+    """The kept measurement for so many threads (default: those in use), or a new one, kept for the next time."""
+    count = positive_int("threads", thread_owner.get_num_threads() if threads is None else threads)
+    path = _kept_path(count)
+    if not fresh and path is not None and path.is_file():
+        try:
+            return Machine.from_dict(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError):
+            pass  # written by something else: measured again
+    machine = measure(count)
+    if path is not None:
+        path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
+    return machine
+
+
+def measure(threads: int) -> Machine:
+    """Measure now; some seconds. Raises ValueError where Numba's compiler is switched off, or on too many threads."""
+    from nnlite import jit, simd
+
+    if not jit.ENABLED:
+        raise ValueError("machine: expected Numba's compiler, which measures. Received: NUMBA_DISABLE_JIT=1")
+    caches = cache_sizes()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    with _threads(1):
+        fma_one = _fma_gflops(1)
+        bandwidths = _bandwidths(caches, 1)
+        numpy_call, numba_call = _call_costs()
+    with _threads(threads):
+        fma_all = max(_fma_gflops(threads), fma_one)
+        if threads > 1:
+            bandwidths += _bandwidths(caches, threads)
+        region = _parallel_region_us(threads)
+    page_ns, fresh_gbs = _fresh_memory()
+    return Machine(
+        processor=processor_name(),
+        cpus=thread_owner.available_cpus(),
+        threads=threads,
+        lanes=simd.LANES,
+        caches=caches,
+        memory_bytes=_memory_bytes(),
+        fma_gflops_one=fma_one,
+        fma_gflops_all=fma_all,
+        bandwidths=bandwidths,
+        numpy_call_us=numpy_call,
+        numba_call_us=numba_call,
+        parallel_region_us=region,
+        fresh_page_ns=page_ns,
+        fresh_gbs=fresh_gbs,
+        versions=versions(),
+        load_average=load,
+        measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+# What the system says ----------------------------------------------------------------------------------------------
+
+
+@cache
+def processor_name() -> str:
+    """The processor's own name, as well as the system tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    if platform.system() == "Darwin":
+        return _sysctl("machdep.cpu.brand_string") or platform.processor()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def cache_sizes() -> dict[str, int]:
+    """Bytes of the first, second and third cache; the usual sizes where the system does not tell."""
+    sizes = dict(_USUAL_CACHES)
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level = f"L{(index / 'level').read_text().strip()}"
+        if level in sizes and (index / "type").read_text().strip() != "Instruction":
+            text = (index / "size").read_text().strip()
+            sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
+    if platform.system() == "Darwin":
+        for level, key in (("L1", "hw.l1dcachesize"), ("L2", "hw.l2cachesize"), ("L3", "hw.l3cachesize")):
+            told = _sysctl(key)
+            sizes[level] = int(told) if told.isdigit() and int(told) else sizes[level]
+    return sizes
+
+
+def versions() -> dict[str, str]:
+    """Of everything that a measured number depends on."""
+    from importlib.metadata import version
+
+    from nnlite.version import __version__
+
+    names = {"numpy": version("numpy"), "numba": version("numba"), "nnlite": __version__}
+    return {"python": platform.python_version(), **names}
+
+
+def _sysctl(key: str) -> str:
+    result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def _memory_bytes() -> int:
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def _kept_path(threads: int) -> Path | None:
+    from nnlite import jit, simd
+
+    root = jit.cache_root()
+    key = (SCHEMA, processor_name(), thread_owner.available_cpus(), threads, simd.LANES, sorted(versions().items()))
+    return root / f"machine-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json" if root else None
+
+
+# Measuring ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = thread_owner.get_num_threads()
+    if count != before:
+        thread_owner.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count != before:
+            thread_owner.set_num_threads(before)
+
+
+def _best_seconds(work: Callable[[], object]) -> float:
+    """The fastest of at least REPEATS runs and SECONDS seconds, after one that does not count."""
+    work()
+    best = float("inf")
+    done, end = 0, time.perf_counter() + SECONDS
+    while done < REPEATS or time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+        done += 1
+    return best
+
+
+def _fma_gflops(threads: int) -> float:
+    from nnlite.kernels import ceilings
+    from nnlite.simd import LANES
+
+    rounds = 10_000
+    factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals
+    out = np.zeros(threads * LANES, np.float32)
+    seconds = _best_seconds(lambda: ceilings.multiply_adds(rounds, factors, out))
+    return threads * rounds * ceilings.SUMS * LANES * 2 / seconds / 1e9
+
+
+def _bandwidths(caches: dict[str, int], threads: int) -> tuple[Bandwidth, ...]:
+    """Half of each thread's first two caches, a working set between the second and third, and one beyond all."""
+    third = min(caches["L3"] // 2, max(8 * caches["L2"], 8 << 20))
+    beyond = max(min(_MOST_MEMORY, 4 * caches["L3"]), 2 * third)
+    sets = {
+        "L1": caches["L1"] // 2 * threads,
+        "L2": caches["L2"] // 2 * threads,
+        "L3": third,
+        "memory": min(beyond, _memory_bytes() // 8),
+    }
+    return tuple(_bandwidth(level, nbytes, threads) for level, nbytes in sets.items())
+
+
+def _bandwidth(level: str, nbytes: int, threads: int) -> Bandwidth:
+    from nnlite.kernels import ceilings
+    from nnlite.simd import LANES
+
+    unit = 8 * LANES  # elements that the kernels move at once
+    size = max(nbytes // 4 // threads // (2 * unit) * (2 * unit), 2 * unit)
+    x = np.ones((threads, size), np.float32)
+    rounds = max(1, (32 << 20) // (4 * size * threads))  # long enough that starting the threads does not matter
+    out = np.zeros(threads * LANES, np.float32)
+    read = _best_seconds(lambda: ceilings.read(rounds, x, out))
+    # a copy's two halves make the same working set
+    source, target = x[:, : size // 2].copy(), np.zeros((threads, size // 2), np.float32)
+    copied = _best_seconds(lambda: ceilings.copy(rounds, source, target))
+    moved = 4 * threads * size * rounds
+    return Bandwidth(level, 4 * threads * size, threads, moved / read / 1e9, moved / copied / 1e9)
+
+
+def _call_costs() -> tuple[float, float]:
+    """(a NumPy call, a call of compiled code), microseconds."""
+    from nnlite.kernels import ceilings
+
+    a, b, c = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(1, np.float32)
+    count = 1000
+
+    def numpy_calls() -> None:
+        for _ in range(count):
+            np.add(a, b, c)
+
+    def numba_calls() -> None:
+        for _ in range(count):
+            ceilings.call(a)
+
+    return _best_seconds(numpy_calls) / count * 1e6, _best_seconds(numba_calls) / count * 1e6
+
+
+def _parallel_region_us(threads: int) -> float:
+    """A kernel that does nothing, on all threads, as nnlite launches it: microseconds."""
+    from nnlite.kernels import ceilings
+
+    out = np.zeros(threads, np.int64)
+    count = 100
+
+    def launches() -> None:
+        for _ in range(count):
+            ceilings.nothing(out)
+
+    return _best_seconds(launches) / count * 1e6
+
+
+def _fresh_memory() -> tuple[float, float]:
+    """Touching memory the process never had, one byte a page: (nanoseconds a page, 10**9 bytes a second)."""
+    import mmap
+
+    size = 16 << 20
+    best = float("inf")
+    for _ in range(REPEATS):
+        with mmap.mmap(-1, size) as block:
+            array = np.frombuffer(block, np.uint8)
+            began = time.perf_counter()
+            array[::_PAGE] = 1
+            best = min(best, time.perf_counter() - began)
+            del array
+    return best / (size // _PAGE) * 1e9, size / best / 1e9
