@@ -110,6 +110,13 @@ def tile_shape(columns: int) -> TileShape:
     return TileShape(sums // width, width)
 
 
+def lane_tile_shape(columns: int) -> TileShape:
+    """The shape for a result of that many columns each of which is a vector (of images, say)."""
+    sums, widest = (24, 4) if REGISTERS == 32 else (12, 2)
+    vectors = 1 if columns == 1 else 2 if columns == 2 else widest
+    return TileShape(sums // vectors, vectors)
+
+
 class _VectorType(types.Type):
     def __init__(self) -> None:
         super().__init__(name=f"float32x{LANES}")
@@ -166,6 +173,12 @@ def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
 def _shape_rows(shape):
     rows = shape.shape.rows
     return lambda shape: rows
+
+
+@overload_attribute(_ShapeType, "vectors")
+def _shape_vectors(shape):
+    vectors = shape.shape.vectors
+    return lambda shape: vectors
 
 
 @overload_attribute(_ShapeType, "width")
@@ -591,6 +604,58 @@ def multiply_add(typing, tile, a, rows, i, b, j):
         return _pack(builder, shape, sums)
 
     return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def repeat_numbers(typing, shape, array, offset):
+    """A tile of which every row is the numbers array[offset:], each in all lanes of its vector."""
+
+    def emit(context, builder, sig, args):
+        tile = sig.return_type.shape
+        start = address_value(context, builder, sig.args[1], *args[1:])
+        row = [splat_value(builder, builder.load(builder.gep(start, [_index(v)]))) for v in range(tile.vectors)]
+        return _pack(builder, tile, row * tile.rows)
+
+    return _TileType(shape.shape)(shape, array, types.int64), emit
+
+
+@intrinsic
+def multiply_add_lanes(typing, tile, a, rows, i, b, j):
+    """The tile with a[rows[m] + i:] * b[j + v] added to vector v of row m: b is numbers, each for all lanes."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        numbers = address_value(context, builder, sig.args[4], args[4], args[5])
+        columns = [splat_value(builder, builder.load(builder.gep(numbers, [_index(v)]))) for v in range(shape.vectors)]
+        return _add_products(context, builder, sig, args, columns)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def multiply_add_vectors(typing, tile, a, rows, i, b, j):
+    """The tile with a[rows[m] + i:] * b[j + v * LANES:] added to vector v of row m, lane by lane."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        row = address_value(context, builder, sig.args[4], args[4], args[5])
+        columns = [load_value(builder, builder.gep(row, [_index(v * LANES)])) for v in range(shape.vectors)]
+        return _add_products(context, builder, sig, args, columns)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+def _add_products(context: Any, builder: Any, sig: Any, args: Any, columns: list) -> Any:
+    """The tile args[0] with the vector at args[1][args[2][m] + args[3]:] times each column added to row m."""
+    shape = sig.return_type.shape
+    start = address_value(context, builder, sig.args[1], args[1], args[3])
+    sums = _unpack(builder, shape, args[0])
+    for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
+        value = load_value(builder, builder.gep(start, [offset]))
+        for v, column in enumerate(columns):
+            k = m * shape.vectors + v
+            sums[k] = fma_value(builder, value, column, sums[k])
+    return _pack(builder, shape, sums)
 
 
 @intrinsic

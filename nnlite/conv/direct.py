@@ -26,6 +26,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.direct_panels import panels
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
@@ -98,7 +99,7 @@ class Direct(Algorithm):
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
     plan = direct_plan.forward(geometry.with_batch(1))
     y = memory.empty(geometry.output_shape)
-    _run(plan, x, x, False, _panels(plan, weight, weight.shape[3], 1), bias, y, clamp)
+    _run(plan, x, x, False, panels(plan, weight, weight.shape[3], 1), bias, y, clamp)
     return y
 
 
@@ -109,7 +110,7 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     if sum(phase.sizes.positions for phase in phases) < dx.shape[1] * dx.shape[2]:
         dx.fill(0)  # no tap reaches some of the pixels
     for phase in phases:
-        _run(phase, dy, result, masked, _panels(phase, weight, 1, weight.shape[3]), None, dx, False)
+        _run(phase, dy, result, masked, panels(phase, weight, 1, weight.shape[3]), None, dx, False)
     return dx
 
 
@@ -124,7 +125,7 @@ def _run(
     clamp: bool,
 ) -> None:
     """y = relu(correlation of x + bias), the clamp and the bias if asked for."""
-    sizes, columns = plan.sizes, plan.sizes.panels * plan.shape.width
+    sizes, columns = plan.sizes, plan.sizes.panels * plan.width
     start = np.zeros((sizes.groups, columns), np.float32)
     if bias is not None:
         start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
@@ -186,38 +187,6 @@ def _pad(source, result, masked, image, out):
             if masked:
                 values = select(load_first(result, h * line + j, line - j) > 0, values, 0)
             store_first(out, start + j, values, line - j)
-
-
-def _panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> np.ndarray:
-    """The weights in the order in which the loops read them: (groups, panels, reduction, width), zero beyond K.
-
-    `step_in` and `step_out` lead to the next input and output channel of the correlation.
-    """
-    sizes, width = plan.sizes, plan.shape.width
-    shape = (sizes.groups, sizes.panels, sizes.reduction, width)
-    if step_out == 1 and shape[:2] == (1, 1) and width == sizes.group_out:
-        return weight.reshape(shape)
-    panels = memory.empty(shape)
-    tap_size = weight.shape[2] * weight.shape[3]
-    _fill_panels(
-        weight.reshape(-1), plan.taps * tap_size, sizes, weight.shape[3] // sizes.groups, step_in, step_out, panels
-    )
-    return panels
-
-
-@jit
-def _fill_panels(weight, taps, sizes, group_step, step_in, step_out, panels):
-    width = panels.shape[3]
-    for group in range(panels.shape[0]):
-        for panel in range(panels.shape[1]):
-            for tap in range(taps.size):
-                for block in range(0, sizes.group_in, LANES):  # so that either order of reading stays in cache
-                    for column in range(width):
-                        k = panel * width + column
-                        for c in range(block, min(block + LANES, sizes.group_in)):
-                            i = taps[tap] + group * group_step + c * step_in + k * step_out
-                            value = weight[i] if k < sizes.group_out else np.float32(0)
-                            panels[group, panel, tap * sizes.group_in + c, column] = value
 
 
 # The weight gradient -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import TileShape, tile_shape
+from nnlite.simd import LANES, TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768
@@ -69,6 +69,7 @@ class Correlation(NamedTuple):
     """A pass as a correlation: result[rows_out[p] + k] = sum over runs of padded[rows_in[p] + run] * weights."""
 
     shape: TileShape
+    width: int  # output channels in a tile
     image: Image
     sizes: Sizes
     rows_in: np.ndarray  # (positions): offset of a position's first tap in the padded image
@@ -78,8 +79,17 @@ class Correlation(NamedTuple):
     taps: np.ndarray  # (kh * kw of the phase): which of the weight's taps, in the order of the runs
 
 
+def _tiling(columns: int, lanes: bool) -> tuple[TileShape, int]:
+    """The register tile for so many output channels, and how many of them it holds.
+
+    Its vectors are of channels or, with `lanes`, of images, so that each channel has a vector of its own.
+    """
+    shape = lane_tile_shape(columns) if lanes else tile_shape(columns)
+    return shape, shape.vectors if lanes else shape.width
+
+
 @lru_cache(maxsize=512)
-def forward(geometry: Geometry) -> Correlation:
+def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
     """The forward pass. `geometry` is of one image."""
     _, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
@@ -88,18 +98,20 @@ def forward(geometry: Geometry) -> Correlation:
     rows = Axis(oh, sh, 0, 1, tuple(range(kh)), tuple(r * dh for r in range(kh)))
     columns = Axis(ow, sw, 0, 1, tuple(range(kw)), tuple(s * dw for s in range(kw)))
     image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
-    return _correlation(rows, columns, image, (oh, ow, k), geometry)
+    return _correlation(rows, columns, image, (oh, ow, k), geometry, lanes)
 
 
 @lru_cache(maxsize=512)
-def grad_input(geometry: Geometry) -> tuple[Correlation, ...]:
+def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ...]:
     """The phases of the input gradient that any tap reaches. `geometry` is of one image."""
     _, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
     phases_h, top, padded_h = _phases(geometry, 0, h, oh)
     phases_w, left, padded_w = _phases(geometry, 1, w, ow)
     image = Image(oh, ow, k, top, left, padded_h, padded_w)
-    return tuple(_correlation(rows, columns, image, (h, w, c), geometry) for rows in phases_h for columns in phases_w)
+    return tuple(
+        _correlation(rows, columns, image, (h, w, c), geometry, lanes) for rows in phases_h for columns in phases_w
+    )
 
 
 def _phases(geometry: Geometry, axis: int, size: int, size_out: int) -> tuple[list[Axis], int, int]:
@@ -153,7 +165,7 @@ class WeightSizes(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def grad_weight(geometry: Geometry) -> WeightGradient:
+def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     """The weight gradient. `geometry` is of one image."""
     _, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
@@ -165,8 +177,8 @@ def grad_weight(geometry: Geometry) -> WeightGradient:
     rows = (  # (kh, kw, c / groups)
         np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
     )
-    shape = tile_shape(k // groups)
-    panels = -(-(k // groups) // shape.width)
+    shape, width = _tiling(k // groups, lanes)
+    panels = -(-(k // groups) // width)
     sizes = WeightSizes(
         h_out=oh,
         w_out=ow,
@@ -177,17 +189,17 @@ def grad_weight(geometry: Geometry) -> WeightGradient:
         group_in=group_in,
         group_out=k // groups,
         reduced=rows.size,
-        spread=groups * panels * shape.width,
+        spread=groups * panels * width,
         image_in=h * w * c,
         image_padded=image.padded_h * line,
         image_out=oh * ow * k,
     )
-    bands = min(oh, -(-oh * ow * shape.width * 4 // BAND_BYTES))
-    return WeightGradient(shape, image, sizes, rows.ravel(), bands)
+    bands = min(oh, -(-oh * ow * width * 4 // BAND_BYTES))
+    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), bands)
 
 
 def _correlation(
-    rows: Axis, columns: Axis, image: Image, result: tuple[int, int, int], geometry: Geometry
+    rows: Axis, columns: Axis, image: Image, result: tuple[int, int, int], geometry: Geometry, lanes: bool
 ) -> Correlation:
     h_out, w_out, c_out = result
     groups, kernel_width = geometry.groups, geometry.weight_shape[1]
@@ -199,13 +211,14 @@ def _correlation(
     rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
     runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
     taps = [r * kernel_width + s for r in rows.taps for s in columns.taps]
-    shape = tile_shape(group_out)
+    shape, width = _tiling(group_out, lanes)
+    unit = LANES if lanes else 1  # numbers of an element
     positions = rows.count * columns.count
     sizes = Sizes(
         positions=positions,
         tiles=-(-positions // shape.rows),
         groups=groups,
-        panels=-(-group_out // shape.width),
+        panels=-(-group_out // width),
         reduction=len(taps) * group_in,
         group_in=group_in,
         group_out=group_out,
@@ -214,7 +227,15 @@ def _correlation(
         image_out=h_out * w_out * c_out,
     )
     return Correlation(
-        shape, image, sizes, rows_in.ravel(), rows_out.ravel(), np.array(runs), _blocks(runs), np.array(taps)
+        shape,
+        width,
+        image,
+        sizes,
+        unit * rows_in.ravel(),
+        unit * rows_out.ravel(),
+        np.array(runs),
+        _blocks(runs),
+        np.array(taps),
     )
 
 

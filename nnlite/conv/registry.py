@@ -27,6 +27,7 @@ _BUILT_IN = {
     "numba_blocked": "nnlite.conv.numba_blocked:NumbaBlocked",
     "numba_direct": "nnlite.conv.numba_direct:NumbaDirect",
     "direct": "nnlite.conv.direct:Direct",
+    "lanes": "nnlite.conv.lanes:Lanes",
     "winograd": "nnlite.conv.winograd:Winograd",
 }
 _registered: dict[str, Algorithm] = {}
