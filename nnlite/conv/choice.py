@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnlite.conv import registry
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 
-#: the first of these that supports the geometry and the dtype is taken
-PREFERENCE = ("direct", "numba_blocked", "im2col")
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
 #: up to so many channels a vector of channels is mostly empty, so that images fill the lanes instead: if there are
@@ -18,18 +17,69 @@ WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
 LANES_CHANNELS, LANES_IMAGES, LANES_PIXELS = 8, 32, 8192
 
 
+class Rule(NamedTuple):
+    """Where `applies` holds, the algorithm `name` is the one to take, for this `reason`."""
+
+    applies: Callable[[Geometry], bool]
+    name: str
+    reason: str
+
+
+class Choice(NamedTuple):
+    """The algorithm that computes a convolution, and why it is that one, in words."""
+
+    name: str
+    reason: str
+
+
+def _worth_transforming(geometry: Geometry) -> bool:
+    _, _, c, k = geometry.weight_shape
+    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS
+
+
+def _few_channels(geometry: Geometry) -> bool:
+    (n, h, w, c), k = geometry.input_shape, geometry.weight_shape[3]
+    return max(c, k) <= LANES_CHANNELS and n >= LANES_IMAGES and h * w * max(c, k) <= LANES_PIXELS
+
+
+def _always(geometry: Geometry) -> bool:
+    return True
+
+
+#: the first of these that applies and whose algorithm supports the geometry and the dtype is taken
+RULES = (
+    Rule(
+        _worth_transforming,
+        "winograd",
+        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more: "
+        "a quarter of the products outweighs the transforms",
+    ),
+    Rule(
+        _few_channels,
+        "lanes",
+        f"at most {LANES_CHANNELS} channels would leave vectors of channels mostly empty: images fill them",
+    ),
+    Rule(_always, "direct", "register tiles serve every float32 geometry"),
+    Rule(_always, "numba_blocked", "the fastest that computes in this dtype"),
+    Rule(_always, "im2col", "no compiler needed"),
+)
+
+
 def choose(geometry: Geometry, dtype: Any) -> Algorithm:
     """The algorithm that `auto` takes for this geometry and dtype."""
-    return registry.get(_choose(geometry, dtype, registry.version()))
+    return registry.get(explain(geometry, dtype).name)
+
+
+def explain(geometry: Geometry, dtype: Any) -> Choice:
+    """What `auto` takes for this geometry and dtype, and why."""
+    return _choose(geometry, dtype, registry.version())
 
 
 @lru_cache(maxsize=1024)
-def _choose(geometry: Geometry, dtype: Any, version: int) -> str:
+def _choose(geometry: Geometry, dtype: Any, version: int) -> Choice:
     """`version` counts the changes of the registry, so that a choice does not outlive what it was made from."""
-    _, _, c, k = geometry.weight_shape
-    n, h, w, _ = geometry.input_shape
-    few_channels = max(c, k) <= LANES_CHANNELS and n >= LANES_IMAGES and h * w * max(c, k) <= LANES_PIXELS
-    worth_transforming = c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS
-    first = ("winograd",) if worth_transforming else ("lanes",) if few_channels else ()
-    candidates = (*first, *PREFERENCE)
-    return next(name for name in candidates if registry.get(name).declines(geometry, dtype) is None)
+    return next(
+        Choice(rule.name, rule.reason)
+        for rule in RULES
+        if rule.applies(geometry) and registry.get(rule.name).declines(geometry, dtype) is None
+    )
