@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,15 @@ def jit(function: Callable | None = None, *, inline: bool = False, parallel: boo
     return compiled
 
 
+class _Launch(threading.local):
+    """How many threads Numba was last told to use by this Python thread: it keeps the number for each."""
+
+    threads = 0
+
+
+_launch = _Launch()
+
+
 class kernel:
     """A compiled function `f(part, parts, *arrays)` that does one of `parts` equal shares of the work.
 
@@ -73,8 +83,9 @@ class kernel:
         if self._parallel is None:
             self._parallel = _parallel(self._function, self.serial)
         with threads.launch_lock:
-            if numba.get_num_threads() != min(parts, config.NUMBA_NUM_THREADS):
+            if _launch.threads != parts:
                 numba.set_num_threads(min(parts, config.NUMBA_NUM_THREADS))
+                _launch.threads = parts
             self._parallel(parts, *arrays)
 
 

@@ -49,7 +49,6 @@ from numba.extending import (
     models,
     overload_attribute,
     register_model,
-    typeof_impl,
     unbox,
 )
 
@@ -98,6 +97,12 @@ class TileShape:
     def width(self) -> int:
         """The number of columns."""
         return self.vectors * LANES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_numba_type_", _ShapeType(self))  # a call finds it faster than Numba's registry
+
+    def __reduce__(self) -> tuple:
+        return TileShape, (self.rows, self.vectors)
 
 
 def tile_shape(columns: int) -> TileShape:
@@ -162,11 +167,6 @@ class _TileModel(models.PrimitiveModel):
 
 
 register_model(_ShapeType)(models.OpaqueModel)
-
-
-@typeof_impl.register(TileShape)
-def _typeof_shape(value: TileShape, context: Any) -> _ShapeType:
-    return _ShapeType(value)
 
 
 @overload_attribute(_ShapeType, "rows")

@@ -21,18 +21,13 @@ def sparse_categorical_crossentropy(
     Raises ValueError that names the first label out of range, or the shapes that do not fit.
     """
     labels = check_labels(labels, predictions.shape)
-    rows = np.arange(len(labels))
     if from_logits:
-        log_p = log_softmax(predictions)  # (n, classes)
+        from nnlite.kernels.crossentropy import sparse_from_logits
 
-        def from_logits_backward(dloss: np.ndarray) -> np.ndarray:
-            dx = np.exp(log_p)
-            dx[rows, labels] -= 1
-            dx *= dloss / len(labels)
-            return dx
+        loss, gradient = sparse_from_logits(predictions, labels)
+        return loss, lambda dloss: gradient * dloss
 
-        return _mean(-log_p[rows, labels]), from_logits_backward
-
+    rows = np.arange(len(labels))
     total = predictions.sum(axis=-1)  # (n)
     raw = predictions[rows, labels] / total
     p = np.clip(raw, EPSILON, 1 - EPSILON)

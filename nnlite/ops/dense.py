@@ -13,11 +13,13 @@ from nnlite.autograd import differentiable
 
 
 class Products(NamedTuple):
-    """The three matrix products of a dense layer, forward and back."""
+    """The matrix products of a dense layer, forward and back."""
 
-    forward: Callable[..., np.ndarray]  # x @ weight + bias, and ReLU
-    grad_input: Callable[..., np.ndarray]  # dy @ weight.T
-    grad_weight: Callable[..., np.ndarray]  # x.T @ dy
+    forward: Callable[..., np.ndarray]  # (x, weight, bias, relu) -> relu(x @ weight + bias)
+    grad_input: Callable[..., np.ndarray]  # (dy, weight) -> dy @ weight.T
+    grad_weight: Callable[..., np.ndarray]  # (x, dy) -> x.T @ dy
+    #: (x, weight, dy, needs) -> (dx, dweight), where they share work
+    gradients: Callable[..., tuple] | None = None
 
 
 @differentiable
@@ -35,37 +37,47 @@ def dense(
         )
     if bias is not None and bias.shape != weight.shape[1:]:
         raise ValueError(f"bias: expected shape {weight.shape[1:]}. Received: shape {bias.shape}")
-    products = _products(x, weight, bias)
+    products = _products(weight, x, bias)
     rows = np.ascontiguousarray(x).reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
     weight = np.ascontiguousarray(weight)
     y = products.forward(rows, weight, bias, relu)  # (m, out)
 
     def backward(dy: np.ndarray, needs: tuple[bool, ...]) -> tuple:
         dy = np.ascontiguousarray(dy).reshape(y.shape)  # (m, out)
-        if relu:
-            dy = dy * (y > 0)
         dx = dweight = dbias = None
-        if needs[0]:
-            dx = products.grad_input(dy, weight).reshape(x.shape)
-        with scopes.scope(None, "grad_weight"):
+        if relu:
+            from nnlite.kernels.activation import relu_backward
+
+            dy, dbias = relu_backward(dy, y)
+        elif needs[2]:
+            from nnlite.kernels.activation import bias_gradient
+
+            dbias = bias_gradient(dy)
+        if products.gradients is not None:
+            with scopes.scope(None, "gradients" if needs[0] else "grad_weight"):
+                dx, dweight = products.gradients(rows, weight, dy, needs[:2])
+        else:
+            if needs[0]:
+                dx = products.grad_input(dy, weight)
             if needs[1]:
-                dweight = products.grad_weight(rows, dy)
-            if needs[2]:
-                dbias = dy.sum(axis=0)
-        return dx, dweight, dbias
+                with scopes.scope(None, "grad_weight"):
+                    dweight = products.grad_weight(rows, dy)
+        return None if dx is None else dx.reshape(x.shape), dweight, dbias
 
     return y.reshape(*x.shape[:-1], weight.shape[1]), backward
 
 
-def _products(*operands: np.ndarray | None) -> Products:
+def _products(weight: np.ndarray, *others: np.ndarray | None) -> Products:
     """Those on register tiles where every operand is float32 and kernels can be compiled, else NumPy's."""
-    if all(operand is None or operand.dtype == np.float32 for operand in operands):
+    if all(operand is None or operand.dtype == np.float32 for operand in (weight, *others)):
         from nnlite import jit
 
         if jit.ENABLED:
-            from nnlite.kernels.matmul import matmul, matmul_nt, matmul_tn
+            from nnlite.kernels import matmul, narrow
 
-            return Products(matmul, matmul_nt, matmul_tn)
+            if weight.shape[1] <= narrow.WIDEST:
+                return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
+            return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn)
     return Products(_forward, lambda dy, weight: dy @ weight.T, lambda x, dy: x.T @ dy)
 
 

@@ -1,0 +1,67 @@
+"""The gradient of ReLU and of a bias, in one pass."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite import memory, threads
+from nnlite.jit import kernel
+
+#: smaller arrays are one thread's work: to wake the others costs more than they save
+PARALLEL_SIZE = 1 << 14
+
+
+@kernel
+def _backward(part, parts, dy, y, masked, sums):
+    """masked = dy where y > 0, else 0; sums[part] = its sum over this part's rows."""
+    begin, end = part * dy.shape[0] // parts, (part + 1) * dy.shape[0] // parts
+    total = sums[part]
+    total[:] = 0
+    for i in range(begin, end):
+        into, gradient, value = masked[i], dy[i], y[i]
+        for j in range(dy.shape[1]):
+            flowing = gradient[j] if value[j] > 0 else gradient.dtype.type(0)
+            into[j] = flowing
+            total[j] += flowing
+
+
+@kernel
+def _sum(part, parts, dy, sums):
+    """sums[part] = the sum over this part's rows of dy."""
+    begin, end = part * dy.shape[0] // parts, (part + 1) * dy.shape[0] // parts
+    total = sums[part]
+    total[:] = 0
+    for i in range(begin, end):
+        gradient = dy[i]
+        for j in range(dy.shape[1]):
+            total[j] += gradient[j]
+
+
+def relu_backward(dy: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(dy where y > 0, else 0; its sum over rows): dy and y (m, n) -> (m, n), (n)."""
+    masked = memory.empty(dy.shape, dy.dtype)
+    sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
+    _run(_backward, len(sums), dy, y, masked, sums)
+    return masked, _total(sums)
+
+
+def bias_gradient(dy: np.ndarray) -> np.ndarray:
+    """The sum over rows of dy (m, n) -> (n)."""
+    sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
+    _run(_sum, len(sums), dy, sums)
+    return _total(sums)
+
+
+def _parts(dy: np.ndarray) -> int:
+    return 1 if dy.size < PARALLEL_SIZE else threads.kernel_parts()
+
+
+def _run(work: kernel, parts: int, *arrays: np.ndarray) -> None:
+    if parts == 1:
+        work.serial(0, 1, *arrays)
+    else:
+        work(*arrays)
+
+
+def _total(sums: np.ndarray) -> np.ndarray:
+    return sums[0] if len(sums) == 1 else np.add.reduce(sums)
