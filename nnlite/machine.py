@@ -238,7 +238,7 @@ def _fma_gflops(threads: int) -> float:
     from nnlite.kernels import ceilings
     from nnlite.simd import LANES
 
-    rounds = 10_000
+    rounds = 200_000  # a millisecond: starting the threads takes some microseconds
     factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals
     out = np.zeros(threads * LANES, np.float32)
     seconds = _best_seconds(lambda: ceilings.multiply_adds(rounds, factors, out))

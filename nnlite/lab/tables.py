@@ -24,9 +24,10 @@ def row_table(row: Row) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table.title_justify = table.caption_justify = "left"
     table.title = f"{row.shape.name}, {PASS_NAMES[row.pass_name]}: {row.shape.geometry}"
-    for column in ("algorithm", "ms", f"x {row.baseline}", "95% interval", "", "GFLOP/s", "of peak", "extra", "error"):
+    for column in ("algorithm", "ms", f"x {row.baseline}", "95%", "", "GFLOP/s", "of peak", "extra", "error"):
         table.add_column(column, justify="left" if column in ("algorithm", "") else "right", no_wrap=True)
     for cell in row.cells:
         table.add_row(*_line(cell), style="bold" if cell.best else None)
@@ -45,12 +46,12 @@ def _line(cell: Cell) -> list[str]:
         name,
         sign + number(cell.median_ms),
         ratio(cell.ratio.value),
-        "" if cell.verdict == "baseline" else f"{ratio(cell.ratio.low)} - {ratio(cell.ratio.high)}",
+        "" if cell.verdict == "baseline" else f"{ratio(cell.ratio.low)}-{ratio(cell.ratio.high)}",
         cell.verdict,
         number(cell.gflops),
-        percent(cell.percent_of_peak) + (" eff" if cell.effective else "  ! " if cell.over_peak else "    "),
+        percent(cell.percent_of_peak) + (" eff" if cell.effective else " !" if cell.over_peak else ""),
         "" if cell.extra_bytes is None else human_bytes(cell.extra_bytes),
-        f"{cell.error:.1e}",
+        f"{cell.error:.0e}",
     ]
 
 
@@ -83,8 +84,10 @@ def number(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """Two decimals, none from 100 on."""
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+    """Two decimals, none from 100 on, thousands as k."""
+    if value >= 1000:
+        return f"{value / 1000:.3g}k"
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def percent(value: float) -> str:
