@@ -14,6 +14,8 @@ from nnlite.version import __version__
 COMMANDS = {
     "explain": ("nnlite.explain.command", "where the time of a network goes, and why parameters do not predict it"),
     "train": ("nnlite.explain.train_command", "train a network, with progress, and save it"),
+    "bench": ("nnlite.lab.command", "convolution algorithms, yours included, checked and timed against each other"),
+    "machine": ("nnlite.lab.machine_command", "this machine's ceilings, measured"),
     "summary": ("nnlite.explain.summary_command", "exact parameters, MACs and bytes of a network; nothing is run"),
 }
 

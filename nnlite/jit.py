@@ -90,13 +90,17 @@ class kernel:
 
 
 def _parallel(function: Callable, serial: Any) -> Callable:
-    """A compiled function that runs `serial` once a part, in parallel."""
+    """A compiled function that runs `serial` once a part, in parallel.
+
+    prange counts in uint64; without the cast `serial` would be compiled a second time for that type.
+    """
     arguments = ", ".join(list(inspect.signature(function).parameters)[2:])
     name = f"{function.__name__}_parallel"
     source = (
-        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n        serial(part, parts, {arguments})\n"
+        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n"
+        f"        serial(int64(part), parts, {arguments})\n"
     )
-    namespace: dict[str, Any] = {"prange": prange, "serial": serial, "__name__": function.__module__}
+    namespace = {"prange": prange, "int64": numba.int64, "serial": serial, "__name__": function.__module__}
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
     parallel = namespace[name]
     parallel.__module__ = function.__module__

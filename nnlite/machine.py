@@ -25,7 +25,7 @@ import numpy as np
 from nnlite import threads as thread_owner
 from nnlite.errors import positive_int
 
-SCHEMA = 1
+SCHEMA = 2
 REPEATS = 30
 SECONDS = 0.15  # short works are repeated for so long: among many, some meet a moment without other programs
 #: sizes where the system does not tell
@@ -61,8 +61,9 @@ class Machine:
     numpy_call_us: float
     numba_call_us: float
     parallel_region_us: float
-    fresh_page_ns: float
+    fresh_page_ns: float  # a page of 4 KiB
     fresh_gbs: float
+    fresh_huge_gbs: float  # where huge pages are asked for, as NumPy (from 4 MiB on) and nnlite.memory (from 2 MiB) do
     versions: dict[str, str]
     load_average: float | None  # of the minute before the measurement; None where the system does not tell
     measured_at: str
@@ -121,7 +122,7 @@ def measure(threads: int) -> Machine:
         if threads > 1:
             bandwidths += _bandwidths(caches, threads)
         region = _parallel_region_us(threads)
-    page_ns, fresh_gbs = _fresh_memory()
+    fresh = _fresh_gbs("MADV_NOHUGEPAGE")
     return Machine(
         processor=processor_name(),
         cpus=thread_owner.available_cpus(),
@@ -135,8 +136,9 @@ def measure(threads: int) -> Machine:
         numpy_call_us=numpy_call,
         numba_call_us=numba_call,
         parallel_region_us=region,
-        fresh_page_ns=page_ns,
-        fresh_gbs=fresh_gbs,
+        fresh_page_ns=_PAGE / fresh,
+        fresh_gbs=fresh,
+        fresh_huge_gbs=_fresh_gbs("MADV_HUGEPAGE"),
         versions=versions(),
         load_average=load,
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -236,7 +238,7 @@ def _fma_gflops(threads: int) -> float:
     from nnlite.kernels import ceilings
     from nnlite.simd import LANES
 
-    rounds = 10_000
+    rounds = 200_000  # a millisecond: starting the threads takes some microseconds
     factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals
     out = np.zeros(threads * LANES, np.float32)
     seconds = _best_seconds(lambda: ceilings.multiply_adds(rounds, factors, out))
@@ -305,17 +307,23 @@ def _parallel_region_us(threads: int) -> float:
     return _best_seconds(launches) / count * 1e6
 
 
-def _fresh_memory() -> tuple[float, float]:
-    """Touching memory the process never had, one byte a page: (nanoseconds a page, 10**9 bytes a second)."""
+def _fresh_gbs(advice: str) -> float:
+    """Touching private memory that the process never had, one byte a page: 10**9 bytes a second.
+
+    `advice`: what the system is told about the pages' size, by its name in mmap.
+    """
     import mmap
 
     size = 16 << 20
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     best = float("inf")
     for _ in range(REPEATS):
-        with mmap.mmap(-1, size) as block:
+        with mmap.mmap(-1, size, **private) as block:
+            if hasattr(mmap, advice):
+                block.madvise(getattr(mmap, advice))
             array = np.frombuffer(block, np.uint8)
             began = time.perf_counter()
             array[::_PAGE] = 1
             best = min(best, time.perf_counter() - began)
             del array
-    return best / (size // _PAGE) * 1e9, size / best / 1e9
+    return size / best / 1e9

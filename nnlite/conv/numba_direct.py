@@ -116,7 +116,9 @@ def _grad_weight(part, parts, x, dy, terms, corners, of_image, sums, stride, gro
                     places = corners[ow : ow + _AT_ONCE]
                     rows = dy[n, oh, ow:].reshape(-1)[g * k_group :]
                     _sweep(totals[g * k_group :], into, values[g * c_group :], terms, places, rows, k_all, k_group)
-        sums[part] += of_image[part]
+        for term in range(terms.size):  # `sums[part] += ...` takes three seconds longer to compile
+            for k in range(k_all):
+                sums[part, term, k] += of_image[part, term, k]
 
 
 class NumbaDirect(Algorithm):

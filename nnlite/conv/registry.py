@@ -1,7 +1,9 @@
 """Which algorithms there are, and which one computes a given convolution.
 
 An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
-reason; `auto` passes over it. The modules of the built-in ones are imported when first asked for.
+reason; `auto` passes over it. The modules of the built-in ones are imported when first asked for, as are those of
+installed packages: a class derived from Algorithm under the entry-point group ENTRY_POINTS is an algorithm of the
+entry point's name.
 """
 
 from __future__ import annotations
@@ -9,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.errors import Unsupported, unknown
 
+#: what installed packages list their algorithms under
+ENTRY_POINTS = "nnlite.algorithms"
 #: name -> "module:class", in the order in which they are explained, slowest first
 _BUILT_IN = {
     "naive": "nnlite.conv.naive:Naive",
@@ -36,18 +42,44 @@ _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
 def names() -> list[str]:
-    """The names of all algorithms, built in and registered."""
-    return [*_BUILT_IN, *(name for name in _registered if name not in _BUILT_IN)]
+    """The names of all algorithms: built in, of installed packages, and registered."""
+    return list(dict.fromkeys([*_BUILT_IN, *_installed(), *_registered]))
 
 
 def get(name: str) -> Algorithm:
-    """The algorithm of that name. Raises ValueError, listing the known ones, if there is none."""
+    """The algorithm of that name. Raises ValueError, listing the known ones, if there is none.
+
+    Raises ImportError if it is an installed package's that cannot be loaded.
+    """
     if name not in _registered:
-        if name not in _BUILT_IN:
+        if name in _BUILT_IN:
+            module, _, class_name = _BUILT_IN[name].partition(":")
+            _registered[name] = getattr(import_module(module), class_name)()
+        elif name in _installed():
+            _registered[name] = _load(_installed()[name])
+        else:
             raise unknown("algorithm", name, names())
-        module, _, class_name = _BUILT_IN[name].partition(":")
-        _registered[name] = getattr(import_module(module), class_name)()
     return _registered[name]
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """name -> entry point of the algorithms of installed packages; those built in keep their names."""
+    return {e.name: e for e in entry_points(group=ENTRY_POINTS) if e.name not in _BUILT_IN}
+
+
+def _load(entry: EntryPoint) -> Algorithm:
+    package = entry.dist.name if entry.dist else "an installed package"
+    try:
+        algorithm = entry.load()()
+    except Exception as error:
+        raise ImportError(f"algorithm {entry.name!r} of {package}: {type(error).__name__}: {error}") from error
+    if not isinstance(algorithm, Algorithm) or algorithm.name != entry.name:
+        raise ImportError(
+            f"algorithm {entry.name!r} of {package}: expected a class derived from nn.conv.Algorithm with that name. "
+            f"Received: {algorithm!r}"
+        )
+    return algorithm
 
 
 def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:

@@ -100,7 +100,7 @@ class Winograd(Algorithm):
     ) -> tuple[np.ndarray, Any]:
         sizes, parts = sizes_of(geometry), threads.get_num_threads()
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
-        winners = memory.empty(result.shape if epilogue.pool else (0,), np.uint8)
+        winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
         start = np.zeros(sizes.k_wide, np.float32)
         if bias is not None:
             start[: sizes.k] = bias
@@ -195,7 +195,7 @@ def _gradients(
     _backward(
         tile_shape(sizes.c), tile_shape(sizes.k), sizes, geometry.input_shape[0],
         nothing if x is None else x, u, dy, dy if result is None else result,
-        np.empty(0, np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
+        np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
         v, dm, _scratch(parts), dx, du, dbias,
     )  # fmt: skip
     dweight = None

@@ -10,9 +10,9 @@ from nnlite import conv, threads
 from nnlite.explain import tables
 from nnlite.explain.document import document
 from nnlite.explain.measure import measure
-from nnlite.explain.notice import announce_compilation
 from nnlite.explain.request import add_data_arguments, resolve_model
 from nnlite.explain.verdict import sentences
+from nnlite.lab.terminal import announce_compilation
 
 QUESTION = (
     "Somebody trained Keras's MNIST examples on a CPU, batch 128: the fully connected network (mlp, 669,706 "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,24 +9,12 @@ from nnlite.cost import human_bytes
 from nnlite.explain.measure import Measurement
 from nnlite.explain.question import BASELINE, EPOCH_IMAGES, REPORTED_SECONDS
 from nnlite.explain.verdict import predictions
+from nnlite.lab.terminal import console as console
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-WIDTH = 100
 PART_NAMES = {"grad_input": "input gradient", "grad_weight": "weight gradient", "gradients": "both gradients"}
-
-
-def console() -> Console:
-    """A console of at most 100 columns; exactly 100 and without colours where output is piped."""
-    from rich.console import Console
-
-    if not sys.stdout.isatty():
-        return Console(width=WIDTH, color_system=None)
-    terminal = Console()
-    terminal.width = min(WIDTH, terminal.width)
-    return terminal
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

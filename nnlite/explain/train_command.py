@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from nnlite import datasets, optimizers
-from nnlite.explain.notice import announce_compilation
 from nnlite.explain.request import add_data_arguments, fit_images, resolve_model
+from nnlite.lab.terminal import announce_compilation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

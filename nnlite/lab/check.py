@@ -55,10 +55,13 @@ class Report:
 
 
 def check(algorithm: Algorithm, *, seed: int = 0, progress: Callable[[], None] = lambda: None) -> Report:
-    """Check an algorithm over the fixed and RANDOM random geometries, in each dtype that it declares."""
+    """Check an algorithm over the fixed and RANDOM random geometries, in each dtype that it declares.
+
+    One that is for reading only (`reference_only`) is checked over the fixed ones; plain Python takes its time.
+    """
     report = Report(algorithm.name)
     try:
-        for geometry in (*FIXED, *random_geometries(RANDOM, seed)):
+        for geometry in geometries(algorithm, seed):
             progress()
             if _check_geometry(algorithm, geometry, seed, report):
                 report.checked += 1
@@ -67,21 +70,23 @@ def check(algorithm: Algorithm, *, seed: int = 0, progress: Callable[[], None] =
     return report
 
 
-def check_at(
-    algorithm: Algorithm, geometry: Geometry, right: dict[str, np.ndarray], given: Operands
-) -> dict[str, float]:
-    """The error of each pass of `right` at a shape to be timed, in float32. Raises Refused where it is wrong.
+def geometries(algorithm: Algorithm, seed: int) -> list[Geometry]:
+    """What `check` checks it on, in this order."""
+    return [*FIXED, *([] if algorithm.reference_only else random_geometries(RANDOM, seed))]
 
-    `given` and `right` are float64; `right` holds single passes.
+
+def check_at(
+    algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Operands, right: Callable[[str], np.ndarray]
+) -> float:
+    """The error of a pass at a shape to be timed, in float32. Raises Refused where it is wrong.
+
+    `given` is in float64, as is what `right` says of a single pass.
     """
-    errors = {}
-    operands = given.astype(np.float32)
-    for pass_name in right:
-        (result,) = _call(algorithm, pass_name, operands, geometry)
-        errors[pass_name] = _compare(
-            algorithm, pass_name, pass_name, result, right[pass_name], given, geometry, np.float32
-        )
-    return errors
+    results = _call(algorithm, pass_name, given.astype(np.float32), geometry)
+    return max(
+        _compare(algorithm, pass_name, single, result, right(single), given, geometry, np.float32)
+        for single, result in zip(reference.result_passes(pass_name), results, strict=True)
+    )
 
 
 def _check_geometry(algorithm: Algorithm, geometry: Geometry, seed: int, report: Report) -> bool:

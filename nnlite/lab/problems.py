@@ -1,4 +1,9 @@
-"""The geometries that every algorithm is checked on: the simple ones first, then the nasty, then random ones."""
+"""The geometries that every algorithm is checked on: the simple ones first, then the nasty, then random ones.
+
+Kernels on register tiles are compiled anew for each tile's shape, which follows from the channel counts, and compiling
+is what takes long in checking. So up to 16 channels (one vector, at most two) stand for most; pairs of larger counts
+are those of the layers of the question (1 -> 32, 32 -> 64), plus or minus a few channels so that vectors overhang.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,8 @@ FIXED = (
     Geometry.of((1, 8, 9, 2), (3, 3, 2, 3), dilation_rate=2),
     Geometry.of((1, 6, 6, 4), (2, 2, 1, 8), groups=4),
     Geometry.of((2, 10, 9, 5), (3, 3, 5, 33)),  # one channel more than two vectors
-    Geometry.of((1, 9, 10, 17), (3, 3, 17, 7), padding=1),  # one more than a vector
+    Geometry.of((1, 7, 6, 3), (3, 3, 3, 17), padding=((2, 0), (0, 1))),  # one more than a vector
+    Geometry.of((1, 9, 10, 17), (3, 3, 17, 49), padding=1),  # one more than a vector, than three vectors
     Geometry.of((2, 7, 5, 4), (3, 2, 2, 6), strides=(2, 3), padding="same", dilation_rate=2, groups=2),
     Geometry.of((1, 5, 12, 2), (1, 5, 2, 3), strides=(1, 2), padding=2),
     Geometry.of((1, 12, 12, 2), (5, 5, 2, 3), strides=3),  # the last rows and columns are never seen
@@ -41,7 +47,7 @@ def _random_plain(generator: np.random.Generator) -> Geometry:
     """A 3x3 kernel with stride 1: what most specialised algorithms are for, so that they too are checked often."""
     n, pad = _pair(generator, 1, 2)
     h, w = _pair(generator, 3, 14)
-    c, k = _pair(generator, 1, 20)
+    c, k = _pair(generator, 1, 16)
     return Geometry.of((n, h, w, c), (3, 3, c, k), padding=pad)
 
 

@@ -1,0 +1,236 @@
+"""Check algorithms, then time the right ones against each other: what `nnlite bench` does, for programs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import numpy as np
+
+from nnlite import machine, threads
+from nnlite.conv import Algorithm, Geometry
+from nnlite.lab import reference, timing
+from nnlite.lab.check import Refused, Report, check, check_at, declared_bound, geometries
+from nnlite.lab.reference import Operands
+from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.shapes import Shape
+from nnlite.lab.terminal import Bar
+from nnlite.lab.timing import Contestant, Slice
+
+#: seconds for timing, a shape and pass, of which the quick ones leave what they do not need to the slow ones
+SECONDS = 5.0
+CONTROL = "(control)"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A right algorithm at a shape and pass, and the slice of the shape that is run."""
+
+    algorithm: Algorithm
+    cell: Cell
+    part: Slice
+    owner: threads.Owner
+
+
+def bench(
+    algorithms: Sequence[Algorithm],
+    shapes: Sequence[Shape],
+    passes: Sequence[str],
+    *,
+    baseline: str | None = None,
+    rounds: int = timing.ROUNDS,
+    seconds: float = SECONDS,
+    seed: int = 0,
+    fresh_machine: bool = False,
+    bar: Bar | None = None,
+) -> Run:
+    """Check each algorithm, then time those that are right at each shape and pass, in float32.
+
+    `baseline` is what ratios are relative to (default: im2col, else the first that is timed), `seconds` the time for
+    timing, a shape and pass. A KeyboardInterrupt ends the run early: what was measured is returned.
+    """
+    bar = Bar() if bar is None else bar
+    run = Run(
+        machine=machine.load_or_measure(fresh=fresh_machine),
+        threads=threads.get_num_threads(),
+        seed=seed,
+        command=" ".join(["nnlite", *sys.argv[1:]]),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    try:
+        _check_all(run, algorithms, bar)
+        planned = _plan_all(run, algorithms, shapes, passes, bar)
+        _time_all(run, planned, baseline, rounds, seconds, bar)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    for row in run.rows:
+        row.compare()
+    return run
+
+
+def _check_all(run: Run, algorithms: Sequence[Algorithm], bar: Bar) -> None:
+    bar.stage("checking", sum(len(geometries(a, run.seed)) for a in algorithms))
+    for algorithm in algorithms:
+        run.checks.append(check(algorithm, seed=run.seed, progress=partial(bar.step, f"checking {algorithm.name}")))
+
+
+# Planning: what is run of each shape, and is it right there? -------------------------------------------------------
+
+
+def _plan_all(
+    run: Run, algorithms: Sequence[Algorithm], shapes: Sequence[Shape], passes: Sequence[str], bar: Bar
+) -> list[list[_Entry]]:
+    """The entries of each row; fills run.rows. An algorithm that is wrong at any shape is timed at none."""
+    bar.stage("checking at the shapes to be timed", len(shapes) * len(passes) * len(algorithms))
+    reports = {report.algorithm: report for report in run.checks}
+    planned = []
+    for shape in shapes:
+        problem = _Problem(run.seed)
+        for pass_name in passes:
+            row, entries = Row(shape, pass_name, []), []
+            run.rows.append(row)
+            for algorithm in algorithms:
+                bar.step(f"checking {algorithm.name} at {shape.name}")
+                cell = Cell(algorithm.name, "timed", effective=algorithm.fewer_multiplications)
+                row.cells.append(cell)
+                part = _plan(algorithm, pass_name, shape.geometry, problem, cell, reports[algorithm.name])
+                if part is not None:
+                    both = 2 if pass_name == "gradients" else 1
+                    cell.flops, cell.scale = both * shape.geometry.flops, part.scale
+                    cell.peak_gflops = run.machine.fma_gflops_all
+                    entries.append(_Entry(algorithm, cell, part, timing.thread_owner(algorithm, pass_name)))
+            planned.append(entries)
+    for row in run.rows:
+        for cell in row.cells:
+            if reports[cell.algorithm].refused:
+                cell.status, cell.reason = "refused", reports[cell.algorithm].refusal
+    run.blas = list(dict.fromkeys(e.algorithm.name for entries in planned for e in entries if e.owner == "blas"))
+    return [[e for e in entries if e.cell.status == "timed"] for entries in planned]
+
+
+def _plan(
+    algorithm: Algorithm, pass_name: str, geometry: Geometry, problem: _Problem, cell: Cell, report: Report
+) -> Slice | None:
+    """What is run of `geometry`, checked there; None, and the cell says why, if nothing is."""
+    if report.refused:
+        return None
+    reason = algorithm.declines(geometry, np.float32)
+    if reason is not None:
+        cell.status, cell.reason = "declined", str(reason)
+        return None
+    try:
+        with timing.owned_by(timing.thread_owner(algorithm, pass_name)):
+            part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
+            given = problem.operands(part.geometry)
+            right = partial(problem.right, part.geometry)
+            cell.error = check_at(algorithm, pass_name, part.geometry, given, right)
+            cell.error_bound = min(
+                declared_bound(algorithm, part.geometry, single) for single in reference.result_passes(pass_name)
+            )
+            operands = problem.operands32(part.geometry)
+            if part.scale == 1:
+                call = partial(reference.run_pass, algorithm, pass_name, operands, part.geometry)
+                cell.extra_bytes = timing.extra_bytes(call)
+    except Refused as refusal:
+        report.refusal = str(refusal)
+        return None
+    except Exception as error:
+        report.refusal = f"{pass_name} raises {type(error).__name__} for {geometry}: {error}"
+        return None
+    return part
+
+
+class _Problem:
+    """Operands and right results of a shape and of its slices, kept while they are asked for again."""
+
+    def __init__(self, seed: int):
+        self._seed = seed
+        self._operands: dict[Geometry, Operands] = {}
+        self._operands32: dict[Geometry, Operands] = {}
+        self._right: dict[tuple[Geometry, str], np.ndarray] = {}
+
+    def operands(self, geometry: Geometry) -> Operands:
+        if geometry not in self._operands:
+            self._operands[geometry] = reference.operands(geometry, self._seed)
+        return self._operands[geometry]
+
+    def operands32(self, geometry: Geometry) -> Operands:
+        if geometry not in self._operands32:
+            self._operands32[geometry] = self.operands(geometry).astype(np.float32)
+        return self._operands32[geometry]
+
+    def right(self, geometry: Geometry, pass_name: str) -> np.ndarray:
+        key = geometry, pass_name
+        if key not in self._right:
+            self._right[key] = reference.expected(geometry, pass_name, self.operands(geometry))
+        return self._right[key]
+
+
+# Timing ------------------------------------------------------------------------------------------------------------
+
+
+def _time_all(
+    run: Run, planned: list[list[_Entry]], baseline: str | None, rounds: int, seconds: float, bar: Bar
+) -> None:
+    """Time row after row; fills the cells of run.rows."""
+    pairs = [(row, entries) for row, entries in zip(run.rows, planned, strict=True) if entries]
+    needs = [rounds * _round_seconds(entries) for _, entries in pairs]
+    end = time.perf_counter() + seconds * len(run.rows)
+    bar.stage("timing", rounds * len(pairs))
+    for i, (row, entries) in enumerate(pairs):
+        budget = first_share(needs[i:], end - time.perf_counter())
+        base = _baseline(entries, baseline)
+        row.baseline = base.algorithm.name
+        progress = partial(bar.step, f"timing {row.shape.name}, {row.pass_name}")
+        samples: dict[str, list[float]] = {}
+        try:
+            contestants = _contestants(row, entries, base, run.seed)
+            timing.run_rounds(
+                contestants, rounds=rounds, seconds=budget, seed=run.seed, samples=samples, progress=progress
+            )
+        finally:
+            for entry in entries:
+                entry.cell.seconds = samples.get(entry.algorithm.name, [])
+            row.control_seconds = samples.get(base.algorithm.name + CONTROL, [])
+
+
+def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:
+    """The one that was asked for, else im2col, else the first that is for more than reading."""
+    by_name = {e.algorithm.name: e for e in entries}
+    usable = [e for e in entries if not e.algorithm.reference_only] or list(entries)
+    return by_name.get(wanted or "im2col") or by_name.get("im2col") or usable[0]
+
+
+def _contestants(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -> list[Contestant]:
+    """A call for each entry, and the baseline a second time as the control."""
+    problem = _Problem(seed)
+
+    def contestant(entry: _Entry, suffix: str = "") -> Contestant:
+        operands = problem.operands32(entry.part.geometry)
+        call = partial(reference.run_pass, entry.algorithm, row.pass_name, operands, entry.part.geometry)
+        return Contestant(entry.algorithm.name + suffix, call, entry.owner, entry.part.scale)
+
+    return [*(contestant(entry) for entry in entries), contestant(base, CONTROL)]
+
+
+def _round_seconds(entries: Sequence[_Entry]) -> float:
+    """About how long a round takes: the calls, the control, and changing the threads' owner twice."""
+    return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + 3 * timing.SETTLE_SECONDS
+
+
+def first_share(needs: Sequence[float], seconds: float) -> float:
+    """How long the first may take, if none takes more than its need or, where all is too much, than an equal share.
+
+    What the others do not need is the first's.
+    """
+    level, left, count = 0.0, seconds, len(needs)
+    for need in sorted(needs):
+        level = left / count  # an equal share of what those that need less leave
+        if need > level:
+            break
+        left, count = left - need, count - 1
+    return max(0.0, seconds - sum(min(need, level) for need in needs[1:]))

@@ -1,0 +1,128 @@
+"""`nnlite bench`: the laboratory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from nnlite import conv
+from nnlite.errors import positive_int, unknown
+from nnlite.lab import reference, shapes, tables, timing
+from nnlite.lab.bench import SECONDS, bench
+from nnlite.lab.loading import load_algorithm
+from nnlite.lab.results import Run, write_csv
+from nnlite.lab.terminal import Bar, announce_compilation, console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="add your own; may be repeated"
+    )
+    parser.add_argument("--only", metavar="NAME,...", help="of the others, these alone (default: all there are)")
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        metavar="SET",
+        help=f"{', '.join(shapes.SETS)}, all, or N,C,H,W,K,R,S,stride,pad; may be repeated (default: seed)",
+    )
+    parser.add_argument(
+        "--passes",
+        default=",".join(conv.PASSES),
+        metavar="PASS,...",
+        help=f"of {', '.join(reference.PASSES)} (default: the first three)",
+    )
+    parser.add_argument("--baseline", metavar="NAME", help="what ratios are relative to (default: im2col)")
+    parser.add_argument("--rounds", type=int, default=timing.ROUNDS, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        metavar="S",
+        help="for timing, a shape and pass on average (default: %(default)s); ends rounds early",
+    )
+    parser.add_argument("--csv", metavar="PATH", help="write the results there as CSV")
+    parser.add_argument("--figures", metavar="DIR", help="draw a heat map and bars there, as SVG and PNG")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and time. 0: done. 1: an algorithm of --algorithm is refused. 130: interrupted."""
+    own = [load_algorithm(spec) for spec in options.algorithm]
+    algorithms = _others(options.only, own) + own
+    passes = _listed("--passes", options.passes, reference.PASSES)
+    positive_int("--batch-size", options.batch_size)
+    positive_int("--rounds", options.rounds)
+    if not options.seconds > 0:
+        raise ValueError(f"--seconds: expected more than 0. Received: {options.seconds}")
+    wanted = shapes.resolve(options.shapes or ["seed"], options.batch_size)
+    if options.baseline is not None and options.baseline not in [a.name for a in algorithms]:
+        raise unknown("--baseline", options.baseline, [a.name for a in algorithms])
+    _check_folders(options)
+    announce_compilation()
+    with Bar() as bar:
+        result = bench(
+            algorithms,
+            wanted,
+            passes,
+            baseline=options.baseline,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            seed=options.seed,
+            bar=bar,
+        )
+    _print(result)
+    _write(result, options)
+    if any(report.algorithm in [a.name for a in own] for report in result.refused):
+        return 1
+    return 130 if result.interrupted else 0
+
+
+def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]:
+    """The registered algorithms that --only allows; the user's own come by themselves."""
+    names = conv.names() if only is None else _listed("--only", only, conv.names())
+    return [conv.get(name) for name in names if name not in [a.name for a in own]]
+
+
+def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[str]:
+    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise unknown(option, name, known)
+    return names
+
+
+def _check_folders(options: argparse.Namespace) -> None:
+    """Before anything is measured. Raises FileNotFoundError if there would be no place for the results."""
+    for option, path in (("--json", options.json), ("--csv", options.csv)):
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"{option}: expected an existing folder. Received: {str(Path(path).parent)!r}")
+    if options.figures is not None:
+        Path(options.figures).mkdir(parents=True, exist_ok=True)
+
+
+def _print(result: Run) -> None:
+    out = console()
+    for sentence in tables.checks(result):
+        out.print(sentence, highlight=False, markup=False)
+    for row in result.rows:
+        out.print()
+        out.print(tables.row_table(row))
+    out.print()
+    for sentence in tables.remarks(result):
+        out.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def _write(result: Run, options: argparse.Namespace) -> None:
+    written = []
+    if options.json:
+        Path(options.json).write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+        written.append(options.json)
+    if options.csv:
+        write_csv(result.rows, Path(options.csv))
+        written.append(options.csv)
+    if options.figures:
+        from nnlite.lab import figures
+
+        written += figures.draw(result, Path(options.figures))
+    for path in written:
+        print(f"wrote {path}")

@@ -1,0 +1,132 @@
+"""Pictures of a run: a heat map of who is how fast where, and bars of the rates against the peak."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.tables import PASS_NAMES, number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: told apart by the colour-blind (Okabe and Ito)
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"
+#: the heat map's colours end at so many times as fast or slow as the baseline
+_MOST_RATIO = 16
+
+
+def draw(run: Run, folder: Path) -> list[str]:
+    """Write bench-heatmap and bench-bars as SVG and PNG; returns the paths. Nothing if nothing was timed."""
+    rows = [row for row in run.rows if row.timed]
+    if not rows:
+        return []
+    written = []
+    for name, figure in (("bench-heatmap", heat_map(rows)), ("bench-bars", bars(rows, run))):
+        for suffix in ("svg", "png"):
+            path = folder / f"{name}.{suffix}"
+            figure.savefig(path, dpi=150, bbox_inches="tight")
+            written.append(str(path))
+    return written
+
+
+def blank(width: float, height: float) -> Figure:
+    """A figure of so many inches that needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def heat_map(rows: list[Row]) -> Figure:
+    """A line a shape and pass, a column an algorithm: milliseconds, coloured by how they compare with the baseline."""
+    names = list(dict.fromkeys(cell.algorithm for row in rows for cell in row.cells))
+    ratios = np.full((len(rows), len(names)), np.nan)
+    for i, row in enumerate(rows):
+        for cell in row.timed:
+            assert cell.ratio is not None
+            ratios[i, names.index(cell.algorithm)] = cell.ratio.value
+    figure = blank(2.6 + 0.95 * len(names), 1.6 + 0.42 * len(rows))
+    axes = figure.add_subplot()
+    limit = np.log2(_MOST_RATIO)
+    colours = _colours()
+    image = axes.imshow(np.log2(ratios), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+    for i, row in enumerate(rows):
+        for cell in row.cells:
+            _annotate(axes, cell, names.index(cell.algorithm), i, ratios[i, names.index(cell.algorithm)])
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(rows)), [f"{row.shape.name}, {PASS_NAMES[row.pass_name]}" for row in rows])
+    axes.tick_params(length=0)
+    for i in range(1, len(rows)):
+        if rows[i].shape != rows[i - 1].shape:
+            axes.axhline(i - 0.5, color="black", linewidth=0.8)
+    axes.set_title("Milliseconds; bold: the fastest; ~: scaled from a slice of the work", loc="left", fontsize=11)
+    steps = range(-int(limit), int(limit) + 1, 2)
+    bar = figure.colorbar(image, ax=axes, ticks=list(steps), aspect=30, pad=0.01, extend="both")
+    bar.set_ticklabels([_times(step) for step in steps])
+    baselines = ", ".join(dict.fromkeys(str(row.baseline) for row in rows))
+    bar.set_label(f"time relative to {baselines}")
+    return figure
+
+
+def _times(log2: int) -> str:
+    return f"1/{2**-log2}" if log2 < 0 else f"{2**log2}x" if log2 else "equal"
+
+
+def _colours() -> Any:
+    from matplotlib import colormaps
+
+    # purple is faster; keeps its order for the colour-blind
+    return colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
+
+
+def _annotate(axes: Any, cell: Cell, column: int, line: int, ratio: float) -> None:
+    if cell.status != "timed":
+        axes.text(column, line, cell.status, ha="center", va="center", fontsize=7, color="#666666")
+        return
+    text = ("~" if cell.scale != 1 else "") + number(cell.median_ms)
+    dark = abs(np.log2(ratio)) > 0.55 * np.log2(_MOST_RATIO)
+    weight = "bold" if cell.best else "normal"
+    axes.text(
+        column, line, text, ha="center", va="center", fontsize=9, weight=weight, color="white" if dark else "black"
+    )
+
+
+def bars(rows: list[Row], run: Run) -> Figure:
+    """A panel a shape and pass, a bar an algorithm: GFLOP/s on a log scale, with the measured peak as a line."""
+    across = len(dict.fromkeys(row.pass_name for row in rows))
+    down = -(-len(rows) // across)
+    most = max(len(row.timed) for row in rows)
+    figure = blank(4.4 * across, down * (0.75 + 0.2 * most))
+    peak = run.machine.fma_gflops_all
+    least = min(cell.gflops for row in rows for cell in row.timed)
+    for i, row in enumerate(rows):
+        axes = figure.add_subplot(down, across, i + 1)
+        cells = row.timed
+        colours = [ORANGE if cell.best else GREY if cell.scale != 1 else BLUE for cell in cells]
+        drawn = axes.barh([cell.algorithm for cell in cells], [cell.gflops for cell in cells], color=colours)
+        labels = [number(cell.gflops) + f" ({percent(cell.percent_of_peak)})" for cell in cells]
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # so that the peak's line crosses no number
+        axes.bar_label(drawn, labels, fontsize=7, padding=3, bbox=paper)
+        axes.axvline(peak, color="black", linewidth=1, linestyle="--")
+        axes.set_xscale("log")
+        axes.set_xlim(least / 2, peak * 30)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", labelsize=8, length=0)
+        axes.tick_params(axis="x", labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{row.shape.name}, {PASS_NAMES[row.pass_name]}", fontsize=9, loc="left")
+    figure.suptitle(
+        f"GFLOP/s by the definition's count (percent of the peak); dashed: the measured peak, {peak:.0f} GFLOP/s\n"
+        "orange: the fastest; grey: scaled from a slice; above the peak: fewer multiplications than the definition",
+        fontsize=10,
+        x=0.01,
+        ha="left",
+    )
+    return figure

@@ -1,0 +1,105 @@
+"""The ladder: the algorithms of one shape and pass from the slowest to the fastest, each a rung."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnlite import conv
+from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
+from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.tables import number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Rung:
+    """An algorithm, what it does in a sentence, and how many times as fast it is as the rung below and the lowest."""
+
+    cell: Cell
+    change: str
+    over_below: float
+    over_first: float
+
+
+def rungs(row: Row) -> list[Rung]:
+    """The timed algorithms of a row, slowest first. What each does, its docstring says."""
+    cells = sorted(row.timed, key=lambda cell: -cell.median_ms)
+    return [
+        Rung(cell, _sentence(cell.algorithm), below.median_ms / cell.median_ms, cells[0].median_ms / cell.median_ms)
+        for below, cell in zip([*cells[:1], *cells], cells, strict=False)
+    ]
+
+
+def _sentence(name: str) -> str:
+    """The first sentence of the file of a built-in algorithm, which has one file each; of the class elsewhere."""
+    algorithm = type(conv.get(name))
+    built_in = algorithm.__module__.startswith("nnlite.conv.")
+    text = (sys.modules[algorithm.__module__].__doc__ if built_in else algorithm.__doc__) or ""
+    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
+
+
+def table(ladder: Sequence[Rung], row: Row) -> Table:
+    """One line a rung, the lowest first."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
+    result.title = f"The ladder: {row.shape.geometry}, {row.pass_name}"
+    for column in ("rung", "ms", "x below", "x first", "of peak"):
+        result.add_column(column, justify="left" if column == "rung" else "right", no_wrap=True)
+    result.add_column("what it does")
+    for rung in ladder:
+        cell = rung.cell
+        result.add_row(
+            cell.algorithm,
+            _ms(cell),
+            f"{rung.over_below:.3g}" if rung is not ladder[0] else "",
+            number(rung.over_first) if rung is not ladder[0] else "",
+            percent(cell.percent_of_peak) + (" eff" if cell.effective else ""),
+            rung.change,
+        )
+    result.caption = "~: scaled from a slice of the work. eff: by the definition's count of operations."
+    return result
+
+
+def _ms(cell: Cell) -> str:
+    return ("~" if cell.scale != 1 else "") + number(cell.median_ms)
+
+
+def picture(ladder: Sequence[Rung], run: Run) -> Figure:
+    """A bar a rung on a log scale of milliseconds, with the time that the peak would take as a line."""
+    row = run.rows[0]
+    figure = blank(11, 1.4 + 0.55 * len(ladder))
+    axes = figure.add_subplot()
+    times = [rung.cell.median_ms for rung in ladder]
+    least = min(times) / 3
+    colours = [ORANGE if rung is ladder[-1] else GREY if rung.cell.scale != 1 else BLUE for rung in ladder]
+    axes.barh(range(len(ladder)), times, left=0, color=colours, height=0.5)
+    for i, rung in enumerate(ladder):
+        gained = f"   {number(rung.over_first)} times as fast as the first" if i else ""
+        below = f", {rung.over_below:.3g} times the rung above it" if i else ""
+        axes.text(times[i] * 1.1, i, f"{_ms(rung.cell)} ms{gained}{below}", va="center", fontsize=8)
+        axes.text(least * 1.05, i - 0.4, rung.change, va="center", fontsize=7, color="#444444")
+    bound = row.timed[0].flops / run.machine.fma_gflops_all / 1e6
+    axes.axvline(bound, color="black", linestyle="--", linewidth=1)
+    axes.text(bound, len(ladder) - 0.45, f" {number(bound)} ms: the definition at the measured peak", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlim(least, max(times) * 50)
+    axes.set_ylim(len(ladder) - 0.2, -0.8)
+    axes.set_yticks(range(len(ladder)), [rung.cell.algorithm for rung in ladder])
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("milliseconds, log scale")
+    axes.set_title(
+        f"{row.shape.geometry}, {row.pass_name}, on {run.threads} thread(s) of {run.machine.processor}",
+        loc="left",
+        fontsize=10,
+    )
+    return figure

@@ -1,0 +1,183 @@
+"""What a run of the laboratory found, as data: one Row a shape and pass, one Cell an algorithm in it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from nnlite.lab.check import Report
+from nnlite.lab.shapes import Shape
+from nnlite.lab.statistics import Ratio, noise_floor, paired_ratio, verdict
+from nnlite.machine import Machine
+
+SCHEMA = 1
+#: more than this of a ceiling is a defect of the ceiling or of the clock; what is between is rounding
+_MOST_PERCENT = 100.0
+CSV_COLUMNS = (
+    "shape", "pass", "algorithm", "status", "reason", "rounds", "scale", "median_ms", "min_ms", "ratio", "ratio_low",
+    "ratio_high", "verdict", "best", "gflops", "percent_of_peak", "effective_rate", "over_peak", "extra_bytes",
+    "error", "error_bound",
+)  # fmt: skip
+
+
+@dataclass
+class Cell:
+    """An algorithm at a shape and pass: timed, or why not ("declined", "refused" or "interrupted", in words)."""
+
+    algorithm: str
+    status: str
+    reason: str | None = None
+    seconds: list[float] = field(default_factory=list)  # of the whole work, one a round
+    scale: float = 1.0  # how many times the work that was run the whole work is
+    flops: int = 0  # by the definition: 2 a multiply-accumulate
+    peak_gflops: float = 0.0
+    effective: bool = False  # fewer multiplications than the definition: its rate may exceed the peak
+    extra_bytes: int | None = None
+    error: float | None = None
+    error_bound: float | None = None
+    ratio: Ratio | None = None
+    verdict: str | None = None
+    best: bool = False
+
+    @property
+    def median_ms(self) -> float:
+        return 1e3 * median(self.seconds)
+
+    @property
+    def gflops(self) -> float:
+        """10**9 floating-point operations of the definition a second."""
+        return self.flops / self.median_ms / 1e6
+
+    @property
+    def percent_of_peak(self) -> float:
+        return 100 * self.gflops / self.peak_gflops
+
+    @property
+    def over_peak(self) -> bool:
+        """Whether it claims more than the processor can do: a defect of the measurement."""
+        return not self.effective and self.percent_of_peak > _MOST_PERCENT
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        content: dict[str, Any] = {"algorithm": self.algorithm, "status": self.status, "reason": self.reason}
+        content |= {"error": self.error, "error_bound": self.error_bound, "extra_bytes": self.extra_bytes}
+        if self.status != "timed":
+            return content
+        return content | {
+            "median_ms": self.median_ms,
+            "min_ms": 1e3 * min(self.seconds),
+            "samples_ms": [1e3 * s for s in self.seconds],
+            "scale": self.scale,
+            "ratio": asdict(self.ratio) if self.ratio else None,
+            "verdict": self.verdict,
+            "best": self.best,
+            "gflops": self.gflops,
+            "percent_of_peak": self.percent_of_peak,
+            "effective_rate": self.effective,
+            "over_peak": self.over_peak,
+        }
+
+
+@dataclass
+class Row:
+    """All algorithms at one shape and pass. `control`: the baseline against itself (A/A)."""
+
+    shape: Shape
+    pass_name: str
+    cells: list[Cell]
+    baseline: str | None = None
+    control_seconds: list[float] = field(default_factory=list)
+    control: Ratio | None = None
+    floor: float | None = None
+
+    @property
+    def timed(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.status == "timed"]
+
+    @property
+    def rounds(self) -> int:
+        return len(self.timed[0].seconds) if self.timed else 0
+
+    def compare(self) -> None:
+        """Fill in ratios, verdicts and the best, of the samples there are."""
+        for cell in self.timed:
+            if not cell.seconds:
+                cell.status, cell.reason = "interrupted", "the run was interrupted before"
+        if not self.timed:
+            return
+        min(self.timed, key=lambda cell: cell.median_ms).best = True
+        base = next(cell for cell in self.timed if cell.algorithm == self.baseline)
+        self.control = paired_ratio(np.array(self.control_seconds), np.array(base.seconds))
+        self.floor = noise_floor(self.control)
+        for cell in self.timed:
+            cell.ratio = paired_ratio(np.array(cell.seconds), np.array(base.seconds))
+            cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.floor)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        geometry = self.shape.geometry
+        return {
+            "shape": self.shape.name,
+            "geometry": {**asdict(geometry), "output_shape": geometry.output_shape, "macs": geometry.macs},
+            "published_batch": self.shape.published_batch,
+            "pass": self.pass_name,
+            "rounds": self.rounds,
+            "baseline": self.baseline,
+            "control": asdict(self.control) if self.control else None,
+            "noise_floor": self.floor,
+            "algorithms": [cell.to_dict() for cell in self.cells],
+        }
+
+
+@dataclass
+class Run:
+    """One run of `nnlite bench`."""
+
+    machine: Machine
+    threads: int
+    seed: int
+    command: str
+    date: str
+    checks: list[Report] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    blas: list[str] = field(default_factory=list)  # algorithms that had the threads as BLAS's
+    interrupted: bool = False
+
+    @property
+    def refused(self) -> list[Report]:
+        return [report for report in self.checks if report.refused]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "schema": SCHEMA,
+            "date": self.date,
+            "command": self.command,
+            "threads": self.threads,
+            "seed": self.seed,
+            "dtype": "float32",
+            "machine": self.machine.to_dict(),
+            "interrupted": self.interrupted,
+            "threads_given_to_blas_for": self.blas,
+            "checks": [report.to_dict() for report in self.checks],
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> None:
+    """One line a shape, pass and algorithm, under CSV_COLUMNS."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, CSV_COLUMNS, restval="", extrasaction="ignore")
+        writer.writeheader()
+        for row in rows:
+            for cell in row.cells:
+                content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": row.rounds, **cell.to_dict()}
+                ratio = content.pop("ratio", None) or {}
+                content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
+                writer.writerow({key: "" if value is None else value for key, value in content.items()})

@@ -1,0 +1,74 @@
+"""What every command shows on a terminal: at most 100 columns, plain when piped, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH = 100
+
+
+def console() -> Console:
+    """A console of at most 100 columns; exactly 100 and without colours where output is piped."""
+    from rich.console import Console
+
+    if not sys.stdout.isatty():
+        return Console(width=WIDTH, color_system=None)
+    terminal = Console()
+    terminal.width = min(WIDTH, terminal.width)
+    return terminal
+
+
+def announce_compilation() -> None:
+    """From now on, say on stderr when the first kernel is compiled, and that the next run will not."""
+    from nnlite import jit
+
+    said = False
+
+    def say(name: str) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            kept = "kept for the next run" if jit.cache_dir() else "no folder to keep them in was found"
+            print(f"compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
+
+    jit.on_compile(say)
+
+
+class Bar:
+    """A progress bar on stderr where that is a terminal, one plain line a stage elsewhere. A context manager."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Bar:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def stage(self, text: str, total: int) -> None:
+        """A stage of `total` steps begins."""
+        if self._bar is None:
+            print(f"{text} ...", file=sys.stderr, flush=True)
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(text, total=total)
+
+    def step(self, text: str | None = None) -> None:
+        """One step of the stage is done; `text` says what the next one is about."""
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, **({} if text is None else {"description": text}))

@@ -1,0 +1,272 @@
+"""`nnlite bench` as a user runs it: one's own algorithm from a file, refusals, files written, Ctrl-C."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import conv
+from nnlite.cli import main
+from nnlite.lab import bench as bench_module
+from nnlite.lab import timing
+from nnlite.lab.bench import bench, first_share
+from nnlite.lab.shapes import resolve, slice_of
+from nnlite.lab.timing import Contestant
+
+SMALL = ["--shapes", "2,3,8,9,4,3,3,1,0", "--rounds", "5"]
+MINE = """
+import numpy as np
+import nnlite as nn
+im2col = nn.conv.get("im2col")
+class Mine(nn.conv.Algorithm):
+    name = "mine"
+    uses_blas = True
+    def forward(self, x, weight, geometry):
+        return im2col.forward(x, weight, geometry)
+class Edge(Mine):
+    name = "edge"
+    def forward(self, x, weight, geometry):
+        y = im2col.forward(x, weight, geometry)
+        y[:, :, -1] += 1
+        return y
+class WrongWhereTimed(Mine):
+    name = "wrong_where_timed"
+    def forward(self, x, weight, geometry):
+        y = im2col.forward(x, weight, geometry)
+        if x.shape == (2, 8, 9, 3):
+            y[1, 2, 3, 1] += 1
+        return y
+class Unnamed(nn.conv.Algorithm):
+    pass
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    before = nn.conv.names()
+    yield tmp_path
+    for name in set(nn.conv.names()) - set(before):
+        nn.conv.unregister(name)
+
+
+def test_ones_own_algorithm_from_a_file_is_checked_and_timed(folder, capsys):
+    files = ["--json", "r.json", "--csv", "r.csv", "--figures", "pictures"]
+    status = main(["bench", "--algorithm", "mine.py:Mine", "--only", "im2col,winograd", *SMALL, *files])
+    text = capsys.readouterr().out
+    assert status == 0
+    assert max(map(len, text.splitlines())) <= 100
+    run = json.loads((folder / "r.json").read_text())
+    assert [check["algorithm"] for check in run["checks"]] == ["im2col", "winograd", "mine"]
+    assert [row["pass"] for row in run["rows"]] == list(conv.PASSES)
+    for row in run["rows"]:
+        assert row["rounds"] == 5
+        assert row["baseline"] == "im2col"
+        assert row["noise_floor"] >= 0.02
+        assert [cell["status"] for cell in row["algorithms"]] == ["timed"] * 3
+        assert sum(cell["best"] for cell in row["algorithms"]) == 1
+        for cell in row["algorithms"]:
+            assert len(cell["samples_ms"]) == 5
+            assert cell["gflops"] == pytest.approx(2 * row["geometry"]["macs"] / cell["median_ms"] / 1e6)
+            assert 0 < cell["error"] <= cell["error_bound"]
+            assert cell["effective_rate"] == (cell["algorithm"] == "winograd")
+            assert cell["ratio"]["low"] <= cell["ratio"]["value"] <= cell["ratio"]["high"]
+    lines = list(csv.DictReader((folder / "r.csv").read_text().splitlines()))
+    assert len(lines) == 9
+    assert float(lines[2]["median_ms"]) == run["rows"][0]["algorithms"][2]["median_ms"]
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "bench-bars.png",
+        "bench-bars.svg",
+        "bench-heatmap.png",
+        "bench-heatmap.svg",
+    ]
+
+
+def test_a_wrong_one_is_refused_and_not_timed(folder, capsys):
+    status = main(["bench", "--algorithm", "mine.py:Edge", "--only", "im2col", *SMALL, "--json", "r.json"])
+    assert status == 1
+    assert "REFUSED edge: forward is wrong in float32" in capsys.readouterr().out
+    for row in json.loads((folder / "r.json").read_text())["rows"]:
+        assert [cell["status"] for cell in row["algorithms"]] == ["timed", "refused"]
+
+
+def test_one_that_is_wrong_only_where_it_would_be_timed_is_refused_everywhere(folder, capsys):
+    arguments = ["--algorithm", "mine.py:WrongWhereTimed", "--only", "im2col", "--shapes", "1,3,8,9,4,3,3,1,0"]
+    assert main(["bench", *arguments, *SMALL, "--json", "r.json"]) == 1
+    assert "y[n=1, oh=2, ow=3, k=1]" in " ".join(capsys.readouterr().out.split())
+    rows = json.loads((folder / "r.json").read_text())["rows"]
+    assert {row["algorithms"][1]["status"] for row in rows} == {"refused"}
+    assert len(rows) == 6
+
+
+def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
+    run_rounds, calls = timing.run_rounds, []
+
+    def interrupted(contestants, *, progress, **options):
+        calls.append(1)
+        rounds = []
+
+        def step():
+            progress()
+            rounds.append(1)
+            if len(calls) == 2 and len(rounds) == 3:
+                raise KeyboardInterrupt
+
+        return run_rounds(contestants, progress=step, **options)
+
+    monkeypatch.setattr(timing, "run_rounds", interrupted)
+    assert main(["bench", "--only", "im2col,windows", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
+    assert "Interrupted" in capsys.readouterr().out
+    run = json.loads((folder / "r.json").read_text())
+    assert run["interrupted"]
+    assert [row["rounds"] for row in run["rows"]] == [5, 3, 0]
+    assert {cell["status"] for cell in run["rows"][2]["algorithms"]} == {"interrupted"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algorithm", "mine.py"], "--algorithm: expected FILE.py:CLASS"),
+        (["--algorithm", "none.py:Mine"], "none.py"),
+        (["--algorithm", "mine.py:Yours"], "expected the name 'Yours' in mine.py"),
+        (["--algorithm", "mine.py:number"], "expected a subclass of nn.conv.Algorithm. Received: int"),
+        (["--algorithm", "mine.py:Unnamed"], "expected a name other than 'auto'"),
+        (["--only", "im2cow"], "unknown --only 'im2cow'"),
+        (["--passes", "backward"], "unknown --passes 'backward'"),
+        (["--shapes", "vgg16"], "unknown --shapes 'vgg16'"),
+        (["--shapes", "1,2,3"], "expected nine integers N,C,H,W,K,R,S,stride,pad"),
+        (["--shapes", "1,1,2,2,1,5,5,1,0"], "no larger than the padded input"),
+        (["--baseline", "fft", "--only", "im2col"], "unknown --baseline 'fft'"),
+        (["--rounds", "0"], "--rounds: expected an integer of at least 1"),
+        (["--seconds", "0"], "--seconds: expected more than 0"),
+        (["--json", "no/where.json"], "--json: expected an existing folder"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_what_takes_too_long_is_timed_on_a_slice_and_scaled():
+    run = bench([conv.get("naive"), conv.get("im2col")], resolve(["8,8,20,20,8,3,3,1,0"], 8), ["forward"], rounds=5)
+    naive, im2col = run.rows[0].cells
+    assert im2col.scale == 1
+    assert naive.scale > 2
+    assert naive.median_ms > 20 * im2col.median_ms
+    assert naive.to_dict()["scale"] == naive.scale
+
+
+@pytest.mark.parametrize("share", [1e-4, 0.01, 0.1, 0.5, 1.0])
+def test_a_slice_is_about_that_share_of_the_work(share):
+    (shape,) = resolve(["16,3,40,40,8,3,3,2,1"], 16)
+    part = slice_of(shape.geometry, share)
+    assert part.macs / shape.geometry.macs == pytest.approx(share, rel=0.6, abs=3e-4)
+    assert part.weight_shape == shape.geometry.weight_shape
+
+
+def test_rounds_are_whole_interleaved_and_in_random_order():
+    order = []
+    contestants = [Contestant(name, lambda name=name: order.append(name)) for name in "abcd"]
+    samples = timing.run_rounds(contestants, rounds=20, seed=0)
+    assert order[:4] == list("abcd")  # warmed
+    rounds = [tuple(order[4 + i * 4 : 8 + i * 4]) for i in range(20)]
+    assert all(sorted(r) == list("abcd") for r in rounds)
+    assert len(set(rounds)) > 10
+    assert {len(values) for values in samples.values()} == {20}
+
+
+def test_blas_has_the_threads_while_its_algorithms_run_and_only_then():
+    nn.set_num_threads(2)
+    seen = {"blas": set(), "kernels": set()}
+
+    def contestant(owner):
+        return Contestant(owner, lambda: seen[owner].add(nn.threads.kernel_parts()), owner)
+
+    timing.run_rounds([contestant("blas"), contestant("kernels")], rounds=5)
+    assert seen == {"blas": {1}, "kernels": {2}}
+
+
+def test_an_inherited_gradient_has_the_threads_as_blas():
+    class Mine(conv.Algorithm):
+        name = "mine"
+
+        def grad_input(self, dy, weight, geometry):
+            return np.zeros(geometry.input_shape, dy.dtype)
+
+    owners = [timing.thread_owner(Mine(), name) for name in ("forward", "grad_input", "grad_weight", "gradients")]
+    assert owners == ["kernels", "kernels", "blas", "blas"]
+    assert timing.thread_owner(conv.get("im2col"), "forward") == "blas"
+    assert timing.thread_owner(conv.get("winograd"), "gradients") == "kernels"
+
+
+def test_rounds_end_with_the_time_but_not_before_some():
+    contestants = [Contestant("a", lambda: None)]
+    assert len(timing.run_rounds(contestants, rounds=20, seconds=0)["a"]) == timing.LEAST_ROUNDS
+
+
+def test_no_garbage_is_collected_meanwhile():
+    import gc
+
+    states = []
+    timing.run_rounds([Contestant("a", lambda: states.append(gc.isenabled()))], rounds=3)
+    assert states[1:] == [False] * 3
+    assert gc.isenabled()
+
+
+def test_extra_memory_is_what_a_call_needs_beside_its_result():
+    def call():
+        scratch = np.ones(8 << 20, np.uint8)
+        return np.ones(2 << 20, np.uint8) * scratch[0]
+
+    extra = timing.extra_bytes(call)
+    if extra is None:
+        pytest.skip("the system does not tell")
+    assert extra == pytest.approx(8 << 20, rel=0.4)
+
+
+def test_time_is_shared_so_that_the_quick_leave_theirs_to_the_slow():
+    assert first_share([1, 1, 1], 100) == 98  # there is enough for all
+    assert first_share([100, 100], 10) == 5
+    assert first_share([100, 1], 10) == 9
+    assert first_share([1, 100], 10) == pytest.approx(1)
+
+
+def test_a_broken_algorithm_of_an_installed_package_is_named(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    from nnlite.conv import registry
+
+    entry = EntryPoint("theirs", "no_such_module:Theirs", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "_installed", lambda: {"theirs": entry})
+    assert "theirs" in nn.conv.names()
+    with pytest.raises(ImportError, match="algorithm 'theirs' of an installed package: ModuleNotFoundError"):
+        nn.conv.get("theirs")
+
+
+def test_an_installed_packages_algorithm_is_there_by_name(tmp_path, monkeypatch):
+    """A package is what importlib.metadata finds on the path: a module and its dist-info."""
+    from nnlite.conv import registry
+
+    (tmp_path / "their_convolutions.py").write_text(MINE.replace('"mine"', '"theirs"'))
+    info = tmp_path / "their_convolutions-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-convolutions\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[nnlite.algorithms]\ntheirs = their_convolutions:Mine\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._installed.cache_clear()
+    try:
+        assert "theirs" in nn.conv.names()
+        assert type(nn.conv.get("theirs")).__name__ == "Mine"
+        nn.conv.unregister("theirs")
+    finally:
+        registry._installed.cache_clear()
+
+
+def test_control_names_cannot_be_an_algorithms():
+    assert bench_module.CONTROL.strip("()") not in nn.conv.names()

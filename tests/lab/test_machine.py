@@ -1,0 +1,85 @@
+"""The ceilings: plausible, kept, measured again when asked."""
+
+import json
+
+import pytest
+
+from nnlite import jit, machine
+from nnlite.cli import main
+
+
+@pytest.fixture(scope="module")
+def ceilings():
+    return machine.load_or_measure()
+
+
+def test_the_ceilings_are_plausible(ceilings):
+    assert 1 < ceilings.fma_gflops_one <= ceilings.fma_gflops_all <= 1.05 * ceilings.threads * ceilings.fma_gflops_one
+    assert 0.01 < ceilings.numba_call_us < 100
+    assert 0.01 < ceilings.numpy_call_us < 100
+    assert 0.1 < ceilings.parallel_region_us < 10_000
+    assert ceilings.fresh_gbs > 0.1
+    reads = {b.level: b.read_gbs for b in ceilings.bandwidths if b.threads == ceilings.threads}
+    assert list(reads) == ["L1", "L2", "L3", "memory"]
+    assert reads["L1"] > reads["memory"]
+    assert ceilings.bandwidth_for(1).level == "L1"
+    assert ceilings.bandwidth_for(1e15).level == "memory"
+
+
+def test_it_survives_json(ceilings):
+    assert machine.Machine.from_dict(json.loads(json.dumps(ceilings.to_dict()))) == ceilings
+
+
+@pytest.fixture
+def quickly(monkeypatch, tmp_path, ceilings):
+    """A cache of its own, and measurements that are counted instead of taken."""
+    monkeypatch.setattr(jit, "cache_root", lambda: tmp_path)
+    calls = []
+
+    def measure(threads):
+        calls.append(threads)
+        return ceilings
+
+    monkeypatch.setattr(machine, "measure", measure)
+    return calls
+
+
+def test_it_is_measured_once_and_again_when_asked(quickly):
+    for fresh, measurements in ((False, 1), (False, 1), (True, 2), (False, 2)):
+        machine.load_or_measure(2, fresh=fresh)
+        assert len(quickly) == measurements
+    machine.load_or_measure(1)
+    assert quickly == [2, 2, 1]
+
+
+def test_a_spoiled_file_is_measured_again(quickly, tmp_path):
+    machine.load_or_measure(2)
+    (file,) = tmp_path.glob("machine-*.json")
+    file.write_text("{")
+    machine.load_or_measure(2)
+    assert len(quickly) == 2
+
+
+def test_the_command_prints_and_writes_them(quickly, tmp_path, capsys, ceilings):
+    assert main(["machine", "--fresh", "--json", str(tmp_path / "m.json")]) == 0
+    text = capsys.readouterr().out
+    assert f"{ceilings.fma_gflops_all:.1f} GFLOP/s" in text
+    assert "Compiled kernels: " in text
+    assert json.loads((tmp_path / "m.json").read_text())["fma_gflops_all"] == ceilings.fma_gflops_all
+
+
+def test_clear_cache_empties_the_folder_and_keeps_the_measurement(quickly, tmp_path, capsys):
+    machine.load_or_measure(2)
+    kernels = tmp_path / "kernels-0123"
+    kernels.mkdir()
+    (kernels / "a.nbc").write_text("x")
+    assert main(["machine", "--clear-cache"]) == 0
+    assert "deleted 1 files" in capsys.readouterr().out
+    assert not kernels.exists()
+    assert len(list(tmp_path.glob("machine-*.json"))) == 1
+
+
+def test_without_a_compiler_it_says_so(monkeypatch):
+    monkeypatch.setattr(jit, "ENABLED", False)
+    with pytest.raises(ValueError, match="machine: expected Numba's compiler"):
+        machine.measure(1)
