@@ -22,7 +22,7 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 from nnlite import threads
-from nnlite.jit_cache import CodeCache, cache_dir, cache_root, clear_cache, sources_hash
+from nnlite.jit_cache import CodeCache, Links, cache_dir, cache_root, clear_cache, sources_hash
 
 __all__ = ["ENABLED", "cache_dir", "cache_root", "clear_cache", "jit", "kernel", "on_compile", "prange", "sources_hash"]
 
@@ -60,6 +60,10 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool, parallel
     return compiled
 
 
+#: how Numba marks code that it copied from the called function
+_COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
+
+
 class _Compiler(Compiler):
     """Numba's compiler, but what a function calls becomes part of it, under no name that others see.
 
@@ -75,7 +79,7 @@ class _Compiler(Compiler):
 
         def internalize_and_optimize() -> None:
             for function in library._final_module.functions:
-                if function.linkage == llvm.Linkage.linkonce_odr and not function.name.startswith("NRT_"):
+                if function.linkage in _COPIES and not function.name.startswith("NRT_"):
                     function.linkage = "internal"
             optimize()
 
@@ -116,7 +120,7 @@ def _parallel(function: Callable, serial: Any) -> Callable:
     """A compiled function that runs `serial` once a part, in parallel."""
     arguments = ", ".join(list(inspect.signature(function).parameters)[2:])
     name = f"{function.__name__}_parallel"
-    links = Links(serial)
+    links = _Links(serial)
     source = (
         f"def jump(typing, part, parts, {arguments}):\n    return links.jump(part, parts, {arguments})\n"
         f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n        jump(part, parts, {arguments})\n"
@@ -130,7 +134,7 @@ def _parallel(function: Callable, serial: Any) -> Callable:
     return _compiled(parallel, links, inline=False, parallel=True)
 
 
-class Links:
+class _Links:
     """Jumps from a kernel's parallel loop to its serial code, by a name that the linker finds."""
 
     def __init__(self, serial: Any):

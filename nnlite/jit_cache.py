@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
@@ -67,15 +67,25 @@ def cache_dir() -> Path | None:
 
 
 def clear_cache() -> int:
-    """Empty the cache on disk, also of earlier sources; returns how many files went."""
+    """Empty the cache on disk, also of earlier sources, and forget what `autotune` measured; how many files went."""
     root = cache_root()
     if root is None:
         return 0
-    folders = list(root.glob("kernels-*"))
-    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file())
+    folders, choices = list(root.glob("kernels-*")), list(root.glob("choices-*"))
+    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file()) + len(choices)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+    for file in choices:
+        file.unlink(missing_ok=True)
     return count
+
+
+class Links(Protocol):
+    """The functions that compiled code jumps to; they have to be there before it is."""
+
+    signatures: list[tuple]
+
+    def provide(self, signature: tuple) -> Any: ...
 
 
 # What Numba sees -------------------------------------------------------------------------------------------------
