@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 
@@ -34,6 +35,11 @@ def sources_hash() -> str:
     for file in files:
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def target() -> tuple[str, ...]:
+    """What is compiled for: (triple, processor, features)."""
+    return tuple(cpu_target.target_context.codegen().magic_tuple())
 
 
 @cache
