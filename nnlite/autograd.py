@@ -83,8 +83,19 @@ class Tensor:
         return self.data
 
     def item(self) -> float:
-        """The value of a tensor with one element."""
+        """The value of a tensor with one element. Raises ValueError if it has another number of them."""
+        if self.size != 1:
+            raise ValueError(f"tensor: expected one element. Received: shape {self.shape}")
         return self.data.item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
 
     def detach(self) -> Tensor:
         """The same array as a tensor through which no gradient flows."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnlite import random, threads
+from nnlite.errors import positive_int
 from nnlite.version import __version__
 
 #: command -> (module with add_arguments(parser) and run(options) -> exit status, one line for --help)
@@ -52,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given.arguments)
     try:
         if options.threads is not None:
-            threads.set_num_threads(options.threads)
-        random.seed(options.seed)
+            threads.set_num_threads(options.threads, argument="--threads")
+        random.seed(positive_int("--seed", options.seed, minimum=0))
         return module.run(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"nnlite: {' '.join(str(error).split())}", file=sys.stderr)

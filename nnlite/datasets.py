@@ -1,7 +1,7 @@
 """Images of digits and clothes, read from IDX files: `load("mnist5k" | "mnist" | "fashion_mnist")`.
 
 The 5,000 digits of mnist5k come with the package (data/mnist5k/README.md holds their attribution). The two full sets
-are read from local files.
+are read from local files, or downloaded where there are none (nnlite.downloads).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnlite import downloads
 from nnlite.errors import unknown
 
 Arrays = tuple[np.ndarray, np.ndarray]
@@ -49,13 +50,20 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Arr
 
     The four IDX files, gzipped or not, are taken from `data_dir` if it is given; otherwise from the first of
     `$NNLITE_DATA_DIR/<name>` and the place where the set is installed that has them all. mnist5k is in the package.
+    If no folder has them and none was given, they are downloaded once, into the user's cache folder.
 
     Raises ValueError for an unknown name or a file that does not hold what it should, FileNotFoundError where no
-    folder has all four files.
+    folder has all four files and they can not be downloaded.
     """
     if name not in names():
         raise unknown("data set", name, names())
-    train_images, train_labels, test_images, test_labels = _find(name, _folders(name, data_dir))
+    folders = _folders(name, data_dir)
+    files = _in_first(folders)
+    if files is None and data_dir is None and name in downloads.SOURCES:
+        files = _downloaded(name, folders)
+    if files is None:
+        raise _missing(name, folders)
+    train_images, train_labels, test_images, test_labels = files
     return _read_pair(train_images, train_labels), _read_pair(test_images, test_labels)
 
 
@@ -149,18 +157,33 @@ def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
     return folders
 
 
-def _find(name: str, folders: list[Path]) -> list[Path]:
-    """The four files, in the order of FILES, from the first folder that has them all."""
+def _in_first(folders: list[Path]) -> list[Path] | None:
+    """The four files, in the order of FILES, from the first folder that has them all; None if no folder has."""
+    for folder in folders:
+        found = [path for file in FILES if (path := _spelled(folder, file)) is not None]
+        if len(found) == len(FILES):
+            return found
+    return None
+
+
+def _downloaded(name: str, folders: list[Path]) -> list[Path] | None:
+    """The four files, from where they were downloaded to, now or earlier."""
+    try:
+        return _in_first([downloads.download(name)])
+    except OSError as fault:
+        raise _missing(name, folders, f"and {fault}") from None
+
+
+def _missing(name: str, folders: list[Path], download: str = "") -> FileNotFoundError:
+    """What to do about a set that is nowhere, in one line."""
     looked = []
     for folder in folders:
-        found = {file: path for file in FILES if (path := _spelled(folder, file)) is not None}
-        if len(found) == len(FILES):
-            return list(found.values())
-        missing = ", ".join(file for file in FILES if file not in found) if found else "all four"
-        looked.append(f"{folder} ({f'missing: {missing}' if folder.is_dir() else 'no such folder'})")
-    raise FileNotFoundError(
+        missing = [file for file in FILES if _spelled(folder, file) is None]
+        which = "all four" if len(missing) == len(FILES) else ", ".join(missing)
+        looked.append(f"{folder} ({f'missing: {which}' if folder.is_dir() else 'no such folder'})")
+    return FileNotFoundError(
         f"{name}: expected the files {', '.join(FILES)} (or .idx3-ubyte, .idx1-ubyte; each also as .gz) in one folder. "
-        f"Looked in: {', '.join(looked) or 'no folder'}. "
+        f"Looked in: {', '.join([*(looked or ['no folder']), *([download] if download else [])])}. "
         f"Give their folder with data_dir=..., or put them into ${DATA_DIR_VARIABLE}/{name}"
     )
 

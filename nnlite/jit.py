@@ -1,31 +1,31 @@
 """The one way nnlite compiles: `jit` for functions, `kernel` for what runs on all threads.
 
-Compiled code is cached on disk under a hash of all kernel sources, so that an edit in one file (simd.py, say)
-also renews the code of the others that use it; Numba's own cache looks at the function's file alone. Without a
-folder to write in, nothing is cached and everything still works.
+Compiled code is cached on disk (nnlite.jit_cache). Importing this module imports Numba; modules that hold kernels are
+therefore imported when first used.
 
-Importing this module imports Numba; modules that hold kernels are therefore imported when first used.
+The same bits from run to run: arithmetic with fused multiply-adds has several right results, and LLVM's choice among
+them hangs on the code around it. So each function's machine code exists once: a kernel's parallel loop jumps to the
+serial code instead of holding a copy, and what a kernel calls becomes part of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import os
-import shutil
-import sys
-import tempfile
 import threading
 from collections.abc import Callable
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
-from numba.core import config, dispatcher
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core import cgutils, config, dispatcher, types
+from numba.core.compiler import Compiler
+from numba.extending import intrinsic
 
 from nnlite import threads
+from nnlite.jit_cache import CodeCache, Links, cache_dir, cache_root, clear_cache, sources_hash
+
+__all__ = ["ENABLED", "cache_dir", "cache_root", "clear_cache", "jit", "kernel", "on_compile", "prange", "sources_hash"]
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -41,12 +41,22 @@ def jit(function: Callable | None = None, *, inline: bool = False, parallel: boo
     """Compile `function` with Numba on first use, from the cache where it was compiled before."""
     if function is None:
         return lambda f: jit(f, inline=inline, parallel=parallel, **options)
+    return _compiled(function, None, inline=inline, parallel=parallel, **options)
+
+
+def _compiled(function: Callable, links: Links | None, *, inline: bool, parallel: bool, **options: Any) -> Any:
     options.setdefault("fastmath", FASTMATH)
     compiled = numba.njit(
-        nogil=True, error_model="numpy", inline="always" if inline else "never", parallel=parallel, **options
+        nogil=True,
+        error_model="numpy",
+        inline="always" if inline else "never",
+        parallel=parallel,
+        no_cfunc_wrapper=True,
+        pipeline_class=_Compiler,
+        **options,
     )(function)
     if isinstance(compiled, dispatcher.Dispatcher) and not inline and cache_dir() is not None:
-        setattr(compiled, "_cache", _Cache(function))  # noqa: B010, Numba has no public way to choose a cache
+        setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose a cache
         _watch(compiled)
     return compiled
 
@@ -58,6 +68,33 @@ class _Launch(threading.local):
 
 
 _launch = _Launch()
+
+#: how Numba marks code that it copied from the called function
+_COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
+
+
+class _Compiler(Compiler):
+    """Numba's compiler, but what a function calls becomes part of it, under no name that others see.
+
+    Numba compiles a copy of each called function into the caller under the called one's name, and the linker takes the
+    first of that name: the called one's own code where it was compiled in this process, the caller's copy where the
+    caller comes from the cache. Both are right, but they need not round alike.
+    """
+
+    def compile_extra(self, function: Callable) -> Any:
+        library = self.state.targetctx.codegen().create_library(function.__qualname__)
+        library.enable_object_caching()
+        optimize = library._optimize_final_module
+
+        def internalize_and_optimize() -> None:
+            for function in library._final_module.functions:
+                if function.linkage in _COPIES and not function.name.startswith("NRT_"):
+                    function.linkage = "internal"
+            optimize()
+
+        library._optimize_final_module = internalize_and_optimize
+        self.state.library = library
+        return super().compile_extra(function)
 
 
 class kernel:
@@ -90,104 +127,61 @@ class kernel:
 
 
 def _parallel(function: Callable, serial: Any) -> Callable:
-    """A compiled function that runs `serial` once a part, in parallel.
-
-    prange counts in uint64; without the cast `serial` would be compiled a second time for that type.
-    """
+    """A compiled function that runs `serial` once a part, in parallel."""
     arguments = ", ".join(list(inspect.signature(function).parameters)[2:])
     name = f"{function.__name__}_parallel"
+    links = _Links(serial)
     source = (
-        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n"
-        f"        serial(int64(part), parts, {arguments})\n"
+        f"def jump(typing, part, parts, {arguments}):\n    return links.jump(part, parts, {arguments})\n"
+        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n        jump(part, parts, {arguments})\n"
     )
-    namespace = {"prange": prange, "int64": numba.int64, "serial": serial, "__name__": function.__module__}
+    namespace: dict[str, Any] = {"prange": prange, "links": links, "__name__": function.__module__}
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
+    namespace["jump"] = intrinsic(namespace["jump"])
     parallel = namespace[name]
     parallel.__module__ = function.__module__
     parallel.__qualname__ = f"{function.__qualname__}_parallel"
-    return jit(parallel, parallel=True)
+    return _compiled(parallel, links, inline=False, parallel=True)
 
 
-# The cache on disk ---------------------------------------------------------------------------------------------
+class _Links:
+    """Jumps from a kernel's parallel loop to its serial code, by a name that the linker finds."""
 
+    def __init__(self, serial: Any):
+        self._serial = serial
+        #: of the serial code that loops compiled in this process jump to
+        self.signatures: list[tuple] = []
 
-@cache
-def sources_hash() -> str:
-    """A hash of the sources of everything that is compiled, and of the compiler's versions."""
-    package = Path(__file__).parent
-    files = sorted([package / "jit.py", package / "simd.py", *package.glob("conv/*.py"), *package.glob("kernels/*.py")])
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
-    for file in files:
-        if file.exists():
-            digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()[:16]
+    def provide(self, signature: tuple) -> Any:
+        """Compile the serial code or load it, and tell the linker its address. Returns what Numba knows about it."""
+        self._serial.compile(signature)
+        compiled = self._serial.overloads[signature]
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        llvm.add_symbol(self._symbol(signature), address)
+        return compiled
 
+    def _symbol(self, signature: tuple) -> str:
+        function = self._serial.py_func
+        types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return f"nnlite.{function.__module__}.{function.__qualname__}.{types_hash}"
 
-@cache
-def cache_root() -> Path | None:
-    """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    for folder in (os.environ.get("NUMBA_CACHE_DIR"), user, temporary):
-        if folder:
-            root = Path(folder) / "nnlite"
-            try:
-                root.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=root):
-                    return root
-            except OSError:
-                continue
-    return None
+    def jump(self, *argument_types: Any) -> tuple:
+        """What an intrinsic returns: the type of the call, and a function that emits it."""
+        signature = (types.int64, types.int64, *argument_types[2:])
+        compiled = self.provide(signature)
+        if signature not in self.signatures:
+            self.signatures.append(signature)
 
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            convention = context.call_conv
+            function_type = convention.get_function_type(compiled.fndesc.restype, signature)
+            function = cgutils.get_or_insert_function(builder.module, function_type, self._symbol(signature))
+            status, _ = convention.call_function(builder, function, compiled.fndesc.restype, signature, args)
+            with cgutils.if_unlikely(builder, status.is_error):
+                convention.return_status_propagate(builder, status)
+            return context.get_dummy_value()
 
-def cache_dir() -> Path | None:
-    """The folder of the compiled code of these very sources, or None where nothing can be written."""
-    root = cache_root()
-    return root / f"kernels-{sources_hash()}" if root else None
-
-
-def clear_cache() -> int:
-    """Empty the cache on disk, also of earlier sources; returns how many files went."""
-    root = cache_root()
-    if root is None:
-        return 0
-    folders = list(root.glob("kernels-*"))
-    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file())
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    return count
-
-
-class _Locator(_CacheLocator):
-    """Tells Numba to keep a function's code in our folder, and that it is as old as all kernel sources together."""
-
-    def __init__(self, function: Callable):
-        self._name = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode()).hexdigest()[:8]
-
-    def get_cache_path(self) -> str:
-        return str(cache_dir())
-
-    def get_source_stamp(self) -> str:
-        return sources_hash()
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-    @classmethod
-    def from_function(cls, py_func: Callable, py_file: str) -> _Locator:
-        return cls(py_func)
-
-
-class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # noqa: RUF012
-
-
-class _Cache(FunctionCache):
-    _impl_class = _CacheImpl
-
-    def _index_key(self, sig: Any, codegen: Any) -> tuple:
-        # the bytes of a closure that holds an intrinsic differ from run to run; the sources' hash says all they could
-        return sig, codegen.magic_tuple(), self._py_func.__qualname__
+        return types.void(*signature), emit
 
 
 # Telling the user that something compiles ----------------------------------------------------------------------

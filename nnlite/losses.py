@@ -34,6 +34,8 @@ def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
     target = _array(y_true)
     if target.shape != y_pred.shape:
         raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")
+    if not target.size:
+        raise ValueError(f"y_pred: expected at least one number. Received: shape {y_pred.shape}")
     difference = y_pred - target
     return (difference * difference).mean()
 

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import numpy as np
 
 from nnlite import threads as thread_owner
 from nnlite.errors import positive_int
+from nnlite.processor import processor_name, sysctl
 
 SCHEMA = 2
 REPEATS = 30
@@ -149,19 +149,6 @@ def measure(threads: int) -> Machine:
 
 
 @cache
-def processor_name() -> str:
-    """The processor's own name, as well as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    if platform.system() == "Darwin":
-        return _sysctl("machdep.cpu.brand_string") or platform.processor()
-    return platform.processor() or platform.machine()
-
-
-@cache
 def cache_sizes() -> dict[str, int]:
     """Bytes of the first, second and third cache; the usual sizes where the system does not tell."""
     sizes = dict(_USUAL_CACHES)
@@ -172,7 +159,7 @@ def cache_sizes() -> dict[str, int]:
             sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
     if platform.system() == "Darwin":
         for level, key in (("L1", "hw.l1dcachesize"), ("L2", "hw.l2cachesize"), ("L3", "hw.l3cachesize")):
-            told = _sysctl(key)
+            told = sysctl(key)
             sizes[level] = int(told) if told.isdigit() and int(told) else sizes[level]
     return sizes
 
@@ -185,11 +172,6 @@ def versions() -> dict[str, str]:
 
     names = {"numpy": version("numpy"), "numba": version("numba"), "nnlite": __version__}
     return {"python": platform.python_version(), **names}
-
-
-def _sysctl(key: str) -> str:
-    result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
-    return result.stdout.strip()
 
 
 def _memory_bytes() -> int:

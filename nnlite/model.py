@@ -316,12 +316,15 @@ class Sequential:
 
     # Looking and keeping ----------------------------------------------------------------------------------------
 
-    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
-        """Print Keras's table, with the multiply-accumulates of one sample's forward pass."""
+    def summary(self, print_fn: Callable[[str], Any] = print, batch_size: int = 32) -> None:
+        """Print Keras's table, with the multiply-accumulates of one sample's forward pass.
+
+        Below it, how each convolution of `batch_size` samples is computed, and why so.
+        """
         from nnlite.summary import render
 
         self._require_built()
-        print_fn(render(self))
+        print_fn(render(self, positive_int("batch_size", batch_size)))
 
     def save(self, path: str | Path) -> None:
         """Write architecture, weights and what compile chose into one safetensors file; see `nn.load_model`."""
@@ -329,6 +332,12 @@ class Sequential:
 
         self._require_built()
         save_model(self, path)
+
+    def algorithms(self, batch_size: int = 32) -> dict[str, conv.Choice]:
+        """By the name of each Conv2D: the algorithm that computes `batch_size` float32 samples, and why that one."""
+        self._require_built()
+        layers = (layer for layer in self.layers if isinstance(layer, Conv2D))
+        return {layer.name or "": conv.why(layer.geometry(batch_size), np.float32, layer.algorithm) for layer in layers}
 
     # Checks -----------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from nnlite.model import Sequential
 
 
-def render(model: Sequential, width: int = 88) -> str:
-    """The table as text: layer, output shape, parameters, MACs of one sample's forward pass."""
+def render(model: Sequential, batch_size: int, width: int = 88) -> str:
+    """The table as text: layer, output shape, parameters, MACs of one sample's forward pass; the algorithms below."""
     from rich.console import Console
     from rich.table import Table
 
@@ -34,6 +34,8 @@ def render(model: Sequential, width: int = 88) -> str:
         f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
         f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
     )
+    for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
+        console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})", highlight=False)
     return console.export_text().rstrip()
 
 

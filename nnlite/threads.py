@@ -46,16 +46,17 @@ def get_num_threads() -> int:
     return _num_threads
 
 
-def set_num_threads(n: int) -> None:
+def set_num_threads(n: int, *, argument: str = "n") -> None:
     """Let nnlite's kernels, and NumPy's BLAS, use `n` threads from now on.
 
-    Raises ValueError if `n` is not an integer of at least 1, or above what this process may use.
+    Raises ValueError, which calls `n` by the name `argument`, if it is not an integer of at least 1, or above what
+    this process may use.
     """
     global _num_threads
-    n = positive_int("n", n)
+    n = positive_int(argument, n)
     limit = max(available_cpus(), get_num_threads())
     if n > limit:
-        raise ValueError(f"n: expected at most {limit} threads, what this process may use. Received: {n}")
+        raise ValueError(f"{argument}: expected at most {limit} threads, what this process may use. Received: {n}")
     _num_threads = n
     if _owner is not None:
         own(_owner)

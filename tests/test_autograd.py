@@ -204,3 +204,17 @@ def test_a_backward_may_return_a_number_and_grad_is_an_array():
         double(x).backward()
         assert isinstance(x.grad, np.ndarray)
         assert x.grad == expected
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_tensor_with_one_element_is_a_number(shape, value):
+    tensor = nn.Tensor(np.full(shape, value))
+    assert (bool(tensor), float(tensor), int(tensor)) == (bool(value), value, int(value))
+
+
+@pytest.mark.parametrize("convert", [bool, float, int, nn.Tensor.item])
+@pytest.mark.parametrize("shape", [(0,), (2,)])
+def test_a_tensor_with_several_elements_or_none_is_not(convert, shape):
+    with pytest.raises(ValueError, match=rf"tensor: expected one element. Received: shape \({shape[0]},\)"):
+        convert(nn.Tensor(np.zeros(shape)))

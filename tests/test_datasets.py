@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnlite import datasets
+from nnlite import datasets, downloads
 
 PACKAGED = Path(datasets.__file__).parent / "data" / "mnist5k"
 
@@ -249,6 +249,15 @@ class TestLocalFiles:
         assert np.bincount(y_test).tolist() == [1000] * 10
 
 
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Nothing can be downloaded, and nothing was."""
+    for name, source in downloads.SOURCES.items():
+        monkeypatch.setitem(downloads.SOURCES, name, source._replace(url="http://127.0.0.1:1/"))
+    monkeypatch.setattr(downloads, "folder_of", lambda name: tmp_path / "downloads")
+
+
+@pytest.mark.usefixtures("offline")
 class TestRefusals:
     def test_unknown_name_suggests_the_nearest(self):
         with pytest.raises(ValueError, match=r"unknown data set 'fashion-mnist': .* Did you mean 'fashion_mnist'\?"):

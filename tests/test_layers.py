@@ -101,3 +101,15 @@ def test_wrong_channels_are_named_with_the_layer():
         ValueError, match=r"x: expected shape \(n, 5, 5, 3\) for layer 'first'. Received: shape \(1, 5, 5, 1\)"
     ):
         layer(np.zeros((1, 5, 5, 1), np.float32))
+
+
+@pytest.mark.parametrize("padding", ["smae", -1, 1.5, True, ((1, 2), 3), ((1, 2), (3, -4)), None])
+def test_padding_is_checked_when_the_layer_is_made(padding):
+    for make in (lambda: nn.Conv2D(4, 3, padding=padding), lambda: nn.MaxPooling2D(2, padding=padding)):
+        with pytest.raises(ValueError, match="padding: expected"):
+            make()
+
+
+def test_groups_that_do_not_divide_the_filters_are_refused_when_the_layer_is_made():
+    with pytest.raises(ValueError, match="groups: expected a divisor of the 4 filters. Received: 3"):
+        nn.Conv2D(4, 3, groups=3)

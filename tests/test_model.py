@@ -321,3 +321,23 @@ def test_mean_absolute_error_broadcasts_nothing(generator):
     assert nn.metrics.mean_absolute_error(y, predictions) == pytest.approx(np.abs(y - predictions[:, 0]).sum())
     with pytest.raises(ValueError, match=r"y_true: expected shape \(5, 5\)"):
         nn.metrics.mean_absolute_error(y, generator.standard_normal((5, 5)))
+
+
+@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
+def test_a_batch_of_no_images_passes_through(name):
+    model = getattr(nn.models, name)()
+    result = model(np.zeros((0, *model.input_shape)), training=True)
+    assert result.shape == (0, 10)
+    result.backward(np.zeros((0, 10)))
+    assert all(not parameter.grad.any() for parameter in model.parameters())
+
+
+def test_summary_says_which_algorithm_and_why():
+    lines = []
+    nn.models.cnn().summary(lines.append, batch_size=128)
+    text = " ".join(lines[0].split())
+    assert "conv2d, 128 samples at once: direct (" in text
+    assert "conv2d_1, 128 samples at once: winograd (16 channels in" in text
+    with nn.conv.use("im2col"):
+        nn.models.cnn().summary(lines.append)
+    assert "conv2d_1, 32 samples at once: im2col (asked for by nn.conv.use)" in " ".join(lines[1].split())

@@ -3,19 +3,23 @@
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import PASSES, Geometry
-from nnlite.conv.registry import get, names, register, select, unregister, use
+from nnlite.conv.registry import Choice, get, names, register, select, unregister, use, why
+from nnlite.conv.tuning import autotune
 from nnlite.errors import Unsupported
 
 __all__ = [
     "PASSES",
     "Algorithm",
+    "Choice",
     "Epilogue",
     "Geometry",
     "Unsupported",
+    "autotune",
     "get",
     "names",
     "register",
     "select",
     "unregister",
     "use",
+    "why",
 ]

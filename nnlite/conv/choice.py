@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from nnlite.conv import registry
-from nnlite.conv.algorithm import Algorithm
+from nnlite.conv import registry, tuning
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.registry import Choice
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
@@ -21,13 +21,6 @@ class Rule(NamedTuple):
     """Where `applies` holds, the algorithm `name` is the one to take, for this `reason`."""
 
     applies: Callable[[Geometry], bool]
-    name: str
-    reason: str
-
-
-class Choice(NamedTuple):
-    """The algorithm that computes a convolution, and why it is that one, in words."""
-
     name: str
     reason: str
 
@@ -65,21 +58,18 @@ RULES = (
 )
 
 
-def choose(geometry: Geometry, dtype: Any) -> Algorithm:
-    """The algorithm that `auto` takes for this geometry and dtype."""
-    return registry.get(explain(geometry, dtype).name)
-
-
-def explain(geometry: Geometry, dtype: Any) -> Choice:
-    """What `auto` takes for this geometry and dtype, and why."""
-    return _choose(geometry, dtype, registry.version())
+def choose(geometry: Geometry, dtype: Any) -> Choice:
+    """What `auto` takes for this geometry and dtype, and why: by the rule, or measured where `autotune` is on."""
+    rule = _by_rule(geometry, dtype, registry.version())
+    return tuning.choose(geometry, dtype, rule) if tuning.is_on() else rule
 
 
 @lru_cache(maxsize=1024)
-def _choose(geometry: Geometry, dtype: Any, version: int) -> Choice:
+def _by_rule(geometry: Geometry, dtype: Any, version: int) -> Choice:
     """`version` counts the changes of the registry, so that a choice does not outlive what it was made from."""
-    return next(
-        Choice(rule.name, rule.reason)
-        for rule in RULES
-        if rule.applies(geometry) and registry.get(rule.name).declines(geometry, dtype) is None
-    )
+    for rule in RULES:
+        if rule.applies(geometry):
+            algorithm = registry.get(rule.name)
+            if not algorithm.reference_only and algorithm.declines(geometry, dtype) is None:
+                return Choice(rule.name, rule.reason)
+    raise AssertionError("im2col computes every geometry")

@@ -125,6 +125,12 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, 
     return total // 2, total - total // 2
 
 
+def check_padding(padding: object) -> Padding:
+    """`padding` itself, if it is one of the four forms whatever the sizes are. Raises ValueError if not."""
+    resolve_pads(padding, (1, 1), (1, 1), (1, 1))  # type: ignore[arg-type]
+    return padding  # type: ignore[return-value]
+
+
 def resolve_pads(
     padding: Padding,
     size: tuple[int, int],

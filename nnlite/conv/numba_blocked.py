@@ -14,7 +14,7 @@ from nnlite import memory, threads
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import steps
-from nnlite.jit import jit, kernel
+from nnlite.jit import ENABLED, jit, kernel
 
 
 @jit
@@ -108,6 +108,7 @@ class NumbaBlocked(Algorithm):
     """Compiled loops ordered so that LLVM vectorises over the channels, on all threads."""
 
     name = "numba_blocked"
+    reference_only = not ENABLED  # uncompiled, they are plain Python
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         y = memory.empty(geometry.output_shape, x.dtype)

@@ -14,7 +14,7 @@ from nnlite import memory, threads
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import pad_image, padded_bytes
-from nnlite.jit import jit, kernel
+from nnlite.jit import ENABLED, jit, kernel
 
 #: products added to a sum at once; twice as many were no faster
 _AT_ONCE = 8
@@ -125,6 +125,7 @@ class NumbaDirect(Algorithm):
     """Compiled loops over the channels that add eight products to a sum at once, on all threads."""
 
     name = "numba_direct"
+    reference_only = not ENABLED  # uncompiled, they are plain Python
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         y = memory.empty(geometry.output_shape, x.dtype)

@@ -8,7 +8,7 @@ from nnlite import memory
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import steps
-from nnlite.jit import jit
+from nnlite.jit import ENABLED, jit
 
 
 @jit
@@ -74,6 +74,7 @@ class NumbaLoops(Algorithm):
     """The naive loops, compiled by Numba; nothing else is changed."""
 
     name = "numba"
+    reference_only = not ENABLED  # uncompiled, they are plain Python
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         y = memory.empty(geometry.output_shape, x.dtype)

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
@@ -36,6 +36,15 @@ _BUILT_IN = {
     "lanes": "nnlite.conv.lanes:Lanes",
     "winograd": "nnlite.conv.winograd:Winograd",
 }
+
+
+class Choice(NamedTuple):
+    """The algorithm that computes a convolution, and why it is that one, in words."""
+
+    name: str
+    reason: str
+
+
 _registered: dict[str, Algorithm] = {}
 _version = 0
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
@@ -129,14 +138,19 @@ def select(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Algorithm
 
     Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
     """
-    if algorithm == "auto":
-        algorithm = _in_use.get() or "auto"
+    return get(why(geometry, dtype, algorithm).name)
+
+
+def why(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Choice:
+    """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
+    reason = "asked for by name"
+    if algorithm == "auto" and (used := _in_use.get()):
+        algorithm, reason = used, "asked for by nn.conv.use"
     if algorithm == "auto":
         from nnlite.conv.choice import choose
 
         return choose(geometry, dtype)
-    chosen = get(algorithm)
-    reason = chosen.declines(geometry, dtype)
-    if reason is not None:
-        raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {reason}")
-    return chosen
+    refusal = get(algorithm).declines(geometry, dtype)
+    if refusal is not None:
+        raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")
+    return Choice(algorithm, reason)

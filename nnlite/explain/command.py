@@ -10,7 +10,7 @@ from nnlite import conv, threads
 from nnlite.explain import tables
 from nnlite.explain.document import document
 from nnlite.explain.measure import measure
-from nnlite.explain.request import add_data_arguments, resolve_model
+from nnlite.explain.request import add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.verdict import sentences
 from nnlite.lab.terminal import announce_compilation
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
     )
     parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
+    add_autotune_argument(parser)
     add_data_arguments(parser)
 
 
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.models:
         console.print(QUESTION + "\n")
     announce_compilation()
+    conv.autotune(options.autotune)
     measurements = measure(
         models,
         algorithm=options.algorithm,
@@ -63,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
     console.print(tables.overview(measurements, options.batch_size))
     for measurement in measurements:
         console.print(tables.layers(measurement))
+        for line in tables.algorithms(measurement):
+            console.print(line, highlight=False)
     ratios = tables.ratios(measurements)
     if ratios.row_count:
         console.print(ratios)

@@ -37,6 +37,10 @@ def _model(m: Measurement) -> dict[str, Any]:
         "moved_bytes_per_step": None,
         "step_ms": {"median": m.step_ms, "min": min(m.profile.steps), "samples": m.profile.steps},
         "predicted_ms": None,
+        "convolutions": [
+            {"name": name, "algorithm": algorithm, "reason": reason}
+            for name, (algorithm, reason) in m.algorithms.items()
+        ],
         "epoch_s_60000": -(-EPOCH_IMAGES // m.cost.batch_size) * m.step_ms / 1e3,
         "layers": [
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Measurement:
     cost: cost.Cost
     profile: StepProfile
     layers: list[LayerTime]
+    #: by the name of each Conv2D, how it was computed, and why so
+    algorithms: dict[str, conv.Choice] = field(default_factory=dict)
 
     @property
     def step_ms(self) -> float:
@@ -66,11 +68,12 @@ def measure(
             stack.enter_context(threads.owned_by("blas"))
         steps = [_training_step(model, fit_images(images, model), labels, batch_size) for model in models]
         profiles = profile(steps, rounds=rounds, seconds=seconds)
+        algorithms = [model.algorithms(batch_size) for model in models]
     results = []
-    for model, result in zip(models, profiles, strict=True):
+    for model, result, chosen in zip(models, profiles, algorithms, strict=True):
         counts = model.cost(batch_size)
         layers = _layer_times(counts, result.medians())
-        results.append(Measurement(model.name, algorithm, counts, result, layers))
+        results.append(Measurement(model.name, algorithm, counts, result, layers, chosen))
     return results
 
 

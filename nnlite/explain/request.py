@@ -47,6 +47,15 @@ def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
     return np.ascontiguousarray(x.reshape(len(x), *model.input_shape))
 
 
+def add_autotune_argument(parser: argparse.ArgumentParser) -> None:
+    """--autotune, as every command that trains has it."""
+    parser.add_argument(
+        "--autotune",
+        action="store_true",
+        help="measure which algorithm is the fastest for each convolution, and remember it (default: a fixed rule)",
+    )
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """--data and --data-dir, as every command that reads images has them."""
     parser.add_argument(

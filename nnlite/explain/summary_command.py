@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     positive_int("--batch-size", options.batch_size)
     model = resolve_model(options.model)
-    model.summary()
+    model.summary(batch_size=options.batch_size)
     if options.json:
         cost = model.cost(options.batch_size)
         content = {

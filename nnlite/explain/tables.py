@@ -57,6 +57,11 @@ def ratios(measurements: Sequence[Measurement]) -> Table:
     return table
 
 
+def algorithms(m: Measurement) -> list[str]:
+    """One line a convolution: how it was computed, and why so."""
+    return [f"{layer}: {algorithm} ({reason})" for layer, (algorithm, reason) in m.algorithms.items()]
+
+
 def layers(m: Measurement) -> Table:
     """One row a layer and pass; the rows add up to the step."""
     table = _table(

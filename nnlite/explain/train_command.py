@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from nnlite import datasets, optimizers
-from nnlite.explain.request import add_data_arguments, fit_images, resolve_model
+from nnlite import conv, datasets, optimizers
+from nnlite.explain.request import add_autotune_argument, add_data_arguments, fit_images, resolve_model
 from nnlite.lab.terminal import announce_compilation
 
 
@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam, adadelta")
     parser.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's own")
     parser.add_argument("--out", metavar="PATH", help="where to save the model (default: MODEL.safetensors)")
+    add_autotune_argument(parser)
     add_data_arguments(parser)
 
 
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
     announce_compilation()
+    conv.autotune(options.autotune)
     history = model.fit(
         x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
     )

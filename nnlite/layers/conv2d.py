@@ -7,7 +7,7 @@ from typing import Any
 
 from nnlite import conv, cost, ops
 from nnlite.autograd import Tensor
-from nnlite.conv.geometry import Padding
+from nnlite.conv.geometry import Padding, check_padding
 from nnlite.errors import int_pair, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
@@ -39,9 +39,11 @@ class Conv2D(Layer):
         self.filters = positive_int("filters", filters)
         self.kernel_size = int_pair("kernel_size", kernel_size)
         self.strides = int_pair("strides", strides)
-        self.padding = padding
+        self.padding = check_padding(padding)
         self.dilation_rate = int_pair("dilation_rate", dilation_rate)
         self.groups = positive_int("groups", groups)
+        if self.filters % self.groups:
+            raise ValueError(f"groups: expected a divisor of the {self.filters} filters. Received: {self.groups}")
         self.activation = ops.get_activation(activation)
         self.use_bias = use_bias
         self.kernel_initializer = kernel_initializer

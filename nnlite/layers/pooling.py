@@ -7,7 +7,7 @@ from typing import Any
 
 from nnlite import cost, ops
 from nnlite.autograd import Tensor
-from nnlite.conv.geometry import Padding, resolve_pads
+from nnlite.conv.geometry import Padding, check_padding, resolve_pads
 from nnlite.errors import int_pair
 from nnlite.layers.base import Layer, Shape, expect_rank
 
@@ -25,7 +25,7 @@ class MaxPooling2D(Layer):
         super().__init__(name)
         self.pool_size = int_pair("pool_size", pool_size)
         self.strides = self.pool_size if strides is None else int_pair("strides", strides)
-        self.padding = padding
+        self.padding = check_padding(padding)
 
     def make_parameters(self, input_shape: Shape) -> None:
         expect_rank(self, input_shape, 3, "(n, h, w, c)")

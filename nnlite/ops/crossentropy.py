@@ -56,6 +56,8 @@ def categorical_crossentropy(
             f"y_true: expected one-hot rows of shape {predictions.shape}, y_pred's. Received: shape {targets.shape}"
         )
     n = len(targets)
+    if not n:
+        raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {predictions.shape}")
     if from_logits:
         log_p = log_softmax(predictions)
         weight = targets.sum(axis=-1, keepdims=True)  # (n, 1), 1 where a row of targets is a distribution
@@ -86,8 +88,8 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 def check_labels(labels: Any, shape: tuple[int, ...], argument: str = "y_true") -> np.ndarray:
     """Labels as integers (n) for predictions of `shape`; a ValueError names the first that is no class."""
     labels = np.asarray(labels)
-    if len(shape) != 2:
-        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {shape}")
+    if len(shape) != 2 or not shape[0]:
+        raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {shape}")
     n, classes = shape
     if labels.shape not in ((n,), (n, 1)):
         raise ValueError(f"{argument}: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")

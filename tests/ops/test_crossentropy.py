@@ -97,3 +97,10 @@ def test_mean_squared_error_agrees_with_its_definition(generator):
 
 def test_mean_squared_error_of_float32_stays_float32():
     assert nn.losses.mean_squared_error(np.ones((2, 3)), nn.Tensor(np.zeros((2, 3), np.float32))).dtype == np.float32
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy", "mse"])
+def test_a_batch_of_nothing_has_no_mean(loss):
+    y = np.zeros(0, np.int64) if loss.startswith("sparse") else np.zeros((0, 3))
+    with pytest.raises(ValueError, match=r"y_pred: expected .* Received: shape \(0, 3\)"):
+        nn.losses.get(loss)(y, nn.Tensor(np.zeros((0, 3))))

@@ -1,0 +1,228 @@
+"""`autotune`: in the place of the static rule, `auto` measures the algorithms on the real shape, and remembers.
+
+A choice that was measured may fall otherwise on another day, and other algorithms round otherwise; so it is off unless
+asked for, and what was measured once is kept on disk for everything that it hangs on: geometry, dtype, passes,
+threads, processor, versions and the kernels' sources. Another choice than the rule's has to be faster by MARGIN.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import memory, threads
+from nnlite.conv import registry
+from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.geometry import PASSES, Geometry
+from nnlite.conv.registry import Choice
+from nnlite.errors import unknown
+from nnlite.processor import processor_name
+from nnlite.version import __version__
+
+#: after `rounds` rounds, an algorithm is not run again if it took BEHIND + PATIENCE / rounds times as long as the best
+BEHIND, PATIENCE = 2, 8
+#: the others run at least so often and, all together, for so many seconds
+ROUNDS, SECONDS = 5, 0.4
+#: by so much another algorithm has to be faster than the rule's: below, the measurement may be chance
+MARGIN = 0.03
+
+#: the passes whose time is measured; None: the static rule decides
+_passes: tuple[str, ...] | None = None
+_lock = threading.RLock()
+#: by (geometry, dtype, passes, environment): milliseconds of each algorithm
+_remembered: dict[tuple, dict[str, float]] = {}
+
+
+class autotune:
+    """`nn.conv.autotune()`: from now on, `auto` measures each new shape on first sight and takes the fastest.
+
+    `nn.conv.autotune(False)` returns to the static rule, under which the same machine, versions, seed and threads give
+    the same bits. `with nn.conv.autotune():` does it for what runs inside. `passes` are those that count, all three
+    unless you say so: ("forward",) for inference. Convolutions are measured without what is fused into them.
+
+    Raises ValueError if a pass is unknown.
+    """
+
+    def __init__(self, on: bool = True, *, passes: Iterable[str] = PASSES):
+        global _passes
+        passes = tuple(passes)
+        for name in passes:
+            if name not in PASSES:
+                raise unknown("pass", name, PASSES)
+        if not passes:
+            raise ValueError("passes: expected at least one. Received: ()")
+        self._before = _passes
+        _passes = passes if on else None
+
+    def __enter__(self) -> autotune:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        global _passes
+        _passes = self._before
+
+
+def is_on() -> bool:
+    """Whether `auto` measures."""
+    return _passes is not None
+
+
+def forget() -> None:
+    """Measure anew what was remembered, in this process and on disk."""
+    with _lock:
+        _remembered.clear()
+        path = _path()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def choose(geometry: Geometry, dtype: Any, rule: Choice) -> Choice:
+    """The fastest algorithm for this geometry and dtype, and by how much; `rule` where the difference is small."""
+    assert _passes is not None
+    times = _times(geometry, np.dtype(dtype), _passes)
+    best = min(times, key=lambda name: times[name])
+    if best != rule.name and times[best] > (1 - MARGIN) * times.get(rule.name, np.inf):
+        best = rule.name
+    others = sorted((ms, name) for name, ms in times.items() if name != best)
+    compared = f", {others[0][1]} {others[0][0]:.3g} ms" if others else ", no other supports it"
+    return Choice(best, f"measured: {times[best]:.3g} ms{compared}")
+
+
+def _times(geometry: Geometry, dtype: np.dtype, passes: tuple[str, ...]) -> dict[str, float]:
+    """Milliseconds of each algorithm that computes this, remembered or measured."""
+    key = (geometry, dtype, passes, threads.kernel_parts(), registry.version())
+    with _lock:
+        if key not in _remembered:
+            text = f"{geometry!r} {dtype.name} {'+'.join(passes)}"
+            kept = _read().get(text)
+            if kept is None:
+                kept = measure(geometry, dtype, passes)
+                _write(text, kept)
+            _remembered[key] = kept
+        return _remembered[key]
+
+
+# Measuring -------------------------------------------------------------------------------------------------------
+
+
+def candidates(geometry: Geometry, dtype: Any) -> list[Algorithm]:
+    """The algorithms that compute this and are meant for use."""
+    algorithms = [registry.get(name) for name in registry.names()]
+    return [a for a in algorithms if not a.reference_only and a.declines(geometry, dtype) is None]
+
+
+def measure(geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...] = PASSES) -> dict[str, float]:
+    """Milliseconds of `passes` by each algorithm: the fastest of several runs that take turns.
+
+    An algorithm that is far behind is not run again: the sooner, the further.
+    """
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal(geometry.input_shape).astype(dtype)
+    weight = generator.standard_normal(geometry.weight_shape).astype(dtype)
+    dy = generator.standard_normal(geometry.output_shape).astype(dtype)
+    runs: dict[str, Callable[[], object]] = {}
+    for algorithm in candidates(geometry, dtype):
+        runs[algorithm.name] = _work(algorithm, x, weight, dy, geometry, passes)
+        runs[algorithm.name]()  # compiles
+    best = dict.fromkeys(runs, float("inf"))
+    rounds, end = 0, time.perf_counter() + SECONDS
+    while rounds == 0 or (len(runs) > 1 and (rounds < ROUNDS or time.perf_counter() < end)):
+        for name, run in runs.items():
+            best[name] = min(best[name], _seconds(run))
+        rounds += 1
+        limit = (BEHIND + PATIENCE / rounds) * min(best.values())
+        runs = {name: run for name, run in runs.items() if best[name] <= limit}
+    memory.trim()  # what the slow ones took
+    return {name: 1e3 * seconds for name, seconds in best.items()}
+
+
+def _work(
+    algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, passes: tuple[str, ...]
+) -> Callable[[], object]:
+    """A function that runs the passes once."""
+    needs = "grad_input" in passes, "grad_weight" in passes
+
+    def run() -> None:
+        if "forward" in passes:
+            algorithm.forward(x, weight, geometry)
+        if any(needs):
+            algorithm.backward(x, weight, dy, geometry, needs)
+
+    return run
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+# Remembering -----------------------------------------------------------------------------------------------------
+
+
+def _environment() -> dict[str, Any]:
+    """Everything but the problem that a measurement hangs on."""
+    from nnlite.jit_cache import sources_hash, target
+
+    return {
+        "processor": processor_name(),
+        "compiled for": target(),
+        "threads": threads.kernel_parts(),
+        "nnlite": __version__,
+        "numpy": np.__version__,
+        "sources": sources_hash(),
+        "algorithms": {name: _source_hash(registry.get(name)) for name in registry.names()},
+    }
+
+
+def _source_hash(algorithm: Algorithm) -> str:
+    """Of the file that a user's algorithm is in; the package's own are in the hash of all sources."""
+    try:
+        file = inspect.getfile(type(algorithm))
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
+    except (TypeError, OSError):
+        return "unknown"  # written at a prompt
+
+
+def _path() -> Path | None:
+    from nnlite.jit_cache import cache_root
+
+    root = cache_root()
+    environment = json.dumps(_environment(), sort_keys=True)
+    return root / f"choices-{hashlib.sha256(environment.encode()).hexdigest()[:16]}.json" if root else None
+
+
+def _read() -> dict[str, dict[str, float]]:
+    """What was kept for this environment; nothing where there is nothing that can be read."""
+    path = _path()
+    try:
+        choices = json.loads(path.read_text())["choices"] if path else {}
+        return {
+            text: {str(name): float(ms) for name, ms in times.items()} for text, times in choices.items() if len(times)
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _write(text: str, times: dict[str, float]) -> None:
+    """Keep the times for the next process, if there is a folder to keep them in."""
+    path = _path()
+    if path is None:
+        return
+    content = {"environment": _environment(), "choices": _read() | {text: times}}
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="new-", delete=False) as file:
+            json.dump(content, file, indent=1)
+        os.replace(file.name, path)
+    except OSError:
+        pass  # a full disk: measured again next time

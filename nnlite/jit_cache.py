@@ -1,0 +1,197 @@
+"""Compiled code on disk: where it lies, what it is keyed on, and how Numba is told.
+
+The folder is named after a hash of all kernel sources, so that an edit in one file (simd.py, say) also renews the code
+of the others that use it; Numba's own cache looks at the function's file alone. Each compiled signature is one file of
+its own, written under a temporary name and renamed, so that processes that compile at the same time do not mix up each
+other's code. What cannot be read or written is compiled again or left unkept: without a cache everything still works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.registry import cpu_target
+from numba.core.serialize import dumps
+
+
+@cache
+def sources_hash() -> str:
+    """A hash of the sources of everything that is compiled, and of the compiler's versions."""
+    package = Path(__file__).parent
+    files = sorted([*package.glob("jit*.py"), package / "simd.py", *package.glob("[ck]*/*.py")])
+    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    for file in files:
+        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def target() -> tuple[str, ...]:
+    """What is compiled for: (triple, processor, features)."""
+    return tuple(cpu_target.target_context.codegen().magic_tuple())
+
+
+@cache
+def cache_root() -> Path | None:
+    """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    for folder in (os.environ.get("NUMBA_CACHE_DIR"), user, temporary):
+        if folder:
+            root = Path(folder) / "nnlite"
+            try:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                with tempfile.TemporaryFile(dir=root):
+                    pass
+            except OSError:
+                continue
+            if _is_ours(root):
+                return root
+    return None
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can put code there for us to run: the temporary folder's name can be guessed."""
+    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+
+
+def cache_dir() -> Path | None:
+    """The folder of the compiled code of these very sources, or None where nothing can be written."""
+    root = cache_root()
+    return root / f"kernels-{sources_hash()}" if root else None
+
+
+def clear_cache() -> int:
+    """Empty the cache on disk, also of earlier sources, and forget what `autotune` measured; how many files went."""
+    root = cache_root()
+    if root is None:
+        return 0
+    folders, choices = list(root.glob("kernels-*")), list(root.glob("choices-*"))
+    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file()) + len(choices)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in choices:
+        file.unlink(missing_ok=True)
+    return count
+
+
+class Links(Protocol):
+    """The functions that compiled code jumps to; they have to be there before it is."""
+
+    signatures: list[tuple]
+
+    def provide(self, signature: tuple) -> Any: ...
+
+
+# What Numba sees -------------------------------------------------------------------------------------------------
+
+
+class _Locator(_CacheLocator):
+    """Tells Numba to keep a function's code in our folder, and that it is as old as all kernel sources together."""
+
+    def __init__(self, function: Callable):
+        self._name = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode()).hexdigest()[:8]
+
+    def get_cache_path(self) -> str:
+        return str(cache_dir())
+
+    def get_source_stamp(self) -> str:
+        return sources_hash()
+
+    def get_disambiguator(self) -> str:
+        return self._name
+
+    @classmethod
+    def from_function(cls, py_func: Callable, py_file: str) -> _Locator:
+        return cls(py_func)
+
+
+class _Implementation(CompileResultCacheImpl):
+    _locator_classes = [_Locator]  # noqa: RUF012
+
+    def __init__(self, function: Callable, links: Links | None):
+        super().__init__(function)
+        self._links = links
+
+    def reduce(self, compiled: Any) -> Any:
+        """What is kept of a compiled function: the signatures of the code it jumps to, and its own code."""
+        return self._links.signatures if self._links else (), super().reduce(compiled)
+
+    def rebuild(self, target: Any, kept: Any) -> Any:
+        """The compiled function, after the code that it jumps to."""
+        signatures, code = kept
+        for signature in signatures:
+            assert self._links is not None
+            self._links.provide(signature)
+        return super().rebuild(target, code)
+
+
+class _Files:
+    """One file for each compiled signature of a function."""
+
+    def __init__(self, folder: Path, name: str):
+        self._folder = folder
+        self._name = name
+
+    def _path(self, key: tuple) -> Path:
+        return self._folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+
+    def load(self, key: tuple) -> Any:
+        """What was saved under the key, or None."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        kept_key, data = pickle.loads(path.read_bytes())
+        return data if kept_key == key else None
+
+    def save(self, key: tuple, data: Any) -> None:
+        """Keep `data` under the key."""
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="new-", delete=False) as file:
+            try:
+                file.write(dumps((key, data)))
+                file.close()
+                os.replace(file.name, self._path(key))
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def flush(self) -> None:
+        """Forget all."""
+        for path in self._folder.glob(f"{self._name}-*.code"):
+            path.unlink(missing_ok=True)
+
+
+class CodeCache(FunctionCache):
+    """The cache of one function's compiled code; `links` are the functions that it jumps to."""
+
+    def __init__(self, function: Callable, links: Links | None = None):
+        self._impl_class = lambda function: _Implementation(function, links)
+        super().__init__(function)
+        self._cache_file = _Files(Path(self.cache_path), self._impl.filename_base)
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        """The kept code, or None where there is none that can be read: then it is compiled again."""
+        try:
+            return super().load_overload(signature, target)
+        except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AttributeError, ImportError):
+            return None
+
+    def save_overload(self, signature: Any, compiled: Any) -> None:
+        """Keep code that was just compiled, if it can be written."""
+        with contextlib.suppress(OSError):
+            super().save_overload(signature, compiled)
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple:
+        # the bytes of a closure that holds an intrinsic differ from run to run; the sources' hash says all they could
+        return signature, codegen.magic_tuple(), self._py_func.__qualname__

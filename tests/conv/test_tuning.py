@@ -1,0 +1,160 @@
+"""`auto`'s choice: by the static rule, or measured where autotune is on."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import jit_cache
+from nnlite.conv import registry, tuning
+
+GEOMETRY = nn.conv.Geometry((2, 6, 6, 2), (3, 3, 2, 4))
+
+
+class Paced(nn.conv.Algorithm):
+    """im2col, after a pause."""
+
+    def __init__(self, name, seconds):
+        self.name = name
+        self.seconds = seconds
+
+    def forward(self, x, weight, geometry):
+        time.sleep(self.seconds)
+        return nn.conv.get("im2col").forward(x, weight, geometry)
+
+
+@pytest.fixture
+def field(tmp_path, monkeypatch):
+    """Only these are candidates, what was measured is kept in tmp_path, and the problems measured are listed."""
+    quick, slow, rule = Paced("quick", 0.001), Paced("slow", 0.03), Paced("rule", 0.002)
+    measured = []
+    real = tuning.measure
+    for algorithm in (quick, slow, rule):
+        nn.conv.register(algorithm)
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [quick, slow, rule])
+    monkeypatch.setattr(tuning, "measure", lambda *problem: measured.append(problem) or real(*problem))
+    monkeypatch.setattr(tuning, "SECONDS", 0.01)
+    monkeypatch.setattr(tuning, "_remembered", {})
+    yield measured
+    for algorithm in (quick, slow, rule):
+        nn.conv.unregister(algorithm.name)
+
+
+def choose(geometry=GEOMETRY, dtype=np.float32):
+    return tuning.choose(geometry, dtype, registry.Choice("rule", "the rule"))
+
+
+def test_off_unless_asked_for():
+    assert not tuning.is_on()
+    assert nn.conv.why(GEOMETRY, np.float32).name == "direct"
+    assert "measured" not in nn.conv.why(GEOMETRY, np.float32).reason
+
+
+def test_the_fastest_is_taken_and_the_reason_says_so(field):
+    with nn.conv.autotune():
+        name, reason = choose()
+    assert name == "quick"
+    assert reason.startswith("measured: ")
+    assert ", rule " in reason
+
+
+def test_on_auto_computes_with_what_was_measured(field):
+    with nn.conv.autotune():
+        assert nn.conv.select(GEOMETRY, np.float32).name == "quick"
+        assert nn.conv.why(GEOMETRY, np.float32, "im2col").name == "im2col"  # asked for by name
+        nn.conv.autotune(False)
+        assert nn.conv.select(GEOMETRY, np.float32).name == "direct"
+    assert not tuning.is_on()
+
+
+def test_the_rule_wins_where_the_difference_is_small(field, monkeypatch):
+    monkeypatch.setattr(tuning, "measure", lambda *problem: {"quick": 0.99, "rule": 1.0})
+    with nn.conv.autotune():
+        assert choose().name == "rule"
+    tuning.forget()
+    monkeypatch.setattr(tuning, "measure", lambda *problem: {"quick": 0.9, "rule": 1.0})
+    with nn.conv.autotune():
+        assert choose().name == "quick"
+
+
+def test_one_far_behind_is_not_run_to_the_end(field):
+    counted = []
+    slow = nn.conv.get("slow")
+    slow.forward = lambda *arrays: counted.append(1) or Paced.forward(slow, *arrays)
+    times = tuning.measure(GEOMETRY, np.float32, ("forward",))
+    assert len(counted) == 2  # to compile, and once
+    assert times["slow"] > 30
+
+
+def test_measured_once_a_process_and_once_on_this_disk(field):
+    with nn.conv.autotune():
+        for _ in range(2):
+            choose()
+            tuning._remembered.clear()  # as another process begins
+    assert len(field) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda monkeypatch: nn.set_num_threads(1) if nn.get_num_threads() > 1 else pytest.skip("one thread"),
+        lambda monkeypatch: monkeypatch.setattr(tuning, "processor_name", lambda: "another"),
+        lambda monkeypatch: monkeypatch.setattr(tuning, "__version__", "0"),
+        lambda monkeypatch: monkeypatch.setattr(jit_cache, "sources_hash", lambda: "edited"),
+        lambda monkeypatch: monkeypatch.setattr(jit_cache, "target", lambda: ("other", "features", "")),
+        lambda monkeypatch: monkeypatch.setattr(tuning, "_source_hash", lambda algorithm: "edited"),
+    ],
+    ids=["threads", "processor", "versions", "sources", "target", "a user's source"],
+)
+def test_measured_anew_where_anything_it_hangs_on_changed(field, monkeypatch, change):
+    with nn.conv.autotune():
+        choose()
+        change(monkeypatch)
+        tuning._remembered.clear()
+        choose()
+    assert len(field) == 2
+
+
+def test_measured_for_each_problem(field):
+    with nn.conv.autotune():
+        choose()
+        choose(GEOMETRY.with_batch(3))
+        choose(dtype=np.float64)
+    with nn.conv.autotune(passes=("forward",)):
+        choose()
+    assert len(field) == 4
+
+
+def test_a_damaged_file_is_measured_anew(field, tmp_path):
+    with nn.conv.autotune():
+        choose()
+        (file,) = tmp_path.glob("choices-*.json")
+        file.write_text("{")
+        tuning._remembered.clear()
+        choose()
+        assert len(json.loads(file.read_text())["choices"]) == 1
+    assert len(field) == 2
+
+
+def test_without_a_folder_it_is_remembered_in_the_process(field, monkeypatch):
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: None)
+    with nn.conv.autotune():
+        choose()
+        choose()
+    assert len(field) == 1
+
+
+def test_references_are_no_candidates():
+    names = [algorithm.name for algorithm in tuning.candidates(GEOMETRY, np.float32)]
+    assert "direct" in names
+    assert "naive" not in names
+    assert "winograd" not in [a.name for a in tuning.candidates(GEOMETRY, np.float64)]
+
+
+@pytest.mark.parametrize(("passes", "message"), [(("forwards",), "Did you mean 'forward'"), ((), "at least one")])
+def test_passes_are_checked(passes, message):
+    with pytest.raises(ValueError, match=message):
+        nn.conv.autotune(passes=passes)
