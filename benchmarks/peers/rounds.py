@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,17 +17,17 @@ from benchmarks.peers.process import PeerFailed, PeerProcess
 #: a burst is so long, but for networks of which a few steps take longer
 BURST_SECONDS = 0.2
 STEPS = (3, 500)  # a burst's, least and most
-#: at the beginning of each burst
+#: at the beginning of each burst; one where a step takes long
 UNMEASURED_STEPS = 2
-#: between two bursts, so that the last peer's threads have gone to sleep
-PAUSE_SECONDS = 0.02
+LONG_STEP_MS = 30
 
 
 @dataclass
 class Samples:
     """What one peer's bursts took, ms a step, in the order of the rounds."""
 
-    steps: int
+    steps: int  # of a burst
+    unmeasured: int  # before them
     ms: list[float] = field(default_factory=list)
     idle_shares: list[float] = field(default_factory=list)
 
@@ -55,7 +54,7 @@ def interleave(
     failed: dict[str, str] = {}
     for process in processes:
         try:
-            samples[process.name] = Samples(_burst_length(process))
+            samples[process.name] = _plan(process)
         except PeerFailed as failure:
             failed[process.name] = str(failure)
     shuffled = [process for process in processes if process.name in samples]
@@ -63,10 +62,9 @@ def interleave(
     for _ in range(rounds):
         order.shuffle(shuffled)
         for process in list(shuffled):
-            time.sleep(PAUSE_SECONDS)
             mine = samples[process.name]
             try:
-                answer = process.ask("burst", steps=mine.steps, unmeasured=UNMEASURED_STEPS)
+                answer = process.ask("burst", steps=mine.steps, unmeasured=mine.unmeasured)
             except PeerFailed as failure:
                 failed[process.name] = str(failure)
                 shuffled.remove(process)
@@ -78,8 +76,9 @@ def interleave(
     return samples, failed
 
 
-def _burst_length(process: PeerProcess) -> int:
+def _plan(process: PeerProcess) -> Samples:
     """How many steps make a burst, after a first one that compiles what there is to compile."""
-    process.ask("burst", steps=STEPS[0], unmeasured=1)
+    process.ask("burst", steps=1, unmeasured=1)
     ms = process.ask("burst", steps=STEPS[0], unmeasured=0)["ms"]
-    return max(STEPS[0], min(STEPS[1], math.ceil(1e3 * BURST_SECONDS / ms)))
+    steps = max(STEPS[0], min(STEPS[1], math.ceil(1e3 * BURST_SECONDS / ms)))
+    return Samples(steps, 1 if ms > LONG_STEP_MS else UNMEASURED_STEPS)

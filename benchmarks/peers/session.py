@@ -15,6 +15,7 @@ from benchmarks.peers.frameworks import PEERS
 from benchmarks.peers.networks import write_data
 from benchmarks.peers.process import PeerFailed, PeerProcess
 from benchmarks.peers.rounds import Samples, interleave
+from nnlite.conv import Geometry
 
 #: steps of the check that losses fall alike: one epoch of mnist5k's whole batches
 LOSS_STEPS = 31
@@ -87,6 +88,52 @@ class Session:
         outcome = _measure(self.processes, check, rounds, f"{model}, inference", say)
         _compare_results(outcome)
         return outcome
+
+    def convolution(self, geometry: Geometry, pass_name: str, rounds: int, say: Callable[[str], object]) -> Outcome:
+        """One pass of one convolution, by those peers that offer it, after its results are seen to be the same."""
+        problem = {
+            "x": geometry.input_shape,
+            "weight": geometry.weight_shape,
+            "dy": geometry.output_shape,
+            "stride": geometry.strides[0],
+            "padding": geometry.pads[0][0],
+        }
+
+        def check(process: PeerProcess) -> np.ndarray:
+            process.ask("prepare_convolution", problem=problem, pass_name=pass_name)
+            process.ask("burst", steps=1, unmeasured=0)
+            return self._result_of(process)
+
+        able = [process for process in self.processes if PEERS[process.name].convolves]
+        outcome = _measure(able, check, rounds, f"{geometry}, {pass_name}", say)
+        _compare_results(outcome)
+        return outcome
+
+    def memory(self, model: str, say: Callable[[str], object]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+        """({peer: bytes resident at most, after its start and after an epoch of training}, {peer: why it failed}).
+
+        Each is a process of its own that does nothing else. What a peer keeps compiled on disk is there already.
+        """
+        peaks, failed = {}, {}
+        for name in (process.name for process in self.processes if PEERS[process.name].trains):
+            say(f"{model}, memory: {name}")
+            try:
+                if PEERS[name].caches:
+                    self._peaks(name, model, steps=1)
+                peaks[name] = self._peaks(name, model, steps=LOSS_STEPS)
+            except PeerFailed as failure:
+                failed[name] = str(failure)
+        return peaks, failed
+
+    def _peaks(self, name: str, model: str, steps: int) -> dict[str, int]:
+        process = PeerProcess(name, self.threads, self.data)
+        try:
+            started = process.ask("peak_memory")
+            process.ask("prepare", task="step", model=model)
+            process.ask("burst", steps=steps, unmeasured=0)
+            return {"started": started, "trained": process.ask("peak_memory")}
+        finally:
+            process.close()
 
     def _result_of(self, process: PeerProcess) -> np.ndarray:
         path = self.data.with_name("result.npy")

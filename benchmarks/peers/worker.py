@@ -22,6 +22,9 @@ from benchmarks.peers.frameworks import PEERS
 from benchmarks.peers.frameworks.base import Peer
 from benchmarks.peers.networks import NETWORKS, read_batches
 
+#: threads that spin for longer after a burst count as disturbing the others
+MOST_SPINNING_MS = 500
+
 
 class Worker:
     """Each public method is a command; what it returns is the answer."""
@@ -68,6 +71,7 @@ class Worker:
         self._result = self._steps(steps)
         seconds = time.perf_counter() - began
         gc.enable()
+        _sleep_until_idle()
         self._burst_ended = time.perf_counter(), time.process_time()
         return {"ms": 1e3 * seconds / steps, "idle_share": idle_share}
 
@@ -100,6 +104,15 @@ class Worker:
             return 0.0
         elapsed = time.perf_counter() - self._burst_ended[0]
         return (time.process_time() - self._burst_ended[1]) / elapsed if elapsed > 0 else 0.0
+
+
+def _sleep_until_idle() -> None:
+    """Wait until this process's threads have stopped spinning for more work, so that they disturb nobody's turn."""
+    for _ in range(MOST_SPINNING_MS // 10):
+        before = time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - before < 1e-3:
+            return
 
 
 def _version(name: str) -> str | None:

@@ -19,6 +19,8 @@ class Entry:
     requires: tuple[str, ...]
     option: str = ""  # what the class's constructor is told
     trains: bool = True
+    convolves: bool = False  # single passes of a convolution
+    caches: bool = False  # keeps what it compiles on disk, for the next process
     environment: dict[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
@@ -36,10 +38,10 @@ _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 PEERS = {
     entry.name: entry
     for entry in (
-        Entry("nnlite", "nnlite_peer", "NnlitePeer", ("numba",)),
+        Entry("nnlite", "nnlite_peer", "NnlitePeer", ("numba",), convolves=True, caches=True),
         Entry("torch", "torch_peer", "TorchPeer", ("torch",), "contiguous"),
-        Entry("torch-channels-last", "torch_peer", "TorchPeer", ("torch",), "channels_last"),
-        Entry("torch-compile", "torch_peer", "TorchPeer", ("torch",), "compile"),
+        Entry("torch-channels-last", "torch_peer", "TorchPeer", ("torch",), "channels_last", convolves=True),
+        Entry("torch-compile", "torch_peer", "TorchPeer", ("torch",), "compile", caches=True),
         Entry(
             "keras-tensorflow",
             "keras_tensorflow_peer",

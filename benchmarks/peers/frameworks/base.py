@@ -53,6 +53,11 @@ class Cycle:
         self._batches = batches
         self._next = 0
 
+    @property
+    def first(self) -> Any:
+        """The first batch, as an example; the next one taken is not changed by it."""
+        return self._batches[0]
+
     def __call__(self) -> Any:
         batch = self._batches[self._next]
         self._next = (self._next + 1) % len(self._batches)

@@ -39,7 +39,7 @@ class KerasTensorflowPeer(Peer):
             return loss
 
         self._batch = Cycle([(tf.constant(images), tf.constant(labels)) for images, labels in batches])
-        self._step = step.get_concrete_function(*self._batch())
+        self._step = step.get_concrete_function(*self._batch.first)
 
     def train(self, steps: int) -> list[Any]:
         return [self._step(*self._batch()).numpy() for _ in range(steps)]
@@ -47,7 +47,8 @@ class KerasTensorflowPeer(Peer):
     def prepare_inference(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
         model = keras_model.make(network, weights)
         self._batch = Cycle([tf.constant(images) for images, _ in batches])
-        self._forward = tf.function(lambda images: model(images, training=False)).get_concrete_function(self._batch())
+        forward = tf.function(lambda images: model(images, training=False))
+        self._forward = forward.get_concrete_function(self._batch.first)
 
     def infer(self, steps: int) -> Any:
         for _ in range(steps):
