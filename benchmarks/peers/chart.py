@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.report import OURS, SHAPES_PEER
+from benchmarks.peers.report import OURS
 
 _OURS_COLOUR, _OTHERS_COLOUR, _THIRD_COLOUR = "#d55e00", "#9aa5b1", "#0072b2"  # told apart by the colour-blind
 _COLUMNS = 3
 #: explained once, in text, not in a legend for each panel
 _NOTE = "bars: medians of interleaved bursts; lines: their middle half"
+
+#: the peer in the picture of single passes
+_SHAPES_PEER = "torch-channels-last"
 
 Bars = dict[str, tuple[float, float, float]]  # peer -> (value, low, high)
 
@@ -24,7 +27,7 @@ def write(document: dict[str, Any], folder: Path) -> list[Path]:
     panels = _panels(document)
     if panels:
         written += _save(_draw_panels(panels, document), folder / "peers")
-    rows = [row for row in document.get("shapes", []) if {OURS, SHAPES_PEER} <= set(row["peers"])]
+    rows = [row for row in document.get("shapes", []) if {OURS, _SHAPES_PEER} <= set(row["peers"])]
     if rows:
         written += _save(_draw_shapes(rows, document), folder / "shapes")
     return written
@@ -93,7 +96,7 @@ def _draw_shapes(rows: list[dict[str, Any]], document: dict[str, Any]) -> Any:
     styles = {"forward": (_OURS_COLOUR, "o"), "grad_input": (_OTHERS_COLOUR, "s"), "grad_weight": (_THIRD_COLOUR, "^")}
     for i, (pass_name, (colour, marker)) in enumerate(styles.items()):
         mine = [row for row in rows if row["pass"] == pass_name]
-        ratios = [row["peers"][SHAPES_PEER]["times_nnlite"] for row in mine]
+        ratios = [row["peers"][_SHAPES_PEER]["times_nnlite"] for row in mine]
         places = [layers.index((row["layer"], row["geometry"])) + 0.2 * (i - 1) for row in mine]
         values = [ratio["value"] for ratio in ratios]
         axis.hlines(places, [r["low"] for r in ratios], [r["high"] for r in ratios], color=colour)

@@ -13,8 +13,6 @@ from nnlite.lab.statistics import paired_ratio
 
 #: the peer that all ratios are relative to
 OURS = "nnlite"
-#: the peer whose single passes nnlite's are compared with
-SHAPES_PEER = "torch-channels-last"
 #: above this, a peer that should have slept disturbed the others
 MOST_IDLE_SHARE = 0.02
 
@@ -80,37 +78,36 @@ def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]],
 
 
 def print_shapes(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    """One row a pass of a layer: both times, and the other's relative to nnlite's."""
-    table = Table("layer", "N x H x W x C -> K", "pass", "auto", title=title, title_justify="left")
-    for heading in (f"{OURS} ms", "torch ms", "times nnlite's (95%)", "distance"):
-        table.add_column(heading, justify="right")
+    """One row a pass of a layer: all times, and the others' relative to nnlite's."""
+    names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    table = Table("N x H x W x C -> K", "pass", "auto", title=title, title_justify="left")
+    for name in names:
+        table.add_column(f"{name}, ms" if name == OURS else f"{name}, ms (times {OURS}'s)", justify="right")
+    table.add_column("distance", justify="right")
     for row in rows:
-        peers = row["peers"]
-        if set(peers) != {OURS, SHAPES_PEER}:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in row["failed"].items())
-            table.add_row(row["layer"], row["geometry"], row["pass"], row["algorithm"], reasons)
-            continue
-        ours, other = peers[OURS], peers[SHAPES_PEER]
-        table.add_row(
-            row["layer"],
-            row["geometry"],
-            row["pass"],
-            row["algorithm"],
-            _ms(ours["median_ms"]),
-            _ms(other["median_ms"]),
-            "{value:.2f} ({low:.2f}-{high:.2f})".format(**other["times_nnlite"]),
-            _seen(max(ours["check"], other["check"])),
-        )
+        cells = [_shape_cell(row["peers"].get(name)) for name in names]
+        distance = max((peer["check"] for peer in row["peers"].values()), default=float("nan"))
+        table.add_row(row["geometry"], row["pass"], row["algorithm"], *cells, _seen(distance))
     console.print(table)
-    ratios = [row["peers"][SHAPES_PEER]["times_nnlite"]["value"] for row in rows if SHAPES_PEER in row["peers"]]
-    if ratios:
-        faster = sum(ratio > 1 for ratio in ratios)
-        console.print(
-            f"  {OURS} is faster in {faster} of {len(ratios)}; at worst PyTorch takes {min(ratios):.2f} of its time"
-        )
+    for name in names:
+        ratios = [row["peers"][name]["times_nnlite"] for row in rows if name in row["peers"]]
+        values = [ratio["value"] for ratio in ratios if ratio]
+        if values:
+            faster = sum(value > 1 for value in values)
+            worst = f"at worst {name} takes {min(values):.2f} of its time"
+            console.print(f"  {OURS} is faster than {name} in {faster} of {len(values)}; {worst}")
     for row in rows:
+        for name, reason in row["failed"].items():
+            console.print(f"  {row['geometry']}, {row['pass']}: {name} failed: {reason}")
         for name, reason in row["differing"].items():
-            console.print(f"  {row['layer']}, {row['pass']}: {name} does not do the same work: {reason}")
+            console.print(f"  {row['geometry']}, {row['pass']}: {name} does not do the same work: {reason}")
+
+
+def _shape_cell(peer: dict[str, Any] | None) -> str:
+    if peer is None:
+        return ""
+    ratio = peer["times_nnlite"]
+    return _ms(peer["median_ms"]) + (f" ({ratio['value']:.2f})" if ratio else "")
 
 
 def _ratios(samples: dict[str, Samples]) -> dict[str, dict[str, float]]:

@@ -33,6 +33,9 @@ class Entry:
         return getattr(module, self.class_name)(threads, self.option)
 
 
+#: glibc's malloc keeps what is freed for the next step, and does not give it back to the system to fault it in anew:
+#: what PyTorch's tuning guide has its users install another allocator for
+_KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 PEERS = {
@@ -41,6 +44,15 @@ PEERS = {
         Entry("nnlite", "nnlite_peer", "NnlitePeer", ("numba",), convolves=True, caches=True),
         Entry("torch", "torch_peer", "TorchPeer", ("torch",), "contiguous"),
         Entry("torch-channels-last", "torch_peer", "TorchPeer", ("torch",), "channels_last", convolves=True),
+        Entry(
+            "torch-malloc-tuned",
+            "torch_peer",
+            "TorchPeer",
+            ("torch",),
+            "channels_last",
+            convolves=True,
+            environment=_KEEPS_MEMORY,
+        ),
         Entry("torch-compile", "torch_peer", "TorchPeer", ("torch",), "compile", caches=True),
         Entry(
             "keras-tensorflow",
