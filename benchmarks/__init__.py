@@ -1,0 +1,1 @@
+"""Benchmarks: suites for pytest-benchmark, and peers/, which times nnlite beside other frameworks."""

@@ -1,0 +1,131 @@
+"""Options, threads, ceilings and the `timed` fixture that all suites share. README.md says how to run them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import conv, machine, threads
+from nnlite.conv.geometry import PASSES
+from nnlite.lab import shapes
+from nnlite.lab.loading import load_algorithm
+
+BATCH_SIZE = 128
+#: with --benchmark-disable each benchmark is run once, to see that it works
+SMALL_BATCH = 4
+#: an algorithm that is for reading only gets so many multiply-accumulates of a layer
+READING_MACS = 50_000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("nnlite")
+    group.addoption(
+        "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="benchmark a user's algorithm as well"
+    )
+    group.addoption(
+        "--shapes", action="append", metavar="SET", help="layers of the convolution suite, as nnlite bench has them"
+    )
+    group.addoption("--threads", type=int, metavar="N", help="threads that compute (default: every processor)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        _pin(config.getoption("--threads"))
+        config.stash[_OWN] = [load_algorithm(spec).name for spec in config.getoption("--algorithm")]
+        batch = SMALL_BATCH if config.getoption("benchmark_disable", False) else BATCH_SIZE
+        config.stash[_LAYERS] = shapes.resolve(config.getoption("--shapes") or ["seed"], batch)
+        config.stash[_BATCH] = batch
+    except (ValueError, FileNotFoundError) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+_OWN: pytest.StashKey[list[str]] = pytest.StashKey()
+_LAYERS: pytest.StashKey[list[shapes.Shape]] = pytest.StashKey()
+_BATCH: pytest.StashKey[int] = pytest.StashKey()
+
+
+def _pin(count: int | None) -> None:
+    """Let `count` threads compute, on as many processors and no others."""
+    nn.set_num_threads(count or threads.get_num_threads())
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: threads.get_num_threads()])
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Layers x passes x algorithms where a test asks for them; what an algorithm declines is left out."""
+    if {"layer", "pass_name", "algorithm"} <= set(metafunc.fixturenames):
+        layers = metafunc.config.stash[_LAYERS]
+        found = [
+            (layer.name, pass_name, name)
+            for layer in layers
+            for pass_name in PASSES
+            for name in conv.names()
+            if conv.get(name).declines(layer.geometry, np.float32) is None
+        ]
+        metafunc.parametrize(("layer", "pass_name", "algorithm"), found, ids=["-".join(case) for case in found])
+    elif "network_algorithm" in metafunc.fixturenames:
+        metafunc.parametrize("network_algorithm", ["auto", "im2col", *metafunc.config.stash[_OWN]])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """What the numbers depend on, beside what pytest-benchmark tells."""
+    found = machine.load_or_measure()
+    machine_info["nnlite"] = {
+        "processor": found.processor,
+        "threads": found.threads,
+        "fma_gflops": found.fma_gflops_all,
+        "versions": found.versions,
+    }
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> None:
+    nn.seed(0)
+
+
+@pytest.fixture
+def batch_size(pytestconfig: pytest.Config) -> int:
+    return pytestconfig.stash[_BATCH]
+
+
+@pytest.fixture
+def geometry(pytestconfig: pytest.Config, layer: str, algorithm: str) -> conv.Geometry:
+    """The layer's, or a slice of it for an algorithm that is for reading only."""
+    whole = next(shape.geometry for shape in pytestconfig.stash[_LAYERS] if shape.name == layer)
+    if conv.get(algorithm).reference_only:
+        return shapes.slice_of(whole, min(1.0, READING_MACS / whole.macs))
+    return whole
+
+
+@pytest.fixture
+def timed(benchmark: Any) -> Callable[..., Any]:
+    """`timed(work, group, flops=..., bytes=...)`: benchmark it, and note rates and the share of this machine's peak.
+
+    `work` runs once before the calibration, so that compiling and first memory are not in it. Its result is returned.
+    Further keywords are noted as they are. Where `fewer_multiplications`, the rate counts products that are not made,
+    and is called effective.
+    """
+
+    def run(work: Callable[[], Any], group: str, *, fewer_multiplications: bool = False, **info: Any) -> Any:
+        benchmark.group = group
+        benchmark.extra_info.update(info, threads=threads.get_num_threads())
+        if benchmark.enabled:
+            work()
+        result = benchmark(work)
+        if benchmark.enabled and info.get("flops"):
+            _note_rates(benchmark, info["flops"], "effective_" if fewer_multiplications else "")
+        return result
+
+    return run
+
+
+def _note_rates(benchmark: Any, flops: int, prefix: str) -> None:
+    gflops = flops / benchmark.stats.stats.median / 1e9
+    share = 100 * gflops / machine.load_or_measure().fma_gflops_all
+    benchmark.extra_info.update({f"{prefix}gflops": round(gflops, 2), f"{prefix}percent_of_peak": round(share, 1)})

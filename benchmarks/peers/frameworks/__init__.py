@@ -1,0 +1,73 @@
+"""The peers by name: what each needs installed, and the module and class that drive it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+
+from benchmarks.peers.frameworks.base import Peer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A peer as the command line knows it. `environment` is set before its process starts."""
+
+    name: str
+    module: str
+    class_name: str
+    requires: tuple[str, ...]
+    option: str = ""  # what the class's constructor is told
+    trains: bool = True
+    convolves: bool = False  # single passes of a convolution
+    caches: bool = False  # keeps what it compiles on disk, for the next process
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [name for name in self.requires if find_spec(name) is None]
+
+    def make(self, threads: int) -> Peer:
+        """In the worker's process: the driver, with its framework imported and limited to `threads`."""
+        module = import_module(f"benchmarks.peers.frameworks.{self.module}")
+        return getattr(module, self.class_name)(threads, self.option)
+
+
+#: glibc's malloc keeps what is freed for the next step, and does not give it back to the system to fault it in anew:
+#: what PyTorch's tuning guide has its users install another allocator for
+_KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
+
+PEERS = {
+    entry.name: entry
+    for entry in (
+        Entry("nnlite", "nnlite_peer", "NnlitePeer", ("numba",), convolves=True, caches=True),
+        Entry("torch", "torch_peer", "TorchPeer", ("torch",), "contiguous"),
+        Entry("torch-channels-last", "torch_peer", "TorchPeer", ("torch",), "channels_last", convolves=True),
+        Entry(
+            "torch-malloc-tuned",
+            "torch_peer",
+            "TorchPeer",
+            ("torch",),
+            "channels_last",
+            convolves=True,
+            environment=_KEEPS_MEMORY,
+        ),
+        Entry("torch-compile", "torch_peer", "TorchPeer", ("torch",), "compile", caches=True),
+        Entry(
+            "keras-tensorflow",
+            "keras_tensorflow_peer",
+            "KerasTensorflowPeer",
+            ("keras", "tensorflow"),
+            environment={"KERAS_BACKEND": "tensorflow", **_QUIET},
+        ),
+        Entry(
+            "keras-jax",
+            "keras_jax_peer",
+            "KerasJaxPeer",
+            ("keras", "jax"),
+            environment={"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        ),
+        Entry("onnxruntime", "onnx_peer", "OnnxPeer", ("onnx", "onnxruntime"), trains=False),
+    )
+}

@@ -1,0 +1,204 @@
+"""One run: the processes of all peers, what they are measured at, and the checks that they do the same work."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.frameworks import PEERS
+from benchmarks.peers.networks import write_data
+from benchmarks.peers.process import PeerFailed, PeerProcess
+from benchmarks.peers.rounds import Samples, interleave
+from nnlite.conv import Geometry
+
+#: steps of the check that losses fall alike: one epoch of mnist5k's whole batches
+LOSS_STEPS = 31
+#: the loss that is compared is the mean over the last of them
+LOSS_WINDOW = 10
+#: how far a peer's loss may be from the median of all, as a share: dropout's random numbers differ
+LOSS_TOLERANCE = 0.2
+#: how far a probability, or a convolution's result relative to its rms, may be from the median of all
+RESULT_TOLERANCE = 1e-3
+
+
+@dataclass
+class Outcome:
+    """What one task gave: samples by peer, and what the checks saw."""
+
+    samples: dict[str, Samples]
+    failed: dict[str, str] = field(default_factory=dict)
+    #: training: (first loss, mean of the last losses) by peer; otherwise the distance from the median of all
+    seen: dict[str, Any] = field(default_factory=dict)
+    #: peers that do not do the same work as the others, and how that shows
+    differing: dict[str, str] = field(default_factory=dict)
+
+
+class Session:
+    """Starts the peers and keeps them, asleep, until it is closed."""
+
+    def __init__(self, names: Sequence[str], threads: int, folder: Path, say: Callable[[str], object]):
+        self.threads = threads
+        self.data = folder / "data.npz"
+        self.skipped: dict[str, str] = {}
+        self.processes: list[PeerProcess] = []
+        write_data(self.data)
+        for name in names:
+            missing = PEERS[name].missing()
+            if missing:
+                self.skipped[name] = f"not installed: {', '.join(missing)}"
+                continue
+            say(f"starting {name}")
+            try:
+                self.processes.append(PeerProcess(name, threads, self.data))
+            except PeerFailed as failure:
+                self.skipped[name] = str(failure)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.close()
+
+    def step(self, model: str, rounds: int, say: Callable[[str], object]) -> Outcome:
+        """Training steps of a network, after an epoch in which the losses are seen to fall alike."""
+        trainers = [process for process in self.processes if PEERS[process.name].trains]
+
+        def check(process: PeerProcess) -> tuple[float, float]:
+            process.ask("prepare", task="step", model=model)
+            process.ask("burst", steps=LOSS_STEPS, unmeasured=0)
+            losses = process.ask("losses")
+            return losses[0], float(np.mean(losses[-LOSS_WINDOW:]))
+
+        outcome = _measure(trainers, check, rounds, f"{model}, training", say)
+        outcome.differing = _differing_losses(outcome.seen)
+        return outcome
+
+    def inference(self, model: str, rounds: int, say: Callable[[str], object]) -> Outcome:
+        """The network without dropout, after its probabilities for a batch are seen to be the same."""
+
+        def check(process: PeerProcess) -> np.ndarray:
+            process.ask("prepare", task="inference", model=model)
+            process.ask("burst", steps=1, unmeasured=0)
+            return self._result_of(process)
+
+        outcome = _measure(self.processes, check, rounds, f"{model}, inference", say)
+        _compare_results(outcome)
+        return outcome
+
+    def convolution(self, geometry: Geometry, pass_name: str, rounds: int, say: Callable[[str], object]) -> Outcome:
+        """One pass of one convolution, by those peers that offer it, after its results are seen to be the same."""
+        problem = {
+            "x": geometry.input_shape,
+            "weight": geometry.weight_shape,
+            "dy": geometry.output_shape,
+            "stride": geometry.strides[0],
+            "padding": geometry.pads[0][0],
+        }
+
+        def check(process: PeerProcess) -> np.ndarray:
+            process.ask("prepare_convolution", problem=problem, pass_name=pass_name)
+            process.ask("burst", steps=1, unmeasured=0)
+            return self._result_of(process)
+
+        able = [process for process in self.processes if PEERS[process.name].convolves]
+        outcome = _measure(able, check, rounds, f"{geometry}, {pass_name}", say)
+        _compare_results(outcome)
+        return outcome
+
+    def memory(self, model: str, say: Callable[[str], object]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+        """({peer: bytes resident at most, after its start and after an epoch of training}, {peer: why it failed}).
+
+        Each is a process of its own that does nothing else. What a peer keeps compiled on disk is there already.
+        """
+        peaks, failed = {}, {}
+        for name in (process.name for process in self.processes if PEERS[process.name].trains):
+            say(f"{model}, memory: {name}")
+            try:
+                if PEERS[name].caches:
+                    self._peaks(name, model, steps=1)
+                peaks[name] = self._peaks(name, model, steps=LOSS_STEPS)
+            except PeerFailed as failure:
+                failed[name] = str(failure)
+        return peaks, failed
+
+    def _peaks(self, name: str, model: str, steps: int) -> dict[str, int]:
+        process = PeerProcess(name, self.threads, self.data)
+        try:
+            started = process.ask("peak_memory")
+            process.ask("prepare", task="step", model=model)
+            process.ask("burst", steps=steps, unmeasured=0)
+            return {"started": started, "trained": process.ask("peak_memory")}
+        finally:
+            process.close()
+
+    def _result_of(self, process: PeerProcess) -> np.ndarray:
+        path = self.data.with_name("result.npy")
+        process.ask("save_result", path=str(path))
+        return np.load(path)
+
+
+@contextmanager
+def open_session(names: Sequence[str], threads: int, say: Callable[[str], object]) -> Iterator[Session]:
+    """A session whose processes and files are gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        session = Session(names, threads, Path(folder), say)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def _measure(
+    processes: Sequence[PeerProcess],
+    check: Callable[[PeerProcess], Any],
+    rounds: int,
+    title: str,
+    say: Callable[[str], object],
+) -> Outcome:
+    """`check` for each peer, then rounds over those that passed through it."""
+    outcome = Outcome({})
+    ready = []
+    for process in processes:
+        say(f"{title}: preparing {process.name}")
+        try:
+            outcome.seen[process.name] = check(process)
+            ready.append(process)
+        except PeerFailed as failure:
+            outcome.failed[process.name] = str(failure)
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        say(f"{title}: round {done // len(ready) + 1 if done < rounds * len(ready) else rounds} of {rounds}")
+
+    outcome.samples, failed = interleave(ready, rounds, advance)
+    outcome.failed |= failed
+    return outcome
+
+
+def _differing_losses(seen: dict[str, tuple[float, float]]) -> dict[str, str]:
+    differing = {}
+    middle = np.median(np.array(list(seen.values())).reshape(-1, 2), axis=0)  # (2)
+    for name, pair in seen.items():
+        off = np.abs(np.array(pair) / middle - 1)  # (2)
+        if not off.max() <= LOSS_TOLERANCE or not pair[1] < pair[0]:
+            differing[name] = f"loss {pair[0]:.3f} to {pair[1]:.3f}, the others' {middle[0]:.3f} to {middle[1]:.3f}"
+    return differing
+
+
+def _compare_results(outcome: Outcome) -> None:
+    """Replace each peer's array by its largest distance from the median of all, relative to its rms."""
+    if not outcome.seen:
+        return
+    middle = np.median(np.stack(list(outcome.seen.values())), axis=0)
+    scale = float(np.sqrt(np.mean(middle**2)))
+    for name, array in outcome.seen.items():
+        distance = float(np.abs(array - middle).max()) / scale
+        outcome.seen[name] = distance
+        if not distance <= RESULT_TOLERANCE:
+            outcome.differing[name] = f"results {distance:.1e} of their rms away from the others'"
