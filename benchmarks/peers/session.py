@@ -74,7 +74,7 @@ class Session:
             return losses[0], float(np.mean(losses[-LOSS_WINDOW:]))
 
         outcome = _measure(trainers, check, rounds, f"{model}, training", say)
-        outcome.differing = _differing_losses(outcome.seen)
+        outcome.differing = differing_losses(outcome.seen)
         return outcome
 
     def inference(self, model: str, rounds: int, say: Callable[[str], object]) -> Outcome:
@@ -86,7 +86,7 @@ class Session:
             return self._result_of(process)
 
         outcome = _measure(self.processes, check, rounds, f"{model}, inference", say)
-        _compare_results(outcome)
+        outcome.seen, outcome.differing = distances(outcome.seen)
         return outcome
 
     def convolution(self, geometry: Geometry, pass_name: str, rounds: int, say: Callable[[str], object]) -> Outcome:
@@ -106,7 +106,7 @@ class Session:
 
         able = [process for process in self.processes if PEERS[process.name].convolves]
         outcome = _measure(able, check, rounds, f"{geometry}, {pass_name}", say)
-        _compare_results(outcome)
+        outcome.seen, outcome.differing = distances(outcome.seen)
         return outcome
 
     def memory(self, model: str, say: Callable[[str], object]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
@@ -181,9 +181,12 @@ def _measure(
     return outcome
 
 
-def _differing_losses(seen: dict[str, tuple[float, float]]) -> dict[str, str]:
-    differing = {}
-    middle = np.median(np.array(list(seen.values())).reshape(-1, 2), axis=0)  # (2)
+def differing_losses(seen: dict[str, tuple[float, float]]) -> dict[str, str]:
+    """{peer: how} for those whose (first, last) losses do not fall, or are far from the median of all."""
+    differing: dict[str, str] = {}
+    if not seen:
+        return differing
+    middle = np.nanmedian(np.array(list(seen.values())).reshape(-1, 2), axis=0)  # (2)
     for name, pair in seen.items():
         off = np.abs(np.array(pair) / middle - 1)  # (2)
         if not off.max() <= LOSS_TOLERANCE or not pair[1] < pair[0]:
@@ -191,14 +194,12 @@ def _differing_losses(seen: dict[str, tuple[float, float]]) -> dict[str, str]:
     return differing
 
 
-def _compare_results(outcome: Outcome) -> None:
-    """Replace each peer's array by its largest distance from the median of all, relative to its rms."""
-    if not outcome.seen:
-        return
-    middle = np.median(np.stack(list(outcome.seen.values())), axis=0)
+def distances(results: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[str, str]]:
+    """({peer: its result's largest distance from the median of all, in the rms}, {peer: how} for the distant)."""
+    if not results:
+        return {}, {}
+    middle = np.median(np.stack(list(results.values())), axis=0)
     scale = float(np.sqrt(np.mean(middle**2)))
-    for name, array in outcome.seen.items():
-        distance = float(np.abs(array - middle).max()) / scale
-        outcome.seen[name] = distance
-        if not distance <= RESULT_TOLERANCE:
-            outcome.differing[name] = f"results {distance:.1e} of their rms away from the others'"
+    found = {name: float(np.abs(array - middle).max()) / scale for name, array in results.items()}
+    distant = {name: value for name, value in found.items() if not value <= RESULT_TOLERANCE}
+    return found, {name: f"results {value:.1e} of their rms away from the others'" for name, value in distant.items()}
