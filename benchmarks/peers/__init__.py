@@ -1,1 +1,1 @@
-"""nnlite beside PyTorch, Keras and ONNX Runtime, in one run: `python -m benchmarks.peers`. README.md says how."""
+"""nnlite beside PyTorch, Keras and ONNX Runtime, in one run: `python -m benchmarks.peers`. ../README.md says how."""
