@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isfinite, sqrt
 from numbers import Real
 from typing import Any, ClassVar
@@ -12,6 +12,9 @@ import numpy as np
 from nnlite import scopes
 from nnlite.autograd import Tensor
 from nnlite.errors import fraction, unknown
+
+#: of a parameter: w, its gradient, and the arrays that the optimizer remembers, None where it needs none
+Row = tuple[np.ndarray | None, ...]
 
 
 class Optimizer:
@@ -49,11 +52,7 @@ class Optimizer:
         for i, parameter in enumerate(parameters):
             if not isinstance(parameter, Tensor) or not parameter.requires_grad:
                 raise ValueError(f"parameters[{i}]: expected a Tensor with requires_grad=True. Received: {parameter!r}")
-            if not parameter.data.flags.c_contiguous:
-                raise ValueError(
-                    f"parameters[{i}]: expected a C-contiguous array, to update in place. "
-                    f"Received: strides {parameter.data.strides} of shape {parameter.shape}"
-                )
+            _check_contiguous(i, parameter)
             if any(parameter is other for other in parameters[:i]):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
         if not parameters:
@@ -84,24 +83,30 @@ class Optimizer:
         parameters = self._built()
         for i, (parameter, shape) in enumerate(zip(parameters, self._shapes, strict=True)):
             gradient = parameter.grad
-            if gradient is not None and not gradient.shape == parameter.data.shape == shape:
+            if gradient is None:
+                continue
+            if not gradient.shape == parameter.data.shape == shape:
                 raise ValueError(
                     f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
                     f"Received: {parameter.data.shape} and {gradient.shape}"
                 )
+            _check_contiguous(i, parameter)
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
+            rows: dict[np.dtype, list[Row]] = {}
             for parameter, state in zip(parameters, self._state, strict=True):
                 if parameter.grad is not None:
-                    w = parameter.data.reshape(-1)
-                    self.update(w, np.ascontiguousarray(parameter.grad, w.dtype).reshape(-1), *state)
+                    w = parameter.data
+                    rows.setdefault(w.dtype, []).append((w, np.ascontiguousarray(parameter.grad, w.dtype), *state))
+            for dtype, rows_of_dtype in rows.items():
+                self.update(rows_of_dtype, dtype.type)
 
     def remembers(self, slot: str) -> bool:
         """Whether the array named `slot` is needed with these options; `update` gets None in its place if not."""
         return True
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
-        """Change the flat parameter `w` in place, given its gradient `g` and its state."""
+    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
+        """Change parameters of one dtype in place: rows of (w, gradient, *state); `number` makes scalars of it."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -145,13 +150,12 @@ class RMSprop(Optimizer):
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
+    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
-        number = w.dtype.type
         epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
         numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, *epsilons))
-        updates.run(updates.rmsprop, w, g, *state, *numbers)
+        updates.run(updates.rmsprop, rows, number, self.centered or None, self.momentum > 0 or None, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -178,11 +182,11 @@ class SGD(Optimizer):
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
+    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
-        number = w.dtype.type
-        updates.run(updates.sgd, w, g, *state, number(self.learning_rate), number(self.momentum), self.nesterov)
+        numbers = number(self.learning_rate), number(self.momentum)
+        updates.run(updates.sgd, rows, number, self.momentum > 0 or None, *numbers, self.nesterov)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
@@ -200,14 +204,13 @@ class Adam(Optimizer):
         self.beta_2 = fraction("beta_2", beta_2)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
+    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
-        number = w.dtype.type
         t = self.iterations
         rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         numbers = (number(value) for value in (rate, self.beta_1, self.beta_2, self.epsilon))
-        updates.run(updates.adam, w, g, *state, *numbers)
+        updates.run(updates.adam, rows, number, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -229,12 +232,11 @@ class Adadelta(Optimizer):
         self.rho = fraction("rho", rho)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, w: np.ndarray, g: np.ndarray, *state: np.ndarray | None) -> None:
+    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
-        number = w.dtype.type
         numbers = (number(value) for value in (self.learning_rate, self.rho, self.epsilon))
-        updates.run(updates.adadelta, w, g, *state, *numbers)
+        updates.run(updates.adadelta, rows, number, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
@@ -255,6 +257,14 @@ def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
     if optimizer not in _OPTIMIZERS:
         raise unknown("optimizer", optimizer, _OPTIMIZERS)
     return _OPTIMIZERS[optimizer](**options)
+
+
+def _check_contiguous(i: int, parameter: Tensor) -> None:
+    if not parameter.data.flags.c_contiguous:
+        raise ValueError(
+            f"parameters[{i}]: expected a C-contiguous array, to update in place. "
+            f"Received: strides {parameter.data.strides} of shape {parameter.shape}"
+        )
 
 
 def _positive(argument: str, value: Any) -> float:

@@ -267,6 +267,16 @@ def _masked_store(builder: Any, value: Any, address: Any, lanes: Any) -> None:
 
 
 @intrinsic
+def array_at(typing, address, like):
+    """The place at an address in memory, an integer, as a pointer to numbers of the dtype of the array `like`."""
+
+    def emit(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), emit
+
+
+@intrinsic
 def pointer(typing, array, offset):
     """The place array[offset:], to be used in an array's stead; it does not keep the array alive."""
 

@@ -206,3 +206,15 @@ def test_config_makes_the_same_optimizer():
     ):
         again = type(optimizer)(**optimizer.get_config())
         assert again.get_config() == optimizer.get_config()
+
+
+def test_a_parameter_that_was_made_non_contiguous_is_refused_before_anything_changes(generator):
+    first, second = (nn.Tensor(generator.standard_normal((3, 4)), requires_grad=True) for _ in range(2))
+    optimizer = nn.RMSprop()
+    optimizer.build([first, second])
+    first.grad, second.grad = np.ones((3, 4)), np.ones((3, 4))
+    before = first.data.copy()
+    second.data = np.ones((4, 3)).T
+    with pytest.raises(ValueError, match=r"parameters\[1\]: expected a C-contiguous array"):
+        optimizer.step()
+    np.testing.assert_array_equal(first.data, before)

@@ -97,7 +97,7 @@ class Direct(Algorithm):
 
 
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
-    plan = direct_plan.forward(geometry.with_batch(1))
+    plan = direct_plan.forward(geometry.one_image)
     y = memory.empty(geometry.output_shape)
     _run(plan, x, x, False, panels(plan, weight, weight.shape[3], 1), bias, y, clamp)
     return y
@@ -105,7 +105,7 @@ def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: 
 
 def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    phases = direct_plan.grad_input(geometry.with_batch(1))
+    phases = direct_plan.grad_input(geometry.one_image)
     dx = memory.empty(geometry.input_shape)
     if sum(phase.sizes.positions for phase in phases) < dx.shape[1] * dx.shape[2]:
         dx.fill(0)  # no tap reaches some of the pixels
@@ -196,7 +196,7 @@ def _grad_weight(
     x: np.ndarray, dy: np.ndarray, result: np.ndarray, masked: bool, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray]:
     """(dweight, dbias); if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    plan, parts = direct_plan.grad_weight(geometry.with_batch(1)), threads.get_num_threads()
+    plan, parts = direct_plan.grad_weight(geometry.one_image), threads.get_num_threads()
     sizes, shape, image = plan.sizes, plan.shape, plan.image
     bands = min(sizes.h_out, max(plan.bands, -(-parts // max(1, x.shape[0]))))
     band_lines = -(-sizes.h_out // bands)

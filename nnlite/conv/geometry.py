@@ -61,6 +61,14 @@ class Geometry:
                 f"Received: {padding!r}, {strides!r} and {dilation_rate!r}"
             ) from None
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept, because plans and choices are looked up by geometry at every call."""
+        return hash((self.input_shape, self.weight_shape, self.strides, self.pads, self.dilation_rate, self.groups))
+
     @cached_property
     def output_shape(self) -> tuple[int, int, int, int]:
         """(n, oh, ow, k)"""
@@ -96,6 +104,11 @@ class Geometry:
         """The bytes a pass must move at the least: each operand read once, the result written once."""
         self.result_shape(pass_name)
         return itemsize * (prod(self.input_shape) + prod(self.weight_shape) + prod(self.output_shape))
+
+    @cached_property
+    def one_image(self) -> Geometry:
+        """The same problem for one image."""
+        return self.with_batch(1)
 
     def with_batch(self, n: int) -> Geometry:
         """The same problem for `n` images."""

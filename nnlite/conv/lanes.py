@@ -79,7 +79,7 @@ class Lanes(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> tuple[np.ndarray, Any]:
-        plan, parts = direct_plan.forward(geometry.with_batch(1), lanes=True), threads.get_num_threads()
+        plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.get_num_threads()
         sizes = plan.sizes
         start = np.zeros((sizes.groups, sizes.panels * plan.width), np.float32)
         if bias is not None:
@@ -190,7 +190,7 @@ def _gradients(
     epilogue: Epilogue,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x."""
-    one, parts = geometry.with_batch(1), threads.get_num_threads()
+    one, parts = geometry.one_image, threads.get_num_threads()
     (phase,) = direct_plan.grad_input(one, lanes=True)
     reduction = direct_plan.grad_weight(one, lanes=True)
     sizes = reduction.sizes
@@ -209,12 +209,30 @@ def _gradients(
         _NOTHING if x is None else x, sums,
         dresult, result, winners, epilogue.relu, epilogue.pool, geometry.output_shape[3], bias_sums, work,
     )  # fmt: skip
-    dweight = None
-    if x is not None:
-        totals = sums.sum(axis=(0, 5)).transpose(2, 0, 1, 3)  # (reduced, groups, panels, width)
-        totals = totals.reshape(sizes.reduced, sizes.groups, -1)[:, :, : sizes.group_out]
-        dweight = np.ascontiguousarray(totals).reshape(geometry.weight_shape)
-    return None if weight is None else dx, dweight, bias_sums.sum(axis=(0, 2))
+    dweight = np.empty(geometry.weight_shape if x is not None else (0, 0, 0, 0), np.float32)
+    dbias = np.empty(geometry.output_shape[3], np.float32)
+    _add_lanes(sums, bias_sums, dweight.reshape(-1, sizes.groups, sizes.group_out), dbias)
+    return None if weight is None else dx, None if x is None else dweight, dbias
+
+
+@jit
+def _add_lanes(sums, bias_sums, dweight, dbias):
+    """dweight (reduced, groups, k / groups) and dbias (k) = the parts' sums over images, added in their order."""
+    for k in range(dbias.size):
+        total = np.float32(0)
+        for part in range(bias_sums.shape[0]):
+            for lane in range(LANES):
+                total += bias_sums[part, k, lane]
+        dbias[k] = total
+    width = sums.shape[4]
+    for row in range(dweight.shape[0]):
+        for group in range(dweight.shape[1]):
+            for k in range(dweight.shape[2]):
+                total = np.float32(0)
+                for part in range(sums.shape[0]):
+                    for lane in range(LANES):
+                        total += sums[part, group, k // width, row, k % width, lane]
+                dweight[row, group, k] = total
 
 
 @kernel

@@ -1,8 +1,8 @@
-"""Optimizer updates: one pass over parameter, gradient and what the optimizer remembers.
+"""Optimizer updates: one pass over all parameters, their gradients and what the optimizer remembers.
 
-All arrays are flat and of one dtype; None stands for a memory that the optimizer's options do not need, and Numba
-compiles each such combination on its own. A part of the work is cut off before its loop, because an index that starts
-at 0 cannot be negative, which lets LLVM use vectors: the loops then run at the speed of memory.
+A kernel gets a table of flat arrays, a row a parameter, so that one launch serves a whole model, and the
+threads share out each parameter. None stands for a memory that the optimizer's options do not need, and Numba compiles
+each such combination on its own.
 
 A running mean is written `m += fresh * (x - m)`, not `rho * m + fresh * x`: of two products LLVM may fuse either with
 the addition, and has done so differently in code just compiled and in code from the cache.
@@ -10,87 +10,127 @@ the addition, and has done so differently in code just compiled and in code from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numba import carray
 
-from nnlite.jit import jit, kernel
+from nnlite.jit import ENABLED, jit, kernel
+from nnlite.simd import array_at
 
-#: smaller parameters are updated by one thread: to wake the others costs more than they save
+#: fewer numbers are updated by one thread: to wake the others costs more than they save
 PARALLEL_SIZE = 1 << 15
 
 
-def run(update: kernel, w: np.ndarray, *arguments: Any) -> None:
-    """Call one of the kernels below on the parameter w, on all threads if it is large."""
-    if w.size < PARALLEL_SIZE:
-        update.serial(0, 1, w, *arguments)
+#: of a parameter: w, g, and what the optimizer remembers, C-contiguous and of one dtype
+Row = tuple[np.ndarray | None, ...]
+
+
+def run(update: kernel, rows: Sequence[Row], dtype: Any, *arguments: Any) -> None:
+    """Call one of the kernels below on rows of one dtype, on all threads if they are large."""
+    like, sizes = np.empty(0, dtype), [_size(row) for row in rows]
+    table = _addresses(rows, sizes) if ENABLED else rows
+    if sum(sizes) < PARALLEL_SIZE:
+        update.serial(0, 1, table, like, *arguments)
     else:
-        update(w, *arguments)
+        update(table, like, *arguments)
 
 
-@jit(inline=True)
-def _share(part, parts, array):
-    """The part-th of `parts` equal pieces of a flat array."""
-    return array[part * array.size // parts : (part + 1) * array.size // parts]
+def _size(row: Row) -> int:
+    assert row[0] is not None
+    return row[0].size
+
+
+def _addresses(rows: Sequence[Row], sizes: Sequence[int]) -> np.ndarray:
+    """The rows as kernels find them (rows, 1 + arrays): size, then where each array's numbers begin, 0 for None."""
+    table = np.zeros((len(rows), 1 + len(rows[0])), np.int64)
+    for i, (row, size) in enumerate(zip(rows, sizes, strict=True)):
+        table[i] = (size, *(0 if array is None else array.__array_interface__["data"][0] for array in row))
+    return table
+
+
+if ENABLED:
+
+    @jit(inline=True)
+    def _share(part, parts, table, row, column, like):
+        """The part-th of `parts` equal pieces of an array of the table, of the dtype of `like`."""
+        size = table[row, 0]
+        first, last = part * size // parts, (part + 1) * size // parts
+        return carray(array_at(table[row, 1 + column] + first * like.itemsize, like), (last - first,))
+
+else:
+
+    def _share(part, parts, table, row, column, like):
+        array = table[row][column].reshape(-1)
+        return array[part * array.size // parts : (part + 1) * array.size // parts]
 
 
 @kernel
-def rmsprop(part, parts, w, g, square, average, speed, rate, rho, momentum, epsilon_inside, epsilon_outside):
-    """w -= rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside), where one of the two is 0."""
-    zero, fresh = w.dtype.type(0), w.dtype.type(1) - rho
-    w, g, square = _share(part, parts, w), _share(part, parts, g), _share(part, parts, square)
-    if average is not None:
-        mean = _share(part, parts, average)
-    if speed is not None:
-        velocity = _share(part, parts, speed)
-    for i in range(w.size):
-        square[i] += fresh * (g[i] * g[i] - square[i])
-        variance = square[i]
+def rmsprop(part, parts, table, like, average, speed, rate, rho, momentum, epsilon_inside, epsilon_outside):
+    """w -= rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside), where one of the two is 0.
+
+    Rows of the table: w, g, running mean of g^2, of g (or None), speed (or None).
+    """
+    zero, fresh = like.dtype.type(0), like.dtype.type(1) - rho
+    for row in range(len(table)):
+        w, g = _share(part, parts, table, row, 0, like), _share(part, parts, table, row, 1, like)
+        square = _share(part, parts, table, row, 2, like)
         if average is not None:
-            mean[i] += fresh * (g[i] - mean[i])
-            variance = variance - mean[i] * mean[i]
-            variance = zero if variance < zero else variance  # rounding alone makes it negative; a NaN stays
-        step = rate * g[i] / (np.sqrt(variance + epsilon_inside) + epsilon_outside)
+            mean = _share(part, parts, table, row, 3, like)
         if speed is not None:
-            velocity[i] = momentum * velocity[i] + step
-            step = velocity[i]
-        w[i] -= step
+            velocity = _share(part, parts, table, row, 4, like)
+        for i in range(w.size):
+            square[i] += fresh * (g[i] * g[i] - square[i])
+            variance = square[i]
+            if average is not None:
+                mean[i] += fresh * (g[i] - mean[i])
+                variance = variance - mean[i] * mean[i]
+                variance = zero if variance < zero else variance  # rounding alone makes it negative; a NaN stays
+            step = rate * g[i] / (np.sqrt(variance + epsilon_inside) + epsilon_outside)
+            if speed is not None:
+                velocity[i] = momentum * velocity[i] + step
+                step = velocity[i]
+            w[i] -= step
 
 
 @kernel
-def sgd(part, parts, w, g, speed, rate, momentum, nesterov):
-    """speed = momentum * speed - rate * g; w += speed, or with Nesterov's look ahead."""
-    w, g = _share(part, parts, w), _share(part, parts, g)
-    if speed is not None:
-        velocity = _share(part, parts, speed)
-    for i in range(w.size):
-        step = -rate * g[i]
+def sgd(part, parts, table, like, speed, rate, momentum, nesterov):
+    """speed = momentum * speed - rate * g; w += speed, or with Nesterov's look ahead. Rows: w, g, speed (or None)."""
+    for row in range(len(table)):
+        w, g = _share(part, parts, table, row, 0, like), _share(part, parts, table, row, 1, like)
         if speed is not None:
-            velocity[i] = momentum * velocity[i] + step
-            step = momentum * velocity[i] + step if nesterov else velocity[i]
-        w[i] += step
+            velocity = _share(part, parts, table, row, 2, like)
+        for i in range(w.size):
+            step = -rate * g[i]
+            if speed is not None:
+                velocity[i] = momentum * velocity[i] + step
+                step = momentum * velocity[i] + step if nesterov else velocity[i]
+            w[i] += step
 
 
 @kernel
-def adam(part, parts, w, g, mean, square, rate, beta_1, beta_2, epsilon):
-    """w -= rate * mean / (sqrt(square) + epsilon); `rate` holds the bias correction."""
-    fresh_1, fresh_2 = w.dtype.type(1) - beta_1, w.dtype.type(1) - beta_2
-    w, g = _share(part, parts, w), _share(part, parts, g)
-    mean, square = _share(part, parts, mean), _share(part, parts, square)
-    for i in range(w.size):
-        mean[i] += fresh_1 * (g[i] - mean[i])
-        square[i] += fresh_2 * (g[i] * g[i] - square[i])
-        w[i] -= rate * mean[i] / (np.sqrt(square[i]) + epsilon)
+def adam(part, parts, table, like, rate, beta_1, beta_2, epsilon):
+    """w -= rate * mean / (sqrt(square) + epsilon); `rate` holds the bias correction. Rows: w, g, mean, square."""
+    fresh_1, fresh_2 = like.dtype.type(1) - beta_1, like.dtype.type(1) - beta_2
+    for row in range(len(table)):
+        w, g = _share(part, parts, table, row, 0, like), _share(part, parts, table, row, 1, like)
+        mean, square = _share(part, parts, table, row, 2, like), _share(part, parts, table, row, 3, like)
+        for i in range(w.size):
+            mean[i] += fresh_1 * (g[i] - mean[i])
+            square[i] += fresh_2 * (g[i] * g[i] - square[i])
+            w[i] -= rate * mean[i] / (np.sqrt(square[i]) + epsilon)
 
 
 @kernel
-def adadelta(part, parts, w, g, square, moved, rate, rho, epsilon):
-    """w -= rate * g * rms(moved) / rms(g)"""
-    fresh = w.dtype.type(1) - rho
-    w, g = _share(part, parts, w), _share(part, parts, g)
-    square, moved = _share(part, parts, square), _share(part, parts, moved)
-    for i in range(w.size):
-        square[i] += fresh * (g[i] * g[i] - square[i])
-        step = -g[i] * np.sqrt(moved[i] + epsilon) / np.sqrt(square[i] + epsilon)
-        moved[i] += fresh * (step * step - moved[i])
-        w[i] += rate * step
+def adadelta(part, parts, table, like, rate, rho, epsilon):
+    """w -= rate * g * rms(moved) / rms(g). Rows: w, g, running means of g^2 and of the steps' squares."""
+    fresh = like.dtype.type(1) - rho
+    for row in range(len(table)):
+        w, g = _share(part, parts, table, row, 0, like), _share(part, parts, table, row, 1, like)
+        square, moved = _share(part, parts, table, row, 2, like), _share(part, parts, table, row, 3, like)
+        for i in range(w.size):
+            square[i] += fresh * (g[i] * g[i] - square[i])
+            step = -g[i] * np.sqrt(moved[i] + epsilon) / np.sqrt(square[i] + epsilon)
+            moved[i] += fresh * (step * step - moved[i])
+            w[i] += rate * step
