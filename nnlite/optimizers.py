@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from math import isfinite, sqrt
 from numbers import Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -13,8 +13,8 @@ from nnlite import scopes
 from nnlite.autograd import Tensor
 from nnlite.errors import fraction, unknown
 
-#: of a parameter: w, its gradient, and the arrays that the optimizer remembers, None where it needs none
-Row = tuple[np.ndarray | None, ...]
+if TYPE_CHECKING:
+    from nnlite.kernels.updates import Table
 
 
 class Optimizer:
@@ -33,6 +33,7 @@ class Optimizer:
         self.iterations = 0
         self._shapes: list[tuple[int, ...]] = []
         self._state: list[tuple[np.ndarray | None, ...]] = []
+        self._tables: dict[tuple[int, ...], Table] = {}
 
     @property
     def learning_rate(self) -> float:
@@ -65,6 +66,7 @@ class Optimizer:
         self.parameters = parameters
         self.iterations = 0
         self._shapes = [p.shape for p in parameters]
+        self._tables = {}
         self._state = [
             tuple(np.zeros(p.size, p.dtype) if self.remembers(slot) else None for slot in self.slots)
             for p in parameters
@@ -93,20 +95,28 @@ class Optimizer:
             _check_contiguous(i, parameter)
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
-            rows: dict[np.dtype, list[Row]] = {}
-            for parameter, state in zip(parameters, self._state, strict=True):
-                if parameter.grad is not None:
-                    w = parameter.data
-                    rows.setdefault(w.dtype, []).append((w, np.ascontiguousarray(parameter.grad, w.dtype), *state))
-            for dtype, rows_of_dtype in rows.items():
-                self.update(rows_of_dtype, dtype.type)
+            for dtype in {parameter.dtype for parameter in parameters if parameter.grad is not None}:
+                which = tuple(i for i, p in enumerate(parameters) if p.grad is not None and p.dtype == dtype)
+                gradients = [np.ascontiguousarray(parameters[i].grad, dtype) for i in which]
+                self.update(self._table(which), gradients, dtype.type)
+
+    def _table(self, which: tuple[int, ...]) -> Table:
+        """Some of the parameters, and what is remembered of them, for a kernel."""
+        from nnlite.kernels.updates import Table
+
+        parameters = [self._built()[i].data for i in which]
+        table = self._tables.get(which)
+        if table is None or any(a is not b for a, b in zip(table.parameters, parameters, strict=True)):
+            rows = [(w, *self._state[i]) for w, i in zip(parameters, which, strict=True)]
+            table = self._tables[which] = Table(rows)
+        return table
 
     def remembers(self, slot: str) -> bool:
         """Whether the array named `slot` is needed with these options; `update` gets None in its place if not."""
         return True
 
-    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
-        """Change parameters of one dtype in place: rows of (w, gradient, *state); `number` makes scalars of it."""
+    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
+        """Change the parameters of a table, of one dtype, in place; `number` makes scalars of that dtype."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -150,12 +160,12 @@ class RMSprop(Optimizer):
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
 
-    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
+    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
         epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
         numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, *epsilons))
-        updates.run(updates.rmsprop, rows, number, self.centered or None, self.momentum > 0 or None, *numbers)
+        table.run(updates.rmsprop, gradients, self.centered or None, self.momentum > 0 or None, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -182,11 +192,11 @@ class SGD(Optimizer):
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0
 
-    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
+    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
         numbers = number(self.learning_rate), number(self.momentum)
-        updates.run(updates.sgd, rows, number, self.momentum > 0 or None, *numbers, self.nesterov)
+        table.run(updates.sgd, gradients, self.momentum > 0 or None, *numbers, self.nesterov)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
@@ -204,13 +214,13 @@ class Adam(Optimizer):
         self.beta_2 = fraction("beta_2", beta_2)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
+    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
         t = self.iterations
         rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         numbers = (number(value) for value in (rate, self.beta_1, self.beta_2, self.epsilon))
-        updates.run(updates.adam, rows, number, *numbers)
+        table.run(updates.adam, gradients, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -232,11 +242,11 @@ class Adadelta(Optimizer):
         self.rho = fraction("rho", rho)
         self.epsilon = _positive("epsilon", epsilon)
 
-    def update(self, rows: list[Row], number: Callable[[float], Any]) -> None:
+    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
 
         numbers = (number(value) for value in (self.learning_rate, self.rho, self.epsilon))
-        updates.run(updates.adadelta, rows, number, *numbers)
+        table.run(updates.adadelta, gradients, *numbers)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}

@@ -23,31 +23,43 @@ from nnlite.simd import array_at
 PARALLEL_SIZE = 1 << 15
 
 
-#: of a parameter: w, g, and what the optimizer remembers, C-contiguous and of one dtype
-Row = tuple[np.ndarray | None, ...]
+class Table:
+    """Parameters of one dtype and what is remembered of them, C-contiguous arrays, as the kernels below find them.
+
+    `rows`: (w, *state), None where the optimizer needs no such memory. Addresses are looked up once.
+    """
+
+    def __init__(self, rows: Sequence[tuple[np.ndarray | None, ...]]):
+        self.rows = rows
+        self.parameters = [row[0] for row in rows if row[0] is not None]
+        self.size = sum(w.size for w in self.parameters)
+        self.like = np.empty(0, self.parameters[0].dtype)
+        #: (rows, 2 + arrays): size, then where each array's numbers begin; 0 for None, and for gradients until a step
+        self.addresses = np.zeros((len(rows), 2 + len(rows[0])), np.int64)
+        for i, (w, row) in enumerate(zip(self.parameters, rows, strict=True)):
+            self.addresses[i] = w.size, _address(w), 0, *map(_address, row[1:])
+
+    def run(self, update: kernel, gradients: Sequence[np.ndarray], *arguments: Any) -> None:
+        """Call one of the kernels below, given a C-contiguous gradient a row; on all threads if there is much to do."""
+        table: Any = self.addresses
+        if ENABLED:
+            self.addresses[:, 2] = [_address(g) for g in gradients]
+        else:
+            table = [(None, row[0], g, *row[1:]) for row, g in zip(self.rows, gradients, strict=True)]
+        if self.size < PARALLEL_SIZE:
+            update.serial(0, 1, table, self.like, *arguments)
+        else:
+            update(table, self.like, *arguments)
 
 
-def run(update: kernel, rows: Sequence[Row], dtype: Any, *arguments: Any) -> None:
-    """Call one of the kernels below on rows of one dtype, on all threads if they are large."""
-    like, sizes = np.empty(0, dtype), [_size(row) for row in rows]
-    table = _addresses(rows, sizes) if ENABLED else rows
-    if sum(sizes) < PARALLEL_SIZE:
-        update.serial(0, 1, table, like, *arguments)
-    else:
-        update(table, like, *arguments)
+def _address(array: np.ndarray | None) -> int:
+    return 0 if array is None else _first_number(array.reshape(-1))
 
 
-def _size(row: Row) -> int:
-    assert row[0] is not None
-    return row[0].size
-
-
-def _addresses(rows: Sequence[Row], sizes: Sequence[int]) -> np.ndarray:
-    """The rows as kernels find them (rows, 1 + arrays): size, then where each array's numbers begin, 0 for None."""
-    table = np.zeros((len(rows), 1 + len(rows[0])), np.int64)
-    for i, (row, size) in enumerate(zip(rows, sizes, strict=True)):
-        table[i] = (size, *(0 if array is None else array.__array_interface__["data"][0] for array in row))
-    return table
+@jit
+def _first_number(array):
+    """Where an array's numbers begin in memory."""
+    return array.ctypes.data
 
 
 if ENABLED:
@@ -62,7 +74,7 @@ if ENABLED:
 else:
 
     def _share(part, parts, table, row, column, like):
-        array = table[row][column].reshape(-1)
+        array = table[row][1 + column].reshape(-1)
         return array[part * array.size // parts : (part + 1) * array.size // parts]
 
 
