@@ -123,7 +123,10 @@ def _plan(
         cell.status, cell.reason = "declined", str(reason)
         return None
     try:
-        with timing.owned_by(timing.thread_owner(algorithm, pass_name)):
+        owner = timing.thread_owner(algorithm, pass_name)
+        if owner == "kernels":
+            timing.wait_until_idle()
+        with timing.owned_by(owner):
             part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
             given = problem.operands(part.geometry)
             right = partial(problem.right, part.geometry)
@@ -218,8 +221,8 @@ def _contestants(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -
 
 
 def _round_seconds(entries: Sequence[_Entry]) -> float:
-    """About how long a round takes: the calls, the control, and changing the threads' owner twice."""
-    return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + 3 * timing.SETTLE_SECONDS
+    """About how long a round takes: the calls, the control, and handing the threads over."""
+    return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + timing.AWAKE_SECONDS
 
 
 def first_share(needs: Sequence[float], seconds: float) -> float:

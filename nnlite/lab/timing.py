@@ -3,8 +3,9 @@
 The calls of a comparison are run in rounds, each once a round in random order, so that whatever changes with time
 (clock rate, other programs) falls on all of them alike; the garbage collector is off, kernels are compiled and pools
 filled beforehand. NumPy's BLAS and the kernels have threads of their own that must not meet (nnlite.threads), so a
-round has two halves, in random order: in one the threads belong to BLAS and the calls that use it are run, in the
-other to the kernels. Between the halves we wait until idle threads have gone to sleep.
+round has two halves: in one the threads belong to BLAS and the calls that use it are run, in the other to the kernels.
+Each round begins with the half that the one before ended with. BLAS's threads stay awake for some 0.1 s after their
+last work and take the processor from the kernels, so before the kernels' half we wait until they sleep.
 
 What would take too long is run on a slice of its work, and its time is scaled by the multiply-accumulates.
 """
@@ -32,8 +33,8 @@ from nnlite.lab.shapes import slice_of
 ROUNDS, LEAST_ROUNDS = 20, 5
 #: a call that takes longer (seconds) is run on a slice that takes at least the second
 LONGEST_CALL, SLICE_SECONDS = 0.25, 0.05
-#: BLAS's threads wait actively for so many seconds after their last work
-SETTLE_SECONDS = 0.03
+#: about how long BLAS's threads stay awake (seconds), and the longest that we wait for them
+AWAKE_SECONDS, _LONGEST_WAIT = 0.1, 1.0
 #: multiply-accumulates of the first slice that is tried
 _FIRST_SLICE_MACS = 100_000
 
@@ -130,7 +131,8 @@ def run_rounds(
         for done in range(rounds):
             if done >= min(LEAST_ROUNDS, rounds) and time.perf_counter() > end:
                 break
-            for name, value in _round(halves, generator).items():
+            order = halves if done % 2 == 0 else halves[::-1]
+            for name, value in _round(order, generator).items():
                 samples[name].append(value)
             progress()
     return samples
@@ -138,16 +140,25 @@ def run_rounds(
 
 def _round(halves: Sequence[Sequence[Contestant]], generator: np.random.Generator) -> dict[str, float]:
     taken: dict[str, float] = {}
-    for i in generator.permutation(len(halves)):
-        half = halves[i]
+    for half in halves:
         order = generator.permutation(len(half))
         with owned_by(half[0].owner):
-            if len(halves) > 1:
-                time.sleep(SETTLE_SECONDS)
+            if half is not halves[0]:
+                wait_until_idle()
                 half[order[0]].call()  # wakes this half's threads
             for j in order:
                 taken[half[j].name] = _seconds(half[j].call) * half[j].scale
     return taken
+
+
+def wait_until_idle() -> None:
+    """Wait until no thread of this process uses the processor, as its CPU time tells."""
+    end = time.perf_counter() + _LONGEST_WAIT
+    while time.perf_counter() < end:
+        used, began = time.process_time(), time.perf_counter()
+        time.sleep(0.01)
+        if time.process_time() - used < 0.2 * (time.perf_counter() - began):
+            return
 
 
 def _seconds(call: Callable[[], object]) -> float:

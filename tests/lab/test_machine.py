@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnlite import jit, machine
+from nnlite import jit, jit_cache, machine
 from nnlite.cli import main
 
 
@@ -33,7 +33,8 @@ def test_it_survives_json(ceilings):
 @pytest.fixture
 def quickly(monkeypatch, tmp_path, ceilings):
     """A cache of its own, and measurements that are counted instead of taken."""
-    monkeypatch.setattr(jit, "cache_root", lambda: tmp_path)
+    for module in (jit, jit_cache):  # the command's, and where the cache is emptied
+        monkeypatch.setattr(module, "cache_root", lambda: tmp_path)
     calls = []
 
     def measure(threads):
