@@ -1,0 +1,105 @@
+"""Compiled code: on first use only, kept on disk, renewed when any kernel's source changes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nnlite
+from nnlite import jit, jit_cache
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+
+ADD = """
+import sys, numpy as np
+from nnlite import jit
+compiled = []
+jit.on_compile(compiled.append)
+from nnlite.kernels import ceilings
+from nnlite.simd import LANES
+x, out = np.ones((1, 8 * LANES), np.float32), np.zeros(LANES, np.float32)
+ceilings.read.serial(0, 1, 1, x, out)
+print(out[0], len(compiled), jit.cache_dir())
+"""
+
+
+def run(code, cwd=None, **environment):
+    """What a new process prints, in words."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | environment, capture_output=True, text=True, cwd=cwd
+    )
+    return done.stdout.split()
+
+
+def test_an_edit_of_simd_changes_the_code_that_runs(tmp_path):
+    shutil.copytree(Path(nnlite.__file__).parent, tmp_path / "nnlite", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    assert run(ADD, tmp_path, **environment)[:2] == ["8.0", "1"]
+    assert run(ADD, tmp_path, **environment)[:2] == ["8.0", "0"]  # from the cache
+    simd = tmp_path / "nnlite" / "simd.py"
+    text = simd.read_text()
+    assert text.count("builder.fadd(a, b") == 1
+    simd.write_text(text.replace("builder.fadd(a, b", "builder.fsub(a, b"))
+    changed = run(ADD, tmp_path, **environment)
+    assert changed[0] != "8.0"
+    assert changed[1] == "1"
+
+
+def test_a_read_only_home_is_done_without(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    environment = {"HOME": str(file), "XDG_CACHE_HOME": str(file), "NUMBA_CACHE_DIR": "", "TMPDIR": str(tmp_path)}
+    for expected in ("1", "0"):
+        _, compiled, folder = run(ADD, **environment)
+        assert compiled == expected
+        assert Path(folder).is_relative_to(tmp_path / f"nnlite-{os.getuid()}")
+
+
+def test_damaged_code_is_compiled_again(tmp_path):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run(ADD, **environment)
+    (file,) = tmp_path.rglob("ceilings.read-*.code")
+    for damage in (b"", file.read_bytes()[:1000], b"not a pickle"):
+        file.write_bytes(damage)
+        assert run(ADD, **environment)[:2] == ["8.0", "1"]
+    assert run(ADD, **environment)[:2] == ["8.0", "0"]
+
+
+def test_importing_compiles_nothing():
+    code = """
+import importlib, pkgutil, sys, nnlite
+from numba.core import event
+compiled = []
+class Listener(event.Listener):
+    def on_start(self, event): compiled.append(event.data)
+    def on_end(self, event): pass
+event.register("numba:compile", Listener())
+for module in pkgutil.walk_packages(nnlite.__path__, "nnlite."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+nnlite.conv.get("winograd")
+print(len(compiled))
+"""
+    assert run(code) == ["0"]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="no users on this system")
+def test_code_in_somebody_elses_folder_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert jit_cache.cache_root.__wrapped__() == tmp_path / "nnlite"
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert jit_cache.cache_root.__wrapped__() is None
+
+
+def test_clear_cache_empties_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
+    for folder in ("kernels-1", "kernels-2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "code").touch()
+    (tmp_path / "choices-1.json").touch()
+    (tmp_path / "machine-1.json").touch()
+    assert jit_cache.clear_cache() == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["machine-1.json"]
