@@ -23,9 +23,7 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic
 
 from nnlite import threads
-from nnlite.jit_cache import CodeCache, Links, cache_dir, cache_root, clear_cache, sources_hash
-
-__all__ = ["ENABLED", "cache_dir", "cache_root", "clear_cache", "jit", "kernel", "on_compile", "prange", "sources_hash"]
+from nnlite.jit_cache import CodeCache, Links, cache_dir
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}

@@ -181,9 +181,9 @@ def _memory_bytes() -> int:
 
 
 def _kept_path(threads: int) -> Path | None:
-    from nnlite import jit, simd
+    from nnlite import jit_cache, simd
 
-    root = jit.cache_root()
+    root = jit_cache.cache_root()
     key = (SCHEMA, processor_name(), thread_owner.available_cpus(), threads, simd.LANES, sorted(versions().items()))
     return root / f"machine-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.json" if root else None
 

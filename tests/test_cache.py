@@ -15,14 +15,14 @@ pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
 ADD = """
 import sys, numpy as np
-from nnlite import jit
+from nnlite import jit, jit_cache
 compiled = []
 jit.on_compile(compiled.append)
 from nnlite.kernels import ceilings
 from nnlite.simd import LANES
 x, out = np.ones((1, 8 * LANES), np.float32), np.zeros(LANES, np.float32)
 ceilings.read.serial(0, 1, 1, x, out)
-print(out[0], len(compiled), jit.cache_dir())
+print(out[0], len(compiled), jit_cache.cache_dir())
 """
 
 

@@ -138,8 +138,8 @@ def test_without_a_writable_folder_nothing_is_cached_and_everything_works(tmp_pa
 import tempfile
 tempfile.tempdir = {str(file)!r}
 import numpy as np, nnlite as nn
-from nnlite import jit
-assert jit.cache_root() is None
+from nnlite import jit_cache
+assert jit_cache.cache_root() is None
 assert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)
 """
     environment = os.environ | {"HOME": str(file), "XDG_CACHE_HOME": str(file), "NUMBA_CACHE_DIR": ""}

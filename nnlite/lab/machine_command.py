@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnlite import jit
+    from nnlite import jit_cache
 
     if options.clear_cache:
-        print(f"deleted {jit.clear_cache()} files of compiled kernels in {jit.cache_root() or 'no folder'}")
+        print(f"deleted {jit_cache.clear_cache()} files of compiled kernels in {jit_cache.cache_root() or 'no folder'}")
         return 0
     announce_compilation()
     ceilings = machine.load_or_measure(fresh=options.fresh)
@@ -78,7 +78,7 @@ def bandwidths(m: Machine) -> Table:
 
 def remarks(m: Machine) -> Iterator[str]:
     """Where the numbers come from, a sentence each."""
-    from nnlite import jit
+    from nnlite import jit_cache
 
     caches = ", ".join(f"{level} {human_bytes(size)}" for level, size in m.caches.items())
     yield f"Vectors of {m.lanes} float32; caches: {caches}; memory: {human_bytes(m.memory_bytes)}."
@@ -86,4 +86,5 @@ def remarks(m: Machine) -> Iterator[str]:
     yield f"Measured {m.measured_at} with {versions}; the best of at least {machine.REPEATS} repeats each."
     if m.disturbed:
         yield f"Other programs were running (load {m.load_average:.1f}): measure again with --fresh when they are not."
-    yield f"Compiled kernels: {jit.cache_dir() or 'no folder to keep them in was found'}; --clear-cache deletes them."
+    folder = jit_cache.cache_dir() or "no folder to keep them in was found"
+    yield f"Compiled kernels: {folder}; --clear-cache deletes them."

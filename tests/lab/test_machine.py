@@ -33,8 +33,7 @@ def test_it_survives_json(ceilings):
 @pytest.fixture
 def quickly(monkeypatch, tmp_path, ceilings):
     """A cache of its own, and measurements that are counted instead of taken."""
-    for module in (jit, jit_cache):  # the command's, and where the cache is emptied
-        monkeypatch.setattr(module, "cache_root", lambda: tmp_path)
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
     calls = []
 
     def measure(threads):
