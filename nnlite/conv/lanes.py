@@ -27,7 +27,16 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import panels
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.lanes_layout import from_lanes, image_to_lanes, max_pool, spread, to_lanes
+from nnlite.conv.lanes_layout import (
+    add_pixels,
+    from_lanes,
+    gradient_to_lanes,
+    image_to_lanes,
+    max_pool,
+    positive_to_lanes,
+    to_lanes,
+    unpool,
+)
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import (
     LANES,
@@ -195,16 +204,19 @@ def _gradients(
     reduction = direct_plan.grad_weight(one, lanes=True)
     sizes = reduction.sizes
     dx, flipped = _NOTHING, _NOTHING
-    if weight is not None:
+    image = phase.image
+    if weight is None:  # dY needs no border then
+        image = image._replace(top=0, left=0, padded_h=image.h, padded_w=image.w)
+    else:
         dx, flipped = memory.empty(geometry.input_shape), panels(phase, weight, 1, weight.shape[3])
     start = np.zeros(phase.sizes.groups * phase.sizes.panels * phase.width, np.float32)
     sums_shape = (sizes.groups, sizes.panels, sizes.reduced, reduction.shape.vectors, LANES)
     sums = memory.empty((parts if x is not None else 0, *sums_shape))
     bias_sums = memory.empty((parts, geometry.output_shape[3], LANES))
-    rooms = _room(sizes.image_padded) + _room(phase.sizes.image_padded) + 2 * _room(sizes.image_out)
+    rooms = _room(sizes.image_padded) + _room(phase.sizes.image_padded) + _room(sizes.image_out)
     work = memory.empty((parts, rooms + _room(sizes.image_in) + _SCRATCH))
     _backward(
-        phase.shape, phase.image, phase.sizes, phase.rows_in, phase.rows_out, phase.runs, flipped, start, dx,
+        phase.shape, image, image.is_padded, phase.sizes, phase.rows_in, phase.rows_out, phase.runs, flipped, start, dx,
         reduction.shape, reduction.image, reduction.image.is_padded, sizes, reduction.rows,
         _NOTHING if x is None else x, sums,
         dresult, result, winners, epilogue.relu, epilogue.pool, geometry.output_shape[3], bias_sums, work,
@@ -237,7 +249,7 @@ def _add_lanes(sums, bias_sums, dweight, dbias):
 
 @kernel
 def _backward(
-    part, parts, shape, image, sizes, rows_in, rows_out, runs, weights, start, dx,
+    part, parts, shape, image, dy_padded, sizes, rows_in, rows_out, runs, weights, start, dx,
     weight_shape, x_image, padded, weight_sizes, weight_rows, x, sums,
     dresult, result, winners, clamp, pool, k, bias_sums, work,
 ):  # fmt: skip
@@ -246,8 +258,7 @@ def _backward(
     block_x = pointer(work, part * work.shape[1])
     block_dy = pointer(block_x, _room(weight_sizes.image_padded))
     block_dresult = pointer(block_dy, _room(sizes.image_padded))
-    block_result = pointer(block_dresult, _room(weight_sizes.image_out))
-    block_dx = pointer(block_result, _room(weight_sizes.image_out))
+    block_dx = pointer(block_dresult, _room(weight_sizes.image_out))
     scratch = pointer(block_dx, _room(sizes.image_out))
     own_sums = pointer(sums, part * (sums.size // max(1, sums.shape[0])))
     own_bias_sums = pointer(bias_sums, part * k * LANES)
@@ -262,11 +273,17 @@ def _backward(
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         first = block * LANES
         count = min(LANES, dresult.shape[0] - first)
-        to_lanes(pointer(dresult, first * size), size, count, size, block_dresult, scratch)
-        if clamp:
-            to_lanes(pointer(result, first * size), size, count, size, block_result, scratch)
-        places = pointer(winners, block * winners.shape[1])
-        spread(block_dresult, block_result, places, height, width, k, clamp, pool, dy, dy_line, own_bias_sums)
+        d, r = pointer(dresult, first * size), pointer(result, first * size)
+        if pool:
+            if clamp:
+                positive_to_lanes(d, r, size, count, size, block_dresult, scratch)
+            else:
+                to_lanes(d, size, count, size, block_dresult, scratch)
+            add_pixels(block_dresult, height, width, k, width * k, own_bias_sums)
+            unpool(block_dresult, pointer(winners, block * winners.shape[1]), height, width, k, dy, dy_line)
+        else:
+            gradient_to_lanes(d, r, clamp, size, count, image, dy_padded, block_dy, scratch)
+            add_pixels(dy, height, width, k, dy_line, own_bias_sums)
         if sums.size:
             source = pointer(x, first * weight_sizes.image_in)
             image_to_lanes(source, weight_sizes.image_in, count, x_image, padded, block_x, scratch)

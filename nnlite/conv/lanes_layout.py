@@ -19,6 +19,7 @@ from nnlite.simd import (
     store_bytes,
     store_first,
     transpose,
+    transpose_positive,
 )
 
 
@@ -35,6 +36,20 @@ def to_lanes(source, step, count, length, out, scratch):
             for image in range(LANES):
                 left = length - i if image < count else 0
                 store(scratch, image * LANES, load_first(source, image * step + i, left))
+            transpose(scratch, 0, LANES, out, i * LANES, LANES)
+
+
+@jit
+def positive_to_lanes(source, condition, step, count, length, out, scratch):
+    """As `to_lanes`, with zero in place of numbers where `condition`, which lies as `source` does, is not above 0."""
+    for i in range(0, length, LANES):
+        if count == LANES and i + LANES <= length:
+            transpose_positive(source, condition, i, step, out, i * LANES, LANES)
+        else:
+            for image in range(LANES):
+                left, place = length - i if image < count else 0, image * step + i
+                flowing = load_first(condition, place, left) > 0
+                store(scratch, image * LANES, select(flowing, load_first(source, place, left), 0))
             transpose(scratch, 0, LANES, out, i * LANES, LANES)
 
 
@@ -86,25 +101,38 @@ def max_pool(y, h, w, k, clamp, result, winners):
 
 
 @jit
-def spread(dresult, result, winners, h, w, k, clamp, pool, out, line_out, dbias):
-    """The gradient before ReLU and pooling, in `out` (lines of `line_out` vectors), and added to the bias gradient.
+def gradient_to_lanes(source, result, clamp, step, count, image, padded, out, scratch):
+    """As `image_to_lanes`; with `clamp`, zero where ReLU's result is not above 0."""
+    if not clamp:
+        image_to_lanes(source, step, count, image, padded, out, scratch)
+        return
+    lines, line = (image.h, image.w * image.c) if padded else (1, image.h * image.w * image.c)
+    for h in range(lines):
+        to = pointer(out, ((h + image.top) * image.padded_w + image.left) * image.c * LANES)
+        positive_to_lanes(pointer(source, h * line), pointer(result, h * line), step, count, line, to, scratch)
 
-    dresult and result (h, w, k, LANES). Where ReLU clamped, nothing flows; with `pool`, all flows to the winner.
-    """
+
+@jit
+def unpool(dresult, winners, h, w, k, out, line_out):
+    """The gradient before the pooling, in `out` (lines of `line_out` vectors): each window's goes to its winner."""
     o = 0
     for i in range(h):
         for j in range(w):
             for channel in range(k):
-                value = load(dresult, o)
-                if clamp:
-                    value = select(load(result, o) > 0, value, 0)
-                store(dbias, channel * LANES, load(dbias, channel * LANES) + value)
-                if pool:
-                    winner = load_bytes(winners, o, LANES)
-                    place = (2 * i * line_out + 2 * j * k + channel) * LANES
-                    for number in range(4):
-                        to = place + (number // 2 * line_out + number % 2 * k) * LANES
-                        store(out, to, select(winner == number, value, 0))
-                else:
-                    store(out, (i * line_out + j * k + channel) * LANES, value)
+                value, winner = load(dresult, o), load_bytes(winners, o, LANES)
+                place = (2 * i * line_out + 2 * j * k + channel) * LANES
+                for number in range(4):
+                    to = place + (number // 2 * line_out + number % 2 * k) * LANES
+                    store(out, to, select(winner == number, value, 0))
                 o += LANES
+
+
+@jit
+def add_pixels(dy, h, w, k, line, sums):
+    """sums (k, LANES) += the pixels of dy, whose lines are `line` vectors apart."""
+    for channel in range(k):
+        total = load(sums, channel * LANES)
+        for i in range(h):
+            for j in range(w):
+                total = total + load(dy, (i * line + j * k + channel) * LANES)
+        store(sums, channel * LANES, total)
