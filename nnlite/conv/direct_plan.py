@@ -7,7 +7,7 @@ each remainder of the position modulo s, with the taps that reach it.
 
 Where few channels would leave most of a vector empty, the input gradient takes neighbouring pixels of a line together:
 a block of pixels x channels is what a tile's columns are, and the block reads what any of its pixels reads, with zeros
-for weights where a pixel has no such tap. For 3 channels and a 3x3 kernel, 5 pixels fill 15 lanes of 16 and 3 of the 7
+for weights where a pixel has no such tap. For 3 channels and a 3x3 kernel, 4 pixels fill 12 lanes of 16 and 3 of the 6
 taps of each are real: twice as much as 3 lanes of 16. (So a NaN or an infinity in dY reaches the whole block.)
 """
 
@@ -127,13 +127,13 @@ def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ..
 def _phases(geometry: Geometry, axis: int, size: int, size_out: int, block: int) -> tuple[list[Axis], int, int]:
     """The phases of the input gradient along an axis, dY's padding before it, and its padded size.
 
-    Blocks of several pixels are multiples of the stride and hold all phases; the last may be smaller.
+    Blocks of several pixels are multiples of the stride, and hold all phases.
     """
-    stride, whole = geometry.strides[axis], size // block
+    stride = geometry.strides[axis]
     if block == 1:
         pieces = [(phase, 1, stride, -(-(size - phase) // stride)) for phase in range(min(stride, size))]
     else:
-        pieces = [(0, block, block, whole), (whole * block, size - whole * block, block, 1)]
+        pieces = [(0, block, block, size // block)]
     phases = []
     for first, pixels, step_out, count in pieces:
         reach = [_reach(geometry, axis, i) for i in range(first, first + pixels)]
@@ -161,7 +161,9 @@ def _reach(geometry: Geometry, axis: int, i: int) -> dict[int, int]:
 
 
 def _best_block(geometry: Geometry) -> int:
-    """How many neighbouring pixels of the input gradient should share a vector: those that waste least of it."""
+    """How many neighbouring pixels of the input gradient should share a vector: a divisor of its width that wastes
+    least of it.
+    """
     w, c = geometry.input_shape[2:]
     stride = geometry.strides[1]
     if geometry.groups > 1:
@@ -172,9 +174,8 @@ def _best_block(geometry: Geometry) -> int:
         reach = [_reach(geometry, 1, i) for i in range(pixels)]
         return c * sum(map(len, reach)) / (LANES * len(set().union(*reach)))
 
-    blocks = range(stride, min(LANES // c, w) + 1, stride)
-    best = max(blocks, key=useful, default=1)
-    return best if best in blocks and useful(best) > c / LANES else 1
+    blocks = [pixels for pixels in range(stride, LANES // c + 1, stride) if w % pixels == 0]
+    return max((block for block in blocks if useful(block) > c / LANES), key=useful, default=1)
 
 
 class WeightGradient(NamedTuple):
