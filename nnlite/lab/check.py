@@ -120,7 +120,7 @@ def _check_needs(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: Any
     for needs in ((True, False), (False, True), (False, False)):
         method = f"backward with needs={needs}"
         with asking(method, geometry):
-            results = algorithm.backward(operands.x, operands.weight, operands.dy, geometry, needs)
+            results: Any = algorithm.backward(operands.x, operands.weight, operands.dy, geometry, needs)
         if not isinstance(results, tuple) or len(results) != 2:
             raise Refused(f"{method} returns {type(results).__name__} for {geometry}; expected (dx, dweight)")
         for needed, single, result in zip(needs, reference.result_passes("gradients"), results, strict=True):

@@ -261,9 +261,8 @@ def test_a_fused_gradient_that_is_wrong_without_dx_is_refused():
 
 
 def test_a_fused_gradient_that_nothing_needs_is_refused():
-    assert (
-        "dbias for 1x5x6x1 -> 1, 3x3, which nothing needs: expected None" in check(FusedGivesWhatNobodyNeeds()).refusal
-    )
+    refusal = check(FusedGivesWhatNobodyNeeds()).refusal
+    assert "dbias for 1x5x6x1 -> 1, 3x3, which nothing needs: expected None" in refusal
 
 
 class LeavesTheLastRowUnwritten(Right):
