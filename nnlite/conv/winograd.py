@@ -122,7 +122,8 @@ class Winograd(Algorithm):
         needs: tuple[bool, bool, bool],
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         asked = x if needs[1] else None, weight if needs[0] else None
-        return _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        return dx, dweight, dbias if needs[2] else None
 
 
 def _scratch(parts: int) -> np.ndarray:
