@@ -228,6 +228,10 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
             args = _complete(name, positional, args, options)
         recorded = _mode.grad_enabled and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
         arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
+        if scopes.tracer is not None:
+            scopes.tracer(
+                operation, arrays, options, tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+            )
         outer = _mode.recording
         _mode.recording = recorded
         try:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nnlite.cli import main
-from nnlite.explain.verdict import sentences
+from nnlite.explain.sentences import sentences
 
 MODEL = """
 import nnlite as nn
@@ -50,11 +50,11 @@ def test_explain_of_the_users_own_model(folder, capsys):
 
 def test_the_verdict_follows_from_the_numbers():
     measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
-    said = " ".join(sentences(measurements))
+    said = " ".join(sentences({"auto": measurements}))
     assert "Parameters do not predict" in said
-    assert "its step took 20 times as long here, and 21.2 times as long in the question" in said
+    assert "its step took 20 times as long under auto, and 21.2 times as long in the question" in said
     same = [fake("mlp", 100, 10.0), fake("cnn", 1000, 100.0)]
-    assert "Parameters predict these times" in " ".join(sentences(same))
+    assert "Parameters predict these times" in " ".join(sentences({"auto": same}))
 
 
 def fake(name, parameters, ms):
