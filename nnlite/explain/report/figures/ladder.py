@@ -1,0 +1,37 @@
+"""The ladder: one layer, from plain Python to the fastest algorithm there is."""
+
+from __future__ import annotations
+
+from nnlite.explain.report import axes
+from nnlite.explain.report.canvas import Canvas, text_width
+from nnlite.explain.report.numbers import milliseconds, times
+from nnlite.explain.report.run import Figure, Run
+
+WIDTH, LEFT, RIGHT, TOP, ROW = 640.0, 14.0, 14.0, 8.0, 40.0
+
+
+def draw(run: Run) -> Figure | None:
+    """None where the run holds no ladder."""
+    rungs = run.document.get("ladder")
+    if not rungs:
+        return None
+    bottom = TOP + ROW * len(rungs)
+    canvas = Canvas(WIDTH, bottom + 40, "; ".join(f"{r['name']}: {milliseconds(r['ms'])}" for r in rungs))
+    low, high = axes.log_range([rung["ms"] for rung in rungs], 2.0)
+    x = axes.Scale(low, high, LEFT, WIDTH - RIGHT)
+    axes.draw_x(canvas, x, TOP, bottom, "ms (log scale)")
+    for i, rung in enumerate(rungs):
+        top, faster = TOP + ROW * i, rungs[0]["ms"] / rung["ms"]
+        value = f"{rung['name']}: {milliseconds(rung['ms'])}" + (f", {times(faster)} the first" if i else "")
+        change = rung.get("changes") or ""
+        canvas.text(LEFT, top + 14, value, size=12, bold=True)
+        room = int((WIDTH - RIGHT - LEFT - text_width(value, 13) - 10) / text_width("m", 11))
+        shown = change if len(change) <= room else change[: max(room - 1, 0)] + "…"
+        canvas.text(LEFT + text_width(value, 13) + 10, top + 14, shown, size=11, fill="muted")
+        canvas.rect(LEFT, top + 20, max(x(rung["ms"]) - LEFT, 2), 13, "c0", title=f"{value}. {change}")
+    fastest = min(rungs, key=lambda rung: rung["ms"])
+    caption = (
+        f"The same layer, computed {len(rungs)} ways. From {rungs[0]['name']} to {fastest['name']} it becomes "
+        f"{times(rungs[0]['ms'] / fastest['ms'])} as fast."
+    )
+    return Figure("ladder", "The ladder", caption, [canvas], 1)
