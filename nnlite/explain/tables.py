@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
 from nnlite.explain.measure import Measurement
@@ -80,4 +80,16 @@ def layers(m: Measurement) -> Table:
         )
     table.add_section()
     table.add_row("the step", "", "", "", f"{sum(layer.ms for layer in m.layers):.3f}", "100%", "")
+    return table
+
+
+def sweep(content: dict[str, Any]) -> Table:
+    """One row a value of what varies, one column a network and algorithm: ms a step."""
+    keys = list(dict.fromkeys((p["network"], p["algorithm"]) for p in content["points"]))
+    table = _table(f"Sweep: {content['title']}; ms a step", (content["x"], *(f"{n}, {a}" for n, a in keys)))
+    found = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
+    for x in sorted({p["x"] for p in content["points"]}):
+        table.add_row(f"{x:g}", *(f"{found[*key, x]:.3f}" for key in keys))
+    for base in content["baselines"]:
+        table.caption = f"the {base['network']}: {base['ms']:.3f} ms"
     return table

@@ -17,7 +17,7 @@ def write(document: dict[str, Any], folder: Path) -> list[Path]:
     pictures.mkdir(exist_ok=True)
     written = [report]
     for figure in page.figures(Run(document)):
-        whole = canvas.compose(figure.panels, figure.columns, figure.title)
+        whole = canvas.compose(figure.panels, figure.columns, figure.title, figure.legend)
         vector, pixels = pictures / f"{figure.name}.svg", pictures / f"{figure.name}.png"
         vector.write_text(canvas.svg(whole, alone=True), encoding="utf-8")
         raster.write_png(whole, pixels)

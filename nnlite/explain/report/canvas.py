@@ -53,7 +53,7 @@ class Marker:
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text. `anchor`: start, middle or end; `turned`: reads upwards."""
+    """One line of text, on a halo of the page's colour unless it stands in a bar. `anchor`: start, middle or end."""
 
     points: tuple[Point]
     text: str
@@ -61,7 +61,11 @@ class Text:
     size: float = 12.0
     anchor: str = "start"
     bold: bool = False
-    turned: bool = False
+    turned: bool = False  # reads upwards
+
+    @property
+    def halo(self) -> bool:
+        return not self.fill.startswith("on-")
 
 
 Shape = Path | Marker | Text
@@ -118,10 +122,10 @@ def wrap(text: str, width: float, size: float = 12.0) -> list[str]:
     return lines
 
 
-def compose(panels: Sequence[Canvas], columns: int, title: str) -> Canvas:
-    """Panels side by side in one picture with a title, for a file."""
-    columns = max(1, min(columns, len(panels)))
-    rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+def compose(panels: Sequence[Canvas], columns: int, title: str, legend: Canvas | None = None) -> Canvas:
+    """Panels side by side in one picture under a title and a legend, for a file."""
+    rows: list[Sequence[Canvas]] = [[legend]] if legend else []
+    rows += [panels[i : i + columns] for i in range(0, len(panels), columns)]
     width = max((sum(p.width for p in row) + GAP * (len(row) - 1) for row in rows), default=300) + 2 * GAP
     heading = wrap(title, width - 2 * GAP, 17)
     whole = Canvas(width, 0, title)
@@ -157,8 +161,8 @@ def svg(canvas: Canvas, *, alone: bool = False) -> str:
         rules = "".join(
             f".fill-{r}{{fill:{theme.light(r)}}}.stroke-{r}{{stroke:{theme.light(r)}}}" for r in sorted(used)
         )
-        page = theme.light("page")
-        parts.append(f'<style>{rules}</style><rect width="100%" height="100%" fill="{page}"/>')
+        rules += f".halo{{paint-order:stroke;stroke:{theme.light('page')};stroke-width:3px;stroke-linejoin:round}}"
+        parts.append(f'<style>{rules}</style><rect width="100%" height="100%" fill="{theme.light("page")}"/>')
     parts.extend(_element(shape) for shape in canvas.shapes)
     return "".join(parts) + "</svg>"
 
@@ -193,7 +197,8 @@ def _text_element(shape: Text) -> str:
     weight = ' font-weight="600"' if shape.bold else ""
     turn = f' transform="rotate(-90 {_n(x)} {_n(y)})"' if shape.turned else ""
     place = f'x="{_n(x)}" y="{_n(y)}" font-size="{shape.size:g}"'
-    return f'<text {place} class="fill-{shape.fill}"{anchor}{weight}{turn}>{escape(shape.text)}</text>'
+    halo = " halo" if shape.halo else ""
+    return f'<text {place} class="fill-{shape.fill}{halo}"{anchor}{weight}{turn}>{escape(shape.text)}</text>'
 
 
 def _points(points: Iterable[Point]) -> str:

@@ -49,8 +49,9 @@ class Popovers:
 
 def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], popovers: Popovers, last="") -> str:
     """An HTML table; the first column names the row. `last`: rows that stay below, as they are."""
-    head = "".join(f'<th scope="col">{escape(c)}</th>' for c in columns)
-    body = "\n".join(_row(row, popovers) for row in rows)
+    words = [all(row[i].value is None for row in rows) for i in range(len(columns))]
+    head = "".join(f'<th scope="col"{_css(words[i])}>{escape(c)}</th>' for i, c in enumerate(columns))
+    body = "\n".join(_row(row, words, popovers) for row in rows)
     foot = f"<tfoot>{last}</tfoot>" if last else ""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="sortable">'
@@ -58,13 +59,18 @@ def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], 
     )
 
 
-def _row(row: Sequence[Cell], popovers: Popovers) -> str:
+def _css(words: bool, role: str = "") -> str:
+    names = " ".join(name for name in ("words" if words else "", role) if name)
+    return f' class="{names}"' if names else ""
+
+
+def _row(row: Sequence[Cell], words: Sequence[bool], popovers: Popovers) -> str:
     cells = []
     for i, cell in enumerate(row):
         text = popovers.button(cell.text, cell.formula) if cell.formula else escape(cell.text)
         value = "" if cell.value is None else f' data-value="{cell.value:.9g}"'
-        role = f' class="{cell.role}"' if cell.role else ""
-        cells.append(f'<th scope="row">{text}</th>' if i == 0 else f"<td{value}{role}>{text}</td>")
+        css = _css(words[i], cell.role)
+        cells.append(f'<th scope="row">{text}</th>' if i == 0 else f"<td{value}{css}>{text}</td>")
     return f"<tr>{''.join(cells)}</tr>"
 
 
@@ -158,7 +164,8 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
         f'<tr><th scope="row">the step</th><td></td><td></td><td></td><td></td><td>{short(total)}</td><td>100%</td>'
         f"<td></td><td>{predicted}</td><td></td></tr>"
     )
-    return table(f"{model['name']} under {variant.algorithm}: unfused least bytes", columns, rows, popovers, last)
+    caption = f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms"
+    return table(caption, columns, rows, popovers, last)
 
 
 def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:

@@ -54,7 +54,7 @@ def render(document: dict[str, Any]) -> str:
 
 def _sections(run: Run, drawn: dict[str, Figure], popovers: Popovers) -> list[tuple[str, str]]:
     """(title, HTML) in order; each part that depends on the algorithm once for each."""
-    answer = _verdict(run) + _figure(drawn.get("paradox")) + html_tables.networks(run, popovers)
+    answer = _verdict(run) + _figure(drawn.get("paradox"), titled=True) + html_tables.networks(run, popovers)
 
     def each(name: str, table: bool = False) -> str:
         def body(variant: Variant) -> str:
@@ -94,11 +94,12 @@ def _title(run: Run) -> str:
 
 def _lead(run: Run) -> str:
     document = run.document
-    text = (
-        f"{listed(run.names)}, trained on {document['data']} in batches of {document['batch_size']} on "
-        f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}: counted, measured and compared."
+    threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
+    networks = f"The network{'s' if len(run.names) > 1 else ''} {listed(run.names)}"
+    return (
+        f"{networks}, trained on {document['data']} in batches of {document['batch_size']} on {threads}: "
+        "counted, measured and compared."
     )
-    return text[0].upper() + text[1:]
 
 
 def _verdict(run: Run) -> str:
@@ -117,7 +118,7 @@ def _note(text: str) -> str:
 def _sweeps(drawn: dict[str, Figure]) -> str:
     present = [name for name in MODES if f"sweep-{name}" in drawn]
     missing = [name for name in MODES if name not in present]
-    shown = "".join(_figure(drawn[f"sweep-{name}"]) for name in present)
+    shown = "".join(_figure(drawn[f"sweep-{name}"], titled=True) for name in present)
     return shown + (
         _note(f"Not in this run: {listed(missing)}. nnlite explain --sweep NAME adds them.") if missing else ""
     )
@@ -195,14 +196,16 @@ def _each_variant(run: Run, body: Any) -> str:
     return "".join(sections)
 
 
-def _figure(figure: Figure | None) -> str:
+def _figure(figure: Figure | None, titled: bool = False) -> str:
+    """The picture under its caption; with its title where it shares a section with others."""
     if figure is None:
         return ""
     widest = max(panel.width for panel in figure.panels)
-    least = min(widest, 400 if len(figure.panels) > 1 else 640) if widest > 340 else 250
+    least = min(0.86 * widest, 440)
     panels = "".join(f'<div style="--natural:{panel.width:.0f}px">{canvas.svg(panel)}</div>' for panel in figure.panels)
+    legend = f'<div class="legend">{canvas.svg(figure.legend)}</div>' if figure.legend else ""
+    title = f"<b>{escape(figure.title)}.</b> " if titled else ""
     return (
-        f'<figure id="{figure.name}"><figcaption><b>{escape(figure.title)}.</b> '
-        f'<span class="caption">{escape(figure.caption)}</span></figcaption>'
-        f'<div class="panels" style="--least:{least:.0f}px">{panels}</div></figure>'
+        f'<figure id="{figure.name}"><figcaption>{title}<span class="caption">{escape(figure.caption)}</span>'
+        f'</figcaption>{legend}<div class="panels" style="--least:{least:.0f}px">{panels}</div></figure>'
     )

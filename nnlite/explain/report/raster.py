@@ -31,6 +31,7 @@ def write_png(canvas: Canvas, path: FilePath) -> None:
 def _artist(shape: Shape, order: int) -> Any:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Circle, Polygon
+    from matplotlib.patheffects import withStroke
     from matplotlib.text import Text as Words
 
     if isinstance(shape, Text):
@@ -40,9 +41,12 @@ def _artist(shape: Shape, order: int) -> Any:
         weight = "bold" if shape.bold else "normal"
         size = 0.92 * shape.size * _POINTS  # matplotlib's own font is wider than a browser's
         turn = {"rotation": 90, "rotation_mode": "anchor"} if shape.turned else {}
-        return Words(
+        made = Words(
             x, y, words, color=light(shape.fill), size=size, ha=side, va="baseline", weight=weight, zorder=order, **turn
         )
+        if shape.halo:
+            made.set_path_effects([withStroke(linewidth=3 * _POINTS, foreground=light("page"))])
+        return made
     if isinstance(shape, Marker):
         corners = shape.outline()
         style = {"facecolor": light(shape.fill), "edgecolor": light("page"), "linewidth": _POINTS, "zorder": order}

@@ -30,6 +30,7 @@ class Figure:
     caption: str
     panels: list[Canvas] = field(default_factory=list)
     columns: int = 2
+    legend: Canvas | None = None
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from nnlite.explain.report import axes, theme
-from nnlite.explain.report.canvas import Canvas, wrap
+from nnlite.explain.report.canvas import Canvas
 from nnlite.explain.report.numbers import listed, miss, times
 from nnlite.explain.report.run import METRICS, Figure, Model, Run, Variant, ratio, step
 from nnlite.explain.verdict import WITHIN
 
 SHOWN = ("parameters", "forward MACs", "training MACs", "time model")
-SIZE, LEFT, TOP = 330.0, 52.0, 62.0
-PLOT = SIZE - LEFT - 12
+SIZE, LEFT, TOP = 280.0, 52.0, 80.0
+PLOT = SIZE - LEFT - 8
 
 
 def draw(run: Run, variant: Variant) -> Figure | None:
@@ -44,7 +44,7 @@ def lands(variant: Variant, base: Model, metric: str) -> bool | None:
 def _landing(landing: list[str]) -> str:
     if not landing:
         return "none of them lands for every network."
-    return f"{listed(landing)} {'lands' if len(landing) == 1 else 'land'} for every network, and no other does."
+    return f"the {listed(landing)} {'lands' if len(landing) == 1 else 'land'} for every network, and no other does."
 
 
 def _all_ratios(variant: Variant, base: Model) -> list[float]:
@@ -58,13 +58,13 @@ def _panel(run: Run, variant: Variant, base: Model, metric: str, limits: tuple[f
     x = axes.Scale(*limits, LEFT, LEFT + PLOT)
     y = axes.Scale(*limits, TOP + PLOT, TOP)
     verdict, role = _verdict(variant, base, metric)
-    canvas.label = f"{metric} against time, relative to the MLP: {verdict}"
+    canvas.label = f"{metric} against time, relative to the MLP: {'; '.join(verdict)}"
     canvas.text(LEFT, 18, metric[0].upper() + metric[1:], size=14, bold=True)
-    for i, line in enumerate(wrap(verdict, PLOT, 11.5)[:2]):
+    for i, line in enumerate(verdict[:3]):
         canvas.text(LEFT, 36 + 15 * i, line, size=11.5, fill=role)
     _band(canvas, x, y)
     axes.draw_x(canvas, x, TOP, TOP + PLOT, f"{metric}, times the MLP's")
-    axes.draw_y(canvas, y, LEFT, LEFT + PLOT, "measured time, times the MLP's")
+    axes.draw_y(canvas, y, LEFT, LEFT + PLOT, "time, times the MLP's")
     canvas.line((x(limits[0]), y(limits[0])), (x(limits[1]), y(limits[1])), stroke="muted", dashed=True)
     for model in variant.models:
         predicted = ratio(model, base, METRICS[metric])
@@ -84,19 +84,20 @@ def _dot(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale, model: Model, p
     title = f"{model['name']}: predicted {times(predicted)}, measured {times(measured)}"
     canvas.marker(x(predicted), y(measured), 7, colour, kind, title=title)
     left = x(predicted) > LEFT + 0.62 * PLOT
-    shift = -11 if left else 11
-    canvas.text(x(predicted) + shift, y(measured) - 8, model["name"], size=11.5, anchor="end" if left else "start")
+    shift, drop = (-11 if left else 11), (17 if predicted == measured == 1 else -7)
+    canvas.text(x(predicted) + shift, y(measured) + drop, model["name"], size=11.5, anchor="end" if left else "start")
 
 
-def _verdict(variant: Variant, base: Model, metric: str) -> tuple[str, str]:
+def _verdict(variant: Variant, base: Model, metric: str) -> tuple[list[str], str]:
+    """Lines of text, and their colour."""
     landed = lands(variant, base, metric)
     if landed is None:
-        return "not computed in this run", "muted"
+        return ["not computed in this run"], "muted"
     if landed:
-        return f"✓ lands: within {WITHIN:g}× for every network", "good"
+        return ["✓ lands: for every network", f"within a factor of {WITHIN:g}"], "good"
     missed = []
     for model in variant.others():
         predicted, measured = ratio(model, base, METRICS[metric]), step(model) / step(base)
         if predicted and not 1 / WITHIN <= predicted / measured <= WITHIN:
             missed.append(f"{model['name']} {miss(predicted, measured)}")
-    return f"✗ fails: {'; '.join(missed)}", "bad"
+    return [f"✗ fails: {missed[0]}", *missed[1:]], "bad"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
+from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.numbers import listed, milliseconds
 from nnlite.explain.report.run import Figure, Model, Run, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 430.0, 14.0, 14.0, 30.0, 46.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 14.0, 30.0, 46.0
 
 
 def draw(run: Run) -> Figure:
@@ -19,7 +20,7 @@ def draw(run: Run) -> Figure:
     caption = (
         f"The passes add up to the measured step. Under {run.variants[0].algorithm}, the largest part: {listed(said)}."
     )
-    return Figure("passes", "Where a step's time goes, by pass", caption, [_legend(run), *panels], 2)
+    return Figure("passes", "Where a step's time goes, by pass", caption, panels, 3, legend(_shown(run)))
 
 
 def by_pass(model: Model) -> dict[str, float]:
@@ -30,22 +31,16 @@ def by_pass(model: Model) -> dict[str, float]:
     return {part: ms for part, ms in totals.items() if ms > 0}
 
 
+def _shown(run: Run) -> list[str]:
+    return [p for p in theme.PASS_ROLES if any(p in by_pass(m) for v in run.variants for m in v.models)]
+
+
 def _named(part: str) -> str:
     return theme.PASS_NAMES.get(part, part)
 
 
 def _role(part: str) -> str:
     return theme.PASS_ROLES.get(part, "c5")
-
-
-def _legend(run: Run) -> Canvas:
-    parts = [p for p in theme.PASS_ROLES if any(p in by_pass(m) for v in run.variants for m in v.models)]
-    canvas = Canvas(WIDTH, 24.0 + 22 * -(-len(parts) // 3), f"Passes: {listed([_named(p) for p in parts])}")
-    for i, part in enumerate(parts):
-        left, top = LEFT + 138 * (i % 3), 12.0 + 22 * (i // 3)
-        canvas.rect(left, top, 12, 12, _role(part))
-        canvas.text(left + 18, top + 10.5, _named(part))
-    return canvas
 
 
 def _panel(run: Run, name: str) -> Canvas:

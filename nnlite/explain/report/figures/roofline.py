@@ -7,6 +7,7 @@ from typing import Any
 
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, Point, text_width
+from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
 
@@ -15,6 +16,7 @@ RIGHT, BOTTOM = WIDTH - 14, HEIGHT - 44
 LARGEST = 26.0  # the radius of a dot that is the whole step
 LABELS = 6  # dots with a name, those of the largest share
 
+Box = tuple[float, float, float, float]
 Dot = tuple[dict[str, Any], float, float]  # the layer's pass, FLOPs a byte (unfused least), GFLOP/s
 
 
@@ -35,7 +37,12 @@ def draw(run: Run, variant: Variant) -> Figure | None:
         caption += " Moved bytes are not in this run, so there are no arrows: a dot stands at its unfused least bytes."
     else:
         caption += " An arrow leads from the unfused least bytes to the bytes that the algorithm moves."
-    return Figure(f"roofline-{variant.algorithm}", "The roofline", caption, panels, 2)
+    return Figure(f"roofline-{variant.algorithm}", "The roofline", caption, panels, 2, legend(_parts(models)))
+
+
+def _parts(models: list[Model]) -> list[str]:
+    present = {layer["pass"] for model in models for layer, _, _ in _dots(model)}
+    return [part for part in theme.PASS_ROLES if part in present]
 
 
 def _without_flops(models: list[Model]) -> str:
@@ -87,13 +94,18 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
             if abs(x(now) - x(intensity)) > 8:
                 canvas.arrow((x(intensity), y(speed)), (x(now), y(speed)), title=f"{_name(layer)}: least to moved")
     for layer, intensity, speed in dots:
-        radius = max(LARGEST * sqrt(layer["ms"] / step(model)), 2.5)
+        radius = _radius(layer, model)
         role = theme.PASS_ROLES.get(layer["pass"], "c5")
         share = f"{100 * layer['ms'] / step(model):.1f}%"
         title = f"{_name(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte, {milliseconds(layer['ms'])}"
         canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=f"{title}, {share}")
-    _label(canvas, dots[:LABELS], limits)
+    boxes = [(LEFT, y(run.peak_gflops) - 18, RIGHT, y(run.peak_gflops) + 3)] if run.peak_gflops else []
+    _label(canvas, model, limits, boxes)
     return canvas
+
+
+def _radius(layer: dict[str, Any], model: Model) -> float:
+    return max(LARGEST * sqrt(layer["ms"] / step(model)), 2.5)
 
 
 def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
@@ -127,26 +139,29 @@ def _name(layer: dict[str, Any]) -> str:
     return f"{layer['name']} {theme.PASS_NAMES.get(layer['pass'], layer['pass'])}"
 
 
-def _label(canvas: Canvas, dots: list[Dot], limits: tuple[axes.Scale, axes.Scale]) -> None:
-    """Names beside the dots, each where it meets neither a dot nor another name; else none, as the table has it."""
+def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], boxes: list[Box]) -> None:
+    """Names of the largest dots, each where it meets no dot, name or box; else none, as the table has it."""
     x, y = limits
-    boxes = [(x(i) - 5, y(s) - 5, x(i) + 5, y(s) + 5) for _, i, s in dots]
-    for layer, intensity, speed in dots:
-        text = _name(layer)
-        wide = text_width(text, 10.5)
-        for left, base in _places((x(intensity), y(speed)), wide):
-            box = (left, base - 9, left + wide, base + 3)
+    placed = [(x(i), y(s), 0.8 * _radius(layer, model)) for layer, i, s in _dots(model)]
+    for layer, intensity, speed in _dots(model):
+        left, right = sorted((x(intensity), x(layer["flops"] / (moved(layer) or layer["bytes"]))))
+        boxes.append((left, y(speed) - 4, right, y(speed) + 4))
+    boxes = [*boxes, *((cx - r, cy - r, cx + r, cy + r) for cx, cy, r in placed)]
+    for (layer, _, _), (cx, cy, r) in list(zip(_dots(model), placed, strict=True))[:LABELS]:
+        wide = text_width(_name(layer), 10.5)
+        for left, base in _places(cx, cy, 1.25 * r + 4, wide):
+            box = (left, base - 9, left + wide, base + 2)
             if left > LEFT and left + wide < WIDTH and box[1] > TOP and not any(_meet(box, b) for b in boxes):
-                canvas.text(left, base, text, size=10.5)
+                canvas.text(left, base, _name(layer), size=10.5)
                 boxes.append(box)
                 break
 
 
-def _places(dot: Point, wide: float) -> list[Point]:
-    cx, cy = dot
-    right = [(cx + 9, cy + dy) for dy in (4, 16, -9, 28, -21)]
-    return [*right, *((cx - 9 - wide, cy + dy) for dy in (4, 16, -9, 28, -21)), (cx - wide / 2, cy + 22)]
+def _places(cx: float, cy: float, reach: float, wide: float) -> list[Point]:
+    """Right, left, above and below of a dot, nearest first."""
+    beside = [(side, cy + dy) for dy in (4, 15, -8, 27, -20) for side in (cx + reach, cx - reach - wide)]
+    return [*beside, (cx - wide / 2, cy + reach + 10), (cx - wide / 2, cy - reach - 3)]
 
 
-def _meet(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -9,8 +9,13 @@ from nnlite.explain.report.canvas import Canvas
 from nnlite.explain.report.numbers import milliseconds, times
 from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 430.0, 14.0, 70.0, 30.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 70.0, 30.0, 40.0
 SMALL = "small_cnn"
+#: whether they take longer than at the peak -> what is said of the products
+PRODUCTS = {
+    True: "convolutions and products, slower than the peak",
+    False: "fewer multiplications than counted (Winograd)",
+}
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ def draw(run: Run, variant: Variant) -> Figure | None:
     if first.get("predicted_ms") is None:
         caption += " Without the time model in this run, the stages are measured parts of the step, not causes."
     title = "From the processor's peak to the measured step"
-    return Figure(f"waterfall-{variant.algorithm}", title, caption, panels, 2)
+    return Figure(f"waterfall-{variant.algorithm}", title, caption, panels, 3)
 
 
 def peak_ms(model: Model, peak: float) -> float:
@@ -62,7 +67,7 @@ def _measured_stages(model: Model, peak: float) -> list[Stage]:
     other = sum(layer["ms"] for layer in layers if layer["pass"] == "other" or layer["name"] == "loss")
     rest = step(model) - products - optimizer - other
     return [
-        Stage("convolutions and products, slower than the peak", products - peak_ms(model, peak), "c0"),
+        Stage(PRODUCTS[products >= peak_ms(model, peak)], products - peak_ms(model, peak), "c0"),
         Stage("passes without products: activation, pooling, dropout", rest, "c1"),
         Stage("optimizer", optimizer, "c4"),
         Stage("loss, and between the layers", other, "c3"),
