@@ -83,23 +83,22 @@ def flops(model: Model, layer: Layer, batch: int) -> Formula:
     return Formula(title, f"{' + '.join(counted)} = {layer['flops']:,}", meaning)
 
 
-def least_bytes(model: Model, layer: Layer) -> Formula:
+def least_bytes(model: Model, layer: Layer, batch: int) -> Formula:
     """Every array that the pass reads or writes, once."""
     title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: unfused least bytes"
     if layer["pass"] == "optimizer":
         arithmetic = f"{ITEMSIZE} × {OPTIMIZER_PASSES} × {model['parameters']:,} = {layer['bytes']:,}"
         return Formula(title, arithmetic, "bytes of a float32 × passes over the parameters × parameters")
-    terms = _elements(model, layer)
-    total = ITEMSIZE * sum(count for _, count in terms)
-    if total != layer["bytes"]:
+    terms = _arrays(model, layer, batch)
+    if not terms:
         return Formula(title, f"{ITEMSIZE} × {layer['bytes'] // ITEMSIZE:,} = {layer['bytes']:,}", "bytes × elements")
-    numbers = " + ".join(f"{count:,}" for _, count in terms)
-    meaning = f"bytes of a float32 × elements read and written by {', '.join(name for name, _ in terms)}"
-    return Formula(title, f"{ITEMSIZE} × ({numbers}) = {layer['bytes']:,}", meaning)
+    arithmetic = f"{ITEMSIZE} × ({' + '.join(sizes for _, sizes in terms)}) = {layer['bytes']:,}"
+    names = ", ".join(dict.fromkeys(name for name, _ in terms))
+    return Formula(title, arithmetic, f"bytes of a float32 × elements read and written by {names}")
 
 
-def _elements(model: Model, layer: Layer) -> list[tuple[str, int]]:
-    """(operation, elements) of the pass; the first product of a network has no input gradient."""
+def _arrays(model: Model, layer: Layer, batch: int) -> list[tuple[str, str]]:
+    """(operation, elements that it reads and writes) of the pass; a network's first product has no input gradient."""
     structure = model.get("structure") or []
     first = next((s["name"] for s in structure if s.get("weight_shape")), None)
     parts = _BACK if layer["pass"] == "gradients" else (layer["pass"],)
@@ -107,10 +106,25 @@ def _elements(model: Model, layer: Layer) -> list[tuple[str, int]]:
     for s in structure:
         for operation in s["operations"] if s["name"] in layer["name"].split("+") else ():
             skipped = {"grad_input"} if operation["macs"] and s["name"] == first else set()
-            count = sum(operation.get(part, 0) for part in parts if part not in skipped)
-            if count:
-                terms.append((operation["kind"], count))
+            counts = [operation.get(part, 0) for part in parts if part not in skipped]
+            terms += [(operation["kind"], _sizes(s, operation, count, batch)) for count in counts if count]
     return terms
+
+
+def _sizes(s: Layer, operation: Layer, count: int, batch: int) -> str:
+    """The count as sizes of arrays: all that a product or a pooling touches, or one array some times."""
+    inputs, outputs = [batch, *s["input_shape"]], [batch, *s["output_shape"]]
+    if operation["macs"]:
+        arrays = [inputs, s["weight_shape"], outputs]
+        bias = count - sum(map(prod, arrays))
+        return " + ".join(map(_product, [*arrays, [bias]] if bias else arrays))
+    if operation["kind"] == "max_pool2d":
+        return f"{_product(inputs)} + {_product(outputs)}"
+    return _product([count // prod(outputs), *outputs])
+
+
+def _product(sizes: list[int]) -> str:
+    return " × ".join(f"{size:,}" for size in sizes)
 
 
 def speed(layer: Layer) -> Formula:

@@ -178,7 +178,7 @@ def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
         Cell(layer["name"]),
         Cell(theme.PASS_NAMES.get(layer["pass"], layer["pass"])),
         Cell(f"{count / 1e6:,.1f}", count, formulas.flops(model, layer, batch)) if count else Cell(""),
-        Cell(human_bytes(least), least, formulas.least_bytes(model, layer)) if least else Cell(""),
+        Cell(human_bytes(least), least, formulas.least_bytes(model, layer, batch)) if least else Cell(""),
         Cell(human_bytes(carried), carried) if carried is not None else MISSING,
         Cell(short(layer["ms"]), layer["ms"]),
         Cell(f"{percent:.1f}%", percent, formulas.share(model, layer)),
