@@ -103,8 +103,11 @@ def _lead(run: Run) -> str:
 
 
 def _verdict(run: Run) -> str:
-    said = run.document.get("verdict") or []
-    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in said)}</ul>" if said else ""
+    return _list(run.document.get("verdict") or [])
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
 
 
 def _no_peak() -> str:
@@ -205,7 +208,8 @@ def _figure(figure: Figure | None, titled: bool = False) -> str:
     panels = "".join(f'<div style="--natural:{panel.width:.0f}px">{canvas.svg(panel)}</div>' for panel in figure.panels)
     legend = f'<div class="legend">{canvas.svg(figure.legend)}</div>' if figure.legend else ""
     title = f"<b>{escape(figure.title)}.</b> " if titled else ""
+    notes = _list(figure.notes)
     return (
         f'<figure id="{figure.name}"><figcaption>{title}<span class="caption">{escape(figure.caption)}</span>'
-        f'</figcaption>{legend}<div class="panels" style="--least:{least:.0f}px">{panels}</div></figure>'
+        f'{notes}</figcaption>{legend}<div class="panels" style="--least:{least:.0f}px">{panels}</div></figure>'
     )

@@ -31,6 +31,7 @@ class Figure:
     panels: list[Canvas] = field(default_factory=list)
     columns: int = 2
     legend: Canvas | None = None
+    notes: list[str] = field(default_factory=list)  # what follows from it
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nnlite.explain.report import axes
-from nnlite.explain.report.canvas import Canvas, text_width
+from nnlite.explain.report.canvas import Canvas, wrap
 from nnlite.explain.report.numbers import milliseconds, times
 from nnlite.explain.report.run import Figure, Run
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 640.0, 14.0, 14.0, 8.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 520.0, 14.0, 14.0, 8.0, 54.0
 
 
 def draw(run: Run) -> Figure | None:
@@ -25,10 +25,8 @@ def draw(run: Run) -> Figure | None:
         value = f"{rung['name']}: {milliseconds(rung['ms'])}" + (f", {times(faster)} the first" if i else "")
         change = rung.get("changes") or ""
         canvas.text(LEFT, top + 14, value, size=12, bold=True)
-        room = int((WIDTH - RIGHT - LEFT - text_width(value, 13) - 10) / text_width("m", 11))
-        shown = change if len(change) <= room else change[: max(room - 1, 0)] + "…"
-        canvas.text(LEFT + text_width(value, 13) + 10, top + 14, shown, size=11, fill="muted")
-        canvas.rect(LEFT, top + 20, max(x(rung["ms"]) - LEFT, 2), 13, "c0", title=f"{value}. {change}")
+        canvas.text(LEFT, top + 29, wrap(change, WIDTH - LEFT - RIGHT, 11)[0], size=11, fill="muted")
+        canvas.rect(LEFT, top + 34, max(x(rung["ms"]) - LEFT, 2), 12, "c0", title=f"{value}. {change}")
     fastest = min(rungs, key=lambda rung: rung["ms"])
     caption = (
         f"The same layer, computed {len(rungs)} ways. From {rungs[0]['name']} to {fastest['name']} it becomes "

@@ -7,7 +7,7 @@ from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import listed, times
 from nnlite.explain.report.run import METRICS, Figure, Run, Variant, asked, ratio, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 560.0, 16.0, 44.0, 34.0, 46.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 470.0, 14.0, 40.0, 34.0, 50.0
 
 Row = tuple[str, dict[str, float]]  # what is said, and each network's ratio to the MLP
 
@@ -51,8 +51,8 @@ def _measured(variant: Variant) -> dict[str, float]:
 
 
 def _draw_row(run: Run, canvas: Canvas, x: axes.Scale, top: float, name: str, ratios: dict[str, float]) -> None:
-    middle = top + 31
-    canvas.text(LEFT, top + 14, name, size=12, fill="text")
+    middle = top + 36
+    canvas.text(LEFT, top + 12, name, size=12, fill="text")
     canvas.line((LEFT, middle), (WIDTH - RIGHT, middle), stroke="line", width=1)
     taken: list[tuple[float, float]] = []
     for network, value in sorted(ratios.items(), key=lambda item: -item[1]):

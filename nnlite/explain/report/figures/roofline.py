@@ -29,8 +29,10 @@ def draw(run: Run, variant: Variant) -> Figure | None:
     panels = [_panel(run, model, limits) for model in models]
     caption = (
         f"Each dot is a pass of a layer under {variant.algorithm}; its area is its share of the step. "
-        f"FLOPs are those of the direct sum, so that Winograd's dots show an effective rate. {_without_flops(models)}"
+        f"{_without_flops(models)}"
     )
+    if any(speed > (run.peak_gflops or speed) for model in models for _, _, speed in _dots(model)):
+        caption += " Counted are the FLOPs of the direct sum: a dot above the peak (an effective rate) does fewer."
     if not run.machine:
         caption += " This run holds no measured ceilings, so there are no roofs."
     if not any(moved(layer) for model in models for layer in model["layers"]):

@@ -10,7 +10,7 @@ from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Run
 
-WIDTH, HEIGHT, LEFT, TOP = 640.0, 380.0, 58.0, 16.0
+WIDTH, HEIGHT, LEFT, TOP = 520.0, 340.0, 54.0, 16.0
 RIGHT, BOTTOM = WIDTH - 130, HEIGHT - 44
 
 Sweep = dict[str, Any]
@@ -23,9 +23,10 @@ def draw(run: Run) -> list[Figure]:
 
 
 def _figure(sweep: Sweep) -> Figure:
-    return Figure(
-        f"sweep-{sweep['name']}", f"Sweep: {sweep['title']}", " ".join(sweep["findings"]), [_canvas(sweep)], 1
-    )
+    tried = ", ".join(f"{x:g}" for x in sorted({p["x"] for p in sweep["points"]}))
+    caption = f"The median training step for {sweep['x']} {tried}."
+    title = f"Sweep: {sweep['title']}"
+    return Figure(f"sweep-{sweep['name']}", title, caption, [_canvas(sweep)], 1, notes=sweep["findings"])
 
 
 def lines(sweep: Sweep) -> Iterator[Line]:
