@@ -27,6 +27,12 @@ def _passes(cost):
     return [*(p for p in cost.passes if p.part != "optimizer"), Pass("rmsprop", "optimizer", 0, update)]
 
 
+def _terms(ms, flops):
+    """Milliseconds in the parts that the time model has."""
+    large = {"compute": 0.7 * ms, "memory": 0.1 * ms} if flops else {"compute": 0.0, "memory": 0.8 * ms}
+    return {**large, "calls": 0.15 * ms, "fresh": 0.05 * ms}
+
+
 def network(model, seed, *, complete):
     """A model object; `complete` with moved bytes and predictions, else with null in their places."""
     random = np.random.default_rng(seed)
@@ -39,7 +45,9 @@ def network(model, seed, *, complete):
             "bytes": p.bytes,
             "moved_bytes": int(p.bytes * random.uniform(0.5, 4)) if complete else None,
             "ms": (ms := 0.05 + p.flops / 1e8 + p.bytes / 1e7),
-            "predicted_ms": ms * random.uniform(0.8, 1.2) if complete else None,
+            "predicted_ms": (guess := ms * random.uniform(0.8, 1.2)) if complete else None,
+            "terms_ms": _terms(guess, p.flops) if complete else None,
+            "stages": [{"what": "product", "ms": guess}] if complete else [],
             "bound": ("compute" if p.flops > 1e7 else "memory" if p.bytes > 1e6 else "overhead") if complete else None,
         }
         for p in _passes(cost)

@@ -64,7 +64,9 @@ def tick_text(value: float) -> str:
     return f"{value:,.10g}"
 
 
-def draw_x(canvas: Canvas, x: Scale, top: float, bottom: float, label: str, ticks: Sequence[float] | None = None):
+def draw_x(
+    canvas: Canvas, x: Scale, top: float, bottom: float, label: str, ticks: Sequence[float] | None = None
+) -> None:
     """Grid lines from top to bottom, their values below them, and what they mean."""
     for tick in x.ticks() if ticks is None else ticks:
         canvas.line((x(tick), top), (x(tick), bottom), stroke="grid", width=1)
@@ -72,7 +74,7 @@ def draw_x(canvas: Canvas, x: Scale, top: float, bottom: float, label: str, tick
     canvas.text((x.start + x.end) / 2, bottom + 32, label, fill="muted", size=11.5, anchor="middle")
 
 
-def draw_y(canvas: Canvas, y: Scale, left: float, right: float, label: str):
+def draw_y(canvas: Canvas, y: Scale, left: float, right: float, label: str) -> None:
     """Grid lines from left to right, their values beside them, and what they mean."""
     for tick in y.ticks():
         canvas.line((left, y(tick)), (right, y(tick)), stroke="grid", width=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from typing import Any
 
 from nnlite.explain.report import theme
 
@@ -80,22 +81,26 @@ class Canvas:
     label: str = ""
     shapes: list[Shape] = field(default_factory=list)
 
-    def line(self, *points: Point, stroke: str = "text", width: float = 1.5, dashed: bool = False, title: str = ""):
+    def line(
+        self, *points: Point, stroke: str = "text", width: float = 1.5, dashed: bool = False, title: str = ""
+    ) -> None:
         self.shapes.append(Path(points, stroke=stroke, width=width, dashed=dashed, title=title))
 
-    def polygon(self, points: Iterable[Point], fill: str, opacity: float = 1.0, title: str = ""):
+    def polygon(self, points: Iterable[Point], fill: str, opacity: float = 1.0, title: str = "") -> None:
         self.shapes.append(Path(tuple(points), fill=fill, opacity=opacity, title=title))
 
-    def rect(self, x: float, y: float, w: float, h: float, fill: str, title: str = ""):
+    def rect(self, x: float, y: float, w: float, h: float, fill: str, title: str = "") -> None:
         self.polygon(((x, y), (x + w, y), (x + w, y + h), (x, y + h)), fill, title=title)
 
-    def marker(self, x: float, y: float, radius: float, fill: str, kind: str = "circle", opacity=1.0, title: str = ""):
+    def marker(
+        self, x: float, y: float, radius: float, fill: str, kind: str = "circle", opacity: float = 1.0, title: str = ""
+    ) -> None:
         self.shapes.append(Marker(((x, y),), radius, fill, kind, opacity, title))
 
-    def text(self, x: float, y: float, text: str, **options):
+    def text(self, x: float, y: float, text: str, **options: Any) -> None:
         self.shapes.append(Text(((x, y),), text, **options))
 
-    def arrow(self, start: Point, end: Point, stroke: str = "muted", title: str = ""):
+    def arrow(self, start: Point, end: Point, stroke: str = "muted", title: str = "") -> None:
         """A line with a head at its end."""
         (x0, y0), (x1, y1) = start, end
         length = max(((x1 - x0) ** 2 + (y1 - y0) ** 2) ** 0.5, 1e-9)

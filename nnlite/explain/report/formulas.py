@@ -135,6 +135,17 @@ def speed(layer: Layer) -> Formula:
     return Formula(title, arithmetic, "FLOPs / ms / 10⁶ = GFLOP/s")
 
 
+def predicted(layer: Layer) -> Formula | None:
+    """The time model's terms; None where the document does not give them."""
+    terms = layer.get("terms_ms")
+    if not terms:
+        return None
+    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: predicted ms"
+    arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {short(layer['predicted_ms'])}"
+    stages = "; ".join(f"{s['what']} {short(s['ms'])} ms" for s in layer.get("stages") or [])
+    return Formula(title, arithmetic, " + ".join(terms) + (f". Stages: {stages}" if stages else ""))
+
+
 def share(model: Model, layer: Layer) -> Formula:
     """Percent of the step."""
     percent = 100 * layer["ms"] / step(model)

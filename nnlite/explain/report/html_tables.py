@@ -47,7 +47,9 @@ class Popovers:
         )
 
 
-def table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], popovers: Popovers, last="") -> str:
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], popovers: Popovers, last: str = ""
+) -> str:
     """An HTML table; the first column names the row. `last`: rows that stay below, as they are."""
     words = [all(row[i].value is None for row in rows) for i in range(len(columns))]
     head = "".join(f'<th scope="col"{_css(words[i])}>{escape(c)}</th>' for i, c in enumerate(columns))
@@ -183,6 +185,6 @@ def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
         Cell(short(layer["ms"]), layer["ms"]),
         Cell(f"{percent:.1f}%", percent, formulas.share(model, layer)),
         Cell(short(rate), rate, formulas.speed(layer)) if rate else Cell(""),
-        Cell(short(predicted), predicted) if predicted is not None else MISSING,
+        Cell(short(predicted), predicted, formulas.predicted(layer)) if predicted is not None else MISSING,
         Cell(layer["bound"]) if layer.get("bound") else MISSING,
     ]

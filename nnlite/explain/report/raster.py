@@ -40,19 +40,29 @@ def _artist(shape: Shape, order: int) -> Any:
         words = shape.text.replace("$", r"\$")
         weight = "bold" if shape.bold else "normal"
         size = 0.92 * shape.size * _POINTS  # matplotlib's own font is wider than a browser's
-        turn = {"rotation": 90, "rotation_mode": "anchor"} if shape.turned else {}
-        made = Words(
-            x, y, words, color=light(shape.fill), size=size, ha=side, va="baseline", weight=weight, zorder=order, **turn
-        )
+        style: dict[str, Any] = {
+            "color": light(shape.fill),
+            "size": size,
+            "ha": side,
+            "va": "baseline",
+            "weight": weight,
+        }
+        if shape.turned:
+            style |= {"rotation": 90, "rotation_mode": "anchor"}
         if shape.halo:
-            made.set_path_effects([withStroke(linewidth=3 * _POINTS, foreground=light("page"))])
-        return made
+            style["path_effects"] = [withStroke(linewidth=3 * _POINTS, foreground=light("page"))]
+        return Words(x, y, words, zorder=order, **style)
     if isinstance(shape, Marker):
         corners = shape.outline()
-        style = {"facecolor": light(shape.fill), "edgecolor": light("page"), "linewidth": _POINTS, "zorder": order}
-        made = Polygon(corners, closed=True, **style) if corners else Circle(shape.points[0], shape.radius, **style)
-        made.set_alpha(shape.opacity)
-        return made
+        style = {
+            "facecolor": light(shape.fill),
+            "edgecolor": light("page"),
+            "linewidth": _POINTS,
+            "alpha": shape.opacity,
+        }
+        if corners:
+            return Polygon(corners, closed=True, zorder=order, **style)
+        return Circle(shape.points[0], shape.radius, zorder=order, **style)
     if shape.fill:
         colour = light(shape.fill)
         return Polygon(shape.points, closed=True, facecolor=colour, alpha=shape.opacity, linewidth=0, zorder=order)

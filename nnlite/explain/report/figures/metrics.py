@@ -79,7 +79,9 @@ def _band(canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
     canvas.polygon([(x(a), y(b)) for a, b in [*corners, (low, low * WITHIN)]], "band")
 
 
-def _dot(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale, model: Model, predicted: float, measured: float):
+def _dot(
+    run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale, model: Model, predicted: float, measured: float
+) -> None:
     colour, kind = theme.series(run.index(model["name"]))
     title = f"{model['name']}: predicted {times(predicted)}, measured {times(measured)}"
     canvas.marker(x(predicted), y(measured), 7, colour, kind, title=title)

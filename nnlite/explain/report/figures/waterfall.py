@@ -11,11 +11,12 @@ from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
 WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 70.0, 30.0, 40.0
 SMALL = "small_cnn"
-#: whether they take longer than at the peak -> what is said of the products
+#: whether they take longer than at the peak -> what is said of the products, as measured and as predicted
 PRODUCTS = {
     True: "convolutions and products, slower than the peak",
     False: "fewer multiplications than counted (Winograd)",
 }
+ARITHMETIC = {True: "arithmetic, at the rates of these shapes", False: PRODUCTS[False]}
 
 
 @dataclass(frozen=True)
@@ -75,17 +76,17 @@ def _measured_stages(model: Model, peak: float) -> list[Stage]:
 
 
 def _predicted_stages(model: Model, peak: float) -> list[Stage]:
-    def added(bound: str) -> float:
-        rows = [x for x in model["layers"] if x.get("bound") == bound and x.get("predicted_ms") is not None]
-        return sum(x["predicted_ms"] - (x["flops"] or 0) / peak / 1e6 for x in rows)
-
-    known = [
-        Stage("arithmetic at the rate of these shapes", added("compute"), "c0"),
-        Stage("parts that memory bounds", added("memory"), "c1"),
-        Stage("parts that calls bound", added("overhead"), "c3"),
+    """The time model's terms, summed over the passes, and what they leave."""
+    rows = [layer["terms_ms"] for layer in model["layers"] if layer.get("terms_ms")]
+    total = {term: sum(row[term] for row in rows) for term in ("compute", "memory", "calls", "fresh")}
+    arithmetic = total["compute"] - peak_ms(model, peak)
+    return [
+        Stage(ARITHMETIC[arithmetic >= 0], arithmetic, "c0"),
+        Stage("bytes moved, where they take longer than arithmetic", total["memory"], "c1"),
+        Stage("calls", total["calls"], "c3"),
+        Stage("memory touched for the first time", total["fresh"], "c4"),
+        Stage("not explained", step(model) - sum(total.values()), "c6"),
     ]
-    explained = peak_ms(model, peak) + sum(stage.ms for stage in known)
-    return [*known, Stage("not explained", step(model) - explained, "c6")]
 
 
 def _panel(model: Model, rows: list[Stage]) -> Canvas:
