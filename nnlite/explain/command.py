@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from nnlite import conv, threads
-from nnlite.explain import tables
+from nnlite.explain import output, sweeps, tables
 from nnlite.explain.document import document
 from nnlite.explain.measure import measure
-from nnlite.explain.request import add_autotune_argument, add_data_arguments, resolve_model
+from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.verdict import sentences
 from nnlite.lab.terminal import announce_compilation
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION (default: the three of the question)",
+        help=f"{MODEL_HELP} (default: the three of the question)",
     )
     parser.add_argument(
         "--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)"
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
     )
-    parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
+    output.add_arguments(parser)
     add_autotune_argument(parser)
     add_data_arguments(parser)
 
@@ -47,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("MODEL: expected each network once. Received: one twice")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1. Received: {options.rounds}")
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    sweeps.chosen(options.sweep)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     console = tables.console()
     if not options.models:
         console.print(QUESTION + "\n")
@@ -70,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
     ratios = tables.ratios(measurements)
     if ratios.row_count:
         console.print(ratios)
-    for sentence in sentences(measurements):
+    verdict = sentences(measurements)
+    for sentence in verdict:
         console.print(f"- {sentence}", highlight=False)
 
     content = document(
@@ -80,7 +80,6 @@ def run(options: argparse.Namespace) -> int:
         algorithm=options.algorithm,
         data=options.data,
     )
-    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        path.write_text(json.dumps(content, indent=1) + "\n")
-        console.print(f"wrote {path}", highlight=False)
+    output.complete(content, models, verdict, options, console)
+    output.write(content, options, console)
     return 0
