@@ -86,7 +86,7 @@ def _dot(
     title = f"{model['name']}: predicted {times(predicted)}, measured {times(measured)}"
     canvas.marker(x(predicted), y(measured), 7, colour, kind, title=title)
     left = x(predicted) > LEFT + 0.62 * PLOT
-    shift, drop = (-11 if left else 11), (17 if predicted == measured == 1 else -7)
+    shift, drop = (-11 if left else 11), (17 if measured <= 1 else -7)
     canvas.text(x(predicted) + shift, y(measured) + drop, model["name"], size=11.5, anchor="end" if left else "start")
 
 
