@@ -25,7 +25,8 @@ def draw(run: Run) -> Figure | None:
         value = f"{rung['name']}: {milliseconds(rung['ms'])}" + (f", {times(faster)} the first" if i else "")
         change = rung.get("changes") or ""
         canvas.text(LEFT, top + 14, value, size=12, bold=True)
-        canvas.text(LEFT, top + 29, wrap(change, WIDTH - LEFT - RIGHT, 11)[0], size=11, fill="muted")
+        lines = wrap(change, WIDTH - LEFT - RIGHT - 10, 11)
+        canvas.text(LEFT, top + 29, lines[0] + " …" * (len(lines) > 1), size=11, fill="muted")
         canvas.rect(LEFT, top + 34, max(x(rung["ms"]) - LEFT, 2), 12, "c0", title=f"{value}. {change}")
     fastest = min(rungs, key=lambda rung: rung["ms"])
     caption = (
