@@ -22,7 +22,8 @@ def draw(run: Run) -> Figure | None:
     axes.draw_x(canvas, x, TOP, bottom, "ms (log scale)")
     for i, rung in enumerate(rungs):
         top, faster = TOP + ROW * i, rungs[0]["ms"] / rung["ms"]
-        value = f"{rung['name']}: {milliseconds(rung['ms'])}" + (f", {times(faster)} the first" if i else "")
+        about = "about " if rung.get("scaled") else ""  # timed on a slice of the work
+        value = f"{rung['name']}: {about}{milliseconds(rung['ms'])}" + (f", {times(faster)} the first" if i else "")
         change = rung.get("changes") or ""
         canvas.text(LEFT, top + 14, value, size=12, bold=True)
         lines = wrap(change, WIDTH - LEFT - RIGHT - 10, 11)
