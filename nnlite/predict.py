@@ -33,6 +33,8 @@ from nnlite.rates import IN_CACHE, PRODUCTS, Rates
 CALL_SAMPLES = 15
 #: bytes that are touched between them, at least: what the first two caches hold
 LEAST_FLUSHED = 4 << 20
+#: of the smallest network: a weight and a bias
+_LEAST_PARAMETERS = 2
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def predict(
             part(*key).calls += cost
     around = _around(least_step, optimizer.name, rates, flushed)
     part(*OTHER).calls += around["other"]
-    updates.calls += around["update"] * len(optimizer.parameters or ())
+    further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
+    updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
     return result
 
 
@@ -166,12 +169,11 @@ def stage_terms(stage: Stage, rates: Rates) -> Terms:
     return Terms(compute=at_rate, calls=calls, fresh=fresh)
 
 
-def _updates(optimizer: Optimizer) -> Iterable[Stage]:
-    """The optimizer's pass over each of its parameters."""
-    for parameter in optimizer.parameters or ():
-        moved = (2 + 1 + 2) * ITEMSIZE * parameter.size
-        held = 3 * ITEMSIZE * parameter.size
-        yield conv_stages.move("update", optimizer.name, (), touched=moved, arrays=moved, working_set=held)
+def _updates(optimizer: Optimizer) -> list[Stage]:
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
+    size = sum(parameter.size for parameter in optimizer.parameters or ())
+    moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
+    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=moved, working_set=held)]
 
 
 # The cost of calling -------------------------------------------------------------------------------------------
@@ -254,7 +256,7 @@ def _measure_call(call: Call, flushed: int, rates: Rates) -> dict[str, float]:
 
 
 def _around(least_step: Callable[[], object], optimizer: str, rates: Rates, flushed: int) -> dict[str, float]:
-    """Seconds of a smallest step: what belongs to no operation ("other"), and one parameter's update ("update")."""
+    """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
     costs: dict[str, float] = {}
 
     def cost(name: str) -> float:
@@ -263,7 +265,7 @@ def _around(least_step: Callable[[], object], optimizer: str, rates: Rates, flus
             parts = _profile(least_step, flushed, rates).parts
             tape = sum(calling_cost(call, rates, flushed).get("other", 0.0) for call in calls)
             costs["other"] = max(0.0, median(parts[OTHER]) * 1e-3 - tape)
-            costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3 / 2  # a weight and a bias
+            costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3
         return costs[name]
 
     key = f"around {optimizer} {flushed}"

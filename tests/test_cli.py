@@ -16,6 +16,8 @@ def unbuilt():
     return nn.Sequential([nn.Dense(1)])
 def wrong_shape():
     return nn.Sequential([nn.Input((5,)), nn.Dense(10)])
+def too_many():
+    return nn.Sequential([nn.Input((28, 28, 1)), nn.MaxPooling2D(16), nn.MaxPooling2D(2), nn.Flatten()])
 def raises():
     raise RuntimeError("no luck")
 number = 3
@@ -89,10 +91,12 @@ def test_summary_counts(folder, capsys):
         (["explain", "--algorithm", "im2cow"], "unknown algorithm 'im2cow'"),
         (["explain", "--data", "cifar"], "unknown data set 'cifar'"),
         (["explain", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["explain", "--sweep", "filtres"], "unknown sweep 'filtres'"),
         (["explain", "none.py:f"], "none.py"),
         (["explain", "mine.py:nothing"], "nothing"),
         (["explain", "mine.py:number"], "expected a function"),
         (["explain", "mine.py:unbuilt"], "expected it to return a built Sequential"),
+        (["explain", "mine.py:too_many"], "pool_size: expected a window no larger than the padded input"),
         (["explain", "mine.py:raises"], "RuntimeError: no luck"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),

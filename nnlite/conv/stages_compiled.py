@@ -159,15 +159,19 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
             stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
         return [*stages, _out_of_lanes("results out of lanes", result, weight)]
     stages = [_into_lanes("dY into lanes", result, given.relu)]
-    bias = move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0)
-    stages.append(bias)
+    stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
-        stages.append(move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners))
+        stages.append(
+            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
+        )
     if pass_name in ("grad_weight", "gradients"):
         stages += [x_lanes, _outside(_lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
-        stages += [_correlation(plan, n, geometry.flops, lanes=True), _out_of_lanes("gradients out of lanes", x, weight)]
+        stages += [
+            _correlation(plan, n, geometry.flops, lanes=True),
+            _out_of_lanes("gradients out of lanes", x, weight),
+        ]
     return stages
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
-from nnlite.explain import tables
+from nnlite.explain import output, sweeps, tables
 from nnlite.explain.document import document
 from nnlite.explain.measure import Contestant, Measurement, measure
-from nnlite.explain.request import add_autotune_argument, add_data_arguments, resolve_model
+from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import announce_compilation
 
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION (default: the three of the question)",
+        help=f"{MODEL_HELP} (default: the three of the question)",
     )
     parser.add_argument(
         "--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)"
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
     )
-    parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
+    output.add_arguments(parser)
     add_autotune_argument(parser)
     add_data_arguments(parser)
 
@@ -55,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("MODEL: expected each network once. Received: one twice")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1. Received: {options.rounds}")
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    sweeps.chosen(options.sweep)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     console = tables.console()
     if not options.models:
         console.print(QUESTION + "\n")
@@ -76,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
     )
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
-    _print(console, measurements, comparisons, options.batch_size)
+    by_algorithm = {**comparisons, options.algorithm: measurements}
+    verdict = sentences(by_algorithm)
+    _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
         measurements,
@@ -87,9 +88,8 @@ def run(options: argparse.Namespace) -> int:
         algorithm=options.algorithm,
         data=options.data,
     )
-    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        path.write_text(json.dumps(content, indent=1) + "\n")
-        console.print(f"wrote {path}", highlight=False)
+    output.complete(content, models, verdict, options, console)
+    output.write(content, options, console)
     return 0
 
 
@@ -102,13 +102,14 @@ def _ceilings() -> machine.Machine | None:
 
 def _print(
     console: Console,
-    measurements: Sequence[Measurement],
-    comparisons: Mapping[str, Sequence[Measurement]],
+    by_algorithm: Mapping[str, Sequence[Measurement]],
+    verdict: Sequence[str],
     batch_size: int,
 ) -> None:
-    """Everything, as somebody reads it over ssh."""
+    """Everything, as somebody reads it over ssh; `by_algorithm` ends with the algorithm that was asked for."""
+    *comparisons, measurements = by_algorithm.values()
     console.print(tables.overview(measurements, batch_size))
-    everything = [*(m for others in comparisons.values() for m in others), *measurements]
+    everything = [m for group in by_algorithm.values() for m in group]
     if comparisons:
         console.print(tables.side_by_side(everything))
     for measurement in measurements:
@@ -116,8 +117,7 @@ def _print(
         for line in tables.algorithms(measurement):
             console.print(line, highlight=False)
     console.print(tables.terms(everything))
-    by_algorithm = {**comparisons, measurements[0].algorithm: measurements}
     for table in tables.ratios(by_algorithm):
         console.print(table)
-    for sentence in sentences(by_algorithm):
+    for sentence in verdict:
         console.print(f"- {sentence}", highlight=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
 from nnlite.explain.measure import LayerTime, Measurement
@@ -183,3 +183,15 @@ def _cells(row: Mapping[str, Prediction], networks: Sequence[str]) -> list[str]:
 
 def _off(predicted: float | None, measured: float) -> str:
     return f"{100 * (predicted / measured - 1):+.0f}%" if predicted is not None and measured > 0 else ""
+
+
+def sweep(content: dict[str, Any]) -> Table:
+    """One row a value of what varies, one column a network and algorithm: ms a step."""
+    keys = list(dict.fromkeys((p["network"], p["algorithm"]) for p in content["points"]))
+    table = _table(f"Sweep: {content['title']}; ms a step", (content["x"], *(f"{n}, {a}" for n, a in keys)))
+    found = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
+    for x in sorted({p["x"] for p in content["points"]}):
+        table.add_row(f"{x:g}", *(f"{found[*key, x]:.3f}" for key in keys))
+    for base in content["baselines"]:
+        table.caption = f"the {base['network']}: {base['ms']:.3f} ms"
+    return table

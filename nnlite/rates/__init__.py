@@ -110,10 +110,10 @@ class Rates:
 
 
 def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int) -> Path | None:
-    from nnlite import jit
+    from nnlite import jit_cache
 
-    root = jit.cache_root()
-    key = (SCHEMA, ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items()), jit.sources_hash())
+    root = jit_cache.cache_root()
+    key = (SCHEMA, ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items()), jit_cache.sources_hash())
     name = hashlib.sha256(repr((*key, blas_threads, kernel_threads)).encode()).hexdigest()[:16]
     return root / f"rates-{name}.json" if root else None
 

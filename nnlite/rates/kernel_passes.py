@@ -106,7 +106,8 @@ def dropout(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
-    """One parameter, its gradient and the mean square; RMSprop's five passes."""
+    """Parameters, their gradients and the mean squares; RMSprop's five passes."""
     w, g, square = (ones(max(1, working_set // (3 * ITEMSIZE))) for _ in range(3))
     numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
-    return Work(lambda: updates.run(updates.rmsprop, w, g, square, None, None, *numbers), 5.0 * w.nbytes, (g,))
+    table = updates.Table([(w, square, None, None)])
+    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, (g,))
