@@ -162,7 +162,7 @@ class Node:
 
     def gradients(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
-        needs = tuple(parent is not None for parent in self.parents)
+        needs = tuple([parent is not None for parent in self.parents])
         assert self.backward is not None
         with scopes.scope(self.layer, "grad_input"):
             gradients = self.backward(dy, needs)
@@ -172,7 +172,7 @@ class Node:
                 f"Received: {len(gradients)}"
             )
         for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
-            if need and (gradient is None or np.shape(gradient) != shape):
+            if need and getattr(gradient, "shape", None) != shape and (gradient is None or np.shape(gradient) != shape):
                 received = "None" if gradient is None else f"shape {np.shape(gradient)}"
                 raise GraphError(
                     f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
@@ -226,12 +226,23 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     def operation(*args: Any, **options: Any) -> Tensor:
         if positional is not None and (options or len(args) < len(positional)):
             args = _complete(name, positional, args, options)
-        recorded = _mode.grad_enabled and any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-        arrays = [arg.data if isinstance(arg, Tensor) else arg for arg in args]
+        recorded, arrays = False, []
+        parents: list[Node | Tensor | None] = []  # a leaf Tensor, or None where no gradient goes
+        shapes: list[tuple[int, ...] | None] = []
+        for arg in args:
+            if isinstance(arg, Tensor):
+                needed = arg.requires_grad
+                recorded = recorded or needed
+                arrays.append(arg.data)
+                shapes.append(arg.data.shape)
+                parents.append((arg._node or arg) if needed else None)
+            else:
+                arrays.append(arg)
+                shapes.append(None)
+                parents.append(None)
+        recorded = recorded and _mode.grad_enabled
         if scopes.tracer is not None:
-            scopes.tracer(
-                operation, arrays, options, tuple(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-            )
+            scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
         outer = _mode.recording
         _mode.recording = recorded
         try:
@@ -243,9 +254,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
         output.grad = output.name = output._node = None
         output.requires_grad = recorded
         if recorded:
-            parents = tuple(_parent(arg) for arg in args)
-            shapes = tuple(arg.data.shape if isinstance(arg, Tensor) else None for arg in args)
-            output._node = Node(name, parents, shapes, _for_all(name, backward, len(args)))
+            output._node = Node(name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)))
         return output
 
     operation.__dict__["function"] = function
@@ -274,12 +283,6 @@ def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple,
         if isinstance(value, Tensor):
             raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
     return (*args, *rest)
-
-
-def _parent(argument: Any) -> Node | Tensor | None:
-    if not isinstance(argument, Tensor) or not argument.requires_grad:
-        return None
-    return argument._node if argument._node is not None else argument
 
 
 def _for_all(name: str, backward: Any, count: int) -> Backward:

@@ -1,44 +1,53 @@
 """Recycled arrays: `empty(shape, dtype)` without page faults in steady state.
 
-A training step asks for the same arrays every time. Fresh memory of that size costs a page fault for every 4 KiB;
-here a block returns to a pool when the last array that views it dies, never earlier, so that nothing a caller holds
-is ever overwritten.
+A training step asks for the same arrays every time. Fresh memory of that size costs a page fault for every 4 KiB; here
+a block is used again once the last array that views it has died, never earlier, so that nothing a caller holds is ever
+overwritten. An array refers to the block it lies in, and so do its views: a block whose only reference is the pool's
+is free.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import mmap
 import os
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 
 _PAGE = 4096
+_HUGE_PAGE = 1 << 21
+_FLOAT32 = np.dtype(np.float32)
 #: smaller arrays are NumPy's business, whose own allocator keeps small blocks
 SMALLEST = 1 << 16
 #: how many bytes may lie idle in the pool before it lets blocks go
 IDLE_LIMIT = 256 << 20
 
-_idle: dict[int, list[mmap.mmap]] = {}
-_idle_bytes = 0
-_lock = threading.RLock()  # a block may be returned by the garbage collector while this thread holds the lock
-_lease_types: dict[int, Any] = {}
+#: to a block nobody uses: by its list, the variable of the loop over it, and getrefcount's argument
+_IDLE_REFERENCES = 3
+#: size in pages -> its blocks, in use or idle
+_blocks: dict[int, list[mmap.mmap]] = {}
+_lock = threading.Lock()
 
 
-def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """An uninitialised C-contiguous array, page-aligned when large, recycled after its last view dies."""
-    dtype = np.dtype(dtype)
+def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
+    """An uninitialised C-contiguous array, page-aligned when large, whose memory is used again after its last view."""
+    if dtype is not _FLOAT32:
+        dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
-    size = -(-nbytes // _PAGE) * _PAGE
-    return np.ndarray(shape, dtype, buffer=_lease(size))
+    pages = -(-nbytes // _PAGE)
+    with _lock:
+        for block in _blocks.get(pages, ()):
+            if sys.getrefcount(block) == _IDLE_REFERENCES:
+                return np.ndarray(shape, dtype, block)
+    return _fresh(shape, dtype, pages)
 
 
-def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+def zeros(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
     """As `empty`, filled with zeros."""
     array = empty(shape, dtype)
     array.fill(0)
@@ -47,35 +56,40 @@ def zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
 
 def idle_bytes() -> int:
     """How many bytes wait in the pool for a next use."""
-    return _idle_bytes
+    with _lock:
+        return sum(_PAGE * pages * len(_idle(blocks)) for pages, blocks in _blocks.items())
 
 
 def trim() -> None:
     """Give every idle block back to the operating system."""
-    global _idle_bytes
     with _lock:
-        _idle.clear()
-        _idle_bytes = 0
+        _drop_idle()
 
 
-def _lease(size: int) -> Any:
-    """An object with the buffer of a block of `size` bytes; the block returns to the pool when the object dies."""
-    global _idle_bytes
+def _idle(blocks: list[mmap.mmap]) -> list[int]:
+    """Which of the blocks nobody but the pool refers to."""
+    return [i for i in range(len(blocks)) if sys.getrefcount(blocks[i]) == _IDLE_REFERENCES - 1]
+
+
+def _drop_idle() -> None:
+    for pages, blocks in list(_blocks.items()):
+        for i in reversed(_idle(blocks)):
+            del blocks[i]
+        if not blocks:
+            del _blocks[pages]
+
+
+def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
+    """An array in a block of its own, which joins the pool."""
+    if idle_bytes() > IDLE_LIMIT:
+        trim()
+    block = _map(_PAGE * pages)
+    if _PAGE * pages >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    array: np.ndarray = np.ndarray(shape, dtype, block)
     with _lock:
-        blocks = _idle.get(size)
-        block = blocks.pop() if blocks else None
-        if block is not None:
-            _idle_bytes -= size
-    if block is None:
-        block = _map(size)
-        if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
-    lease_type: Any = _lease_types.get(size)
-    if lease_type is None:
-        lease_type = _lease_types[size] = type("Lease", (ctypes.c_char * size,), {"__del__": _return_block})
-    lease = lease_type.from_buffer(block)
-    lease.block = block
-    return lease
+        _blocks.setdefault(pages, []).append(block)
+    return array
 
 
 def _map(size: int) -> mmap.mmap:
@@ -87,20 +101,8 @@ def _map(size: int) -> mmap.mmap:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # another thread of the parent may have held it
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def _return_block(lease: Any) -> None:
-    global _idle_bytes
-    if _lock is None:  # the interpreter is going down and has cleared this module
-        return
-    block = lease.block
-    size = len(block)
-    with _lock:
-        if _idle_bytes + size <= IDLE_LIMIT:
-            _idle.setdefault(size, []).append(block)
-            _idle_bytes += size
