@@ -6,6 +6,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
+from nnlite.ops.activation import relu_gradient
 from nnlite.rates.measure import Work, kind, ones, operands
 
 
@@ -102,7 +103,7 @@ def multiply(size: tuple[int, ...], working_set: int) -> Work:
 def mask(size: tuple[int, ...], working_set: int) -> Work:
     dy, y = _flat(working_set, 3), _flat(working_set, 3)
     return Work(
-        lambda: dy * (y > 0),
+        lambda: relu_gradient(dy, y),
         3.5 * dy.nbytes,
         (
             dy,
