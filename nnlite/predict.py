@@ -70,8 +70,10 @@ class PartPrediction:
     calls: float = 0.0  # seconds: calling the operations
     missing: str | None = None
 
-    def add(self, stages: Iterable[Stage], rates: Rates) -> None:
-        self.stages += [(stage, rates.rate(stage), stage_terms(stage, rates)) for stage in stages]
+    def add(self, stages: Iterable[Stage], rates: Rates, flushed: int) -> None:
+        for stage in stages:
+            rate = rates.rate(stage, flushed)
+            self.stages.append((stage, rate, stage_terms(stage, rate, rates)))
 
     @property
     def terms(self) -> Terms:
@@ -128,23 +130,26 @@ def predict(
     under the algorithm and the threads that the step will be run with.
     """
     parts: dict[Key, PartPrediction] = {}
+    declared: list[tuple[PartPrediction, list[Stage]]] = []
 
     def part(layer: str, name: str) -> PartPrediction:
         return parts.setdefault((layer, name), PartPrediction())
 
     for call in calls:
         try:
-            declared = call.parts()
+            said = call.parts()
         except Undeclared as reason:
             part(call.layer, "forward").missing = str(reason)
             continue
-        for name, stages in declared.items():
-            if name == "forward" or any(call.needs):
-                part(call.layer, name).add(stages, rates)
+        declared += [
+            (part(call.layer, name), stages) for name, stages in said.items() if name == "forward" or any(call.needs)
+        ]
     updates = part(optimizer.name, "optimizer")
-    updates.add(_updates(optimizer), rates)
-    result = StepPrediction(parts)
-    flushed = _flushed(result.moved_bytes, rates)
+    declared.append((updates, _updates(optimizer)))
+    moved = conv_stages.moved_bytes(stage for _, stages in declared for stage in stages)
+    flushed = _flushed(moved, rates)
+    for where, stages in declared:
+        where.add(stages, rates, flushed)
     for call in calls:
         for name, cost in calling_cost(call, rates, flushed).items():
             key = OTHER if name == "other" else (call.layer, name)
@@ -153,12 +158,12 @@ def predict(
     part(*OTHER).calls += around["other"]
     further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
     updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
-    return result
+    return StepPrediction(parts)
 
 
-def stage_terms(stage: Stage, rates: Rates) -> Terms:
-    """The terms of the model for one stage."""
-    at_rate = stage.amount / rates.rate(stage)
+def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
+    """The terms of the model for one stage that runs at `rate`."""
+    at_rate = stage.amount / rate
     calls = (stage.calls - 1) * rates.machine.numpy_call_us * 1e-6
     fresh = stage.fresh / (1e9 * rates.machine.fresh_gbs)
     if stage.kind not in PRODUCTS and stage.kind not in IN_CACHE:

@@ -19,11 +19,8 @@ class FakeRates:
         fresh_gbs = 4.0
         caches = {"L3": 32 << 20}  # noqa: RUF012
 
-    def __init__(self, rate, bandwidth=1e9):
-        self._rate, self._bandwidth = rate, bandwidth
-
-    def rate(self, stage):
-        return self._rate
+    def __init__(self, bandwidth=1e9):
+        self._bandwidth = bandwidth
 
     def bandwidth(self, nbytes):
         return self._bandwidth
@@ -34,14 +31,14 @@ def stage(kind, amount, moved, calls=1, fresh=0):
 
 
 def test_a_product_is_bounded_by_arithmetic_or_by_its_operands():
-    compute = predict.stage_terms(stage("gemm", 1e9, 1000), FakeRates(1e11))
+    compute = predict.stage_terms(stage("gemm", 1e9, 1000), 1e11, FakeRates())
     assert compute == predict.Terms(compute=pytest.approx(0.01))
-    starved = predict.stage_terms(stage("gemm", 1e9, 10**8), FakeRates(1e11))
+    starved = predict.stage_terms(stage("gemm", 1e9, 10**8), 1e11, FakeRates())
     assert starved == predict.Terms(memory=pytest.approx(0.1))
 
 
 def test_calls_beyond_the_first_and_fresh_memory_are_added():
-    terms = predict.stage_terms(stage("assign", 1e6, 10**6, calls=11, fresh=4 * 10**6), FakeRates(1e9))
+    terms = predict.stage_terms(stage("assign", 1e6, 10**6, calls=11, fresh=4 * 10**6), 1e9, FakeRates())
     assert terms == predict.Terms(memory=pytest.approx(1e-3), calls=pytest.approx(2e-5), fresh=pytest.approx(1e-3))
     assert terms.seconds == pytest.approx(2.02e-3)
     assert terms.bound == "overhead"  # 1.02 ms of calls and fresh memory, 1 ms of copying

@@ -2,7 +2,8 @@
 
 `tile_sums` and its two kin run a register tile's reduction with any steps, so that a product's rate can be measured at
 its very shape. The others repeat an algorithm's passes over cache (transforms, copies into lanes) on a small standard
-problem whose data stay in the second cache.
+problem. What a pass fetches from the whole batch, or stores to it, lies in `blocks` for each part, taken in turn; what
+the algorithm keeps in a workspace is the same each time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from nnlite.conv.direct import _pad, _spread
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
-from nnlite.jit import kernel
+from nnlite.jit import jit, kernel
 from nnlite.simd import (
     LANES,
     even_rows,
@@ -53,13 +54,20 @@ class Loops(NamedTuple):
         return self.runs * self.length
 
 
+@jit
+def _turn(round, part, blocks):
+    """Which of all blocks a part works on: its own, one after the other."""
+    return part * blocks + round % blocks
+
+
 @kernel
-def tile_sums(part, parts, rounds, shape, loops, x, b, y):
-    """tile[m, :] += x[row m + i] * b[i, :]"""
-    own_y = pointer(y, part * y.shape[1])
-    for _ in range(rounds):
+def tile_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
+    """tile[m, :] += x[row m + i] * b[i, :]; the sums stay where they are if they are loaded."""
+    for round in range(rounds):
+        block = _turn(round, part, blocks)
+        own_x, own_y = pointer(x, block * x.shape[1]), pointer(y, (part if loops.load else block) * y.shape[1])
         for batch in range(loops.batches):
-            xs, bs = pointer(x, batch * loops.x_batch), pointer(b, batch * loops.b_batch)
+            xs, bs = pointer(own_x, batch * loops.x_batch), pointer(b, batch * loops.b_batch)
             ys = pointer(own_y, batch * loops.y_batch)
             for t in range(loops.tiles):
                 rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
@@ -74,10 +82,11 @@ def tile_sums(part, parts, rounds, shape, loops, x, b, y):
 
 
 @kernel
-def lane_sums(part, parts, rounds, shape, loops, x, b, y):
+def lane_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
     """tile[m, v] += x[row m + i, :] * b[i, v]: a vector of images times a number."""
-    own_y = pointer(y, part * y.shape[1])
-    for _ in range(rounds):
+    for round in range(rounds):
+        block = _turn(round, part, blocks)
+        own_x, own_y = pointer(x, block * x.shape[1]), pointer(y, block * y.shape[1])
         for t in range(loops.tiles):
             rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
             rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
@@ -86,15 +95,16 @@ def lane_sums(part, parts, rounds, shape, loops, x, b, y):
                 j = run * loops.length * loops.b_step
                 for i in range(loops.length):
                     place = run * loops.run_step + i * loops.step
-                    tile = multiply_add_lanes(tile, x, rows, place, b, j + i * loops.b_step)
+                    tile = multiply_add_lanes(tile, own_x, rows, place, b, j + i * loops.b_step)
             store_tile(own_y, rows_out, 0, tile, loops.width)
 
 
 @kernel
-def vector_sums(part, parts, rounds, shape, loops, x, b, y):
+def vector_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
     """tile[m, v] += x[row m + i, :] * b[i, v, :]: a vector of images times another."""
     own_y = pointer(y, part * y.shape[1])
-    for _ in range(rounds):
+    for round in range(rounds):
+        own_x = pointer(x, _turn(round, part, blocks) * x.shape[1])
         for run in range(loops.runs):
             for t in range(loops.tiles):
                 rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
@@ -102,92 +112,87 @@ def vector_sums(part, parts, rounds, shape, loops, x, b, y):
                 tile = load_tile(shape, own_y, rows_out, 0, loops.width)
                 for i in range(loops.length):
                     place, j = run * loops.run_step + i * loops.step, (run * loops.length + i) * loops.b_step
-                    tile = multiply_add_vectors(tile, x, rows, place, b, j)
+                    tile = multiply_add_vectors(tile, own_x, rows, place, b, j)
                 store_tile(own_y, rows_out, 0, tile, loops.width)
 
 
-# Winograd's transforms: `count` tiles of images that follow one another, a part's own ----------------------------
+# Winograd's transforms: `count` tiles of images that follow one another ------------------------------------------
 
 
 @kernel
-def winograd_input(part, parts, rounds, count, sizes, x, v, scratch):
-    for _ in range(rounds):
-        transform_input(
-            x, part * count, count, sizes, pointer(v, part * v.shape[1]), pointer(scratch, part * scratch.shape[1])
-        )
+def winograd_input(part, parts, rounds, blocks, count, sizes, x, v, scratch):
+    own_v, own_scratch = pointer(v, part * v.shape[1]), pointer(scratch, part * scratch.shape[1])
+    for round in range(rounds):
+        transform_input(x, _turn(round, part, blocks) * count, count, sizes, own_v, own_scratch)
 
 
 @kernel
-def winograd_output(part, parts, rounds, count, sizes, m, bias, scratch, y, winners, clamp, pool):
+def winograd_output(part, parts, rounds, blocks, count, sizes, m, bias, scratch, y, winners, clamp, pool):
     own_m, own_scratch = pointer(m, part * m.shape[1]), pointer(scratch, part * scratch.shape[1])
-    for _ in range(rounds):
-        transform_output(own_m, part * count, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+    for round in range(rounds):
+        first = _turn(round, part, blocks) * count
+        transform_output(own_m, first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
 
 
 @kernel
-def winograd_dy(part, parts, rounds, count, sizes, dy, result, winners, fused, clamp, pool, scratch, dm, dbias):
+def winograd_dy(part, parts, rounds, blocks, count, sizes, dy, result, winners, fused, clamp, pool, scratch, dm, dbias):
     own_dm, own_scratch = pointer(dm, part * dm.shape[1]), pointer(scratch, part * scratch.shape[1])
-    own_dbias = pointer(dbias, part * sizes.k_wide)
-    for _ in range(rounds):
-        transform_dy(
-            dy, result, winners, part * count, count, sizes, fused, clamp, pool, own_scratch, own_dm, own_dbias
-        )
+    own_dbias = pointer(dbias, part * dbias.shape[1])
+    for round in range(rounds):
+        first = _turn(round, part, blocks) * count
+        transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, own_scratch, own_dm, own_dbias)
 
 
 @kernel
-def winograd_dx(part, parts, rounds, count, sizes, dv, scratch, dx):
+def winograd_dx(part, parts, rounds, blocks, count, sizes, dv, scratch, dx):
     own_dv, own_scratch = pointer(dv, part * dv.shape[1]), pointer(scratch, part * scratch.shape[1])
-    for _ in range(rounds):
-        add_dx(own_dv, part * count, count, sizes, own_scratch, dx)
+    for round in range(rounds):
+        add_dx(own_dv, _turn(round, part, blocks) * count, count, sizes, own_scratch, dx)
 
 
 # Copies into and out of an image's workspace -----------------------------------------------------------------------
 
 
 @kernel
-def pad(part, parts, rounds, image, x, result, masked, out):
+def pad(part, parts, rounds, blocks, image, x, result, masked, out):
     """An image into its border of zeros."""
-    for _ in range(rounds):
-        _pad(
-            pointer(x, part * x.shape[1]),
-            pointer(result, part * result.shape[1]),
-            masked,
-            image,
-            pointer(out, part * out.shape[1]),
-        )
+    own_out = pointer(out, part * out.shape[1])
+    for round in range(rounds):
+        block = _turn(round, part, blocks)
+        _pad(pointer(x, block * x.shape[1]), pointer(result, block * result.shape[1]), masked, image, own_out)
 
 
 @kernel
-def spread_channels(part, parts, rounds, pixels, sizes, dy, result, masked, out, bias):
+def spread_channels(part, parts, rounds, blocks, pixels, sizes, dy, result, masked, out, bias):
     """Pixels of dY to whole vectors of channels."""
-    for _ in range(rounds):
-        _spread(
-            pointer(dy, part * dy.shape[1]),
-            pointer(result, part * result.shape[1]),
-            masked,
-            pixels,
-            sizes,
-            pointer(out, part * out.shape[1]),
-            pointer(bias, part * bias.shape[1]),
-        )
+    own_out, own_bias = pointer(out, part * out.shape[1]), pointer(bias, part * bias.shape[1])
+    for round in range(rounds):
+        block = _turn(round, part, blocks)
+        own, own_result = pointer(dy, block * dy.shape[1]), pointer(result, block * result.shape[1])
+        _spread(own, own_result, masked, pixels, sizes, own_out, own_bias)
 
 
 @kernel
-def block_to_lanes(part, parts, rounds, length, x, result, masked, out, scratch):
-    own, own_result = pointer(x, part * LANES * length), pointer(result, part * LANES * length)
+def block_to_lanes(part, parts, rounds, blocks, length, x, result, masked, out, scratch):
     own_out, own_scratch = pointer(out, part * out.shape[1]), pointer(scratch, part * scratch.shape[1])
-    for _ in range(rounds):
+    for round in range(rounds):
+        place = _turn(round, part, blocks) * x.shape[1]
         if masked:
+            own, own_result = pointer(x, place), pointer(result, place)
             positive_to_lanes(own, own_result, length, LANES, length, own_out, own_scratch)
         else:
-            to_lanes(own, length, LANES, length, own_out, own_scratch)
+            to_lanes(pointer(x, place), length, LANES, length, own_out, own_scratch)
 
 
 @kernel
-def block_from_lanes(part, parts, rounds, length, x, out, scratch):
-    own = pointer(out, part * LANES * length)
-    for _ in range(rounds):
-        from_lanes(pointer(x, part * x.shape[1]), LANES, length, own, length, pointer(scratch, part * scratch.shape[1]))
+def block_from_lanes(part, parts, rounds, blocks, length, x, out, scratch):
+    own, own_scratch = pointer(x, part * x.shape[1]), pointer(scratch, part * scratch.shape[1])
+    for round in range(rounds):
+        own_out = pointer(out, _turn(round, part, blocks) * out.shape[1])
+        from_lanes(own, LANES, length, own_out, length, own_scratch)
+
+
+# What lanes do with a block in cache -----------------------------------------------------------------------------
 
 
 @kernel

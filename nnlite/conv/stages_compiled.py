@@ -148,17 +148,17 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
     x, weight, result, winners = _operands(geometry, given)
-    one, n = geometry.with_batch(1), -(-geometry.input_shape[0] // LANES) * LANES
-    k = geometry.weight_shape[3]
+    one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
+    n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
-    x_lanes = _into_lanes("images into lanes", x)
+    x_lanes = _into_lanes("images into lanes", x, images)
     if pass_name == "forward":
         plan = direct_plan.forward(one, lanes=True)
         stages = [x_lanes, _correlation(plan, n, geometry.flops, lanes=True)]
         if given.pool:
             stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
-        return [*stages, _out_of_lanes("results out of lanes", result, weight)]
-    stages = [_into_lanes("dY into lanes", result, given.relu)]
+        return [*stages, _out_of_lanes("results out of lanes", result, images, weight)]
+    stages = [_into_lanes("dY into lanes", result, images, given.relu)]
     stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
         stages.append(
@@ -170,19 +170,20 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
         (plan,) = direct_plan.grad_input(one, lanes=True)
         stages += [
             _correlation(plan, n, geometry.flops, lanes=True),
-            _out_of_lanes("gradients out of lanes", x, weight),
+            _out_of_lanes("gradients out of lanes", x, images, weight),
         ]
     return stages
 
 
-def _into_lanes(what: str, nbytes: int, masked: bool = False) -> Stage:
-    """Numbers of `nbytes` into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
-    stage = move(what, "to_lanes", (int(masked),), touched=nbytes, arrays=2 * nbytes)
-    return _outside(stage, nbytes * (1 + masked))
+def _into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
+    """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
+    size = (int(masked), nbytes // ITEMSIZE // images)
+    return _outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
-def _out_of_lanes(what: str, nbytes: int, weight: int) -> Stage:
-    return _outside(move(what, "from_lanes", (), touched=nbytes, arrays=2 * nbytes), nbytes + weight)
+def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
+    size = (nbytes // ITEMSIZE // images,)
+    return _outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 
 def _lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:

@@ -119,7 +119,7 @@ def measure(
     data: str = "mnist5k",
     data_dir: str | None = None,
     rounds: int = 20,
-    seconds: float = 16.0,
+    seconds: float = 9.0,
 ) -> list[Measurement]:
     """Predict a step of each network on real images, then train each for some steps, in turn, and time them.
 
@@ -129,7 +129,9 @@ def measure(
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
     steps = [_training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
-    predictions = [_predict(c, step, machine) if machine else None for c, step in zip(contestants, steps, strict=True)]
+    predictions = [
+        _predict(c, step, machine, batch_size) if machine else None for c, step in zip(contestants, steps, strict=True)
+    ]
     memory.trim()  # of what measuring rates left in the pool
     surroundings = [c.surroundings for c in contestants]
     profiles = profile(steps, surroundings=surroundings, rounds=rounds, seconds=seconds)
@@ -143,7 +145,7 @@ def measure(
     return results
 
 
-def _predict(contestant: Contestant, step: Callable[[], object], machine: Machine) -> StepPrediction:
+def _predict(contestant: Contestant, step: Callable[[], object], machine: Machine, batch_size: int) -> StepPrediction:
     """The prediction for a step, made before any step is timed; one step is run to see what it calls."""
     with contestant.surroundings():
         blas = contestant.algorithm != "auto" and conv.get(contestant.algorithm).uses_blas
@@ -151,15 +153,16 @@ def _predict(contestant: Contestant, step: Callable[[], object], machine: Machin
         calls = predict.trace(step)
         optimizer = contestant.model.optimizer
         assert optimizer is not None
-        result = predict.predict(calls, optimizer, known, _least_step())
+        result = predict.predict(calls, optimizer, known, _least_step(batch_size))
         known.save()
     return result
 
 
-def _least_step() -> Callable[[], object]:
-    """A training step of the smallest network: one number in, two classes out, a batch of one."""
-    model = Sequential([layers.Input((1,)), layers.Dense(2, activation="softmax")], name="least")
-    return _training_step(model, np.zeros((1, 1), np.float32), np.zeros(1, np.int64), 1, fuse=True)
+def _least_step(batch_size: int) -> Callable[[], object]:
+    """A training step of the smallest network for digits: one number in, ten classes out."""
+    model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
+    images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
+    return _training_step(model, images, labels, batch_size, fuse=True)
 
 
 def _training_step(

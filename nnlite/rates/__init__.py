@@ -5,8 +5,10 @@ is measured by its pattern (how long its inner loop is, how far apart its steps 
 up to a limit, a transform on a small problem that stays in cache. No rate is fitted to a measured step, and no
 algorithm runs on a layer's geometry.
 
-A rate is the lower quartile of its samples: typical, and deaf to other programs that use the processor meanwhile. Rates
-are kept on disk under the machine's processor and versions, the kernels' sources and the threads.
+A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
+leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
+Rates are kept on disk under the machine's processor and versions, the kernels' sources and the threads; a run measures
+some of them again, and all if those no longer hold.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from nnlite import machine
 from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
 
-SCHEMA = 1
+SCHEMA = 2
 #: so many times as long as it can take to start the threads says that they are not to be had
 DISTURBED = 20
 _LEAST_BYTES = 16 << 10
@@ -34,9 +37,10 @@ IN_CACHE = (
     "pad", "spread", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias",
     "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx",
 )  # fmt: skip
-
-#: what is measured on one thread and scales with them
-ONE_THREAD = ("tiles", "lane_tiles", "vector_tiles", *(kind for kind in IN_CACHE if kind != "winograd_weight"))
+#: they depend on their shapes alone
+_SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
+#: so many kept rates are measured again, and the others with them if half of these are off by more than that
+CHECKED, TOLERANCE = 4, 0.1
 
 
 class Rates:
@@ -49,17 +53,46 @@ class Rates:
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
         self._known: dict[str, float] = _read(self._path)
         self._measured = False
+        #: kept numbers that were measured again
+        self._again: dict[str, float] = {}
+        self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
         self._square = np.ones((256, 256), np.float32)
 
-    def rate(self, stage: Stage) -> float:
-        """Units a second (FLOPs for products, bytes for what moves numbers) at which the stage should run."""
+    def rate(self, stage: Stage, flushed: int) -> float:
+        """Units a second (FLOPs for products, bytes for what moves numbers) at which the stage should run.
+
+        `flushed` bytes of other memory are touched since it last ran, if it goes through its arrays once.
+        """
         working_set = min(max(stage.working_set, _LEAST_BYTES), MOST_BYTES)
-        if stage.kind in PRODUCTS or stage.kind in IN_CACHE:
-            working_set = 0  # it does not depend on it
-        key = f"{stage.kind} {stage.size} {working_set}"
-        rate = self.known(key, lambda: _measured(stage.kind, stage.size, working_set, self.stir))
-        return rate * self._speedup if stage.kind in ONE_THREAD else rate
+        if stage.kind in _SHAPED:
+            working_set = 0
+        once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
+        touched = flushed if once else 0
+
+        def measure() -> float:
+            return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched))
+
+        return self._checked(f"{stage.kind} {stage.size} {working_set} {touched}", measure)
+
+    def _checked(self, key: str, measure: Callable[[], float]) -> float:
+        """The rate kept under a key, after the first of them were measured again; if these differ, none is kept."""
+        if key in self._known and not self._measured and len(self._again) < CHECKED:
+            self._again[key] = measure()
+            off = [abs(now / self._known[k] - 1) > TOLERANCE for k, now in self._again.items()]
+            if len(off) == CHECKED and 2 * sum(off) >= CHECKED:
+                self._known, self._measured = dict(self._again), True
+        return self.known(key, measure)
+
+    def _prepare(self, touched: int, *operands: np.ndarray) -> None:
+        """Leave the caches as a step does that touched so many bytes since, and then wrote the operands."""
+        from nnlite.kernels import ceilings
+
+        if touched:
+            if self._other.nbytes < touched:
+                self._other = np.zeros(touched // 4, np.float32)
+            ceilings.rewrite(self._other[: touched // 4])
+        self.stir(*operands)
 
     def _disturbed(self) -> bool:
         """Whether waking the threads takes far longer than it can."""
@@ -82,12 +115,6 @@ class Rates:
                 ceilings.rewrite(array.reshape(-1))
         if self.blas_threads > 1:
             np.matmul(self._square, self._square)
-
-    @property
-    def _speedup(self) -> float:
-        """How many times as fast kernels on their threads do what stays in each thread's registers and caches."""
-        ceilings = self.machine
-        return ceilings.fma_gflops_all / ceilings.fma_gflops_one if self.kernel_threads > 1 else 1.0
 
     def known(self, key: str, measure: Callable[[], float]) -> float:
         """The number kept under a key; measured if there is none."""

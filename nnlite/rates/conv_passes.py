@@ -1,14 +1,17 @@
-"""The rates of what compiled convolution algorithms do in cache: register tiles, transforms, copies into lanes.
+"""The rates of what compiled convolution algorithms do: register tiles, transforms, copies into lanes.
 
-Each works on a small problem on one thread, again and again, so that its data stay in the second cache. More threads
-share nothing there: they multiply the rate as they multiply that of multiply-adds in registers (nnlite.rates), and the
-kernels that measure need not be compiled for many threads, which takes as long again.
+Each works on a small standard problem, on all of the kernels' threads. What it fetches from the whole batch or stores
+to it (images, results) lies in as many blocks as fill the stage's working set, so that it comes from the level of
+cache, or the memory, that it comes from in a step; what stays in a thread's workspace stays in its cache.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from nnlite import memory, threads
 from nnlite.conv import stage_kernels
 from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
@@ -19,11 +22,36 @@ from nnlite.jit import kernel
 from nnlite.rates.measure import Work, kind
 from nnlite.simd import LANES, TileShape, lane_tile_shape, tile_shape
 
-#: FLOPs that a thread does in a sample: some milliseconds
-_FLOPS = 2e8
-#: numbers that a thread moves in a sample
-_NUMBERS = 2_000_000
+#: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
+_FLOPS, _NUMBERS = 1e8, 2_000_000
 _SIDE = 16  # of a standard image
+
+
+def _blocks(numbers: int, working_set: int) -> int:
+    """How many blocks of so many numbers each thread has, to fill the working set together."""
+    return max(1, working_set // (ITEMSIZE * threads.kernel_parts() * numbers))
+
+
+def _rounds(numbers: int, blocks: int) -> int:
+    """How often a thread works on so many numbers in a sample: once on each block, as a step does."""
+    return blocks if blocks > 1 else max(1, _NUMBERS // numbers)
+
+
+def _numbers(rows: int, size: int) -> np.ndarray:
+    """(rows, size) small numbers: sums over many rounds neither overflow nor vanish."""
+    array = memory.empty((rows, size))
+    array.fill(1e-3)
+    return array
+
+
+def _bytes(rows: int, size: int) -> np.ndarray:
+    return np.zeros((rows, size), np.uint8)
+
+
+def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np.ndarray | None, *rest: Any) -> Work:
+    """`amount` is what one thread does in a round; `written` is what in a step another kernel wrote just before."""
+    operands = () if written is None else (written,)
+    return Work(lambda: function(rounds, blocks, *rest), rounds * threads.kernel_parts() * amount, operands)
 
 
 # Products on register tiles -----------------------------------------------------------------------------------------
@@ -32,110 +60,107 @@ _SIDE = 16  # of a standard image
 @kind
 def tiles(size: tuple[int, ...], working_set: int) -> Work:
     loops = Loops(*size)
-    return _sums(stage_kernels.tile_sums, tile_shape(loops.columns), loops)
+    return _sums(stage_kernels.tile_sums, tile_shape(loops.columns), loops, working_set)
 
 
 @kind
 def lane_tiles(size: tuple[int, ...], working_set: int) -> Work:
     loops = Loops(*size)
-    return _sums(stage_kernels.lane_sums, lane_tile_shape(loops.columns), loops)
+    return _sums(stage_kernels.lane_sums, lane_tile_shape(loops.columns), loops, working_set)
 
 
 @kind
 def vector_tiles(size: tuple[int, ...], working_set: int) -> Work:
     loops = Loops(*size)
-    return _sums(stage_kernels.vector_sums, lane_tile_shape(loops.columns), loops)
+    return _sums(stage_kernels.vector_sums, lane_tile_shape(loops.columns), loops, working_set)
 
 
-def _sums(function: kernel, shape: TileShape, loops: Loops) -> Work:
-    rows = loops.tiles * shape.rows
+def _sums(function: kernel, shape: TileShape, loops: Loops, working_set: int) -> Work:
+    parts, rows = threads.kernel_parts(), loops.tiles * shape.rows
     reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
-    x = _numbers(reach + loops.batches * loops.x_batch + LANES)
-    b = _numbers(loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width)
-    y = np.zeros((1, rows * loops.pitch + loops.batches * loops.y_batch + shape.width), np.float32)
+    x_size = reach + loops.batches * loops.x_batch + LANES
+    y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
+    blocks = _blocks(x_size + y_size, working_set)
+    x, y = _numbers(parts * blocks, x_size), _numbers(parts * (1 if loops.load else blocks), y_size)
+    b = _numbers(1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width)
     once = 2.0 * loops.batches * rows * shape.width * loops.terms
-    rounds = max(1, round(_FLOPS / once))
-    return Work(lambda: function.serial(0, 1, rounds, shape, loops, x, b, y), rounds * once)
-
-
-def _numbers(size: int) -> np.ndarray:
-    """(1, size) small numbers: sums over many rounds neither overflow nor vanish."""
-    return np.full((1, size), 1e-3, np.float32)
+    rounds = blocks if blocks > 1 else max(1, round(_FLOPS / once))
+    return _work(function, rounds, blocks, once, None, shape, loops, x, b, y)
 
 
 # Winograd's transforms -----------------------------------------------------------------------------------------------
 
 
 def _standard(c: int, k: int) -> tuple[int, Sizes, int]:
-    """(images, sizes, tiles) of a small problem: some whole images."""
+    """(images in a block, sizes, tiles) of a small problem: some whole images."""
     each = 3
     geometry = Geometry.of((each, _SIDE + 2, _SIDE + 2, c), (3, 3, c, k))
     sizes = sizes_of(geometry)
-    return geometry.input_shape[0], sizes, each * sizes.tiles
-
-
-def _rounds(numbers: int) -> int:
-    return max(1, _NUMBERS // max(1, numbers))
+    count = each * sizes.tiles
+    # blocks of exactly so many tiles
+    return (
+        each,
+        sizes._replace(block=count, v_step=count * sizes.c_wide + LANES, m_step=count * sizes.k_wide + LANES),
+        count,
+    )
 
 
 def _scratch() -> np.ndarray:
-    return np.zeros((1, 36 * LANES), np.float32)
+    return np.zeros((threads.kernel_parts(), 36 * LANES), np.float32)
 
 
 @kind
 def winograd_input(size: tuple[int, ...], working_set: int) -> Work:
+    parts = threads.kernel_parts()
     images, sizes, count = _standard(size[0], size[0])
-    sizes = _with_block(sizes, count)
-    x = _numbers(images * sizes.h * sizes.w * sizes.c).reshape(images, sizes.h, sizes.w, sizes.c)
-    v, rounds = _numbers(36 * sizes.v_step), _rounds(36 * count * sizes.c)
-    amount = ITEMSIZE * 36.0 * rounds * count * sizes.c_wide
-    return Work(lambda: stage_kernels.winograd_input.serial(0, 1, rounds, count, sizes, x, v, _scratch()), amount)
+    blocks = _blocks(images * sizes.h * sizes.w * sizes.c, working_set)
+    x = _numbers(parts * blocks * images, sizes.h * sizes.w * sizes.c)
+    v, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
+    rounds = _rounds(36 * count * sizes.c_wide, blocks)
+    return _work(stage_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, v, _scratch())
 
 
 @kind
 def winograd_output(size: tuple[int, ...], working_set: int) -> Work:
+    parts = threads.kernel_parts()
     k, clamp, pool = size[0], bool(size[1]), bool(size[2])
     images, sizes, count = _standard(k, k)
-    sizes = _with_block(sizes, count)
-    side = _SIDE // 2 if pool else _SIDE
-    y = np.zeros((images, side, side, k), np.float32)
-    winners, bias = np.zeros(y.shape, np.uint8), np.zeros(sizes.k_wide, np.float32)
-    m, rounds = _numbers(36 * sizes.m_step), _rounds(36 * count * k)
-    amount = ITEMSIZE * 36.0 * rounds * count * sizes.k_wide
-    return Work(
-        lambda: stage_kernels.winograd_output.serial(
-            0, 1, rounds, count, sizes, m, bias, _scratch(), y, winners, clamp, pool
-        ),
-        amount,
-    )
+    numbers = images * _SIDE * _SIDE * k // (4 if pool else 1)
+    blocks = _blocks(numbers, working_set)
+    y, winners = _numbers(parts * blocks, numbers), _bytes(parts * blocks, numbers)
+    m, bias = _numbers(parts, 36 * sizes.m_step), np.zeros(sizes.k_wide, np.float32)
+    rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
+    work = stage_kernels.winograd_output
+    return _work(work, rounds, blocks, amount, None, count, sizes, m, bias, _scratch(), y, winners, clamp, pool)
 
 
 @kind
 def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
+    parts = threads.kernel_parts()
     k, fused, clamp, pool = size[0], bool(size[1]), bool(size[2]), bool(size[3])
     images, sizes, count = _standard(k, k)
-    sizes = _with_block(sizes, count)
-    side = _SIDE // 2 if pool else _SIDE
-    dy = _numbers(images * side * side * k).reshape(images, side, side, k)
-    winners, dbias = np.zeros(dy.shape, np.uint8), np.zeros((1, sizes.k_wide), np.float32)
-    dm, rounds = _numbers(36 * sizes.m_step), _rounds(36 * count * k)
-    amount = ITEMSIZE * 36.0 * rounds * count * sizes.k_wide
-    return Work(
-        lambda: stage_kernels.winograd_dy.serial(
-            0, 1, rounds, count, sizes, dy, dy, winners, fused, clamp, pool, _scratch(), dm, dbias
-        ),
-        amount,
-    )
+    numbers = images * _SIDE * _SIDE * k // (4 if pool else 1)
+    blocks = _blocks(numbers * (1 + clamp), working_set)
+    dy, winners = _numbers(parts * blocks, numbers), _bytes(parts * blocks, numbers)
+    result = _numbers(parts * blocks, numbers) if clamp else dy
+    dm, dbias = _numbers(parts, 36 * sizes.m_step), np.zeros((parts, sizes.k_wide), np.float32)
+    rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
+    return _work(
+        stage_kernels.winograd_dy, rounds, blocks, amount, dy,
+        count, sizes, dy, result, winners, fused, clamp, pool, _scratch(), dm, dbias,
+    )  # fmt: skip
 
 
 @kind
 def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
+    parts = threads.kernel_parts()
     images, sizes, count = _standard(size[0], size[0])
-    sizes = _with_block(sizes, count)
-    dx = np.zeros((images, sizes.h, sizes.w, sizes.c), np.float32)
-    dv, rounds = _numbers(36 * sizes.v_step), _rounds(36 * count * sizes.c)
-    amount = ITEMSIZE * 36.0 * rounds * count * sizes.c_wide
-    return Work(lambda: stage_kernels.winograd_dx.serial(0, 1, rounds, count, sizes, dv, _scratch(), dx), amount)
+    blocks = _blocks(images * sizes.h * sizes.w * sizes.c, working_set)
+    dx = _numbers(parts * blocks * images, sizes.h * sizes.w * sizes.c)
+    dx = dx.reshape(-1, sizes.h, sizes.w, sizes.c)
+    dv, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
+    rounds = _rounds(36 * count * sizes.c_wide, blocks)
+    return _work(stage_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dv, _scratch(), dx)
 
 
 @kind
@@ -147,74 +172,83 @@ def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     return Work(lambda: transform_weight(weight, u, scratch), float(u.nbytes))
 
 
-def _with_block(sizes: Sizes, count: int) -> Sizes:
-    """The sizes with blocks of exactly `count` tiles."""
-    return sizes._replace(block=count, v_step=count * sizes.c_wide + LANES, m_step=count * sizes.k_wide + LANES)
-
-
 # Copies into and out of an image's workspace -------------------------------------------------------------------
 
 
 @kind
 def pad(size: tuple[int, ...], working_set: int) -> Work:
-    masked, c = bool(size[0]), 16
-    image = Image(_SIDE, _SIDE, c, 1, 1, _SIDE + 2, _SIDE + 2)
-    x, out = _numbers(_SIDE * _SIDE * c), np.zeros((1, (_SIDE + 2) ** 2 * c), np.float32)
-    rounds = _rounds(x.shape[1])
-    return Work(lambda: stage_kernels.pad.serial(0, 1, rounds, image, x, x, masked, out), float(rounds * x.nbytes))
+    masked, c, parts = bool(size[0]), 16, threads.kernel_parts()
+    image, numbers = Image(_SIDE, _SIDE, c, 1, 1, _SIDE + 2, _SIDE + 2), _SIDE * _SIDE * c
+    blocks = _blocks(numbers * (1 + masked), working_set)
+    x, out = _numbers(parts * blocks, numbers), np.zeros((parts, (_SIDE + 2) ** 2 * c), np.float32)
+    result, rounds = _numbers(parts * blocks, numbers) if masked else x, _rounds(numbers, blocks)
+    return _work(stage_kernels.pad, rounds, blocks, float(ITEMSIZE * numbers), x, image, x, result, masked, out)
 
 
 @kind
 def spread(size: tuple[int, ...], working_set: int) -> Work:
-    k, masked = size[0], bool(size[1])
+    k, masked, parts = size[0], bool(size[1]), threads.kernel_parts()
     sizes = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k))).sizes
     pixels = _SIDE * _SIDE
-    dy, out = _numbers(pixels * k), np.zeros((1, pixels * sizes.spread), np.float32)
-    bias, rounds = np.zeros((1, sizes.spread), np.float32), _rounds(pixels * sizes.spread)
-    work = stage_kernels.spread_channels
-    return Work(lambda: work.serial(0, 1, rounds, pixels, sizes, dy, dy, masked, out, bias), float(rounds * out.nbytes))
+    blocks = _blocks(pixels * k * (1 + masked), working_set)
+    dy, out = _numbers(parts * blocks, pixels * k), _numbers(parts, pixels * sizes.spread)
+    result = _numbers(parts * blocks, pixels * k) if masked else dy
+    bias, rounds = _numbers(parts, sizes.spread), _rounds(pixels * sizes.spread, blocks)
+    amount = float(ITEMSIZE * pixels * sizes.spread)
+    return _work(
+        stage_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, dy, result, masked, out, bias
+    )  # fmt: skip
+
+
+def _lane_scratch() -> np.ndarray:
+    return np.zeros((threads.kernel_parts(), LANES * LANES), np.float32)
 
 
 @kind
 def to_lanes(size: tuple[int, ...], working_set: int) -> Work:
-    masked, length = bool(size[0]), 1024
-    x, out = _numbers(LANES * length), _numbers(LANES * (length + LANES))
-    scratch, rounds = np.zeros((1, LANES * LANES), np.float32), _rounds(x.size)
+    masked, length, parts = bool(size[0]), size[1], threads.kernel_parts()
+    blocks = _blocks(LANES * length * (1 + masked), working_set)
+    x, out = _numbers(parts * blocks, LANES * length), _numbers(parts, LANES * (length + LANES))
+    result = _numbers(parts * blocks, LANES * length) if masked else x
+    rounds, amount = _rounds(LANES * length, blocks), float(ITEMSIZE * LANES * length)
     work = stage_kernels.block_to_lanes
-    return Work(lambda: work.serial(0, 1, rounds, length, x, x, masked, out, scratch), float(rounds * x.nbytes))
+    return _work(work, rounds, blocks, amount, x, length, x, result, masked, out, _lane_scratch())
 
 
 @kind
 def from_lanes(size: tuple[int, ...], working_set: int) -> Work:
-    length = 1024
-    x, out = _numbers(LANES * length), _numbers(LANES * length)
-    scratch, rounds = np.zeros((1, LANES * LANES), np.float32), _rounds(x.size)
-    work = stage_kernels.block_from_lanes
-    return Work(lambda: work.serial(0, 1, rounds, length, x, out, scratch), float(rounds * x.nbytes))
+    length, parts = size[0], threads.kernel_parts()
+    blocks = _blocks(LANES * length, working_set)
+    x, out = _numbers(parts, LANES * (length + LANES)), _numbers(parts * blocks, LANES * length)
+    rounds, amount = _rounds(LANES * length, blocks), float(ITEMSIZE * LANES * length)
+    return _work(stage_kernels.block_from_lanes, rounds, blocks, amount, None, length, x, out, _lane_scratch())
+
+
+# What lanes do with a block in cache -----------------------------------------------------------------------------
 
 
 @kind
 def lanes_max_pool(size: tuple[int, ...], working_set: int) -> Work:
-    k, clamp = size[0], bool(size[1])
-    y = _numbers(_SIDE * _SIDE * k * LANES)
-    result = np.zeros((1, y.shape[1] // 4), np.float32)
-    winners, rounds = np.zeros(result.shape, np.uint8), _rounds(y.shape[1])
-    work = stage_kernels.lanes_max_pool
-    return Work(lambda: work.serial(0, 1, rounds, _SIDE, k, clamp, y, result, winners), float(rounds * y.nbytes))
+    k, clamp, parts = size[0], bool(size[1]), threads.kernel_parts()
+    numbers = _SIDE * _SIDE * k * LANES
+    y, result, winners = _numbers(parts, numbers), _numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
+    work, rounds, amount = stage_kernels.lanes_max_pool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    return Work(lambda: work(rounds, _SIDE, k, clamp, y, result, winners), rounds * parts * amount)
 
 
 @kind
 def lanes_unpool(size: tuple[int, ...], working_set: int) -> Work:
-    k = size[0]
-    dresult = _numbers(_SIDE * _SIDE * k * LANES)
-    winners, out = np.zeros(dresult.shape, np.uint8), np.zeros((1, 4 * dresult.shape[1]), np.float32)
-    rounds, work = _rounds(dresult.size), stage_kernels.lanes_unpool
-    return Work(lambda: work.serial(0, 1, rounds, _SIDE, k, dresult, winners, out), float(rounds * dresult.nbytes))
+    k, parts = size[0], threads.kernel_parts()
+    numbers = _SIDE * _SIDE * k * LANES
+    dresult, winners, out = _numbers(parts, numbers), _bytes(parts, numbers), _numbers(parts, 4 * numbers)
+    work, rounds, amount = stage_kernels.lanes_unpool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    return Work(lambda: work(rounds, _SIDE, k, dresult, winners, out), rounds * parts * amount)
 
 
 @kind
 def lanes_bias(size: tuple[int, ...], working_set: int) -> Work:
-    k = size[0]
-    dy, sums = _numbers(_SIDE * _SIDE * k * LANES), np.zeros((1, k * LANES), np.float32)
-    rounds, work = _rounds(dy.size), stage_kernels.lanes_bias
-    return Work(lambda: work.serial(0, 1, rounds, _SIDE, k, dy, sums), float(rounds * dy.nbytes))
+    k, parts = size[0], threads.kernel_parts()
+    numbers = _SIDE * _SIDE * k * LANES
+    dy, sums = _numbers(parts, numbers), _numbers(parts, k * LANES)
+    work, rounds, amount = stage_kernels.lanes_bias, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    return Work(lambda: work(rounds, _SIDE, k, dy, sums), rounds * parts * amount)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import quantiles
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ def rate_of(name: str, size: tuple[int, ...], working_set: int, before: Callable
 
 
 def seconds(work: Callable[[], object], before: Callable[[], object]) -> float:
-    """The lower quartile of the times of `work`, after one run that does not count."""
+    """The median of the times of `work`, after one run that does not count; what is measured of a step is one too."""
     work()
     samples: list[float] = []
     end = time.perf_counter() + SECONDS
@@ -53,7 +53,7 @@ def seconds(work: Callable[[], object], before: Callable[[], object]) -> float:
         began = time.perf_counter()
         work()
         samples.append(time.perf_counter() - began)
-    return quantiles(samples, n=4)[0]
+    return median(samples)
 
 
 def ones(shape: int | tuple[int, ...]) -> np.ndarray:
