@@ -241,6 +241,8 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
                 shapes.append(None)
                 parents.append(None)
         recorded = recorded and _mode.grad_enabled
+        if scopes.tracer is not None:
+            scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
         outer = _mode.recording
         _mode.recording = recorded
         try:

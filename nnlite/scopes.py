@@ -1,4 +1,4 @@
-"""Announcements of what is being computed, for whoever listens (the profiler).
+"""Announcements of what is being computed, for whoever listens (the profiler, and the time model's trace).
 
 The tape, the layers and the convolution dispatcher announce; nobody but the listener reads a clock.
 Without a listener an announcement costs one comparison.
@@ -6,9 +6,9 @@ Without a listener an announcement costs one comparison.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 #: the values a part may have; reports use the same words
 PARTS = ("forward", "grad_input", "grad_weight", "gradients", "optimizer", "other")
@@ -21,6 +21,8 @@ class Listener(Protocol):
 
 _listener: Listener | None = None
 _layer: str | None = None
+#: called before each operation of the tape: (the operation, its arguments as arrays, its options, which need gradients)
+tracer: Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None] | None = None
 
 
 class scope:
@@ -65,3 +67,15 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listener = outer
+
+
+@contextmanager
+def tracing(callback: Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None]) -> Iterator[None]:
+    """Tell `callback` of each operation inside, before it runs."""
+    global tracer
+    outer = tracer
+    tracer = callback
+    try:
+        yield
+    finally:
+        tracer = outer

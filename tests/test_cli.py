@@ -5,7 +5,7 @@ import json
 import pytest
 
 from nnlite.cli import main
-from nnlite.explain.verdict import sentences
+from nnlite.explain.sentences import sentences
 
 MODEL = """
 import nnlite as nn
@@ -16,6 +16,8 @@ def unbuilt():
     return nn.Sequential([nn.Dense(1)])
 def wrong_shape():
     return nn.Sequential([nn.Input((5,)), nn.Dense(10)])
+def too_many():
+    return nn.Sequential([nn.Input((28, 28, 1)), nn.MaxPooling2D(16), nn.MaxPooling2D(2), nn.Flatten()])
 def raises():
     raise RuntimeError("no luck")
 number = 3
@@ -50,11 +52,11 @@ def test_explain_of_the_users_own_model(folder, capsys):
 
 def test_the_verdict_follows_from_the_numbers():
     measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
-    said = " ".join(sentences(measurements))
+    said = " ".join(sentences({"auto": measurements}))
     assert "Parameters do not predict" in said
-    assert "its step took 20 times as long here, and 21.2 times as long in the question" in said
+    assert "its step took 20 times as long under auto, and 21.2 times as long in the question" in said
     same = [fake("mlp", 100, 10.0), fake("cnn", 1000, 100.0)]
-    assert "Parameters predict these times" in " ".join(sentences(same))
+    assert "Parameters predict these times" in " ".join(sentences({"auto": same}))
 
 
 def fake(name, parameters, ms):
@@ -89,10 +91,12 @@ def test_summary_counts(folder, capsys):
         (["explain", "--algorithm", "im2cow"], "unknown algorithm 'im2cow'"),
         (["explain", "--data", "cifar"], "unknown data set 'cifar'"),
         (["explain", "--data", "mnist", "--data-dir", "nowhere"], "nowhere"),
+        (["explain", "--sweep", "filtres"], "unknown sweep 'filtres'"),
         (["explain", "none.py:f"], "none.py"),
         (["explain", "mine.py:nothing"], "nothing"),
         (["explain", "mine.py:number"], "expected a function"),
         (["explain", "mine.py:unbuilt"], "expected it to return a built Sequential"),
+        (["explain", "mine.py:too_many"], "pool_size: expected a window no larger than the padded input"),
         (["explain", "mine.py:raises"], "RuntimeError: no luck"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),

@@ -9,6 +9,7 @@ import numpy as np
 
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.stages import Stage, moved_bytes
 
 
 class Algorithm:
@@ -27,6 +28,8 @@ class Algorithm:
     dtypes: ClassVar[tuple[Any, ...]] = (np.float32, np.float64)
     #: whether it calls BLAS, whose threads then alternate with the kernels'
     uses_blas: ClassVar[bool] = False
+    #: whether all of it, BLAS included, is meant to run on one thread, and nothing fused with it
+    one_thread: ClassVar[bool] = False
     #: whether it is so slow that it is for reading and checking, not for training
     reference_only: ClassVar[bool] = False
     #: whether it needs fewer multiplications than the definition, so that its rate by that count may exceed the peak
@@ -96,9 +99,18 @@ class Algorithm:
         }[pass_name]
         return 16 * float(np.finfo(dtype).eps) * sqrt(length + 1)
 
+    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
+        """What a pass does, kernel by kernel, in float32; None if the algorithm does not say.
+
+        `pass_name` is "forward", "grad_input", "grad_weight", or "gradients" where `backward` shares work between the
+        two. With an epilogue, the stages are those of `forward_fused` and `backward_fused`.
+        """
+        return None
+
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
-        """The bytes that the pass really moves in float32: the least, plus every intermediate written and read."""
-        return geometry.least_bytes(pass_name)
+        """The bytes that the pass really moves in float32, as its stages say; the least if it does not say."""
+        declared = self.stages(geometry, pass_name)
+        return geometry.least_bytes(pass_name) if declared is None else moved_bytes(declared)
 
     def declines(self, geometry: Geometry, dtype: Any) -> str | None:
         """Why this algorithm can not compute that geometry in that dtype, or None: `supports` and `dtypes` together."""

@@ -30,6 +30,7 @@ from nnlite.conv.direct_panels import add_parts, pad_images, panels, spread_pane
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.stages import Stage
 from nnlite.jit import ENABLED, kernel
 from nnlite.simd import (
     even_rows,
@@ -52,6 +53,11 @@ class Direct(Algorithm):
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
+
+    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
+        from nnlite.conv import stages_compiled
+
+        return None if self.supports(geometry) else stages_compiled.direct(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _forward(x, weight, None, False, geometry)

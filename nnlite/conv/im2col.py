@@ -11,9 +11,12 @@ from math import prod
 import numpy as np
 
 from nnlite import memory
+from nnlite.conv import stages
 from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import by_group, taps
+from nnlite.conv.stages import ITEMSIZE, Stage
 
 
 class Im2col(Algorithm):
@@ -37,10 +40,35 @@ class Im2col(Algorithm):
         """dweight = patches' @ dy"""
         return grad_weight(x, dy, geometry)
 
-    def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
-        """The least, plus the patches (in grad_input their gradient) written once and read once."""
-        patches = 0 if _is_pointwise(geometry) else prod(_patches_shape(geometry))
-        return geometry.least_bytes(pass_name) + 2 * 4 * patches
+    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage]:
+        pixels, groups, length = prod(geometry.output_shape[:3]), geometry.groups, geometry.reduction_length
+        channels = geometry.weight_shape[3] // groups
+        sizes = {
+            "forward": (pixels, channels, length, 0),
+            "grad_input": (pixels, length, channels, 2),
+            "grad_weight": (length, channels, pixels, 1),
+        }[pass_name]
+        multiply = stages.product("product", "gemm", *sizes[:3], count=groups, layout=sizes[3])
+        if _is_pointwise(geometry):
+            return [multiply]
+        copies = _copies(geometry, adding=pass_name == "grad_input")
+        return [multiply, copies] if pass_name == "grad_input" else [copies, multiply]
+
+
+def _copies(geometry: Geometry, adding: bool) -> Stage:
+    """The copies from pixels to patches, a call a tap, or the additions from patches to pixels."""
+    n, _, ow, _ = geometry.output_shape
+    image, patches = prod(geometry.input_shape), prod(_patches_shape(geometry))
+    copied = n * geometry.input_shape[3] * stages.touched_taps(geometry.with_batch(1))
+    run = geometry.weight_shape[2]
+    return stages.move(
+        "patches' gradients to pixels" if adding else "patches",
+        "accumulate" if adding else "assign",
+        (ow, run, geometry.strides[1] * geometry.input_shape[3], geometry.reduction_length),
+        touched=(3 if adding else 2) * ITEMSIZE * copied,
+        arrays=ITEMSIZE * (image + patches),
+        calls=prod(geometry.weight_shape[:2]),
+    )
 
 
 def grad_input(dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:

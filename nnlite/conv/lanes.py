@@ -37,6 +37,7 @@ from nnlite.conv.lanes_layout import (
     to_lanes,
     unpool,
 )
+from nnlite.conv.stages import Stage
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import (
     LANES,
@@ -66,6 +67,11 @@ class Lanes(Algorithm):
         if not ENABLED:
             return "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
         return None if geometry.strides == (1, 1) else "it is for stride 1"
+
+    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
+        from nnlite.conv import stages_compiled
+
+        return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return self.forward_fused(x, weight, None, geometry, Epilogue())[0]

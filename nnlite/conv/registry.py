@@ -26,6 +26,7 @@ ENTRY_POINTS = "nnlite.algorithms"
 _BUILT_IN = {
     "naive": "nnlite.conv.naive:Naive",
     "windows": "nnlite.conv.windows:Windows",
+    "theano2017": "nnlite.conv.theano2017:Theano2017",
     "im2col": "nnlite.conv.im2col:Im2col",
     "kn2row": "nnlite.conv.kn2row:Kn2row",
     "fft": "nnlite.conv.fft:Fft",

@@ -35,6 +35,7 @@ from nnlite import memory, threads
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.stages import Stage
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -69,9 +70,10 @@ class Winograd(Algorithm):
         terms = {"forward": geometry.input_shape[3], "grad_input": k, "grad_weight": n * -(-oh // 4) * -(-ow // 4)}
         return 6e-5 + 6e-6 * sqrt(terms[pass_name])
 
-    def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
-        """The least, and the transformed weights. V and M are written and read too, but stay in cache."""
-        return geometry.least_bytes(pass_name) + 4 * 36 * geometry.weight_shape[2] * geometry.weight_shape[3]
+    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
+        from nnlite.conv import stages_compiled
+
+        return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return self.forward_fused(x, weight, None, geometry, Epilogue())[0]

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nnlite import conv, threads
-from nnlite.explain import tables
+from nnlite import conv, machine, threads
+from nnlite.explain import output, sweeps, tables
 from nnlite.explain.document import document
-from nnlite.explain.measure import measure
-from nnlite.explain.request import add_autotune_argument, add_data_arguments, resolve_model
-from nnlite.explain.verdict import sentences
+from nnlite.explain.measure import Contestant, Measurement, measure
+from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
+from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import announce_compilation
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: the networks of the question, and the algorithms that they are shown under beside the one asked for
+QUESTIONED = ("mlp", "cnn", "small_cnn")
+COMPARED = ("theano2017", "im2col")
 QUESTION = (
     "Somebody trained Keras's MNIST examples on a CPU, batch 128: the fully connected network (mlp, 669,706 "
     "parameters) took 16 s an epoch, the convolutional one (cnn, 110,986) took 340 s, and with 4 filters a layer "
@@ -26,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION (default: the three of the question)",
+        help=f"{MODEL_HELP} (default: the three of the question)",
     )
     parser.add_argument(
         "--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)"
@@ -34,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
     )
-    parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
+    output.add_arguments(parser)
     add_autotune_argument(parser)
     add_data_arguments(parser)
 
@@ -42,45 +49,75 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.algorithm != "auto":
         conv.get(options.algorithm)
-    models = [resolve_model(spec) for spec in options.models or ("mlp", "cnn", "small_cnn")]
+    models = [resolve_model(spec) for spec in options.models or QUESTIONED]
     if len({model.name for model in models}) < len(models):
         raise ValueError("MODEL: expected each network once. Received: one twice")
     if options.rounds < 1:
         raise ValueError(f"--rounds: expected at least 1. Received: {options.rounds}")
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    sweeps.chosen(options.sweep)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
     console = tables.console()
     if not options.models:
         console.print(QUESTION + "\n")
     announce_compilation()
     conv.autotune(options.autotune)
-    measurements = measure(
-        models,
-        algorithm=options.algorithm,
+    others = COMPARED if not options.models and options.algorithm == "auto" else ()
+    contestants = [Contestant(model, options.algorithm) for model in models]
+    contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
+    ceilings = _ceilings()
+    measured = measure(
+        contestants,
+        ceilings,
         batch_size=options.batch_size,
         data=options.data,
         data_dir=options.data_dir,
         rounds=options.rounds,
     )
-    console.print(tables.overview(measurements, options.batch_size))
-    for measurement in measurements:
-        console.print(tables.layers(measurement))
-        for line in tables.algorithms(measurement):
-            console.print(line, highlight=False)
-    ratios = tables.ratios(measurements)
-    if ratios.row_count:
-        console.print(ratios)
-    for sentence in sentences(measurements):
-        console.print(f"- {sentence}", highlight=False)
+    measurements = [m for m in measured if m.algorithm == options.algorithm]
+    comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
+    by_algorithm = {**comparisons, options.algorithm: measurements}
+    verdict = sentences(by_algorithm)
+    _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
         measurements,
+        comparisons,
+        ceilings,
         batch_size=options.batch_size,
         threads=threads.get_num_threads(),
         algorithm=options.algorithm,
         data=options.data,
     )
-    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        path.write_text(json.dumps(content, indent=1) + "\n")
-        console.print(f"wrote {path}", highlight=False)
+    output.complete(content, models, verdict, options, console)
+    output.write(content, options, console)
     return 0
+
+
+def _ceilings() -> machine.Machine | None:
+    """This machine's ceilings; None where nothing is compiled, so that nothing can be predicted."""
+    from nnlite import jit
+
+    return machine.load_or_measure() if jit.ENABLED else None
+
+
+def _print(
+    console: Console,
+    by_algorithm: Mapping[str, Sequence[Measurement]],
+    verdict: Sequence[str],
+    batch_size: int,
+) -> None:
+    """Everything, as somebody reads it over ssh; `by_algorithm` ends with the algorithm that was asked for."""
+    *comparisons, measurements = by_algorithm.values()
+    console.print(tables.overview(measurements, batch_size))
+    everything = [m for group in by_algorithm.values() for m in group]
+    if comparisons:
+        console.print(tables.side_by_side(everything))
+    for measurement in measurements:
+        console.print(tables.layers(measurement))
+        for line in tables.algorithms(measurement):
+            console.print(line, highlight=False)
+    console.print(tables.terms(everything))
+    for table in tables.ratios(by_algorithm):
+        console.print(table)
+    for sentence in verdict:
+        console.print(f"- {sentence}", highlight=False)

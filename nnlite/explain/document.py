@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnlite.explain.measure import Measurement
+from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.question import EPOCH_IMAGES
+from nnlite.machine import Machine
 
 SCHEMA = 1
 
 
 def document(
-    measurements: Sequence[Measurement], *, batch_size: int, threads: int, algorithm: str, data: str
+    measurements: Sequence[Measurement],
+    comparisons: Mapping[str, Sequence[Measurement]],
+    machine: Machine | None,
+    *,
+    batch_size: int,
+    threads: int,
+    algorithm: str,
+    data: str,
 ) -> dict[str, Any]:
     """The content of explain.json; times in milliseconds, bytes a step, MACs an image."""
     return {
         "schema": SCHEMA,
-        "machine": None,
+        "machine": machine.to_dict() if machine else None,
         "batch_size": batch_size,
         "threads": threads,
         "algorithm": algorithm,
         "data": data,
         "models": [_model(m) for m in measurements],
-        "comparisons": {},
+        "comparisons": {name: [_model(m) for m in others] for name, others in comparisons.items()},
     }
 
 
@@ -34,24 +42,53 @@ def _model(m: Measurement) -> dict[str, Any]:
         "forward_macs_per_image": m.cost.forward_macs_per_image,
         "training_macs_per_image": m.cost.training_macs_per_image,
         "unfused_least_bytes_per_step": m.cost.unfused_least_bytes,
-        "moved_bytes_per_step": None,
+        "moved_bytes_per_step": m.moved_bytes,
         "step_ms": {"median": m.step_ms, "min": min(m.profile.steps), "samples": m.profile.steps},
-        "predicted_ms": None,
+        "predicted_ms": m.predicted_ms,
+        "not_predicted": m.prediction.missing if m.prediction else [],
         "convolutions": [
             {"name": name, "algorithm": algorithm, "reason": reason}
             for name, (algorithm, reason) in m.algorithms.items()
         ],
         "epoch_s_60000": -(-EPOCH_IMAGES // m.cost.batch_size) * m.step_ms / 1e3,
-        "layers": [
-            {
-                "name": layer.name,
-                "pass": layer.part,
-                "flops": layer.flops,
-                "bytes": layer.bytes,
-                "ms": layer.ms,
-                "predicted_ms": None,
-                "bound": None,
-            }
-            for layer in m.layers
-        ],
+        "layers": [_layer(layer) for layer in m.layers],
     }
+
+
+def _layer(layer: LayerTime) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "name": layer.name,
+        "pass": layer.part,
+        "flops": layer.flops,
+        "bytes": layer.bytes,
+        "moved_bytes": None,
+        "ms": layer.ms,
+        "predicted_ms": layer.predicted_ms,
+        "bound": None,
+        "terms_ms": None,
+        "stages": [],
+    }
+    if layer.prediction is None or layer.prediction.missing:
+        return result
+    terms = layer.prediction.terms
+    result |= {
+        "moved_bytes": layer.prediction.moved_bytes,
+        "bound": terms.bound,
+        "terms_ms": {name: 1e3 * getattr(terms, name) for name in ("compute", "memory", "calls", "fresh")},
+    }
+    result["stages"] = [
+        {
+            "what": stage.what,
+            "kind": stage.kind,
+            "size": list(stage.size),
+            "calls": stage.calls,
+            "flops": stage.flops,
+            "bytes": stage.bytes,
+            "moved_bytes": stage.moved,
+            "amount": stage.amount,
+            "rate": rate,
+            "ms": 1e3 * stage_terms.seconds,
+        }
+        for stage, rate, stage_terms in layer.prediction.stages
+    ]
+    return result

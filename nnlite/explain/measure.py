@@ -1,45 +1,62 @@
-"""Count and time the networks: what explain.json holds, computed."""
+"""Count, predict and time the networks: what explain.json holds, computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
-from nnlite import conv, cost, datasets, scopes, threads
+from nnlite import conv, cost, datasets, layers, memory, predict, rates, scopes, threads
 from nnlite.explain.request import fit_images
+from nnlite.machine import Machine
 from nnlite.model import Sequential
 from nnlite.optimizers import RMSprop
+from nnlite.predict import PartPrediction, StepPrediction
 from nnlite.profiler import Key, StepProfile, profile
+
+#: after so long the threads of an idle BLAS sleep
+SETTLING_SECONDS = 0.15
 
 
 @dataclass
 class LayerTime:
-    """One part of the step: its exact work beside its measured time. `flops` and `bytes` are None where not counted."""
+    """One part of the step: its exact work, its prediction and its measured time.
+
+    `flops` and `bytes` (unfused least) are None where not counted, `prediction` where nothing was predicted.
+    """
 
     name: str
     part: str
     flops: int | None
     bytes: int | None
     ms: float
+    prediction: PartPrediction | None = None
 
     @property
     def gflops(self) -> float | None:
         """10**9 floating-point operations a second, where there are any."""
         return self.flops / self.ms / 1e6 if self.flops and self.ms > 0 else None
 
+    @property
+    def predicted_ms(self) -> float | None:
+        return None if self.prediction is None or self.prediction.missing else 1e3 * self.prediction.terms.seconds
+
 
 @dataclass
 class Measurement:
-    """One network under one algorithm: exact counts, and the times of a training step."""
+    """One network under one algorithm: exact counts, the prediction, and the times of a training step."""
 
     name: str
     algorithm: str
     cost: cost.Cost
     profile: StepProfile
     layers: list[LayerTime]
+    prediction: StepPrediction | None = None
     #: by the name of each Conv2D, how it was computed, and why so
     algorithms: dict[str, conv.Choice] = field(default_factory=dict)
 
@@ -47,39 +64,112 @@ class Measurement:
     def step_ms(self) -> float:
         return self.profile.step_ms
 
+    @property
+    def predicted_ms(self) -> float | None:
+        """The predicted step; None if a part of it could not be predicted."""
+        return None if self.prediction is None or self.prediction.missing else 1e3 * self.prediction.seconds
+
+    @property
+    def moved_bytes(self) -> int | None:
+        """Bytes that a step really moves; None if a part of it does not say."""
+        return None if self.prediction is None or self.prediction.missing else self.prediction.moved_bytes
+
+
+@dataclass
+class Contestant:
+    """A network to be measured under an algorithm."""
+
+    model: Sequential
+    algorithm: str
+    #: whether BLAS had the threads last: its idle threads spin for a while and would take time from the kernels'
+    _spinning: ClassVar[bool] = False
+
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """The algorithm in use, and the threads as it wants them; OpenBLAS and kernels never share them."""
+        algorithm = None if self.algorithm == "auto" else conv.get(self.algorithm)
+        before = threads.get_num_threads()
+        blas = algorithm is not None and algorithm.uses_blas and not algorithm.one_thread
+        if Contestant._spinning and not blas:
+            time.sleep(SETTLING_SECONDS)
+        Contestant._spinning = blas
+        with conv.use(self.algorithm):
+            if algorithm is not None and algorithm.one_thread:
+                threads.set_num_threads(1)
+                try:
+                    yield
+                finally:
+                    threads.set_num_threads(before)
+            elif blas:
+                with threads.owned_by("blas"):
+                    yield
+            else:
+                yield
+
+    @property
+    def fuse(self) -> bool:
+        return self.algorithm == "auto" or not conv.get(self.algorithm).one_thread
+
 
 def measure(
-    models: Sequence[Sequential],
+    contestants: Sequence[Contestant],
+    machine: Machine | None,
     *,
-    algorithm: str = "auto",
     batch_size: int = 128,
     data: str = "mnist5k",
     data_dir: str | None = None,
     rounds: int = 20,
-    seconds: float = 20.0,
+    seconds: float = 9.0,
 ) -> list[Measurement]:
-    """Train each model for some steps on real images, in turn, and say where the time went."""
+    """Predict a step of each network on real images, then train each for some steps, in turn, and time them.
+
+    Without a `machine` (where kernels are not compiled) nothing is predicted.
+    """
     (images, labels), _ = datasets.load(data, data_dir=data_dir)
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
-    with ExitStack() as stack:
-        stack.enter_context(conv.use(algorithm))
-        if algorithm != "auto" and conv.get(algorithm).uses_blas:
-            stack.enter_context(threads.owned_by("blas"))
-        steps = [_training_step(model, fit_images(images, model), labels, batch_size) for model in models]
-        profiles = profile(steps, rounds=rounds, seconds=seconds)
-        algorithms = [model.algorithms(batch_size) for model in models]
+    steps = [_training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
+    predictions = [
+        _predict(c, step, machine, batch_size) if machine else None for c, step in zip(contestants, steps, strict=True)
+    ]
+    memory.trim()  # of what measuring rates left in the pool
+    surroundings = [c.surroundings for c in contestants]
+    profiles = profile(steps, surroundings=surroundings, rounds=rounds, seconds=seconds)
     results = []
-    for model, result, chosen in zip(models, profiles, algorithms, strict=True):
-        counts = model.cost(batch_size)
-        layers = _layer_times(counts, result.medians())
-        results.append(Measurement(model.name, algorithm, counts, result, layers, chosen))
+    for c, prediction, result in zip(contestants, predictions, profiles, strict=True):
+        counts = c.model.cost(batch_size)
+        times = _layer_times(counts, prediction, result.medians())
+        with c.surroundings():
+            algorithms = c.model.algorithms(batch_size)
+        results.append(Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms))
     return results
 
 
-def _training_step(model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int) -> Callable[[], object]:
+def _predict(contestant: Contestant, step: Callable[[], object], machine: Machine, batch_size: int) -> StepPrediction:
+    """The prediction for a step, made before any step is timed; one step is run to see what it calls."""
+    with contestant.surroundings():
+        blas = contestant.algorithm != "auto" and conv.get(contestant.algorithm).uses_blas
+        known = rates.Rates(machine, threads.get_num_threads() if blas else 1, threads.kernel_parts())
+        calls = predict.trace(step)
+        optimizer = contestant.model.optimizer
+        assert optimizer is not None
+        result = predict.predict(calls, optimizer, known, _least_step(batch_size))
+        known.save()
+    return result
+
+
+def _least_step(batch_size: int) -> Callable[[], object]:
+    """A training step of the smallest network for digits: one number in, ten classes out."""
+    model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
+    images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
+    return _training_step(model, images, labels, batch_size, fuse=True)
+
+
+def _training_step(
+    model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int, fuse: bool
+) -> Callable[[], Any]:
     """A function that trains on the next batch each time it is called."""
-    model.compile(RMSprop(), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(RMSprop(), "sparse_categorical_crossentropy", metrics=["accuracy"], fuse=fuse)
     position = 0
 
     def step() -> object:
@@ -93,26 +183,24 @@ def _training_step(model: Sequential, images: np.ndarray, labels: np.ndarray, ba
     return step
 
 
-def _layer_times(counts: cost.Cost, medians: dict[Key, float]) -> list[LayerTime]:
-    """Each measured part beside the counts of the layers and passes that it covers, in the network's order."""
+def _layer_times(counts: cost.Cost, prediction: StepPrediction | None, medians: dict[Key, float]) -> list[LayerTime]:
+    """Each measured part beside its counts and its prediction, in the network's order."""
     order = [p.layer for p in counts.passes]
 
     def place(key: Key) -> tuple[int, int]:
         first = key[0].split("+")[0]
         return order.index(first) if first in order else len(order), scopes.PARTS.index(key[1])
 
-    keys = sorted(medians, key=place)
-    times = []
-    for layer, part in keys:
-        # where both gradients are computed at once, the work is theirs, and "grad_input" is what goes on around them
-        around = part == "grad_input" and (layer, "gradients") in medians
-        flops, moved = (None, None) if around else _counted(counts, layer, part)
-        times.append(LayerTime(layer, part, flops, moved, medians[layer, part]))
-    return times
+    counted = partial(_counted, counts, medians)
+    predicted = prediction.parts if prediction else {}
+    return [LayerTime(*key, *counted(key), medians[key], predicted.get(key)) for key in sorted(medians, key=place)]
 
 
-def _counted(counts: cost.Cost, layer: str, part: str) -> tuple[int | None, int | None]:
+def _counted(counts: cost.Cost, medians: dict[Key, float], key: Key) -> tuple[int | None, int | None]:
     """FLOPs and unfused least bytes of a part; a fused group's name joins its layers with "+"."""
+    layer, part = key
+    if part == "grad_input" and (layer, "gradients") in medians:
+        return None, None  # both gradients are computed at once: this is what goes on around them
     if part == "optimizer":
         passes = [p for p in counts.passes if p.part == "optimizer"]
     else:

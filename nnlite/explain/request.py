@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 from math import prod
+from pathlib import Path
 
 import numpy as np
 
 from nnlite import datasets, models
 from nnlite.errors import unknown
+from nnlite.explain import importing
 from nnlite.lab.loading import load_object
 from nnlite.model import Sequential
 
+#: what a command's MODEL can be, for --help
+MODEL_HELP = f"{', '.join(models.NAMES)}, FILE.py:FUNCTION, {', '.join(f'FILE{s}' for s in importing.SUFFIXES)}"
+
 
 def resolve_model(spec: str) -> Sequential:
-    """The network of that name, or what FUNCTION of FILE.py returns: a built Sequential.
+    """The network of that name, of a file that Keras or ONNX wrote, or what FUNCTION of FILE.py returns.
 
-    Raises ValueError, in one line, on an unknown name or if the function returns anything else.
+    Raises ValueError, in one line, on an unknown name, on a file that can not be read or has what does not exist
+    here, or if the function returns anything but a built Sequential.
     """
     if spec in models.NAMES:
         return getattr(models, spec)()
+    if spec.endswith(importing.SUFFIXES):
+        return importing.load(Path(spec))
     if ".py:" not in spec:
-        raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION"])
+        raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])
     function = load_object(spec, "model function")
     if not callable(function):
         raise ValueError(f"MODEL {spec}: expected a function. Received: {type(function).__name__}")

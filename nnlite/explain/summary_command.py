@@ -7,11 +7,15 @@ import json
 from pathlib import Path
 
 from nnlite.errors import positive_int
-from nnlite.explain.request import resolve_model
+from nnlite.explain.request import MODEL_HELP, resolve_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=MODEL_HELP,
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
 from nnlite.errors import writable_file
-from nnlite.explain.request import add_autotune_argument, add_data_arguments, fit_images, resolve_model
+from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, fit_images, resolve_model
 from nnlite.lab.terminal import announce_compilation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="mlp, cnn, small_cnn, mnist_cnn or FILE.py:FUNCTION")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help=MODEL_HELP,
+    )
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)")
     parser.add_argument("--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam, adadelta")
     parser.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's own")

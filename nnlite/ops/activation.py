@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.autograd import Tensor, differentiable
 from nnlite.errors import unknown
 
@@ -16,8 +17,14 @@ Result = tuple[np.ndarray, Any]
 @differentiable
 def relu(x: np.ndarray) -> Result:
     """max(x, 0); NaN stays NaN. The gradient passes where the result is above 0."""
-    y = np.maximum(x, 0)
-    return y, lambda dy: dy * (y > 0)
+    y = np.maximum(x, 0, out=memory.empty(x.shape, x.dtype))
+    return y, lambda dy: relu_gradient(dy, y)
+
+
+def relu_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dy where y, ReLU's result, is above 0, and zero elsewhere; in recycled memory."""
+    above = np.greater(y, 0, out=memory.empty(y.shape, np.bool_))
+    return np.multiply(dy, above, out=memory.empty(y.shape, y.dtype))
 
 
 @differentiable

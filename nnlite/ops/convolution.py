@@ -10,6 +10,7 @@ from nnlite import scopes
 from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, Epilogue, Geometry, registry
 from nnlite.conv.geometry import Padding
+from nnlite.ops.activation import relu_gradient
 
 
 @differentiable
@@ -67,7 +68,7 @@ def _composed(
         np.maximum(y, 0, out=y)
 
     def backward(dy: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
-        dy = np.ascontiguousarray(dy * (y > 0) if relu else dy)
+        dy = relu_gradient(dy, y) if relu else np.ascontiguousarray(dy)
         dbias = None
         if needs[2]:
             with scopes.scope(None, "grad_weight"):

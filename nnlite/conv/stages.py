@@ -1,0 +1,100 @@
+"""What a pass does, as data: the stages that algorithms and operations declare, for counts and for the time model.
+
+A stage is a run of equal calls of one kernel (of NumPy, of BLAS or compiled). It names the measured rate that it
+should run at by a `kind` and the `size` on which the rate depends, such as the shape of a matrix product, and says how
+much of it there is. Nothing here runs or measures anything: nnlite.rates measures, nnlite.predict adds up.
+
+Bytes: each array that a stage reads or writes counts once, however often the stage touches it. `moved` is the part
+that passes from one kernel to the next through arrays of the whole batch; what is written and read again in a
+workspace of an image or a block of tiles, which stays in cache, is in `bytes` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from nnlite.conv.geometry import Geometry
+
+ITEMSIZE = 4  # bytes of a float32
+
+#: products are counted in FLOPs, what moves numbers in the bytes that its kernel reads and writes
+Unit = Literal["flops", "bytes"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a pass over a whole batch."""
+
+    what: str  # in words, as reports show it
+    kind: str  # which measured rate (nnlite.rates.KINDS)
+    size: tuple[int, ...]  # what that rate depends on
+    amount: float  # of work in the rate's unit, which is FLOPs for products and bytes touched for all else
+    bytes: int  # of the arrays that it reads and writes, each once
+    moved: int  # of these, what does not stay in cache
+    working_set: int  # bytes between which its calls go back and forth
+    calls: int = 1
+    fresh: int = 0  # bytes of memory that is new to the process, so that touching it costs page faults
+    flops: int = 0  # arithmetic that counts as the layer's: of products, additions that belong to them included
+
+
+def product(
+    what: str, kind: str, m: int, n: int, k: int, *, count: int = 1, layout: int = 0, moved: int | None = None
+) -> Stage:
+    """`count` matrix products (m, k) @ (k, n). `layout` 1 says that a is read transposed, 2 that b is."""
+    flops = 2 * m * n * k
+    nbytes = ITEMSIZE * (m * k + k * n + m * n)
+    return Stage(
+        what=what,
+        kind=kind,
+        size=(m, n, k, layout),
+        amount=count * flops,
+        bytes=count * nbytes,
+        moved=count * nbytes if moved is None else moved,
+        working_set=nbytes,
+        calls=count,
+        flops=count * flops,
+    )
+
+
+def move(
+    what: str,
+    kind: str,
+    size: tuple[int, ...],
+    *,
+    touched: float,
+    arrays: int,
+    moved: int | None = None,
+    working_set: int | None = None,
+    calls: int = 1,
+    fresh: int = 0,
+) -> Stage:
+    """A pass over memory: `touched` bytes are read and written by its kernel, in arrays of `arrays` bytes in all."""
+    return Stage(
+        what=what,
+        kind=kind,
+        size=size,
+        amount=touched,
+        bytes=arrays,
+        moved=arrays if moved is None else moved,
+        working_set=arrays if working_set is None else working_set,
+        calls=calls,
+        fresh=fresh,
+    )
+
+
+def moved_bytes(stages: Iterable[Stage]) -> int:
+    """What the stages read from and write to memory in all."""
+    return sum(stage.moved for stage in stages)
+
+
+def touched_taps(geometry: Geometry) -> int:
+    """How many pairs of an output pixel and a tap fall inside the image, of one image: patches without padding."""
+    from nnlite.conv.patches import taps
+
+    total = 0
+    for tap in taps(geometry):
+        _, rows, columns = tap.outputs
+        total += (rows.stop - rows.start) * (columns.stop - columns.start)
+    return total

@@ -1,0 +1,278 @@
+"""What the compiled algorithms do, as stages: `direct`, `lanes` and `winograd`.
+
+Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so a stage's
+`amount` of FLOPs is what the tiles execute, its `flops` what the layer asks for. An image, or a block of tiles, stays
+in cache: `moved` is what the whole pass reads and writes outside of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from nnlite.conv import direct_plan
+from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.geometry import Geometry
+from nnlite.conv.stage_kernels import Loops
+from nnlite.conv.stages import ITEMSIZE, Stage, move
+from nnlite.conv.winograd_tiles import sizes_of
+from nnlite.simd import LANES, TileShape, tile_shape
+
+_NONE = Epilogue()
+
+
+# The three passes share these -------------------------------------------------------------------------------------
+
+
+def _tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> Stage:
+    """`count` rounds of a register tile's reduction; the data stay in cache."""
+    width = shape.rows * shape.width * 2 * loops.terms
+    held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
+    return Stage(
+        what=what,
+        kind=kind,
+        size=tuple(int(value) for value in loops),
+        amount=float(count * loops.batches * loops.tiles * width),
+        bytes=count * held,
+        moved=0,
+        working_set=held,
+        flops=flops,
+    )
+
+
+def _outside(stage: Stage, nbytes: int) -> Stage:
+    """The stage that brings `nbytes` into cache, or takes them out of it, on the way."""
+    return replace(stage, moved=nbytes, working_set=nbytes, bytes=max(stage.bytes, nbytes))
+
+
+def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
+    """Bytes of (x, weight, the result, the winners of its pooling)."""
+    result = prod(epilogue.result_shape(geometry.output_shape))
+    x, weight = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * prod(geometry.weight_shape)
+    return x, weight, ITEMSIZE * result, result if epilogue.pool else 0
+
+
+# Direct ------------------------------------------------------------------------------------------------------------
+
+
+def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage] | None:
+    """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
+    given = epilogue or _NONE
+    x, weight, result, _ = _operands(geometry, given)
+    one, n = geometry.with_batch(1), geometry.input_shape[0]
+    masked = given.relu
+    incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
+    if pass_name == "forward":
+        plan = direct_plan.forward(one)
+        image = plan.image
+        products = _correlation(plan, n, geometry.flops, lanes=False)
+        copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
+        return [*copies, _outside(products, weight + result + (0 if copies else x))]
+    stages: list[Stage] = []
+    if pass_name in ("grad_input", "gradients"):
+        for phase, plan in enumerate(direct_plan.grad_input(one)):
+            image = plan.image
+            if masked or image.is_padded:
+                stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
+            stages.append(_correlation(plan, n, 0 if phase else geometry.flops, lanes=False))
+        if not stages:
+            return None
+        copied = any(stage.kind == "pad" for stage in stages)
+        stages[-1] = _outside(stages[-1], weight + x + (0 if copied else incoming))
+    if pass_name in ("grad_weight", "gradients"):
+        stages += _direct_grad_weight(one, n, masked, x, weight, incoming)
+    return stages
+
+
+def _correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
+    sizes, scale = plan.sizes, LANES if lanes else 1
+    pitch = sizes.groups * sizes.group_out
+    length = int(plan.runs[:, 2].max())
+    runs = -(-sizes.reduction // length)
+    run_step = int(plan.runs[1, 0] - plan.runs[0, 0]) if len(plan.runs) > 1 else 0
+    loops = Loops(
+        columns=sizes.group_out,
+        tiles=sizes.tiles,
+        row_step=int(plan.rows_in[1] - plan.rows_in[0]) if len(plan.rows_in) > 1 else scale,
+        runs=runs,
+        run_step=run_step * scale,
+        length=length,
+        step=scale,
+        b_step=plan.shape.vectors if lanes else plan.shape.width,
+        width=min(sizes.group_out, plan.width) * scale,
+        pitch=pitch * scale,
+    )
+    images = -(-n // LANES) if lanes else n
+    kind = "lane_tiles" if lanes else "tiles"
+    return _tiles(kind, "products", plan.shape, loops, images * sizes.groups * sizes.panels, flops)
+
+
+def _pad(numbers: int, masked: bool, outside: int) -> Stage:
+    stage = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
+    return _outside(stage, outside)
+
+
+def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int, incoming: int) -> list[Stage]:
+    plan = direct_plan.grad_weight(one)
+    sizes, shape = plan.sizes, plan.shape
+    spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
+    copies = _outside(
+        move(
+            "dY to whole vectors", "spread", (sizes.group_out, int(masked)), touched=spread_bytes, arrays=spread_bytes
+        ),
+        incoming,
+    )
+    lines = -(-sizes.h_out // plan.bands)
+    loops = Loops(
+        columns=sizes.group_out,
+        tiles=-(-sizes.reduced // shape.rows),
+        row_step=1,
+        runs=lines,
+        run_step=sizes.line,
+        length=sizes.w_out,
+        step=sizes.pixel,
+        b_step=shape.width,
+        width=shape.width,
+        pitch=shape.width,
+        load=1,
+    )
+    count = n * plan.bands * sizes.groups * sizes.panels
+    return [copies, _outside(_tiles("tiles", "products", shape, loops, count, n * one.flops), x + weight)]
+
+
+# Lanes -------------------------------------------------------------------------------------------------------------
+
+
+def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+    """A block of images is transposed into the lanes, and the result out of them."""
+    given = epilogue or _NONE
+    x, weight, result, winners = _operands(geometry, given)
+    one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
+    n = -(-images // LANES) * LANES
+    y = ITEMSIZE * n * prod(geometry.output_shape[1:])
+    x_lanes = _into_lanes("images into lanes", x, images)
+    if pass_name == "forward":
+        plan = direct_plan.forward(one, lanes=True)
+        stages = [x_lanes, _correlation(plan, n, geometry.flops, lanes=True)]
+        if given.pool:
+            stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
+        return [*stages, _out_of_lanes("results out of lanes", result, images, weight)]
+    stages = [_into_lanes("dY into lanes", result, images, given.relu)]
+    stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
+    if given.pool:
+        stages.append(
+            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
+        )
+    if pass_name in ("grad_weight", "gradients"):
+        stages += [x_lanes, _outside(_lanes_grad_weight(one, n, geometry.flops), weight)]
+    if pass_name in ("grad_input", "gradients"):
+        (plan,) = direct_plan.grad_input(one, lanes=True)
+        stages += [
+            _correlation(plan, n, geometry.flops, lanes=True),
+            _out_of_lanes("gradients out of lanes", x, images, weight),
+        ]
+    return stages
+
+
+def _into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
+    """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
+    size = (int(masked), nbytes // ITEMSIZE // images)
+    return _outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
+
+
+def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
+    size = (nbytes // ITEMSIZE // images,)
+    return _outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
+
+
+def _lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
+    plan = direct_plan.grad_weight(one, lanes=True)
+    sizes, shape = plan.sizes, plan.shape
+    loops = Loops(
+        columns=sizes.group_out,
+        tiles=-(-sizes.reduced // shape.rows),
+        row_step=LANES,
+        runs=sizes.h_out,
+        run_step=sizes.line * LANES,
+        length=sizes.w_out,
+        step=sizes.pixel * LANES,
+        b_step=one.weight_shape[3] * LANES,
+        width=shape.width,
+        pitch=shape.width,
+    )
+    return _tiles("vector_tiles", "products", shape, loops, n // LANES * sizes.groups * sizes.panels, flops)
+
+
+# Winograd ----------------------------------------------------------------------------------------------------------
+
+
+def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+    """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
+    given = epilogue or _NONE
+    fused = int(epilogue is not None and epilogue != _NONE)
+    x, weight, result, winners = _operands(geometry, given)
+    sizes = sizes_of(geometry)
+    n = geometry.input_shape[0]
+    tiles = n * sizes.tiles
+    v, m = ITEMSIZE * 36 * tiles * sizes.c_wide, ITEMSIZE * 36 * tiles * sizes.k_wide
+    u = ITEMSIZE * 36 * sizes.c * sizes.k_wide
+    flags = (int(given.relu), int(given.pool))
+    to_u = _outside(move("weights to U", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u), weight + u)
+    to_v = _outside(move("images to V", "winograd_input", (sizes.c,), touched=v, arrays=x + v), x)
+    if pass_name == "forward":
+        to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
+        products = _winograd_products(
+            "V U", sizes.k, sizes.block, tiles, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
+            (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
+        )  # fmt: skip
+        return [to_u, to_v, products, _outside(to_y, result + winners)]
+    incoming = result * (1 + given.relu) + winners
+    to_dm = move("dY to dM", "winograd_dy", (sizes.k, fused, *flags), touched=m, arrays=m + result)
+    stages = [_outside(to_dm, incoming)]
+    if pass_name in ("grad_weight", "gradients"):
+        products = _winograd_products(
+            "V' dM", sizes.k, sizes.c, sizes.c * -(-tiles // sizes.block), (1, sizes.c_wide, sizes.block, sizes.k_wide),
+            (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
+        )  # fmt: skip
+        stages += [to_v, _outside(products, weight)]
+    if pass_name in ("grad_input", "gradients"):
+        stages += [
+            to_u,
+            _winograd_products(
+                "dM U'", sizes.c, sizes.block, tiles, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
+                (sizes.m_step, sizes.k * sizes.c_wide, sizes.v_step), 0, geometry.flops,
+            ),
+            _outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
+        ]  # fmt: skip
+    return stages
+
+
+def _winograd_products(
+    what: str, columns: int, rows: int, total_rows: int, inner: tuple[int, int, int, int],
+    batches: tuple[int, int, int], load: int, flops: int,
+) -> Stage:  # fmt: skip
+    """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
+    shape = tile_shape(columns)
+    row_step, step, depth, pitch = inner
+    loops = Loops(
+        columns=columns,
+        tiles=-(-rows // shape.rows),
+        row_step=row_step,
+        runs=1,
+        run_step=0,
+        length=depth,
+        step=step,
+        b_step=pitch,
+        width=shape.width,
+        pitch=pitch,
+        load=load,
+        batches=36,
+        x_batch=batches[0],
+        b_batch=batches[1],
+        y_batch=batches[2],
+    )
+    panels = pitch // shape.width
+    stage = _tiles("tiles", what, shape, loops, panels, flops)
+    blocks = total_rows / rows
+    return replace(stage, amount=stage.amount * blocks, bytes=int(stage.bytes * blocks))

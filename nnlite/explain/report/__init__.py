@@ -1,0 +1,25 @@
+"""The report of `nnlite explain`: one HTML file that needs no network, and its pictures as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def write(document: dict[str, Any], folder: Path) -> list[Path]:
+    """Write report.html and figures/*.svg and *.png into `folder`, from explain.json's content; the files written."""
+    from nnlite.explain.report import canvas, page, raster
+    from nnlite.explain.report.run import Run
+
+    report = folder / "report.html"
+    report.write_text(page.render(document), encoding="utf-8")
+    pictures = folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    written = [report]
+    for figure in page.figures(Run(document)):
+        whole = canvas.compose(figure.panels, figure.columns, figure.title, figure.legend)
+        vector, pixels = pictures / f"{figure.name}.svg", pictures / f"{figure.name}.png"
+        vector.write_text(canvas.svg(whole, alone=True), encoding="utf-8")
+        raster.write_png(whole, pixels)
+        written += [vector, pixels]
+    return written

@@ -1,0 +1,169 @@
+"""The roofline (Williams et al. 2009): work for each byte against speed; every pass of a layer is a dot."""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import Any
+
+from nnlite.explain.report import axes, theme
+from nnlite.explain.report.canvas import Canvas, Point, text_width
+from nnlite.explain.report.figures.legend import legend
+from nnlite.explain.report.numbers import milliseconds, short
+from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
+
+WIDTH, HEIGHT, LEFT, TOP = 470.0, 400.0, 56.0, 34.0
+RIGHT, BOTTOM = WIDTH - 14, HEIGHT - 44
+LARGEST = 26.0  # the radius of a dot that is the whole step
+LABELS = 6  # dots with a name, those of the largest share
+
+Box = tuple[float, float, float, float]
+Dot = tuple[dict[str, Any], float, float]  # the layer's pass, FLOPs a byte (unfused least), GFLOP/s
+
+
+def draw(run: Run, variant: Variant) -> Figure | None:
+    """None without a pass that has both FLOPs and bytes."""
+    models = [m for m in variant.models if _dots(m)]
+    if not models:
+        return None
+    limits = _limits(run, models)
+    panels = [_panel(run, model, limits) for model in models]
+    caption = (
+        f"Each dot is a pass of a layer under {variant.algorithm}; its area is its share of the step. "
+        f"{_without_flops(models)}"
+    )
+    if any(speed > (run.peak_gflops or speed) for model in models for _, _, speed in _dots(model)):
+        caption += " Counted are the FLOPs of the direct sum: a dot above the peak (an effective rate) does fewer."
+    if not run.machine:
+        caption += " This run holds no measured ceilings, so there are no roofs."
+    if not any(moved(layer) for model in models for layer in model["layers"]):
+        caption += " Moved bytes are not in this run, so there are no arrows: a dot stands at its unfused least bytes."
+    else:
+        caption += " An arrow leads from the unfused least bytes to the bytes that the algorithm moves."
+    return Figure(f"roofline-{variant.algorithm}", "The roofline", caption, panels, 2, legend(_parts(models)))
+
+
+def _parts(models: list[Model]) -> list[str]:
+    present = {layer["pass"] for model in models for layer, _, _ in _dots(model)}
+    return [part for part in theme.PASS_ROLES if part in present]
+
+
+def _without_flops(models: list[Model]) -> str:
+    shares = [
+        f"{100 * sum(x['ms'] for x in m['layers'] if not x['flops']) / step(m):.0f}% of the {m['name']}" for m in models
+    ]
+    return f"Parts without products have no place here: {', '.join(shares)}."
+
+
+def _dots(model: Model) -> list[Dot]:
+    """Largest first, so that small ones lie on top."""
+    rows = [x for x in model["layers"] if x["flops"] and x["bytes"] and x["ms"] > 0]
+    rows.sort(key=lambda x: -x["ms"])
+    return [(x, x["flops"] / x["bytes"], x["flops"] / x["ms"] / 1e6) for x in rows]
+
+
+def _roofs(run: Run) -> list[tuple[str, float]]:
+    """(level, 10**9 bytes a second) of all threads, the fastest first."""
+    threads = run.machine.get("threads")
+    rows = [b for b in run.machine.get("bandwidths") or [] if b["threads"] == threads]
+    return sorted(((b["level"], b["copy_gbs"]) for b in rows), key=lambda row: -row[1])
+
+
+def _limits(run: Run, models: list[Model]) -> tuple[axes.Scale, axes.Scale]:
+    across, up = [], []
+    for model in models:
+        for layer, intensity, speed in _dots(model):
+            across += [intensity, layer["flops"] / (moved(layer) or layer["bytes"])]
+            up.append(speed)
+    if run.peak_gflops:
+        up.append(run.peak_gflops)
+        across += [run.peak_gflops / gbs for _, gbs in _roofs(run)]
+    x = axes.Scale(*axes.log_range(across), LEFT, RIGHT)
+    return x, axes.Scale(*axes.log_range(up, 2.0), BOTTOM, TOP)
+
+
+def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Canvas:
+    x, y = limits
+    dots = _dots(model)
+    said = "; ".join(f"{_name(d[0])} {short(d[1])} FLOPs a byte, {short(d[2])} GFLOP/s" for d in dots)
+    canvas = Canvas(WIDTH, HEIGHT, f"Roofline of the {model['name']}: {said}")
+    canvas.text(LEFT, 20, model["name"], size=14, bold=True)
+    axes.draw_x(canvas, x, TOP, BOTTOM, "FLOPs for each byte (log scale)")
+    axes.draw_y(canvas, y, LEFT, RIGHT, "GFLOP/s (log scale)")
+    _draw_roofs(run, canvas, x, y)
+    for layer, intensity, speed in dots:
+        if moved(layer):
+            now = layer["flops"] / moved(layer)
+            if abs(x(now) - x(intensity)) > 8:
+                canvas.arrow((x(intensity), y(speed)), (x(now), y(speed)), title=f"{_name(layer)}: least to moved")
+    for layer, intensity, speed in dots:
+        radius = _radius(layer, model)
+        role = theme.PASS_ROLES.get(layer["pass"], "c5")
+        share = f"{100 * layer['ms'] / step(model):.1f}%"
+        title = f"{_name(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte, {milliseconds(layer['ms'])}"
+        canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=f"{title}, {share}")
+    boxes = [(LEFT, y(run.peak_gflops) - 18, RIGHT, y(run.peak_gflops) + 3)] if run.peak_gflops else []
+    _label(canvas, model, limits, boxes)
+    return canvas
+
+
+def _radius(layer: dict[str, Any], model: Model) -> float:
+    return max(LARGEST * sqrt(layer["ms"] / step(model)), 2.5)
+
+
+def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
+    peak = run.peak_gflops
+    if not peak:
+        return
+    roofs = _roofs(run)
+    begin = peak / roofs[0][1] if roofs else x.low
+    canvas.line((x(x.inside(begin)), y(peak)), (RIGHT, y(peak)), width=2)
+    canvas.text(RIGHT - 2, y(peak) - 6, f"peak {peak:.0f} GFLOP/s", size=11, anchor="end")
+    for level, gbs in roofs:
+        low = max(x.low, y.low / gbs)
+        high = min(peak / gbs, x.high)
+        if low < high:
+            dashed = level != "memory"
+            canvas.line((x(low), y(low * gbs)), (x(high), y(high * gbs)), width=1 if dashed else 2, dashed=dashed)
+    _name_roofs(canvas, roofs, x, y)
+
+
+def _name_roofs(canvas: Canvas, roofs: list[tuple[str, float]], x: axes.Scale, y: axes.Scale) -> None:
+    lowest = y.end - 12
+    for level, gbs in roofs:
+        low = max(x.low, y.low / gbs)
+        at = max(y(low * gbs) - 6, lowest + 13)
+        lowest = at
+        if at < BOTTOM:
+            canvas.text(x(low) + 3, at, f"{level} {short(gbs)} GB/s", size=10.5, fill="muted")
+
+
+def _name(layer: dict[str, Any]) -> str:
+    return f"{layer['name']} {theme.PASS_NAMES.get(layer['pass'], layer['pass'])}"
+
+
+def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], boxes: list[Box]) -> None:
+    """Names of the largest dots, each where it meets no dot, name or box; else none, as the table has it."""
+    x, y = limits
+    placed = [(x(i), y(s), 0.8 * _radius(layer, model)) for layer, i, s in _dots(model)]
+    for layer, intensity, speed in _dots(model):
+        left, right = sorted((x(intensity), x(layer["flops"] / (moved(layer) or layer["bytes"]))))
+        boxes.append((left, y(speed) - 4, right, y(speed) + 4))
+    boxes = [*boxes, *((cx - r, cy - r, cx + r, cy + r) for cx, cy, r in placed)]
+    for (layer, _, _), (cx, cy, r) in list(zip(_dots(model), placed, strict=True))[:LABELS]:
+        wide = text_width(_name(layer), 10.5)
+        for left, base in _places(cx, cy, 1.25 * r + 4, wide):
+            box = (left, base - 9, left + wide, base + 2)
+            if left > LEFT and left + wide < WIDTH and box[1] > TOP and not any(_meet(box, b) for b in boxes):
+                canvas.text(left, base, _name(layer), size=10.5)
+                boxes.append(box)
+                break
+
+
+def _places(cx: float, cy: float, reach: float, wide: float) -> list[Point]:
+    """Right, left, above and below of a dot, nearest first."""
+    beside = [(side, cy + dy) for dy in (4, 15, -8, 27, -20) for side in (cx + reach, cx - reach - wide)]
+    return [*beside, (cx - wide / 2, cy + reach + 10), (cx - wide / 2, cy - reach - 3)]
+
+
+def _meet(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

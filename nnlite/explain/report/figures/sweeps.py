@@ -1,0 +1,79 @@
+"""The step's time as one property varies: filters, batch, kernel, image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nnlite.explain.report import axes, theme
+from nnlite.explain.report.canvas import Canvas, text_width
+from nnlite.explain.report.numbers import milliseconds, short
+from nnlite.explain.report.run import Figure, Run
+
+WIDTH, HEIGHT, LEFT, TOP = 520.0, 340.0, 54.0, 16.0
+RIGHT, BOTTOM = WIDTH - 130, HEIGHT - 44
+
+Sweep = dict[str, Any]
+Line = tuple[str, str, list[tuple[float, float]]]  # network, algorithm, (x, ms) by x
+
+
+def draw(run: Run) -> list[Figure]:
+    """One figure a sweep of the run."""
+    return [_figure(sweep) for sweep in run.document.get("sweeps") or []]
+
+
+def _figure(sweep: Sweep) -> Figure:
+    tried = ", ".join(f"{x:g}" for x in sorted({p["x"] for p in sweep["points"]}))
+    caption = f"The median training step for {sweep['x']} {tried}."
+    title = f"Sweep: {sweep['title']}"
+    return Figure(f"sweep-{sweep['name']}", title, caption, [_canvas(sweep)], 1, notes=sweep["findings"])
+
+
+def lines(sweep: Sweep) -> Iterator[Line]:
+    """The measured points, a line for each network and algorithm."""
+    keys = dict.fromkeys((p["network"], p["algorithm"]) for p in sweep["points"])
+    for network, algorithm in keys:
+        points = [(p["x"], p["ms"]) for p in sweep["points"] if (p["network"], p["algorithm"]) == (network, algorithm)]
+        yield network, algorithm, sorted(points)
+
+
+def _canvas(sweep: Sweep) -> Canvas:
+    canvas = Canvas(WIDTH, HEIGHT, f"{sweep['title']}: ms a step. " + " ".join(sweep["findings"]))
+    values = [p["ms"] for p in sweep["points"]] + [b["ms"] for b in sweep["baselines"]]
+    places = sorted({p["x"] for p in sweep["points"]})
+    x = axes.Scale(places[0] / 1.12, places[-1] * 1.12, LEFT, RIGHT)
+    y = axes.Scale(*axes.log_range(values, 1.3), BOTTOM, TOP)
+    ticks = places if len(places) <= 12 else places[::2]
+    axes.draw_x(canvas, x, TOP, BOTTOM, f"{sweep['x']} (log scale)", ticks)
+    axes.draw_y(canvas, y, LEFT, RIGHT, "ms a step (log scale)")
+    names: list[tuple[float, str, str]] = []  # height, text, colour
+    for baseline in sweep["baselines"]:
+        at = y(baseline["ms"])
+        canvas.line((LEFT, at), (RIGHT, at), stroke="text", dashed=True)
+        names.append((at, f"{baseline['network']}, {milliseconds(baseline['ms'])}", "text"))
+    for i, line in enumerate(lines(sweep)):
+        names.append(_draw_line(canvas, x, y, line, i))
+    for crossing in sweep["crossings"]:
+        cx, cy = x(crossing["x"]), y(crossing["ms"])
+        canvas.line((cx, cy), (cx, BOTTOM), stroke="text", width=1, dashed=True)
+        canvas.marker(cx, cy, 4, "text", title=f"crossed at {short(crossing['x'])}")
+        canvas.text(cx + 5, BOTTOM - 7, short(crossing["x"]), size=11.5, bold=True)
+    _name_lines(canvas, names)
+    return canvas
+
+
+def _draw_line(canvas: Canvas, x: axes.Scale, y: axes.Scale, line: Line, index: int) -> tuple[float, str, str]:
+    network, algorithm, points = line
+    colour, kind = theme.series(index)
+    canvas.line(*((x(a), y(b)) for a, b in points), stroke=colour, width=2)
+    for a, b in points:
+        canvas.marker(x(a), y(b), 5, colour, kind, title=f"{network}, {algorithm}, {a:g}: {milliseconds(b)}")
+    return y(points[-1][1]), f"{network}, {algorithm}", "text"
+
+
+def _name_lines(canvas: Canvas, names: list[tuple[float, str, str]]) -> None:
+    """At the right of each line; moved down where two would meet."""
+    lowest = TOP - 20
+    for at, name, colour in sorted(names):
+        lowest = max(at + 4, lowest + 15)
+        canvas.text(RIGHT + 8, lowest, name, size=11.5 if text_width(name, 11.5) < 124 else 10, fill=colour)

@@ -1,0 +1,34 @@
+"""Numbers as the report writes them."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+
+def short(value: float) -> str:
+    """Three significant digits: 0.0089, 0.197, 4.23, 12.3, 1,240."""
+    if value == 0:
+        return "0"
+    digits = max(0, 2 - floor(log10(abs(value))))
+    return f"{value:,.{min(digits, 6)}f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time, with its unit."""
+    return f"{short(value)} ms"
+
+
+def times(ratio: float) -> str:
+    """4.23×"""
+    return f"{short(ratio)}×"
+
+
+def miss(predicted: float, measured: float) -> str:
+    """By which factor a prediction misses, and in which direction."""
+    ratio = predicted / measured
+    return f"{short(ratio)}× too much" if ratio >= 1 else f"{short(1 / ratio)}× too little"
+
+
+def listed(items: list[str]) -> str:
+    """a, b and c"""
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

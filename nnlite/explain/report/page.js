@@ -1,0 +1,69 @@
+"use strict";
+// Everything on the page is there without this script. It adds: which algorithm to look at, light or dark, sorting.
+
+function group(legend, choices, chosen, choose) {
+  const fieldset = document.createElement("fieldset");
+  const name = document.createElement("legend");
+  name.textContent = legend;
+  fieldset.append(name);
+  const press = (value) => {
+    for (const button of fieldset.querySelectorAll("button"))
+      button.setAttribute("aria-pressed", String(button.value === value));
+    choose(value);
+  };
+  for (const [value, text] of choices) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.value = value;
+    button.textContent = text;
+    button.addEventListener("click", () => press(value));
+    fieldset.append(button);
+  }
+  press(chosen);
+  document.getElementById("controls").append(fieldset);
+}
+
+function sortable(table) {
+  const body = table.tBodies[0];
+  const headers = [...table.tHead.rows[0].cells];
+  const key = (row, column) => {
+    const cell = row.cells[column];
+    return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+  };
+  const compare = (a, b) => {
+    if (typeof a === "number" && typeof b === "number") return a - b;
+    if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+    return a.localeCompare(b);
+  };
+  headers.forEach((header, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = header.textContent;
+    header.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const numeric = [...body.rows].some((row) => typeof key(row, column) === "number");
+      const first = numeric ? "descending" : "ascending";
+      const second = numeric ? "ascending" : "descending";
+      const direction = header.getAttribute("aria-sort") === first ? second : first;
+      for (const other of headers) other.removeAttribute("aria-sort");
+      header.setAttribute("aria-sort", direction);
+      const sign = direction === "ascending" ? 1 : -1;
+      const rows = [...body.rows].map((row) => [key(row, column), row]);
+      const empty = (value) => value === "" || value === "–";
+      rows.sort(([a], [b]) => (empty(a) || empty(b) ? empty(a) - empty(b) : sign * compare(a, b)));
+      body.append(...rows.map(([, row]) => row));
+    });
+  });
+}
+
+const variants = [...document.querySelectorAll(".variant")];
+const algorithms = [...new Set(variants.map((section) => section.dataset.algorithm))];
+if (algorithms.length > 1)
+  group("algorithm", algorithms.map((name) => [name, name]), algorithms[0], (name) => {
+    for (const section of variants) section.hidden = section.dataset.algorithm !== name;
+  });
+group("colours", [["auto", "as the system"], ["light", "light"], ["dark", "dark"]], "auto", (name) => {
+  document.documentElement.dataset.theme = name;
+});
+document.getElementById("controls").hidden = false;
+document.querySelectorAll("table.sortable").forEach(sortable);

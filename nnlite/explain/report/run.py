@@ -1,0 +1,107 @@
+"""What the report reads from explain.json: one view of the document, tolerant of keys that are null or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnlite.explain.question import BASELINE, REPORTED_SECONDS
+from nnlite.explain.report.canvas import Canvas
+
+Model = dict[str, Any]
+#: metric -> the key of a model object that holds it
+METRICS = {
+    "parameters": "parameters",
+    "forward MACs": "forward_macs_per_image",
+    "training MACs": "training_macs_per_image",
+    "unfused least bytes": "unfused_least_bytes_per_step",
+    "moved bytes": "moved_bytes_per_step",
+    "time model": "predicted_ms",
+}
+
+
+@dataclass
+class Figure:
+    """A picture of one or more panels, with the sentence that says what to see in it."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Canvas] = field(default_factory=list)
+    columns: int = 2
+    legend: Canvas | None = None
+    notes: list[str] = field(default_factory=list)  # what follows from it
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The networks of the run under one algorithm."""
+
+    algorithm: str
+    models: Sequence[Model]
+
+    def find(self, name: str) -> Model | None:
+        return next((m for m in self.models if m["name"] == name), None)
+
+    @property
+    def baseline(self) -> Model | None:
+        """The MLP of the question, to which others are compared, if it was run beside them."""
+        return self.find(BASELINE) if len(self.models) > 1 else None
+
+    def others(self) -> list[Model]:
+        """The networks that are compared to the baseline."""
+        return [m for m in self.models if m["name"] != BASELINE] if self.baseline else []
+
+
+@dataclass(frozen=True)
+class Run:
+    """The document, and its networks under each algorithm, the run's own first."""
+
+    document: dict[str, Any]
+
+    @property
+    def variants(self) -> list[Variant]:
+        own = self.document["algorithm"]
+        rest = self.document.get("comparisons") or {}
+        return [
+            Variant(own, self.document["models"]),
+            *(Variant(name, models) for name, models in rest.items() if models and name != own),
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        return [m["name"] for m in self.document["models"]]
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        return self.document.get("machine") or {}
+
+    @property
+    def peak_gflops(self) -> float | None:
+        """The measured FMA peak on the run's threads."""
+        return self.machine.get("fma_gflops_all")
+
+    def index(self, name: str) -> int:
+        """The network's place in the run, which decides its colour and marker."""
+        return self.names.index(name) if name in self.names else len(self.names)
+
+
+def step(model: Model) -> float:
+    """The median measured step, ms."""
+    return model["step_ms"]["median"]
+
+
+def ratio(model: Model, base: Model, key: str) -> float | None:
+    """A count relative to the baseline's; None where it was not computed."""
+    return model[key] / base[key] if model.get(key) and base.get(key) else None
+
+
+def asked(model: Model) -> float | None:
+    """Seconds an epoch that the question reports for this network."""
+    return REPORTED_SECONDS.get(model["name"])
+
+
+def moved(layer: dict[str, Any]) -> int | None:
+    """Bytes of the pass as the algorithm moves them; None where not computed."""
+    return layer.get("moved_bytes")

@@ -1,0 +1,75 @@
+"""The colours of the report, for light and for dark: one table, from which CSS and pictures are made.
+
+The series keep apart for readers who do not tell red from green: they start from Okabe and Ito's palette (2008), and a
+test simulates the three kinds of colour blindness (Machado et al. 2009).
+"""
+
+from __future__ import annotations
+
+#: role -> (light, dark). "c0" ... are series; "on-c0" ... is the ink that reads on them
+COLOURS: dict[str, tuple[str, str]] = {
+    "page": ("#ffffff", "#14171c"),
+    "panel": ("#f6f7f9", "#1c2027"),
+    "line": ("#d5dae1", "#343b46"),
+    "grid": ("#e4e8ed", "#2b313b"),
+    "text": ("#16202c", "#e8ebef"),
+    "muted": ("#566270", "#a3adba"),
+    "accent": ("#005f99", "#6db9ef"),
+    "good": ("#006b4f", "#3fcf9f"),
+    "bad": ("#a63c00", "#ff9a5c"),
+    "band": ("#e3eef6", "#22303d"),
+    "c0": ("#0072b2", "#4aa3e0"),
+    "c1": ("#e69f00", "#f2b632"),
+    "c2": ("#007a5a", "#1fae86"),
+    "c3": ("#d06aa4", "#ef9fcb"),
+    "c4": ("#6fc3f2", "#b4e0fa"),
+    "c5": ("#5f6771", "#8b95a1"),
+    "c6": ("#c44e00", "#ff8a47"),
+    "on-c0": ("#ffffff", "#0b1016"),
+    "on-c1": ("#16202c", "#0b1016"),
+    "on-c2": ("#ffffff", "#0b1016"),
+    "on-c3": ("#16202c", "#0b1016"),
+    "on-c4": ("#16202c", "#0b1016"),
+    "on-c5": ("#ffffff", "#0b1016"),
+    "on-c6": ("#ffffff", "#0b1016"),
+}
+
+#: the passes of a training step, in the order in which they are stacked
+PASS_ROLES = {
+    "forward": "c0",
+    "grad_input": "c1",
+    "grad_weight": "c2",
+    "gradients": "c3",
+    "optimizer": "c4",
+    "other": "c5",
+}
+PASS_NAMES = {
+    "forward": "forward",
+    "grad_input": "input gradient",
+    "grad_weight": "weight gradient",
+    "gradients": "both gradients",
+    "optimizer": "optimizer",
+    "other": "other",
+}
+#: networks in the order of the run: (colour, marker); the marker tells them apart without colour
+SERIES = (("c0", "circle"), ("c6", "square"), ("c2", "diamond"), ("c3", "triangle"), ("c1", "circle"), ("c5", "square"))
+
+
+def series(index: int) -> tuple[str, str]:
+    """(colour, marker) of the network at that place."""
+    return SERIES[index % len(SERIES)]
+
+
+def light(role: str) -> str:
+    """The role's colour on paper."""
+    return COLOURS[role][0]
+
+
+def variables(dark: bool) -> str:
+    """The CSS custom properties of one scheme."""
+    return "".join(f"--{role}:{pair[dark]};" for role, pair in COLOURS.items())
+
+
+def figure_rules() -> str:
+    """The CSS classes that shapes of a figure carry: fill-ROLE and stroke-ROLE."""
+    return "".join(f".fill-{role}{{fill:var(--{role})}}.stroke-{role}{{stroke:var(--{role})}}" for role in COLOURS)

@@ -1,0 +1,218 @@
+"""The answer in sentences, made from this run's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnlite.cost import human_bytes
+from nnlite.explain.measure import Measurement
+from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
+from nnlite.explain.verdict import METRICS, baseline, measured_ratio, predictions, step_of
+
+
+def sentences(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """The verdict; `by_algorithm` ends with the algorithm that was asked for."""
+    *_, asked = by_algorithm.values()
+    everything = [m for measurements in by_algorithm.values() for m in measurements]
+    base = baseline(asked)
+    if base is None or len(asked) < 2:
+        return [*map(_where_time_goes, asked), *_unexplained(asked)]
+    said = [_compare(m, base) for m in asked if m is not base]
+    said += _why_the_cnn_takes_longer(by_algorithm)
+    said += _why_the_small_cnn_is_slow(everything)
+    said += _what_cache_changes(everything, asked[0].algorithm)
+    said += _as_it_ran_then(everything)
+    said += _which_count(by_algorithm)
+    said += _accepted_answer(everything)
+    said += [_where_time_goes(m) for m in asked]
+    return said + _unexplained(everything)
+
+
+def _compare(m: Measurement, base: Measurement) -> str:
+    measured = measured_ratio(m, base)
+    text = (
+        f"The {m.name} has {_times(m.cost.parameters / base.cost.parameters)} the parameters of the {base.name} and "
+        f"{_times(m.cost.training_macs_per_image / base.cost.training_macs_per_image)} its training arithmetic; "
+        f"its step took {_times(measured.value)} as long under {m.algorithm}"
+    )
+    if m.name in REPORTED_SECONDS and base.name in REPORTED_SECONDS:
+        text += f", and {_times(REPORTED_SECONDS[m.name] / REPORTED_SECONDS[base.name])} as long in the question"
+    return text + "."
+
+
+def _why_the_cnn_takes_longer(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    """Arithmetic: a convolution's weight is used at every position."""
+    *_, asked = by_algorithm.values()
+    cnn, base = step_of(asked, asked[0].algorithm, "cnn"), baseline(asked)
+    if cnn is None or base is None:
+        return []
+    uses = cnn.cost.forward_macs_per_image / cnn.cost.parameters
+    uses_base = base.cost.forward_macs_per_image / base.cost.parameters
+    macs = cnn.cost.training_macs_per_image / base.cost.training_macs_per_image
+    return [
+        f"Why the cnn takes longer: each of its parameters is used {uses:.0f} times an image, forward, each of the "
+        f"{base.name}'s {uses_base:.1f} times. So with fewer parameters it does {macs:.1f} times the arithmetic of "
+        "training."
+    ]
+
+
+def _why_the_small_cnn_is_slow(everything: Sequence[Measurement]) -> list[str]:
+    small, base = step_of(everything, "im2col", "small_cnn"), step_of(everything, "im2col", BASELINE)
+    if small is None or base is None or small.prediction is None or small.moved_bytes is None:
+        return []
+    macs = small.cost.training_macs_per_image / base.cost.training_macs_per_image
+    parts = [part.terms for part in small.prediction.parts.values()]
+    compute, total = sum(t.compute for t in parts), small.prediction.seconds
+    copies = [
+        (stage, terms)
+        for part in small.prediction.parts.values()
+        for stage, _, terms in part.stages
+        if stage.kind in ("assign", "accumulate")
+    ]
+    share = sum(terms.seconds for _, terms in copies) / total
+    return [
+        f"Why the small cnn is not faster under im2col: it does {macs:.2f} times the {base.name}'s arithmetic and "
+        f"takes {_times(measured_ratio(small, base).value)} as long. Arithmetic is {100 * compute / total:.0f}% of its "
+        f"predicted step; it moves {human_bytes(small.moved_bytes)}, where its operations need "
+        f"{human_bytes(small.cost.unfused_least_bytes)}. Copying patches, each pixel nine times and few channels at a "
+        f"time, and adding their gradients up again is {100 * share:.0f}% of the predicted step."
+    ]
+
+
+def _what_cache_changes(everything: Sequence[Measurement], asked: str) -> list[str]:
+    """From im2col to the algorithm asked for."""
+    said = []
+    for name in ("cnn", "small_cnn"):
+        before, after = step_of(everything, "im2col", name), step_of(everything, asked, name)
+        if before is None or after is None or before is after or not (before.moved_bytes and after.moved_bytes):
+            continue
+        said.append(
+            f"What changes when kernels keep their data in cache: the {name} moves {human_bytes(after.moved_bytes)} a "
+            f"step under {asked}, not {human_bytes(before.moved_bytes)}, and takes {after.step_ms:.2f} ms, not "
+            f"{before.step_ms:.2f}: {before.step_ms / after.step_ms:.1f} times as fast."
+        )
+    small, base = step_of(everything, asked, "small_cnn"), step_of(everything, asked, BASELINE)
+    if said and small and base:
+        ratio = measured_ratio(small, base)
+        if ratio.high < 1:
+            said.append(
+                f"So under {asked} the small cnn trains faster than the {BASELINE}, {ratio.value:.2f} of its time."
+            )
+        else:
+            said.append(
+                f"Still, under {asked} the small cnn takes {ratio.value:.2f} times the {BASELINE}'s time: "
+                "not yet as its arithmetic says."
+            )
+    return said
+
+
+def _as_it_ran_then(everything: Sequence[Measurement]) -> list[str]:
+    steps = [step_of(everything, "theano2017", name) for name in REPORTED_SECONDS]
+    if not all(steps) or len(steps) != len(REPORTED_SECONDS):
+        return []
+    base = baseline([m for m in steps if m])
+    assert base is not None
+    names = ", ".join(REPORTED_SECONDS)
+    asked = REPORTED_SECONDS.values()
+    ours = [measured_ratio(m, base).value for m in steps if m]
+    theirs = [seconds / REPORTED_SECONDS[BASELINE] for seconds in asked]
+    explained = [
+        f"{name} {our:.1f} here, {their:.1f} there"
+        for name, our, their in zip(REPORTED_SECONDS, ours, theirs, strict=True)
+    ][1:]
+    shows = ours[2] > 1
+    return [
+        f"As it is thought to have run then (theano2017: layouts shuffled around each convolution, im2col and matrix "
+        f"product image by image, one thread, nothing fused), the times of {names} are as "
+        f"{' : '.join(f'{value:.3g}' for value in ours)}; the question's {' : '.join(f'{s:.0f}' for s in asked)} "
+        f"are as {' : '.join(f'{value:.3g}' for value in theirs)}.",
+        "What this hypothesis explains: "
+        + ("that the small cnn takes longer than the mlp, and " if shows else "")
+        + "that the cnn takes far longer than its parameters say. "
+        f"What it does not: the very ratios ({'; '.join(explained)}). Theano's own elementwise code, its BLAS and the "
+        "processor of then are not in it.",
+    ]
+
+
+def _which_count(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]:
+    said = []
+    for metric in METRICS:
+        landed, missed = [], []
+        for algorithm, measurements in by_algorithm.items():
+            rows = [p for p in predictions(measurements) if p.metric == metric]
+            misses = [f"the {p.model} {_factor(p.factor)}" for p in rows if not p.lands]
+            if rows and not misses:
+                landed.append(algorithm)
+            elif rows:
+                missed.append(f"under {algorithm} {' and '.join(misses)}")
+        if not landed and not missed:
+            continue
+        subject = metric[0].upper() + metric[1:]
+        singular = metric.startswith("the ")
+        if not missed:
+            verb = "predicts" if singular else "predict"
+            said.append(f"{subject} {verb} these times within a factor of 1.5, under {_list(landed)}.")
+        else:
+            verb = "does not" if singular else "do not"
+            also = f" (it lands under {_list(landed)})" if landed else ""
+            said.append(f"{subject} {verb} predict these times: {'; '.join(missed)}{also}.")
+    return said
+
+
+def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
+    """Where the answer that the question's author accepted goes wrong."""
+    cnn = next((m for m in everything if m.name == "cnn"), None)
+    base, small = baseline(everything), next((m for m in everything if m.name == "small_cnn"), None)
+    if cnn is None or base is None or small is None:
+        return []
+    forward = cnn.cost.forward_macs_per_image / base.cost.forward_macs_per_image
+    training = cnn.cost.training_macs_per_image / base.cost.training_macs_per_image
+    first = next(p.macs for p in cnn.cost.passes if p.macs) // cnn.cost.batch_size
+    macs_small = small.cost.training_macs_per_image / base.cost.training_macs_per_image
+    asked = REPORTED_SECONDS["small_cnn"] / REPORTED_SECONDS[BASELINE]
+    return [
+        "The accepted answer is right that a convolution's weights are used at every position. It takes the images to "
+        f"have {ACCEPTED_CHANNELS} channels; MNIST's have 1, so the first convolution does {first:,} multiplications "
+        f"an image, not {ACCEPTED_CHANNELS * first:,}. And the ratio it arrives at, {ACCEPTED_RATIO} times, is of "
+        f"forward multiplications as it counted them: counted here, they are {forward:.1f} times the {BASELINE}'s, and "
+        f"with both gradients, as training needs them, {training:.1f} times.",
+        f"Multiplications alone can not explain the small cnn: they say {macs_small:.2f} times the {BASELINE}'s time, "
+        f"and it took {asked:.2f} times, {asked / macs_small:.0f} times as much as that.",
+    ]
+
+
+def _where_time_goes(m: Measurement) -> str:
+    largest = max(m.layers, key=lambda layer: layer.ms)
+    return (
+        f"In the {m.name} under {m.algorithm}, the largest part of the step is {largest.name} "
+        f"({largest.part.replace('_', ' ')}): {largest.ms:.2f} of {m.step_ms:.2f} ms, "
+        f"{100 * largest.ms / m.step_ms:.0f}%."
+    )
+
+
+def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
+    """What the model leaves over, and the parts where it is furthest off."""
+    predicted = [m for m in measurements if m.predicted_ms is not None]
+    if not predicted:
+        return []
+    worst = max(predicted, key=lambda m: abs((m.predicted_ms or 0) / m.step_ms - 1))
+    rows = [layer for layer in worst.layers if layer.predicted_ms is not None]
+    part = max(rows, key=lambda layer: abs((layer.predicted_ms or 0) - layer.ms))
+    off = 100 * ((worst.predicted_ms or 0) / worst.step_ms - 1)
+    return [
+        f"What remains unexplained: the model is furthest off for the {worst.name} under {worst.algorithm}, "
+        f"{worst.predicted_ms:.2f} ms predicted and {worst.step_ms:.2f} measured ({off:+.0f}%), most of it in "
+        f"{part.name} ({part.part.replace('_', ' ')}), {part.predicted_ms:.2f} and {part.ms:.2f} ms."
+    ]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} times"
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:.1f}x too much" if ratio > 1 else f"{1 / ratio:.1f}x too little"
+
+
+def _list(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

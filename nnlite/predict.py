@@ -1,0 +1,295 @@
+"""The time of a training step, predicted from what it does and what this machine's rates are.
+
+    time of a stage = max(FLOPs / rate at that shape, bytes / bandwidth of the level that holds its working set)
+                      + further calls x cost of a call + fresh memory touched
+    time of a part of the step = its stages + the cost of calling its operations
+
+The stages come from the operations and algorithms themselves (nnlite.conv.stages), the rates from nnlite.rates. The
+cost of calling an operation is the time it takes on the smallest input there is, with the processor's caches filled
+with something else, as a step finds them. A step is run once, untimed, to see which operations it calls; nothing in
+here knows how long a step or a layer took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from nnlite import scopes
+from nnlite.autograd import Tensor
+from nnlite.conv import stages as conv_stages
+from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.ops.stages import Array, Call, Undeclared, problem
+from nnlite.optimizers import Optimizer
+from nnlite.profiler import OTHER, Key, StepProfile
+from nnlite.rates import IN_CACHE, PRODUCTS, Rates
+
+#: samples of an operation's cost of calling
+CALL_SAMPLES = 15
+#: bytes that are touched between them, at least: what the first two caches hold
+LEAST_FLUSHED = 4 << 20
+#: of the smallest network: a weight and a bias
+_LEAST_PARAMETERS = 2
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The terms of the model for one stage or sum of stages, in seconds."""
+
+    compute: float = 0.0  # FLOPs / rate, where that is the larger
+    memory: float = 0.0  # bytes / bandwidth, where that is the larger
+    calls: float = 0.0
+    fresh: float = 0.0
+
+    def __add__(self, other: Terms) -> Terms:
+        return Terms(
+            self.compute + other.compute, self.memory + other.memory, self.calls + other.calls, self.fresh + other.fresh
+        )
+
+    @property
+    def seconds(self) -> float:
+        return self.compute + self.memory + self.calls + self.fresh
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes to: "compute", "memory" or "overhead"."""
+        named = {"compute": self.compute, "memory": self.memory, "overhead": self.calls + self.fresh}
+        return max(named, key=lambda name: named[name])
+
+
+@dataclass
+class PartPrediction:
+    """What is predicted for one part of the step. `missing` names what does not say what it does."""
+
+    stages: list[tuple[Stage, float, Terms]] = field(default_factory=list)  # with the rate that each should run at
+    calls: float = 0.0  # seconds: calling the operations
+    missing: str | None = None
+
+    def add(self, stages: Iterable[Stage], rates: Rates, flushed: int) -> None:
+        for stage in stages:
+            rate = rates.rate(stage, flushed)
+            self.stages.append((stage, rate, stage_terms(stage, rate, rates)))
+
+    @property
+    def terms(self) -> Terms:
+        return sum((terms for _, _, terms in self.stages), Terms(calls=self.calls))
+
+    @property
+    def moved_bytes(self) -> int:
+        return conv_stages.moved_bytes(stage for stage, _, _ in self.stages)
+
+    @property
+    def flops(self) -> int:
+        return sum(stage.flops for stage, _, _ in self.stages)
+
+
+@dataclass
+class StepPrediction:
+    """A step, predicted part by part."""
+
+    parts: dict[Key, PartPrediction]
+
+    @property
+    def seconds(self) -> float:
+        return sum(part.terms.seconds for part in self.parts.values())
+
+    @property
+    def moved_bytes(self) -> int:
+        return sum(part.moved_bytes for part in self.parts.values())
+
+    @property
+    def missing(self) -> list[str]:
+        """What does not say what it does, so that its time is not in the prediction."""
+        return sorted({part.missing for part in self.parts.values() if part.missing})
+
+
+def trace(step: Callable[[], object]) -> list[Call]:
+    """Run a step once, untimed, and list the operations it calls."""
+    calls: list[Call] = []
+
+    def record(operation: Callable, arrays: list, options: dict[str, Any], needs: tuple[bool, ...]) -> None:
+        described = tuple(Array(a.shape, a.dtype) if isinstance(a, np.ndarray) else a for a in arrays)
+        calls.append(Call(scopes.current_layer() or "other", operation, described, dict(options), needs))
+
+    with scopes.tracing(record):
+        step()
+    return calls
+
+
+def predict(
+    calls: Sequence[Call], optimizer: Optimizer, rates: Rates, least_step: Callable[[], object]
+) -> StepPrediction:
+    """The time of a step that makes these calls and then updates the optimizer's parameters.
+
+    `least_step` is a training step of the smallest network, whose "other" time is that of every step. To be called
+    under the algorithm and the threads that the step will be run with.
+    """
+    parts: dict[Key, PartPrediction] = {}
+    declared: list[tuple[PartPrediction, list[Stage]]] = []
+
+    def part(layer: str, name: str) -> PartPrediction:
+        return parts.setdefault((layer, name), PartPrediction())
+
+    for call in calls:
+        try:
+            said = call.parts()
+        except Undeclared as reason:
+            part(call.layer, "forward").missing = str(reason)
+            continue
+        declared += [
+            (part(call.layer, name), stages) for name, stages in said.items() if name == "forward" or any(call.needs)
+        ]
+    updates = part(optimizer.name, "optimizer")
+    declared.append((updates, _updates(optimizer)))
+    moved = conv_stages.moved_bytes(stage for _, stages in declared for stage in stages)
+    flushed = _flushed(moved, rates)
+    for where, stages in declared:
+        where.add(stages, rates, flushed)
+    for call in calls:
+        for name, cost in calling_cost(call, rates, flushed).items():
+            key = OTHER if name == "other" else (call.layer, name)
+            part(*key).calls += cost
+    around = _around(least_step, optimizer.name, rates, flushed)
+    part(*OTHER).calls += around["other"]
+    further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
+    updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
+    return StepPrediction(parts)
+
+
+def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
+    """The terms of the model for one stage that runs at `rate`."""
+    at_rate = stage.amount / rate
+    calls = (stage.calls - 1) * rates.machine.numpy_call_us * 1e-6
+    fresh = stage.fresh / (1e9 * rates.machine.fresh_gbs)
+    if stage.kind not in PRODUCTS and stage.kind not in IN_CACHE:
+        return Terms(memory=at_rate, calls=calls, fresh=fresh)
+    needed = stage.moved / rates.bandwidth(stage.working_set)
+    if needed > at_rate:
+        return Terms(memory=needed, calls=calls, fresh=fresh)
+    return Terms(compute=at_rate, calls=calls, fresh=fresh)
+
+
+def _updates(optimizer: Optimizer) -> list[Stage]:
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
+    size = sum(parameter.size for parameter in optimizer.parameters or ())
+    moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
+    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=moved, working_set=held)]
+
+
+# The cost of calling -------------------------------------------------------------------------------------------
+
+
+def calling_cost(call: Call, rates: Rates, flushed: int) -> dict[str, float]:
+    """Seconds by part that an operation takes on its smallest input, gradients included.
+
+    `flushed` bytes are touched before each sample, as the rest of a step touches them between two calls.
+    """
+    smallest = _smallest(call)
+    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {flushed}"
+    if call.name == "conv2d":
+        key += f" {problem(call)[0].name}"
+    parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
+    costs: dict[str, float] = {}
+
+    def cost(name: str) -> float:
+        if not costs:
+            costs.update(_measure_call(smallest, flushed, rates))
+        return costs.get(name, 0.0)
+
+    values = {name: rates.known(f"{key} {name}", partial(cost, name)) for name in parts}
+    return {name: value for name, value in values.items() if value}
+
+
+def _smallest(call: Call) -> Call:
+    """The call with arrays as small as they can be."""
+    arrays = list(call.arguments)
+    options = dict(call.options)
+    options.pop("seed", None)
+    if call.name == "conv2d":
+        algorithm, geometry, epilogue = problem(call)
+        kh, kw = geometry.weight_shape[:2]
+        extent = [
+            (size - 1) * dilation + 1 + epilogue.pool * stride
+            for size, dilation, stride in zip((kh, kw), geometry.dilation_rate, geometry.strides, strict=True)
+        ]
+        groups = geometry.groups
+        shapes = [(1, *extent, groups), (kh, kw, 1, groups), (groups,)]
+        options["algorithm"] = algorithm.name
+    elif call.name == "dense":
+        from nnlite.kernels.narrow import WIDEST
+
+        columns = 1 if arrays[1].shape[1] <= WIDEST else WIDEST + 1  # the two have kernels of their own
+        shapes = [(1,) * len(arrays[0].shape), (1, columns), (columns,)]
+    elif call.name == "max_pool2d":
+        pool = call.arguments[1]
+        shapes = [(1, *((pool, pool) if isinstance(pool, int) else pool), 1)]
+    elif call.name.endswith("crossentropy"):
+        shapes = [(1, 2)]
+        options = {k: (np.zeros(1, np.int64) if k == "labels" else v) for k, v in options.items()}
+        options = {k: (np.ones((1, 2), np.float32) if k == "targets" else v) for k, v in options.items()}
+    else:
+        shapes = [(1,) * len(a.shape) if isinstance(a, Array) else () for a in arrays]
+        if "shape" in options:
+            options["shape"] = (1,) * len(options["shape"])
+    described = tuple(
+        Array(shape, a.dtype) if isinstance(a, Array) else a
+        for a, shape in zip(arrays, [*shapes, *[()] * (len(arrays) - len(shapes))], strict=True)
+    )
+    return replace(call, arguments=described, options=options)
+
+
+def _measure_call(call: Call, flushed: int, rates: Rates) -> dict[str, float]:
+    """Medians of the parts of one forward and backward of a call, in seconds."""
+    arguments = [
+        Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
+        for a, need in zip(call.arguments, call.needs, strict=True)
+    ]
+
+    def run() -> None:
+        with scopes.scope("layer", "forward"):
+            result = call.operation(*arguments, **call.options)
+        if result.requires_grad:
+            result.backward(np.ones(result.shape, result.dtype))
+
+    parts = _profile(run, flushed, rates).parts
+    return {name: median(samples) * 1e-3 for (_, name), samples in parts.items()}
+
+
+def _around(least_step: Callable[[], object], optimizer: str, rates: Rates, flushed: int) -> dict[str, float]:
+    """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
+    costs: dict[str, float] = {}
+
+    def cost(name: str) -> float:
+        if not costs:
+            calls = trace(least_step)
+            parts = _profile(least_step, flushed, rates).parts
+            tape = sum(calling_cost(call, rates, flushed).get("other", 0.0) for call in calls)
+            costs["other"] = max(0.0, median(parts[OTHER]) * 1e-3 - tape)
+            costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3
+        return costs[name]
+
+    key = f"around {optimizer} {flushed}"
+    return {name: rates.known(f"{key} {name}", partial(cost, name)) for name in ("other", "update")}
+
+
+def _profile(step: Callable[[], object], flushed: int, rates: Rates) -> StepProfile:
+    """Samples of a step, with `flushed` bytes touched and all threads woken before each."""
+    profile = StepProfile()
+    block = np.zeros(flushed // 8)
+    step()
+    for _ in range(CALL_SAMPLES):
+        np.add(block, 1, out=block)
+        rates.stir()
+        profile.record(step)
+    return profile
+
+
+def _flushed(moved: int, rates: Rates) -> int:
+    """How much memory to touch between two samples, as a step that moves so much does: all of the caches, or two."""
+    last = rates.machine.caches["L3"]
+    return 2 * last if moved > last else LEAST_FLUSHED

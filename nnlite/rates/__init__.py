@@ -1,0 +1,160 @@
+"""At what rate this machine runs each kind of stage (nnlite.conv.stages), measured outside of any layer.
+
+A product's rate is measured at the very shape of its matrices, on numbers that belong to no layer. A pass over memory
+is measured by its pattern (how long its inner loop is, how far apart its steps lie) on a working set of the same size
+up to a limit, a transform on a small problem that stays in cache. No rate is fitted to a measured step, and no
+algorithm runs on a layer's geometry.
+
+A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
+leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
+Rates are kept on disk under the machine's processor and versions, the kernels' sources and the threads; a run measures
+some of them again, and all if those no longer hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from nnlite import machine
+from nnlite.conv.stages import Stage
+from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
+
+SCHEMA = 2
+#: so many times as long as it can take to start the threads says that they are not to be had
+DISTURBED = 20
+_LEAST_BYTES = 16 << 10
+#: products are bounded by arithmetic, or by the bandwidth that their operands need
+PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
+#: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
+#: data in and taking them out needs
+IN_CACHE = (
+    "pad", "spread", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias",
+    "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx",
+)  # fmt: skip
+#: they depend on their shapes alone
+_SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
+#: so many kept rates are measured again, and the others with them if half of these are off by more than that
+CHECKED, TOLERANCE = 4, 0.1
+
+
+class Rates:
+    """The rates for one number of threads and one owner of them; measured when first asked for, kept by `save`."""
+
+    def __init__(self, ceilings: machine.Machine, blas_threads: int, kernel_threads: int):
+        self.machine = ceilings
+        self.blas_threads = blas_threads
+        self.kernel_threads = kernel_threads
+        self._path = _kept_path(ceilings, blas_threads, kernel_threads)
+        self._known: dict[str, float] = _read(self._path)
+        self._measured = False
+        #: kept numbers that were measured again
+        self._again: dict[str, float] = {}
+        self._other = np.zeros(0, np.float32)
+        self._places = np.zeros(kernel_threads, np.int64)
+        self._square = np.ones((256, 256), np.float32)
+
+    def rate(self, stage: Stage, flushed: int) -> float:
+        """Units a second (FLOPs for products, bytes for what moves numbers) at which the stage should run.
+
+        `flushed` bytes of other memory are touched since it last ran, if it goes through its arrays once.
+        """
+        working_set = min(max(stage.working_set, _LEAST_BYTES), MOST_BYTES)
+        if stage.kind in _SHAPED:
+            working_set = 0
+        once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
+        touched = flushed if once else 0
+
+        def measure() -> float:
+            return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched))
+
+        return self._checked(f"{stage.kind} {stage.size} {working_set} {touched}", measure)
+
+    def _checked(self, key: str, measure: Callable[[], float]) -> float:
+        """The rate kept under a key, after the first of them were measured again; if these differ, none is kept."""
+        if key in self._known and not self._measured and len(self._again) < CHECKED:
+            self._again[key] = measure()
+            off = [abs(now / self._known[k] - 1) > TOLERANCE for k, now in self._again.items()]
+            if len(off) == CHECKED and 2 * sum(off) >= CHECKED:
+                self._known, self._measured = dict(self._again), True
+        return self.known(key, measure)
+
+    def _prepare(self, touched: int, *operands: np.ndarray) -> None:
+        """Leave the caches as a step does that touched so many bytes since, and then wrote the operands."""
+        from nnlite.kernels import ceilings
+
+        if touched:
+            if self._other.nbytes < touched:
+                self._other = np.zeros(touched // 4, np.float32)
+            ceilings.rewrite(self._other[: touched // 4])
+        self.stir(*operands)
+
+    def _disturbed(self) -> bool:
+        """Whether waking the threads takes far longer than it can."""
+        from nnlite.kernels import ceilings
+
+        launch = seconds(lambda: ceilings.nothing(self._places), lambda: None)
+        return self.kernel_threads > 1 and launch > DISTURBED * 1e-6 * self.machine.parallel_region_us
+
+    def stir(self, *operands: np.ndarray) -> None:
+        """Leave threads and operands as they are within a step, where another call was just before.
+
+        The threads are awake; what each reads of the operands was written by all of them in equal shares, so that it
+        lies in the caches of all.
+        """
+        from nnlite.kernels import ceilings
+
+        if self.kernel_threads > 1:
+            ceilings.nothing(self._places)
+            for array in operands:
+                ceilings.rewrite(array.reshape(-1))
+        if self.blas_threads > 1:
+            np.matmul(self._square, self._square)
+
+    def known(self, key: str, measure: Callable[[], float]) -> float:
+        """The number kept under a key; measured if there is none."""
+        if key not in self._known:
+            self._known[key] = measure()
+            self._measured = True
+        return self._known[key]
+
+    def bandwidth(self, nbytes: float) -> float:
+        """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
+        ceilings = self.machine
+        mine = [b for b in ceilings.bandwidths if b.threads == min(self.kernel_threads, ceilings.threads)]
+        chosen = next((b for b in mine if nbytes <= b.bytes), mine[-1])
+        return 1e9 * chosen.copy_gbs
+
+    def save(self) -> None:
+        """Keep what was measured for the next run, unless other programs use the processor."""
+        if self._measured and self._path is not None and not self._disturbed():
+            self._path.write_text(json.dumps(self._known, indent=1) + "\n")
+
+
+def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int) -> Path | None:
+    from nnlite import jit_cache
+
+    root = jit_cache.cache_root()
+    key = (SCHEMA, ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items()), jit_cache.sources_hash())
+    name = hashlib.sha256(repr((*key, blas_threads, kernel_threads)).encode()).hexdigest()[:16]
+    return root / f"rates-{name}.json" if root else None
+
+
+def _read(path: Path | None) -> dict[str, float]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {str(key): float(value) for key, value in json.loads(path.read_text()).items()}
+    except (ValueError, AttributeError, TypeError):
+        return {}  # written by something else
+
+
+def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[..., None]) -> float:
+    from nnlite.rates import conv_passes, kernel_passes, numpy_passes  # noqa: F401, which fill the table of kinds
+
+    return rate_of(kind, size, working_set, before)

@@ -1,0 +1,113 @@
+"""The rates of the compiled kernels that are not convolution: products, pooling, dropout, updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nnlite.conv.stages import ITEMSIZE
+from nnlite.kernels import activation, updates
+from nnlite.kernels import narrow as narrow_products
+from nnlite.kernels.crossentropy import sparse_from_logits
+from nnlite.kernels.dropout import apply_mask
+from nnlite.kernels.matmul import matmul as product
+from nnlite.kernels.matmul import matmul_nt, matmul_tn
+from nnlite.kernels.pooling import max_pool as pool_forward
+from nnlite.kernels.pooling import max_pool_backward as pool_backward
+from nnlite.rates.measure import Work, kind, ones, operands
+
+
+@kind
+def matmul(size: tuple[int, ...], working_set: int) -> Work:
+    """The register tiles' matrix product."""
+    a, b, m, n, k = operands(size)
+    function = (product, matmul_tn, matmul_nt)[size[3]]
+    return Work(
+        lambda: function(a, b),
+        2.0 * m * n * k,
+        (
+            a,
+            b,
+        ),
+    )
+
+
+@kind
+def narrow(size: tuple[int, ...], working_set: int) -> Work:
+    """The product of a layer with few columns."""
+    a, b, m, n, k = operands(size)
+    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, (a, b))
+
+
+@kind
+def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
+    """Its gradients at once: `layout` says how many of the two."""
+    m, n, k, both = size
+    x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
+    needs = (both == 2, True)
+    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, (x, weight, dy))
+
+
+@kind
+def relu_backward(size: tuple[int, ...], working_set: int) -> Work:
+    rows = max(1, working_set // (3 * ITEMSIZE * size[0]))
+    dy, y = ones((rows, size[0])), ones((rows, size[0]))
+    return Work(lambda: activation.relu_backward(dy, y), 3.0 * dy.nbytes, (dy, y))
+
+
+@kind
+def bias_gradient(size: tuple[int, ...], working_set: int) -> Work:
+    dy = ones((max(1, working_set // (ITEMSIZE * size[0])), size[0]))
+    return Work(lambda: activation.bias_gradient(dy), float(dy.nbytes), (dy,))
+
+
+@kind
+def crossentropy(size: tuple[int, ...], working_set: int) -> Work:
+    logits = ones((max(1, working_set // (2 * ITEMSIZE * size[0])), size[0]))
+    labels = np.zeros(len(logits), np.int64)
+    return Work(lambda: sparse_from_logits(logits, labels), 2.0 * logits.nbytes, (logits,))
+
+
+def _image_batch(channels: int, working_set: int) -> np.ndarray:
+    """Images of 32 x 32, as many as make the working set together with a pooling's result."""
+    side = 32
+    n = max(1, working_set // (ITEMSIZE * side * side * channels * 5 // 4))
+    return np.random.default_rng(0).standard_normal((n, side, side, channels)).astype(np.float32)
+
+
+def _pooling(size: tuple[int, ...], working_set: int) -> tuple[Any, ...]:
+    channels, ph, pw, sh, sw, padded = size
+    x = _image_batch(channels, working_set)
+    pads = ((ph // 2, ph // 2), (pw // 2, pw // 2)) if padded else ((0, 0), (0, 0))
+    return x, (ph, pw), (sh, sw), pads
+
+
+@kind
+def max_pool(size: tuple[int, ...], working_set: int) -> Work:
+    x, pool, strides, pads = _pooling(size, working_set)
+    y, winner = pool_forward(x, pool, strides, pads)
+    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), (x,))
+
+
+@kind
+def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
+    x, pool, strides, pads = _pooling(size, working_set)
+    y, winner = pool_forward(x, pool, strides, pads)
+    moved = float(x.nbytes + y.nbytes + winner.nbytes)
+    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, (y,))
+
+
+@kind
+def dropout(size: tuple[int, ...], working_set: int) -> Work:
+    x = ones(max(1, working_set // (2 * ITEMSIZE)))
+    return Work(lambda: apply_mask(x, 0.25, 1), 2.0 * x.nbytes, (x,))
+
+
+@kind
+def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
+    """Parameters, their gradients and the mean squares; RMSprop's five passes."""
+    w, g, square = (ones(max(1, working_set // (3 * ITEMSIZE))) for _ in range(3))
+    numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
+    table = updates.Table([(w, square, None, None)])
+    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, (g,))

@@ -1,0 +1,142 @@
+"""The rates of NumPy's passes: products by BLAS, strided copies, elementwise arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite import memory
+from nnlite.conv.stages import ITEMSIZE
+from nnlite.ops.activation import relu_gradient
+from nnlite.rates.measure import Work, kind, ones, operands
+
+
+@kind
+def gemm(size: tuple[int, ...], working_set: int) -> Work:
+    """NumPy's matrix product, by BLAS."""
+    a, b, m, n, k = operands(size)
+    a, b, out = a.T if size[3] == 1 else a, b.T if size[3] == 2 else b, memory.empty((m, n))
+    return Work(lambda: np.matmul(a, b, out=out), 2.0 * m * n * k)
+
+
+# Strided copies --------------------------------------------------------------------------------------------------
+
+
+def _pattern(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Lines of `count` runs of `run` numbers, as pixels (their steps `step`) and as patches (`length`), both as views.
+
+    (pixels (lines, count, run), patches (lines, count, length), numbers copied)
+    """
+    count, run, step, length = size
+    lines = max(1, working_set // (ITEMSIZE * count * (step + length)))
+    wide = ones((lines, count + 2, step))  # as an image is wider than its result: lines do not join
+    pixels = wide[:, :count, :run]
+    patches = ones((lines, count, length))
+    return pixels, patches, float(lines * count * run)
+
+
+@kind
+def assign(size: tuple[int, ...], working_set: int) -> Work:
+    """Pixels to patches, tap after tap."""
+    pixels, patches, numbers = _pattern(size, working_set)
+    run, length = size[1], size[3]
+    taps = range(0, length - run + 1, run)
+
+    def copy() -> None:
+        for tap in taps:
+            patches[:, :, tap : tap + run] = pixels
+
+    return Work(copy, 2 * ITEMSIZE * numbers * len(taps))
+
+
+@kind
+def accumulate(size: tuple[int, ...], working_set: int) -> Work:
+    """Patches added to pixels, tap after tap."""
+    pixels, patches, numbers = _pattern(size, working_set)
+    run, length = size[1], size[3]
+    taps = range(0, length - run + 1, run)
+
+    def add() -> None:
+        for tap in taps:
+            np.add(pixels, patches[:, :, tap : tap + run], out=pixels)
+
+    return Work(add, 3 * ITEMSIZE * numbers * len(taps))
+
+
+@kind
+def shuffle(size: tuple[int, ...], working_set: int) -> Work:
+    """Images (n, pixels, channels) to (n, channels, pixels), by NumPy."""
+    pixels, channels = size
+    images = max(1, working_set // (2 * ITEMSIZE * pixels * channels))
+    x, y = ones((images, pixels, channels)), ones((images, channels, pixels))
+
+    def copy() -> None:
+        y[...] = x.transpose(0, 2, 1)
+
+    return Work(copy, 2.0 * x.nbytes)
+
+
+# NumPy's elementwise passes ----------------------------------------------------------------------------------------
+
+
+def _flat(working_set: int, arrays: int) -> np.ndarray:
+    return ones(max(1, working_set // (ITEMSIZE * arrays)))
+
+
+def _rows(size: tuple[int, ...], working_set: int, arrays: int) -> np.ndarray:
+    k = size[0]
+    return ones((max(1, working_set // (ITEMSIZE * arrays * k)), k))
+
+
+@kind
+def maximum(size: tuple[int, ...], working_set: int) -> Work:
+    x = _flat(working_set, 1)
+    return Work(lambda: np.maximum(x, 0, out=x), 2.0 * x.nbytes, (x,))
+
+
+@kind
+def multiply(size: tuple[int, ...], working_set: int) -> Work:
+    x = _flat(working_set, 2)
+    return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, (x,))
+
+
+@kind
+def mask(size: tuple[int, ...], working_set: int) -> Work:
+    dy, y = _flat(working_set, 3), _flat(working_set, 3)
+    return Work(
+        lambda: relu_gradient(dy, y),
+        3.5 * dy.nbytes,
+        (
+            dy,
+            y,
+        ),
+    )
+
+
+@kind
+def add_row(size: tuple[int, ...], working_set: int) -> Work:
+    y, bias = _rows(size, working_set, 1), np.zeros(size[0], np.float32)
+    return Work(lambda: np.add(y, bias, out=y), 2.0 * y.nbytes, (y,))
+
+
+@kind
+def sum_rows(size: tuple[int, ...], working_set: int) -> Work:
+    y = _rows(size, working_set, 1)
+    return Work(lambda: y.sum(axis=0), float(y.nbytes), (y,))
+
+
+@kind
+def softmax(size: tuple[int, ...], working_set: int) -> Work:
+    x = _rows(size, working_set, 5)
+
+    def compute() -> np.ndarray:
+        shifted = x - x.max(axis=-1, keepdims=True)
+        shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        return shifted
+
+    return Work(compute, 5.0 * x.nbytes)
+
+
+@kind
+def softmax_gradient(size: tuple[int, ...], working_set: int) -> Work:
+    y = _rows(size, working_set, 5)
+    return Work(lambda: np.exp(y) * y, 5.0 * y.nbytes)

@@ -1,0 +1,89 @@
+"""The time model: its terms against a hand calculation, and that nothing it needs was timed in the step."""
+
+import pytest
+
+import nnlite as nn
+from nnlite import jit, machine, predict
+from nnlite.conv.stages import Stage
+from nnlite.explain.measure import Contestant, measure
+from nnlite.profiler import OTHER
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+
+
+class FakeRates:
+    """Rates as a test gives them."""
+
+    class machine:
+        numpy_call_us = 2.0
+        fresh_gbs = 4.0
+        caches = {"L3": 32 << 20}  # noqa: RUF012
+
+    def __init__(self, bandwidth=1e9):
+        self._bandwidth = bandwidth
+
+    def bandwidth(self, nbytes):
+        return self._bandwidth
+
+
+def stage(kind, amount, moved, calls=1, fresh=0):
+    return Stage("", kind, (), amount, moved, moved, moved, calls, fresh)
+
+
+def test_a_product_is_bounded_by_arithmetic_or_by_its_operands():
+    compute = predict.stage_terms(stage("gemm", 1e9, 1000), 1e11, FakeRates())
+    assert compute == predict.Terms(compute=pytest.approx(0.01))
+    starved = predict.stage_terms(stage("gemm", 1e9, 10**8), 1e11, FakeRates())
+    assert starved == predict.Terms(memory=pytest.approx(0.1))
+
+
+def test_calls_beyond_the_first_and_fresh_memory_are_added():
+    terms = predict.stage_terms(stage("assign", 1e6, 10**6, calls=11, fresh=4 * 10**6), 1e9, FakeRates())
+    assert terms == predict.Terms(memory=pytest.approx(1e-3), calls=pytest.approx(2e-5), fresh=pytest.approx(1e-3))
+    assert terms.seconds == pytest.approx(2.02e-3)
+    assert terms.bound == "overhead"  # 1.02 ms of calls and fresh memory, 1 ms of copying
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two networks of the question on a few images, predicted and measured."""
+    contestants = [
+        Contestant(getattr(nn.models, name)(), algorithm)
+        for algorithm in ("auto", "im2col", "theano2017")
+        for name in ("mlp", "small_cnn")
+    ]
+    return measure(contestants, machine.load_or_measure(), batch_size=32, rounds=5)
+
+
+def test_every_part_of_the_step_is_predicted(small):
+    for m in small:
+        assert m.prediction.missing == []
+        assert m.predicted_ms == pytest.approx(sum(1e3 * p.terms.seconds for p in m.prediction.parts.values()))
+        assert {(layer.name, layer.part) for layer in m.layers} == set(m.prediction.parts)
+        assert m.prediction.parts[OTHER].calls > 0
+
+
+def test_the_prediction_counts_the_layers_arithmetic(small):
+    for m in small:
+        assert sum(p.flops for p in m.prediction.parts.values()) == 2 * 32 * m.cost.training_macs_per_image
+
+
+def test_im2col_moves_more_and_auto_less(small):
+    moved = {(m.name, m.algorithm): m.moved_bytes for m in small}
+    assert moved["small_cnn", "im2col"] > 2 * moved["small_cnn", "auto"]
+
+
+def test_what_does_not_say_what_it_does_is_named():
+    @nn.differentiable
+    def strange(x):
+        return x * 2, lambda dy: dy * 2
+
+    class Strange(nn.layers.Layer):
+        def call(self, x, training):
+            return strange(x)
+
+    model = nn.Sequential([nn.Input((28, 28, 1)), nn.Flatten(), Strange(), nn.Dense(10, activation="softmax")])
+    (m,) = measure([Contestant(model, "auto")], machine.load_or_measure(), batch_size=8, rounds=1)
+    assert m.prediction.missing == ["operation 'strange'"]
+    assert m.predicted_ms is None
+    assert m.moved_bytes is None

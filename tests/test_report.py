@@ -1,0 +1,208 @@
+"""The report from explain.json alone: formulas are true, nothing is asked of a network, nulls are named."""
+
+import json
+import re
+from html import unescape
+from itertools import combinations
+from xml.etree import ElementTree
+
+import documents
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite.explain import report
+from nnlite.explain.report import canvas, page, theme
+from nnlite.explain.report.axes import Scale
+from nnlite.explain.report.figures import waterfall
+from nnlite.explain.report.run import Run, step
+
+FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
+
+
+@pytest.fixture(scope="module")
+def html():
+    return page.render(documents.document())
+
+
+def calculated(arithmetic):
+    """(left, right) of "2 × 3 = 6" as numbers."""
+    left, right = (side.replace("×", "*").replace(",", "") for side in arithmetic.split(" = "))
+    assert re.fullmatch(r"[\d\s.*/+()e-]+", left), left
+    return eval(left), float(right)
+
+
+def test_every_formula_gives_the_number_it_stands_for(html):
+    formulas = [(title, unescape(code)) for _, title, code in FORMULA.findall(html)]
+    counted = 0
+    for title, arithmetic in formulas:
+        if arithmetic.startswith("median of"):
+            continue
+        left, right = calculated(arithmetic)
+        assert left == pytest.approx(right, rel=6e-3), title
+        counted += 1
+    assert counted > 150
+
+
+@pytest.mark.parametrize("name", nn.models.NAMES)
+def test_formulas_of_counts_are_exact_and_name_their_factors(name):
+    content = documents.document((name,))
+    formulas = {title: unescape(code) for _, title, code in FORMULA.findall(page.render(content))}
+    for title, arithmetic in formulas.items():
+        if "FLOPs" in title or "bytes" in title or "MACs" in title or "parameters" in title:
+            left, right = calculated(arithmetic)
+            assert left == right, title
+            assert "+" in arithmetic or arithmetic.count("×") >= 2, title  # made of the shapes, not the count again
+
+
+def test_the_cnns_second_convolution_is_explained_by_its_shape(html):
+    text = unescape(html)
+    assert "2 × 128 × 24 × 24 × 3 × 3 × 32 × 64 = 2,717,908,992" in text
+    assert "(784 × 512 + 512) + (512 × 512 + 512) + (512 × 10 + 10) = 669,706" in text
+
+
+def test_buttons_and_formulas_belong_together(html):
+    targets = set(re.findall(r'popovertarget="(f\d+)"', html))
+    assert targets == {name for name, _, _ in FORMULA.findall(html)}
+
+
+def test_nothing_is_asked_of_a_network(html):
+    assert "http" not in html.replace("http-equiv", "")
+    assert all(where[0] == "#" or where.startswith("data:") for where in re.findall(r'(?:src|href)="(.*?)"', html))
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_the_file_is_small(html):
+    assert len(html.encode()) < 2_000_000
+
+
+def test_the_data_is_in_the_file(html):
+    content = documents.document()
+    embedded = re.search(r'<script type="application/json" id="explain-json">(.*?)</script>', html, re.DOTALL)
+    assert json.loads(embedded[1]) == content
+    rows = re.search(r'<script type="text/csv" id="layers-csv">(.*?)</script>', html, re.DOTALL)[1].splitlines()
+    groups = [content["models"], *content["comparisons"].values()]
+    assert len(rows) == 1 + sum(len(model["layers"]) for group in groups for model in group)
+
+
+def test_what_a_user_named_can_not_break_the_page():
+    content = documents.document(("mlp",))
+    content["models"][0]["name"] = "</script><b>&"
+    content["comparisons"] = {}
+    html = page.render(content)
+    assert "</script><b>" not in html
+    assert "&lt;/script&gt;&lt;b&gt;&amp;" in html
+
+
+def test_what_was_not_computed_is_named():
+    html = unescape(page.render(documents.document(complete=False)))
+    for said in (
+        "time model's prediction is not in this run",
+        "Moved bytes are not in this run",
+        "no measured ceilings",
+        "did not time im2col and theano2017",
+        "Not in this run: filters, batch, kernel and image",
+        "nnlite explain --ladder",
+    ):
+        assert said in html, said
+
+
+def test_a_users_own_network_alone():
+    html = page.render(documents.document(("mnist_cnn",)))
+    assert "Where the time of mnist_cnn goes" in html
+    assert "Which count predicts" not in html
+
+
+def test_pictures_are_written_as_svg_and_png(tmp_path):
+    written = report.write(documents.document(), tmp_path)
+    names = {path.stem for path in written}
+    assert {
+        "paradox",
+        "passes",
+        "metrics-auto",
+        "roofline-im2col",
+        "waterfall-auto",
+        "sweep-filters",
+        "ladder",
+    } <= names
+    for path in written:
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        elif path.suffix == ".png":
+            assert path.read_bytes().startswith(b"\x89PNG")
+            assert path.with_suffix(".svg").exists()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_the_stages_of_a_waterfall_add_up_to_the_measured_step(complete):
+    for model in documents.document(complete=complete)["models"]:
+        stages = waterfall.stages(model, 200.0)
+        assert stages[-1].ms == pytest.approx(step(model))
+        assert sum(stage.ms for stage in stages[:-1]) == pytest.approx(step(model))
+
+
+def test_each_picture_says_in_words_what_it_shows():
+    for figure in page.figures(Run(documents.document())):
+        assert figure.caption
+        for panel in figure.panels:
+            assert len(panel.label) > 20
+            assert f'aria-label="{panel.label[:5]}' in canvas.svg(panel)
+
+
+def test_scales():
+    log = Scale(1, 100, 0, 200)
+    assert [log(1), log(10), log(100)] == pytest.approx([0, 100, 200])
+    assert Scale(0.01, 10_000, 0, 1).ticks() == pytest.approx([0.01, 0.1, 1, 10, 100, 1000, 10_000])
+    assert Scale(0, 42, 0, 1, log=False).ticks() == [0, 10, 20, 30, 40]
+
+
+# Colours -----------------------------------------------------------------------------------------------------------
+
+#: Machado, Oliveira and Fernandes (2009), severity 1: linear RGB as such a reader sees it
+BLINDNESS = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def linear(colour):
+    """#rrggbb -> linear RGB."""
+    values = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    """Linear RGB -> CIE Lab under D65."""
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    x, y, z = np.cbrt(np.maximum(to_xyz @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089], 0.00886))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def contrast(one, other):
+    """WCAG's ratio."""
+    light, dark = sorted((linear(c) @ [0.2126, 0.7152, 0.0722] for c in (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_passes_and_networks_are_told_apart_by_the_colour_blind(kind, dark):
+    passes = list(theme.PASS_ROLES.values())
+    networks = [colour for colour, _ in theme.SERIES[:3]]
+    seen = {role: lab(np.asarray(BLINDNESS[kind]) @ linear(pair[dark])) for role, pair in theme.COLOURS.items()}
+    for roles in (passes, networks):
+        for one, other in combinations(roles, 2):
+            assert np.linalg.norm(seen[one] - seen[other]) > 10, (one, other)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read_on_its_ground(dark):
+    colours = {role: pair[dark] for role, pair in theme.COLOURS.items()}
+    for ink in ("text", "muted", "accent", "good", "bad"):
+        for ground in ("page", "panel"):
+            assert contrast(colours[ink], colours[ground]) > 4.5, (ink, ground)
+    for i in range(7):
+        assert contrast(colours[f"on-c{i}"], colours[f"c{i}"]) > 4.5, i

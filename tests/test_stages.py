@@ -1,0 +1,109 @@
+"""What algorithms declare that they move, against the arrays that NumPy is really asked to read and write."""
+
+from math import prod
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import memory
+from nnlite.conv import PASSES, Epilogue, Geometry
+from nnlite.conv.stages import moved_bytes
+
+GEOMETRIES = [
+    Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
+    Geometry.of((2, 8, 8, 3), (3, 2, 3, 4), strides=2),
+    Geometry.of((4, 5, 5, 3), (1, 1, 3, 2)),
+]
+
+
+class Counted(np.ndarray):
+    """An array that notes each pass of NumPy over it: (what, the array it writes, the arrays it reads)."""
+
+    log: list = []  # noqa: RUF012, shared by all of them on purpose
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(), **options):
+        arrays = [a for a in inputs if isinstance(a, np.ndarray)]
+        plain = [np.asarray(a) for a in inputs]
+        if out:
+            options["out"] = tuple(np.asarray(a) for a in out)
+        result = getattr(ufunc, method)(*plain, **options)
+        self.note(ufunc.__name__, out[0] if out else result, arrays)
+        return out[0] if out else np.asarray(result).view(Counted)
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray) and not np.shares_memory(self, value):
+            self.note("copy", np.asarray(self)[key], [value])
+        super().__setitem__(key, value)
+
+    def note(self, what, written, read):
+        self.log.append((what, owner(written), [owner(a) for a in read]))
+
+
+def owner(array):
+    """(where the memory of an array begins, its bytes): of the whole array, however small the view."""
+    array = np.asarray(array)
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.__array_interface__["data"][0], array.nbytes
+
+
+def counted_traffic(log):
+    """Bytes read and written, each array once for a run of equal passes, as a stage counts them."""
+    total, before, seen = 0, None, set()
+    for what, written, read in log:
+        if what != before:
+            before, seen = what, set()
+        for role, (address, nbytes) in [("written", written), *(("read", a) for a in read)]:
+            if (role, address) not in seen:
+                seen.add((role, address))
+                total += nbytes
+    return total
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """memory.empty hands out arrays that count."""
+    plain = memory.empty
+    monkeypatch.setattr(memory, "empty", lambda shape, dtype=np.float32: plain(shape, dtype).view(Counted))
+    Counted.log = []
+    return Counted.log
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("pass_name", PASSES)
+def test_im2col_moves_what_it_declares(geometry, pass_name, counting, generator):
+    x, weight, dy = (
+        generator.standard_normal(shape, np.float32).view(Counted)
+        for shape in (geometry.input_shape, geometry.weight_shape, geometry.output_shape)
+    )
+    algorithm = nn.conv.get("im2col")
+    operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
+    getattr(algorithm, pass_name)(*operands, geometry)
+    counted = counted_traffic(counting)
+    # adding to an array reads it as well; stages count an array that is added to once
+    added_to = 4 * prod(geometry.input_shape) if any(what == "add" for what, *_ in counting) else 0
+    assert counted - added_to == moved_bytes(algorithm.stages(geometry, pass_name))
+
+
+def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):
+    x = generator.standard_normal((8, 8), np.float32).view(Counted)
+    np.add(x, 1, out=x)
+    assert counted_traffic(counting) == 2 * 4 * 64
+
+
+@pytest.mark.parametrize("name", ["direct", "lanes", "winograd"])
+def test_fused_passes_move_less_than_the_same_unfused(name):
+    """A ReLU and a pooling of their own would read and write the convolution's whole result."""
+    geometry = Geometry.of((32, 26, 26, 16), (3, 3, 16, 32))
+    algorithm = nn.conv.get(name)
+    epilogue = Epilogue(bias=True, relu=True, pool=name != "direct")
+    unfused = moved_bytes(algorithm.stages(geometry, "forward")) + 2 * 4 * prod(geometry.output_shape)
+    assert moved_bytes(algorithm.stages(geometry, "forward", epilogue)) < unfused
+
+
+@pytest.mark.parametrize("name", ["im2col", "theano2017", "direct", "lanes", "winograd"])
+def test_stages_do_the_arithmetic_of_the_pass(name):
+    geometry = Geometry.of((16, 9, 9, 4), (3, 3, 4, 8))
+    for pass_name in PASSES:
+        assert sum(s.flops for s in nn.conv.get(name).stages(geometry, pass_name)) == geometry.flops
