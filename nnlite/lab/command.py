@@ -106,6 +106,8 @@ def _print(result: Run) -> None:
     for sentence in tables.checks(result):
         out.print(sentence, highlight=False, markup=False)
     for row in result.rows:
+        if result.interrupted and not row.timed:
+            continue
         out.print()
         out.print(tables.row_table(row))
     out.print()

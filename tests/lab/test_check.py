@@ -36,6 +36,11 @@ class FlippedTaps(Right):
         return super().forward(x, np.ascontiguousarray(weight[::-1, ::-1]), geometry)
 
 
+class FlippedWeightGradient(Right):
+    def grad_weight(self, x, dy, geometry):
+        return np.ascontiguousarray(super().grad_weight(x, dy, geometry)[::-1, ::-1])
+
+
 class SwappedStrides(Right):
     def forward(self, x, weight, geometry):
         swapped = Geometry(
@@ -173,6 +178,7 @@ class BackwardRaisesForTheFirstLayer(Right):
 REFUSALS = [
     (OffByOneAtTheRight, r"forward is wrong in float32 for .*y\[n=0, oh=0, ow=3, k=0\].*are at ow=3, the last"),
     (FlippedTaps, r"forward is wrong .* the taps were flipped"),
+    (FlippedWeightGradient, r"grad_weight is wrong .* the taps were flipped"),
     (SwappedStrides, r"forward (is wrong|returns shape|raises) .*strides 1x3"),
     (ScaledGradient, r"grad_weight is wrong .*Everything is 1\.01 times what it should be"),
     (ScaledBackward, r"backward is wrong .*dx\[n=0.*Everything is 1\.01 times"),
