@@ -177,12 +177,12 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
 
 def _into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
     """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
-    size = (int(masked), nbytes // ITEMSIZE // images)
+    size = (int(masked), nbytes // ITEMSIZE // max(1, images))
     return _outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
 def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
-    size = (nbytes // ITEMSIZE // images,)
+    size = (nbytes // ITEMSIZE // max(1, images),)
     return _outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 
