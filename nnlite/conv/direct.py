@@ -26,7 +26,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import add_parts, pad_images, panels, spread_panels
+from nnlite.conv.direct_panels import Layout, add_parts, fill_panel, layout, pad_images, spread_panels
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
@@ -100,7 +100,7 @@ class Direct(Algorithm):
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
     plan = direct_plan.forward(geometry.one_image)
     y = memory.empty(geometry.output_shape)
-    _run(plan, x, x, False, panels(plan, weight, weight.shape[3], 1), bias, y, clamp)
+    _run(plan, x, x, False, weight, layout(plan, weight, weight.shape[3], 1), bias, y, clamp)
     return y
 
 
@@ -111,7 +111,7 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
         dx.fill(0)  # no tap reaches some of the pixels
     for phase in phases:
-        _run(phase, dy, result, masked, panels(phase, weight, 1, weight.shape[3]), None, dx, False)
+        _run(phase, dy, result, masked, weight, layout(phase, weight, 1, weight.shape[3]), None, dx, False)
     return dx
 
 
@@ -120,7 +120,8 @@ def _run(
     x: np.ndarray,
     result: np.ndarray,
     masked: bool,
-    weights: np.ndarray,
+    weight: np.ndarray,
+    places: Layout,
     bias: np.ndarray | None,
     y: np.ndarray,
     clamp: bool,
@@ -134,22 +135,25 @@ def _run(
         start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
     copied = masked or plan.image.is_padded
     batches = -(-len(x) // plan.images)
-    work = memory.empty((threads.kernel_parts() if copied else 0, -(-len(x) // batches) * sizes.image_padded))
+    parts = threads.kernel_parts()
+    work = memory.empty((parts if copied else 0, -(-len(x) // batches) * sizes.image_padded))
+    panel_work = memory.empty((parts, min(sizes.reduction, direct_plan.LONGEST_BLOCK) * plan.width))
     _correlate(
         plan.shape, plan.image, sizes, batches, plan.rows_in, plan.rows_out, plan.runs, plan.blocks,
-        x, result, masked, copied, work, weights, start, y, clamp,
+        x, result, masked, copied, work, weight.reshape(-1), places, panel_work, start, y, clamp,
     )  # fmt: skip
 
 
 @kernel
 def _correlate(
     part, parts, shape, image, sizes, batches, rows_in, rows_out, runs, blocks,
-    x, result, masked, copied, work, weights, bias, y, clamp,
+    x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
     """One share of a correlation: some of the tiles of all panels of weights, of all batches of images."""
     panels, images = sizes.groups * sizes.panels, x.shape[0]
     tiles = -(-(-(-images // batches) * sizes.positions) // shape.rows)  # of a panel and a batch
     begin, end = part * batches * panels * tiles // parts, (part + 1) * batches * panels * tiles // parts
+    weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
         work[part] = 0
     for unit in range(begin // tiles, -(-end // tiles)):
@@ -166,6 +170,12 @@ def _correlate(
         column = first_image * sizes.image_out + group * sizes.group_out + panel * shape.width
         columns = sizes.group_out - panel * shape.width
         for block in range(blocks.size - 1):
+            first_row, last_row = (
+                runs[blocks[block], 1],
+                runs[blocks[block + 1] - 1, 1] + runs[blocks[block + 1] - 1, 2],
+            )
+            if panels > 1 or blocks.size > 2 or unit == begin // tiles:
+                fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
             for t in range(first, last):
                 tile_in = table_rows(shape, t * shape.rows, positions, rows_in)
                 tile_out = table_rows(shape, t * shape.rows, positions, rows_out)
@@ -175,7 +185,7 @@ def _correlate(
                     tile = load_tile(shape, y, tile_out, column, columns)
                 for run in range(blocks[block], blocks[block + 1]):
                     i = group * sizes.group_in + runs[run, 0]
-                    j = (index * sizes.reduction + runs[run, 1]) * shape.width
+                    j = (runs[run, 1] - first_row) * shape.width
                     for c in range(runs[run, 2]):
                         tile = multiply_add(tile, source, tile_in, i + c, weights, j + c * shape.width)
                 if clamp and block == blocks.size - 2:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nnlite import memory
@@ -9,72 +11,95 @@ from nnlite.conv.direct_plan import NO_TAP, Correlation
 from nnlite.jit import jit, kernel
 from nnlite.simd import LANES, load, load_first, pointer, select, store, store_first, transpose
 
-#: elements from which on all threads fill the panels
-PARALLEL_SIZE = 1 << 15
+
+class Layout(NamedTuple):
+    """Where the weights of a correlation lie, as offsets into the weights of the convolution."""
+
+    taps: np.ndarray  # (taps, pixels of a block): of each tap, or NO_TAP
+    group_in: int
+    group_out: int
+    step_group: int  # to the next group
+    step_in: int  # to the next input channel of the correlation
+    step_out: int  # to its next output channel; one of the two is 1
+
+
+def layout(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> Layout:
+    """The layout of what `plan` calls its taps and channels in an array (kh, kw, c / groups, k)."""
+    offsets = np.where(plan.taps == NO_TAP, NO_TAP, plan.taps * (weight.shape[2] * weight.shape[3]))
+    groups, group_in, group_out = plan.sizes.groups, plan.sizes.group_in, plan.sizes.group_out
+    return Layout(offsets, group_in, group_out, weight.shape[3] // groups, step_in, step_out)
 
 
 def panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> np.ndarray:
-    """The weights in the order in which the loops read them: (groups, panels, reduction, width), zero beyond K.
-
-    `step_in` and `step_out` lead to the next input and output channel of the correlation; one of them is 1.
-    """
-    sizes, width = plan.sizes, plan.width
-    shape = (sizes.groups, sizes.panels, sizes.reduction, width)
-    in_order = step_out == 1 and plan.taps[0, 0] == 0
-    if in_order and shape[:2] == (1, 1) and width == sizes.group_out:
-        return weight.reshape(shape)
-    result = memory.empty(shape)
-    offsets = np.where(plan.taps == NO_TAP, NO_TAP, plan.taps * (weight.shape[2] * weight.shape[3]))
-    group_step = weight.shape[3] // sizes.groups
-    arguments = weight.reshape(-1), offsets, sizes.group_in, sizes.group_out, group_step, step_in, step_out, result
-    if result.size >= PARALLEL_SIZE:
-        _fill_panels(*arguments)
-    else:
-        _fill_panels.serial(0, 1, *arguments)
+    """All panels: (groups, panels, reduction, width), zero beyond K."""
+    result = memory.empty((plan.sizes.groups, plan.sizes.panels, plan.sizes.reduction, plan.width))
+    _fill_panels(weight.reshape(-1), layout(plan, weight, step_in, step_out), result)
     return result
 
 
-@kernel
-def _fill_panels(part, parts, weight, taps, group_in, group_out, group_step, step_in, step_out, panels):
-    """One share of the taps of all panels. `taps` (taps, pixels) are offsets of the weight's taps, or NO_TAP."""
-    width = panels.shape[3]
-    total = panels.shape[0] * panels.shape[1] * taps.shape[0]
-    for unit in range(part * total // parts, (part + 1) * total // parts):
-        index, tap = unit // taps.shape[0], unit % taps.shape[0]
-        group, first = index // panels.shape[1], index % panels.shape[1] * width
-        rows = panels[group, index % panels.shape[1], tap * group_in : (tap + 1) * group_in]  # (group_in, width)
-        start, columns = taps[tap, 0] + group * group_step + first * step_out, group_out - first
-        if taps.shape[1] > 1 or width % LANES:
-            channels = group_out // taps.shape[1]
-            for column in range(width):
-                pixel, k = (first + column) // channels, (first + column) % channels
-                absent = column >= columns or taps[tap, min(pixel, taps.shape[1] - 1)] == NO_TAP
-                for c in range(group_in):
-                    if absent:
-                        rows[c, column] = 0
-                    else:
-                        rows[c, column] = weight[taps[tap, pixel] + group * group_step + c * step_in + k * step_out]
-        elif step_out == 1:
-            for c in range(group_in):
-                for column in range(0, width, LANES):
-                    value = load_first(weight, start + c * step_in + column, columns - column)
-                    store(rows, c * width + column, value)
-        else:
-            _fill_transposed(weight, start, step_out, columns, rows)
+@jit
+def _fill_panels(weight, layout, panels):
+    for group in range(panels.shape[0]):
+        for panel in range(panels.shape[1]):
+            width = panels.shape[3]
+            out = pointer(panels[group, panel], 0)
+            fill_panel(weight, layout, group, panel * width, width, 0, panels.shape[2], out)
 
 
 @jit
-def _fill_transposed(weight, start, step_out, columns, rows):
-    """rows (group_in, width): of column k what lies `step_out` after column k - 1, zero from `columns` on."""
-    group_in, width = rows.shape
-    for c in range(0, group_in, LANES):
-        for column in range(0, width, LANES):
-            if c + LANES <= group_in and column + LANES <= columns:
-                transpose(weight, start + column * step_out + c, step_out, rows, c * width + column, width)
+def fill_panel(weight, layout, group, column, width, first, last, out):
+    """out (last - first, width) = terms `first` to `last` of the reductions of a group's columns from `column` on.
+
+    What is beyond the last column is zero.
+    """
+    columns = layout.group_out - column
+    for tap in range(first // layout.group_in, -(-last // layout.group_in)):
+        begin, end = max(first - tap * layout.group_in, 0), min(last - tap * layout.group_in, layout.group_in)
+        rows = pointer(out, (tap * layout.group_in + begin - first) * width)
+        start = layout.taps[tap, 0] + group * layout.step_group + begin * layout.step_in + column * layout.step_out
+        if layout.taps.shape[1] > 1 or width % LANES:
+            _fill_elements(weight, layout, group, tap, column, width, begin, end, rows)
+        elif layout.step_out == 1:
+            _fill_rows(weight, start, layout.step_in, end - begin, columns, width, rows)
+        else:
+            _fill_transposed(weight, start, layout.step_out, end - begin, columns, width, rows)
+
+
+@jit
+def _fill_elements(weight, layout, group, tap, column, width, begin, end, rows):
+    """One tap of a panel, whose columns may be pixels x channels."""
+    pixels = layout.taps.shape[1]
+    channels = layout.group_out // pixels
+    for i in range(width):
+        pixel, k = (column + i) // channels, (column + i) % channels
+        present = pixel < pixels and layout.taps[tap, pixel] != NO_TAP
+        for c in range(begin, end):
+            value = np.float32(0)
+            if present:
+                start = layout.taps[tap, pixel] + group * layout.step_group
+                value = weight[start + c * layout.step_in + k * layout.step_out]
+            rows[(c - begin) * width + i] = value
+
+
+@jit
+def _fill_rows(weight, start, step, count, columns, width, rows):
+    """rows (count, width) from rows that are `step` apart."""
+    for c in range(count):
+        for i in range(0, width, LANES):
+            store(rows, c * width + i, load_first(weight, start + c * step + i, columns - i))
+
+
+@jit
+def _fill_transposed(weight, start, step, count, columns, width, rows):
+    """rows (count, width) from columns that are `step` apart."""
+    for c in range(0, count, LANES):
+        for i in range(0, width, LANES):
+            if c + LANES <= count and i + LANES <= columns:
+                transpose(weight, start + i * step + c, step, rows, c * width + i, width)
                 continue
-            for k in range(column, column + LANES):
-                for i in range(c, min(c + LANES, group_in)):
-                    rows[i, k] = weight[start + k * step_out + i] if k < columns else np.float32(0)
+            for j in range(c, min(c + LANES, count)):
+                for k in range(i, i + LANES):
+                    rows[j * width + k] = weight[start + k * step + j] if k < columns else np.float32(0)
 
 
 @jit
