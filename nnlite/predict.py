@@ -5,9 +5,9 @@
     time of a part of the step = its stages + the cost of calling its operations
 
 The stages come from the operations and algorithms themselves (nnlite.conv.stages), the rates from nnlite.rates. The
-cost of calling an operation is the time it takes on the smallest input there is, with the processor's caches filled
-with something else, as a step finds them. A step is run once, untimed, to see which operations it calls; nothing in
-here knows how long a step or a layer took.
+cost of calling an operation is the time it takes on the smallest input there is, with the processor's caches and branch
+predictors filled by other memory and by a usual training step. A step is run once, untimed, to see which operations it
+calls; nothing in here knows how long a step or a layer took.
 """
 
 from __future__ import annotations
@@ -122,12 +122,17 @@ def trace(step: Callable[[], object]) -> list[Call]:
 
 
 def predict(
-    calls: Sequence[Call], optimizer: Optimizer, rates: Rates, least_step: Callable[[], object]
+    calls: Sequence[Call],
+    optimizer: Optimizer,
+    rates: Rates,
+    least_step: Callable[[], object],
+    usual_step: Callable[[], object],
 ) -> StepPrediction:
     """The time of a step that makes these calls and then updates the optimizer's parameters.
 
-    `least_step` is a training step of the smallest network, whose "other" time is that of every step. To be called
-    under the algorithm and the threads that the step will be run with.
+    `least_step` is a training step of the smallest network, whose "other" time is that of every step; `usual_step`
+    keeps the processor busy as one does. To be called under the algorithm and the threads that the step will be run
+    with.
     """
     parts: dict[Key, PartPrediction] = {}
     declared: list[tuple[PartPrediction, list[Stage]]] = []
@@ -148,13 +153,14 @@ def predict(
     declared.append((updates, _updates(optimizer)))
     moved = conv_stages.moved_bytes(stage for _, stages in declared for stage in stages)
     flushed = _flushed(moved, rates)
+    between = Between(rates, flushed, usual_step)
     for where, stages in declared:
         where.add(stages, rates, flushed)
     for call in calls:
-        for name, cost in calling_cost(call, rates, flushed).items():
+        for name, cost in calling_cost(call, between).items():
             key = OTHER if name == "other" else (call.layer, name)
             part(*key).calls += cost
-    around = _around(least_step, optimizer.name, rates, flushed)
+    around = _around(least_step, optimizer.name, between)
     part(*OTHER).calls += around["other"]
     further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
     updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
@@ -184,13 +190,24 @@ def _updates(optimizer: Optimizer) -> list[Stage]:
 # The cost of calling -------------------------------------------------------------------------------------------
 
 
-def calling_cost(call: Call, rates: Rates, flushed: int) -> dict[str, float]:
-    """Seconds by part that an operation takes on its smallest input, gradients included.
+@dataclass(frozen=True)
+class Between:
+    """What happens between two samples, as the rest of a step happens between two calls."""
 
-    `flushed` bytes are touched before each sample, as the rest of a step touches them between two calls.
-    """
+    rates: Rates
+    flushed: int  # bytes of other memory that are touched
+    step: Callable[[], object]
+
+    def __call__(self) -> None:
+        self.rates.touch(self.flushed)
+        self.step()
+        self.rates.stir()
+
+
+def calling_cost(call: Call, between: Between) -> dict[str, float]:
+    """Seconds by part that an operation takes on its smallest input, gradients included."""
     smallest = _smallest(call)
-    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {flushed}"
+    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {between.flushed}"
     if call.name == "conv2d":
         key += f" {problem(call)[0].name}"
     parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
@@ -198,15 +215,15 @@ def calling_cost(call: Call, rates: Rates, flushed: int) -> dict[str, float]:
 
     def cost(name: str) -> float:
         if not costs:
-            costs.update(_measure_call(smallest, flushed, rates))
+            costs.update(_measure_call(smallest, between))
         return costs.get(name, 0.0)
 
-    values = {name: rates.known(f"{key} {name}", partial(cost, name)) for name in parts}
+    values = {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in parts}
     return {name: value for name, value in values.items() if value}
 
 
 def _smallest(call: Call) -> Call:
-    """The call with arrays as small as they can be."""
+    """The call with arrays as small as they can be: one pixel, and channels for which the same code is compiled."""
     arrays = list(call.arguments)
     options = dict(call.options)
     options.pop("seed", None)
@@ -218,12 +235,14 @@ def _smallest(call: Call) -> Call:
             for size, dilation, stride in zip((kh, kw), geometry.dilation_rate, geometry.strides, strict=True)
         ]
         groups = geometry.groups
-        shapes = [(1, *extent, groups), (kh, kw, 1, groups), (groups,)]
+        c, k = _fewest(geometry.weight_shape[2]), _fewest(geometry.weight_shape[3] // groups)
+        shapes = [(1, *extent, c * groups), (kh, kw, c, k * groups), (k * groups,)]
         options["algorithm"] = algorithm.name
     elif call.name == "dense":
         from nnlite.kernels.narrow import WIDEST
 
-        columns = 1 if arrays[1].shape[1] <= WIDEST else WIDEST + 1  # the two have kernels of their own
+        columns = arrays[1].shape[1]
+        columns = columns if columns <= WIDEST else max(WIDEST + 1, _fewest(columns))
         shapes = [(1,) * len(arrays[0].shape), (1, columns), (columns,)]
     elif call.name == "max_pool2d":
         pool = call.arguments[1]
@@ -243,7 +262,15 @@ def _smallest(call: Call) -> Call:
     return replace(call, arguments=described, options=options)
 
 
-def _measure_call(call: Call, flushed: int, rates: Rates) -> dict[str, float]:
+def _fewest(columns: int) -> int:
+    """The fewest columns whose products run on the same register tiles as so many."""
+    from nnlite.simd import lane_tile_shape, tile_shape
+
+    shapes = tile_shape(columns), lane_tile_shape(columns)
+    return next(n for n in range(1, columns + 1) if (tile_shape(n), lane_tile_shape(n)) == shapes)
+
+
+def _measure_call(call: Call, between: Between) -> dict[str, float]:
     """Medians of the parts of one forward and backward of a call, in seconds."""
     arguments = [
         Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
@@ -256,35 +283,33 @@ def _measure_call(call: Call, flushed: int, rates: Rates) -> dict[str, float]:
         if result.requires_grad:
             result.backward(np.ones(result.shape, result.dtype))
 
-    parts = _profile(run, flushed, rates).parts
+    parts = _profile(run, between).parts
     return {name: median(samples) * 1e-3 for (_, name), samples in parts.items()}
 
 
-def _around(least_step: Callable[[], object], optimizer: str, rates: Rates, flushed: int) -> dict[str, float]:
+def _around(least_step: Callable[[], object], optimizer: str, between: Between) -> dict[str, float]:
     """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
     costs: dict[str, float] = {}
 
     def cost(name: str) -> float:
         if not costs:
             calls = trace(least_step)
-            parts = _profile(least_step, flushed, rates).parts
-            tape = sum(calling_cost(call, rates, flushed).get("other", 0.0) for call in calls)
+            parts = _profile(least_step, between).parts
+            tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
             costs["other"] = max(0.0, median(parts[OTHER]) * 1e-3 - tape)
             costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3
         return costs[name]
 
-    key = f"around {optimizer} {flushed}"
-    return {name: rates.known(f"{key} {name}", partial(cost, name)) for name in ("other", "update")}
+    key = f"around {optimizer} {between.flushed}"
+    return {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in ("other", "update")}
 
 
-def _profile(step: Callable[[], object], flushed: int, rates: Rates) -> StepProfile:
-    """Samples of a step, with `flushed` bytes touched and all threads woken before each."""
+def _profile(step: Callable[[], object], between: Between) -> StepProfile:
+    """Samples of a step."""
     profile = StepProfile()
-    block = np.zeros(flushed // 8)
     step()
     for _ in range(CALL_SAMPLES):
-        np.add(block, 1, out=block)
-        rates.stir()
+        between()
         profile.record(step)
     return profile
 

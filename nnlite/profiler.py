@@ -19,7 +19,7 @@ from nnlite import scopes
 Key = tuple[str, str]  # (layer, part)
 OTHER: Key = ("other", "other")
 #: seconds
-LONG = 0.05
+LONG, WARMING = 0.05, 0.015
 
 
 class _Recorder:
@@ -90,8 +90,8 @@ def profile(
 ) -> list[StepProfile]:
     """Profiles of several kinds of step, taken in turn (A B C A B C ...) so that drift meets all alike.
 
-    In its turn a step runs twice, and the second is recorded: it finds the caches as a step that follows its like does.
-    One of more than LONG seconds runs once: it fills the caches itself.
+    In its turn a step first runs for WARMING seconds that are not recorded, so that it finds the processor (caches,
+    branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
     `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. Stops after
     `rounds` rounds, or after `seconds` once there are at least 5.
     """
@@ -109,9 +109,16 @@ def profile(
             for step, surrounding, result in zip(steps, around, profiles, strict=True):
                 with surrounding():
                     if not result.steps or result.steps[-1] < 1e3 * LONG:
-                        step()
+                        _warm(step)
                     result.record(step)
     return profiles
+
+
+def _warm(step: Callable[[], object]) -> None:
+    end = time.perf_counter() + WARMING
+    step()
+    while time.perf_counter() < end:
+        step()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnlite import conv, cost, datasets, layers, memory, predict, rates, scopes, threads
+from nnlite import conv, cost, datasets, layers, memory, models, predict, rates, scopes, threads
 from nnlite.explain.request import fit_images
 from nnlite.machine import Machine
 from nnlite.model import Sequential
@@ -21,6 +21,8 @@ from nnlite.profiler import Key, StepProfile, profile
 
 #: after so long the threads of an idle BLAS sleep
 SETTLING_SECONDS = 0.15
+#: images of a usual step
+_FEW = 32
 
 
 @dataclass
@@ -153,7 +155,7 @@ def _predict(contestant: Contestant, step: Callable[[], object], machine: Machin
         calls = predict.trace(step)
         optimizer = contestant.model.optimizer
         assert optimizer is not None
-        result = predict.predict(calls, optimizer, known, _least_step(batch_size))
+        result = predict.predict(calls, optimizer, known, _least_step(batch_size), _usual_step(contestant.fuse))
         known.save()
     return result
 
@@ -163,6 +165,12 @@ def _least_step(batch_size: int) -> Callable[[], object]:
     model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
     images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
     return _training_step(model, images, labels, batch_size, fuse=True)
+
+
+def _usual_step(fuse: bool) -> Callable[[], object]:
+    """A training step with all kinds of layers, on few images so that it is short."""
+    images = np.zeros((_FEW, 28, 28, 1), np.float32)
+    return _training_step(models.small_cnn(), images, np.zeros(_FEW, np.int64), _FEW, fuse)
 
 
 def _training_step(

@@ -25,7 +25,7 @@ from nnlite import machine
 from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
 
-SCHEMA = 2
+SCHEMA = 3
 #: so many times as long as it can take to start the threads says that they are not to be had
 DISTURBED = 20
 _LEAST_BYTES = 16 << 10
@@ -86,13 +86,16 @@ class Rates:
 
     def _prepare(self, touched: int, *operands: np.ndarray) -> None:
         """Leave the caches as a step does that touched so many bytes since, and then wrote the operands."""
+        self.touch(touched)
+        self.stir(*operands)
+
+    def touch(self, nbytes: int) -> None:
+        """Read and write so many bytes of other memory, on all threads."""
         from nnlite.kernels import ceilings
 
-        if touched:
-            if self._other.nbytes < touched:
-                self._other = np.zeros(touched // 4, np.float32)
-            ceilings.rewrite(self._other[: touched // 4])
-        self.stir(*operands)
+        if self._other.nbytes < nbytes:
+            self._other = np.zeros(nbytes // 4, np.float32)
+        ceilings.rewrite(self._other[: nbytes // 4])
 
     def _disturbed(self) -> bool:
         """Whether waking the threads takes far longer than it can."""
