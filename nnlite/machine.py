@@ -32,6 +32,8 @@ SECONDS = 0.15  # short works are repeated for so long: among many, some meet a 
 _USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 _MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
 _PAGE = 4096
+#: kept ceilings hold if they are within so much of what is measured in one of so many tries
+CHECKS, TOLERANCE = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ class Machine:
         mine = [b for b in self.bandwidths if b.threads == self.threads]
         return next((b for b in mine if nbytes <= b.bytes), mine[-1])
 
+    @property
+    def main_ceilings(self) -> dict[str, float]:
+        """The peak (GFLOP/s) and the copies beyond the first cache (GB/s), on all threads."""
+        copies = {b.level: b.copy_gbs for b in self.bandwidths if b.threads == self.threads and b.level != "L1"}
+        return {"multiply-adds": self.fma_gflops_all, **copies}
+
+    def roof(self, nbytes: float) -> Bandwidth:
+        """The bandwidth, on all threads, of the smallest cache that can hold `nbytes`, or of memory."""
+        threads = {"L1": self.threads, "L2": self.threads}
+        fits = [level for level, size in self.caches.items() if nbytes <= size * threads.get(level, 1)]
+        level = fits[0] if fits else "memory"
+        return next(b for b in self.bandwidths if b.threads == self.threads and b.level == level)
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
         return {"schema": SCHEMA, **asdict(self)}
@@ -103,6 +118,29 @@ def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machi
     if path is not None:
         path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
     return machine
+
+
+def load_and_check(threads: int | None = None) -> Machine:
+    """As `load_or_measure`, but kept ceilings are shown to still hold, or everything is measured again.
+
+    The multiply-adds and the copies on all threads are measured once more, up to CHECKS times until they are within
+    TOLERANCE of the kept numbers: a ceiling that other programs hide for a moment still holds.
+    """
+    machine = load_or_measure(threads)
+    now: dict[str, float] = {}
+    with _threads(machine.threads):
+        for _ in range(CHECKS):
+            now = {name: max(now.get(name, 0.0), value) for name, value in _main_ceilings(machine).items()}
+            if all(abs(now[name] / kept - 1) <= TOLERANCE for name, kept in machine.main_ceilings.items()):
+                return machine
+    return load_or_measure(machine.threads, fresh=True)
+
+
+def _main_ceilings(machine: Machine) -> dict[str, float]:
+    """Those of `Machine.main_ceilings`, measured now."""
+    mine = [b for b in machine.bandwidths if b.threads == machine.threads and b.level != "L1"]
+    copies = {b.level: _bandwidth(b.level, b.bytes, b.threads).copy_gbs for b in mine}
+    return {"multiply-adds": _fma_gflops(machine.threads), **copies}
 
 
 def measure(threads: int) -> Machine:

@@ -19,7 +19,7 @@ from nnlite import scopes
 Key = tuple[str, str]  # (layer, part)
 OTHER: Key = ("other", "other")
 #: seconds
-LONG, WARMING = 0.05, 0.015
+LONG, WARMING = 0.05, 0.03
 
 
 class _Recorder:

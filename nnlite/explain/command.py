@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
-from nnlite.explain import output, sweeps, tables
+from nnlite.explain import output, roofs, sweeps, tables
 from nnlite.explain.document import document
 from nnlite.explain.measure import Contestant, Measurement, measure
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = sentences(by_algorithm)
+    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings)
     _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
@@ -97,7 +97,7 @@ def _ceilings() -> machine.Machine | None:
     """This machine's ceilings; None where nothing is compiled, so that nothing can be predicted."""
     from nnlite import jit
 
-    return machine.load_or_measure() if jit.ENABLED else None
+    return machine.load_and_check() if jit.ENABLED else None
 
 
 def _print(

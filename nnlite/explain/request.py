@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from nnlite import datasets, models
+from nnlite import datasets, losses, models, ops
+from nnlite.autograd import Tensor
 from nnlite.errors import unknown
 from nnlite.explain import importing
 from nnlite.lab.loading import load_object
@@ -42,6 +45,13 @@ def resolve_model(spec: str) -> Sequential:
     if model.name == "sequential":
         model.name = spec.rpartition(":")[2]
     return model
+
+
+def loss_of(model: Sequential) -> Callable[..., Tensor]:
+    """Cross-entropy of digits, of logits where the model does not end in a softmax, as exported networks do not."""
+    ends_in_softmax = getattr(model.layers[-1], "activation", None) is ops.softmax
+    loss = losses.sparse_categorical_crossentropy
+    return loss if ends_in_softmax else partial(loss, from_logits=True)
 
 
 def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:

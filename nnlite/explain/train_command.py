@@ -8,7 +8,14 @@ from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
 from nnlite.errors import writable_file
-from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, fit_images, resolve_model
+from nnlite.explain.request import (
+    MODEL_HELP,
+    add_autotune_argument,
+    add_data_arguments,
+    fit_images,
+    loss_of,
+    resolve_model,
+)
 from nnlite.lab.terminal import announce_compilation
 
 
@@ -34,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     optimizer = optimizers.get(options.optimizer, **rate)
-    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(optimizer, loss_of(model), metrics=["accuracy"])
     print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
     announce_compilation()
     conv.autotune(options.autotune)

@@ -1,0 +1,62 @@
+"""What share of the machine's ceilings each part of a step reaches. More than all of one is a defect of a count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nnlite.explain.measure import LayerTime, Measurement
+from nnlite.machine import Machine
+
+#: above this share, a ceiling or a count is wrong
+MOST = 1.03
+
+
+class Share(NamedTuple):
+    """Of one roof, by one part of a step."""
+
+    where: str
+    roof: str
+    share: float
+
+
+def shares(measurements: Sequence[Measurement], machine: Machine) -> list[Share]:
+    """Every part's share of the multiply-add peak and of the bandwidth that its moved bytes could have, highest first.
+
+    Counted are the FLOPs that kernels execute: Winograd's, not those of the direct sum that it stands for.
+    """
+    result = []
+    for m in measurements:
+        for layer in m.layers:
+            where = f"{layer.name} ({layer.part.replace('_', ' ')}) of the {m.name} under {m.algorithm}"
+            result += [Share(where, roof, share) for roof, share in _of_layer(layer, machine)]
+    return sorted(result, key=lambda s: -s.share)
+
+
+def _of_layer(layer: LayerTime, machine: Machine) -> list[tuple[str, float]]:
+    if layer.prediction is None or layer.prediction.missing or layer.ms <= 0:
+        return []
+    seconds, moved = layer.ms / 1e3, layer.prediction.moved_bytes
+    executed = sum(stage.amount for stage, *_ in layer.prediction.stages if stage.flops)
+    bandwidth = machine.roof(moved)
+    best = max(bandwidth.copy_gbs, bandwidth.read_gbs)
+    return [
+        ("the multiply-add peak", executed / seconds / (1e9 * machine.fma_gflops_all)),
+        (f"the bandwidth of {bandwidth.level}", moved / seconds / (1e9 * best)),
+    ]
+
+
+def sentences(measurements: Sequence[Measurement], machine: Machine | None) -> list[str]:
+    """The highest share of a roof; or, as a defect, all that are above the roof."""
+    found = shares(measurements, machine) if machine else []
+    if not found:
+        return []
+    above = [s for s in found if s.share > MOST]
+    if above:
+        listed = "; ".join(f"{s.where}, {100 * s.share:.0f}% of {s.roof}" for s in above)
+        return [f"DEFECT: above a ceiling, so that a count or a ceiling is wrong: {listed}."]
+    top = found[0]
+    return [
+        f"No part of a step is above a ceiling of this machine: the highest share is {100 * top.share:.0f}% of "
+        f"{top.roof}, of {top.where}."
+    ]
