@@ -16,8 +16,8 @@ from nnlite.lab import shapes
 from nnlite.lab.loading import load_algorithm
 
 BATCH_SIZE = 128
-#: with --benchmark-disable each benchmark is run once, to see that it works
-SMALL_BATCH = 4
+#: with --benchmark-disable each benchmark is run once, to see that it works: on few layers, as each compiles its own
+SMALL_BATCH, FEW_SHAPES = 4, ("4,32,26,26,64,3,3,1,0", "4,4,26,26,4,3,3,1,0")
 #: an algorithm that is for reading only gets so many multiply-accumulates of a layer
 READING_MACS = 50_000
 
@@ -37,8 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         _pin(config.getoption("--threads"))
         config.stash[_OWN] = [load_algorithm(spec).name for spec in config.getoption("--algorithm")]
-        batch = SMALL_BATCH if config.getoption("benchmark_disable", False) else BATCH_SIZE
-        config.stash[_LAYERS] = shapes.resolve(config.getoption("--shapes") or ["seed"], batch)
+        once = config.getoption("benchmark_disable", False)
+        batch, usual = (SMALL_BATCH, FEW_SHAPES) if once else (BATCH_SIZE, ("seed",))
+        config.stash[_LAYERS] = shapes.resolve(config.getoption("--shapes") or usual, batch)
         config.stash[_BATCH] = batch
     except (ValueError, FileNotFoundError) as error:
         raise pytest.UsageError(str(error)) from None

@@ -6,7 +6,7 @@ Every registered algorithm that is right is a rung; the slowest is the lowest. W
 of its work, and scaled (marked ~). Writes the picture (default: ladder.png).
 """
 
-import sys
+import argparse
 
 import nnlite as nn
 from nnlite.lab.bench import bench
@@ -14,14 +14,16 @@ from nnlite.lab.ladder import picture, rungs, table
 from nnlite.lab.shapes import resolve
 from nnlite.lab.terminal import Bar, announce_compilation, console
 
-path = sys.argv[1] if len(sys.argv) > 1 else "ladder.png"
-shape = sys.argv[2] if len(sys.argv) > 2 else "128,32,26,26,64,3,3,1,0"  # the CNN's second layer
+parser = argparse.ArgumentParser(description="One layer by every algorithm, from the slowest to the fastest.")
+parser.add_argument("picture", nargs="?", default="ladder.png")
+parser.add_argument("shape", nargs="?", default="128,32,26,26,64,3,3,1,0", help="default: the CNN's second layer")
+options = parser.parse_args()
 
 announce_compilation()
 with Bar() as bar:
     algorithms = [nn.conv.get(name) for name in nn.conv.names()]
-    run = bench(algorithms, resolve([shape], 128), ["forward"], seconds=20, bar=bar)
+    run = bench(algorithms, resolve([options.shape], 128), ["forward"], seconds=20, bar=bar)
 ladder = rungs(run.rows[0])
 console().print(table(ladder, run.rows[0]))
-picture(ladder, run).savefig(path, dpi=150)
-print(f"wrote {path}")
+picture(ladder, run).savefig(options.picture, dpi=150)
+print(f"wrote {options.picture}")

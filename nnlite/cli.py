@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from nnlite import random, threads
-from nnlite.errors import positive_int
+from nnlite.errors import positive_int, writable_file
 from nnlite.version import __version__
 
 #: command -> (module with add_arguments(parser) and run(options) -> exit status, one line for --help)
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.threads is not None:
             threads.set_num_threads(options.threads, argument="--threads")
         random.seed(positive_int("--seed", options.seed, minimum=0))
+        writable_file("--json", options.json)
         return module.run(options)
     except (ValueError, OSError, ImportError) as error:
         print(f"nnlite: {' '.join(str(error).split())}", file=sys.stderr)

@@ -5,9 +5,11 @@ Every message names the argument, what was expected and what was received.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from operator import index
+from pathlib import Path
 
 
 class NNLiteError(Exception):
@@ -53,6 +55,19 @@ def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
         return positive_int(argument, value[0], minimum), positive_int(argument, value[1], minimum)
     number = positive_int(argument, value, minimum)
     return number, number
+
+
+def writable_file(argument: str, path: str | Path | None) -> None:
+    """Raises FileNotFoundError or ValueError if no file can be written at `path`. None is none; nothing is written."""
+    if path is None:
+        return
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{argument}: expected an existing folder. Received: {str(path.parent)!r}")
+    if path.is_dir() or not path.name:
+        raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a folder")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(f"{argument}: expected a file that may be written. Received: {str(path)!r}")
 
 
 def fraction(argument: str, value: object) -> float:

@@ -106,20 +106,23 @@ class TileShape:
 
 
 def tile_shape(columns: int) -> TileShape:
-    """The best shape for a result of that many columns: it fills the registers and wastes few columns."""
-    sums = 24 if REGISTERS == 32 else 12  # what is left holds a row of vectors and a number
+    """The best shape for a result of that many columns: it hides the multiply-adds' latency and wastes few columns.
+
+    More rows than these need more addresses than there are registers for.
+    """
+    rows = {4: 6, 2: 6, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
     # a narrower tile loads more numbers for each multiply-add
     slowness = {4: 1.0, 2: 1.03, 1: 1.15} if REGISTERS == 32 else {2: 1.0, 1: 1.1}
     vectors = -(-columns // LANES)
     width = min(slowness, key=lambda v: -(-vectors // v) * v * slowness[v])
-    return TileShape(sums // width, width)
+    return TileShape(rows[width], width)
 
 
 def lane_tile_shape(columns: int) -> TileShape:
     """The shape for a result of that many columns each of which is a vector (of images, say)."""
-    sums, widest = (24, 4) if REGISTERS == 32 else (12, 2)
+    widest = 4 if REGISTERS == 32 else 2
     vectors = 1 if columns == 1 else 2 if columns == 2 else widest
-    return TileShape(sums // vectors, vectors)
+    return TileShape(12 if vectors == 1 else 6, vectors)
 
 
 class _VectorType(types.Type):

@@ -12,6 +12,8 @@ from nnlite.conv.registry import Choice
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
+#: and from so many tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights
+WINOGRAD_TILES = 128
 #: up to so many channels a vector of channels is mostly empty, so that images fill the lanes instead: if there are
 #: enough of them, and a block of them stays in cache
 LANES_CHANNELS, LANES_IMAGES, LANES_PIXELS = 8, 32, 8192
@@ -26,8 +28,9 @@ class Rule(NamedTuple):
 
 
 def _worth_transforming(geometry: Geometry) -> bool:
-    _, _, c, k = geometry.weight_shape
-    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS
+    (n, oh, ow, k), c = geometry.output_shape, geometry.weight_shape[2]
+    tiles = n * -(-oh // 4) * -(-ow // 4)
+    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS and tiles >= WINOGRAD_TILES
 
 
 def _few_channels(geometry: Geometry) -> bool:
@@ -44,8 +47,8 @@ RULES = (
     Rule(
         _worth_transforming,
         "winograd",
-        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more: "
-        "a quarter of the products outweighs the transforms",
+        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, "
+        f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: a quarter of the products outweighs the transforms",
     ),
     Rule(
         _few_channels,

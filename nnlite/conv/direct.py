@@ -11,10 +11,10 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
 What makes it fast: the tile fills the registers (nnlite.simd), so that a multiply-add is what most instructions are.
-The weights of a tile's columns lie together, and no more of them are reduced at a time than stay in cache. An image
-with padding is first copied into one with a border of zeros, and dY, where its channels do not fill whole vectors,
-into one where they do: an image at a time, in cache, so almost free. The gradient of ReLU is applied in that copy.
-Where things lie is in tables (nnlite.conv.direct_plan).
+The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
+stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
+into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
+(nnlite.conv.direct_panels). Where things lie is in tables (nnlite.conv.direct_plan).
 """
 
 from __future__ import annotations
@@ -26,27 +26,22 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import panels
+from nnlite.conv.direct_panels import Layout, add_parts, fill_panel, layout, pad_images, spread_panels
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage
-from nnlite.jit import ENABLED, jit, kernel
+from nnlite.jit import ENABLED, kernel
 from nnlite.simd import (
-    LANES,
     even_rows,
-    load,
-    load_first,
     load_tile,
     multiply_add,
     pointer,
     relu,
     repeat_row,
-    select,
-    store,
-    store_first,
     store_tile,
     table_rows,
+    zeros,
 )
 
 
@@ -105,7 +100,7 @@ class Direct(Algorithm):
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
     plan = direct_plan.forward(geometry.one_image)
     y = memory.empty(geometry.output_shape)
-    _run(plan, x, x, False, panels(plan, weight, weight.shape[3], 1), bias, y, clamp)
+    _run(plan, x, x, False, weight, layout(plan, weight, weight.shape[3], 1), bias, y, clamp)
     return y
 
 
@@ -113,10 +108,10 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
     phases = direct_plan.grad_input(geometry.one_image)
     dx = memory.empty(geometry.input_shape)
-    if sum(phase.sizes.positions for phase in phases) < dx.shape[1] * dx.shape[2]:
+    if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
         dx.fill(0)  # no tap reaches some of the pixels
     for phase in phases:
-        _run(phase, dy, result, masked, panels(phase, weight, 1, weight.shape[3]), None, dx, False)
+        _run(phase, dy, result, masked, weight, layout(phase, weight, 1, weight.shape[3]), None, dx, False)
     return dx
 
 
@@ -125,74 +120,77 @@ def _run(
     x: np.ndarray,
     result: np.ndarray,
     masked: bool,
-    weights: np.ndarray,
+    weight: np.ndarray,
+    places: Layout,
     bias: np.ndarray | None,
     y: np.ndarray,
     clamp: bool,
 ) -> None:
     """y = relu(correlation of x + bias), the clamp and the bias if asked for."""
+    if not len(x):
+        return
     sizes, columns = plan.sizes, plan.sizes.panels * plan.width
     start = np.zeros((sizes.groups, columns), np.float32)
     if bias is not None:
         start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
     copied = masked or plan.image.is_padded
-    work = memory.empty((threads.get_num_threads() if copied else 0, sizes.image_padded))
+    batches = -(-len(x) // plan.images)
+    parts = threads.kernel_parts()
+    work = memory.empty((parts if copied else 0, -(-len(x) // batches) * sizes.image_padded))
+    panel_work = memory.empty((parts, min(sizes.reduction, direct_plan.LONGEST_BLOCK) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, plan.rows_in, plan.rows_out, plan.runs, plan.blocks,
-        x, result, masked, copied, work, weights, start, y, clamp,
+        plan.shape, plan.image, sizes, batches, plan.rows_in, plan.rows_out, plan.runs, plan.blocks,
+        x, result, masked, copied, work, weight.reshape(-1), places, panel_work, start, y, clamp,
     )  # fmt: skip
 
 
 @kernel
 def _correlate(
-    part, parts, shape, image, sizes, rows_in, rows_out, runs, blocks,
-    x, result, masked, copied, work, weights, bias, y, clamp,
+    part, parts, shape, image, sizes, batches, rows_in, rows_out, runs, blocks,
+    x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
-    """One share of a correlation: some of the tiles of all images."""
-    total = x.shape[0] * sizes.tiles
-    begin, end = part * total // parts, (part + 1) * total // parts
+    """One share of a correlation: some of the tiles of all panels of weights, of all batches of images."""
+    panels, images = sizes.groups * sizes.panels, x.shape[0]
+    tiles = -(-(-(-images // batches) * sizes.positions) // shape.rows)  # of a panel and a batch
+    begin, end = part * batches * panels * tiles // parts, (part + 1) * batches * panels * tiles // parts
+    weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
         work[part] = 0
-    for n in range(begin // sizes.tiles, -(-end // sizes.tiles)):
-        source = pointer(x, n * sizes.image_in)
+    for unit in range(begin // tiles, -(-end // tiles)):
+        batch, index = unit // panels, unit % panels
+        group, panel = index // sizes.panels, index % sizes.panels
+        first_image, last_image = batch * images // batches, (batch + 1) * images // batches
+        source = pointer(x, first_image * sizes.image_in)
         if copied:
-            _pad(source, pointer(result, n * sizes.image_in), masked, image, pointer(work, part * sizes.image_padded))
-            source = pointer(work, part * sizes.image_padded)
-        first, last = max(begin - n * sizes.tiles, 0), min(end - n * sizes.tiles, sizes.tiles)
-        for group in range(sizes.groups):
-            for panel in range(sizes.panels):
-                for block in range(blocks.size - 1):
-                    for t in range(first, last):
-                        tile_in = table_rows(shape, t * shape.rows, sizes.positions, rows_in)
-                        tile_out = table_rows(shape, t * shape.rows, sizes.positions, rows_out)
-                        column = n * sizes.image_out + group * sizes.group_out + panel * shape.width
-                        columns = sizes.group_out - panel * shape.width
-                        index = group * sizes.panels + panel
-                        if block == 0:
-                            tile = repeat_row(shape, bias, index * shape.width)
-                        else:
-                            tile = load_tile(shape, y, tile_out, column, columns)
-                        for run in range(blocks[block], blocks[block + 1]):
-                            i = group * sizes.group_in + runs[run, 0]
-                            j = (index * sizes.reduction + runs[run, 1]) * shape.width
-                            for c in range(runs[run, 2]):
-                                tile = multiply_add(tile, source, tile_in, i + c, weights, j + c * shape.width)
-                        if clamp and block == blocks.size - 2:
-                            tile = relu(tile)
-                        store_tile(y, tile_out, column, tile, columns)
-
-
-@jit
-def _pad(source, result, masked, image, out):
-    """Copy an image into one with a border of zeros that are there already; if `masked`, only where result > 0."""
-    line = image.w * image.c
-    for h in range(image.h):
-        start = ((h + image.top) * image.padded_w + image.left) * image.c
-        for j in range(0, line, LANES):
-            values = load_first(source, h * line + j, line - j)
-            if masked:
-                values = select(load_first(result, h * line + j, line - j) > 0, values, 0)
-            store_first(out, start + j, values, line - j)
+            source = pointer(work, part * work.shape[1])
+            if index == 0 or unit == begin // tiles:
+                pad_images(x, result, masked, image, first_image, last_image, source)
+        positions = (last_image - first_image) * sizes.positions
+        first, last = max(begin - unit * tiles, 0), min(end - unit * tiles, -(-positions // shape.rows))
+        column = first_image * sizes.image_out + group * sizes.group_out + panel * shape.width
+        columns = sizes.group_out - panel * shape.width
+        for block in range(blocks.size - 1):
+            first_row, last_row = (
+                runs[blocks[block], 1],
+                runs[blocks[block + 1] - 1, 1] + runs[blocks[block + 1] - 1, 2],
+            )
+            if panels > 1 or blocks.size > 2 or unit == begin // tiles:
+                fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
+            for t in range(first, last):
+                tile_in = table_rows(shape, t * shape.rows, positions, rows_in)
+                tile_out = table_rows(shape, t * shape.rows, positions, rows_out)
+                if block == 0:
+                    tile = repeat_row(shape, bias, index * shape.width)
+                else:
+                    tile = load_tile(shape, y, tile_out, column, columns)
+                for run in range(blocks[block], blocks[block + 1]):
+                    i = group * sizes.group_in + runs[run, 0]
+                    j = (runs[run, 1] - first_row) * shape.width
+                    for c in range(runs[run, 2]):
+                        tile = multiply_add(tile, source, tile_in, i + c, weights, j + c * shape.width)
+                if clamp and block == blocks.size - 2:
+                    tile = relu(tile)
+                store_tile(y, tile_out, column, tile, columns)
 
 
 # The weight gradient -------------------------------------------------------------------------------------------
@@ -202,95 +200,80 @@ def _grad_weight(
     x: np.ndarray, dy: np.ndarray, result: np.ndarray, masked: bool, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray]:
     """(dweight, dbias); if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    plan, parts = direct_plan.grad_weight(geometry.one_image), threads.get_num_threads()
-    sizes, shape, image = plan.sizes, plan.shape, plan.image
-    bands = min(sizes.h_out, max(plan.bands, -(-parts // max(1, x.shape[0]))))
-    band_lines = -(-sizes.h_out // bands)
-    padded = memory.empty((parts if image.is_padded else 0, sizes.image_padded))
-    spread = memory.empty((parts, band_lines * sizes.w_out * sizes.spread))
-    sums = memory.empty((parts, sizes.groups, sizes.panels, sizes.reduced, shape.width))
-    bias_sums = memory.empty((parts, sizes.groups, sizes.panels * shape.width))
-    _reduce_pixels(
-        shape, image, sizes, plan.rows, bands, x, dy, result, masked, image.is_padded, padded, spread, sums, bias_sums
-    )
+    plan, parts, images = direct_plan.grad_weight(geometry.one_image), threads.kernel_parts(), len(x)
+    sizes, image = plan.sizes, plan.image
     dweight = memory.empty(geometry.weight_shape)
-    _gather_sums(sums, dweight.reshape(sizes.reduced, sizes.groups, sizes.group_out))
-    dbias = np.add.reduce(bias_sums)[:, : sizes.group_out]  # (groups, k / groups)
+    if not images:
+        dweight.fill(0)
+        return dweight, np.zeros(dweight.shape[3], np.float32)
+    copies = parts  # of the weights, each the sum over some of the pixels
+    if parts * dweight.size > x.size + dy.size:
+        copies = 1  # it is cheaper for each part to see all pixels, and have some of the weights
+    batches = min(images, -(-images // (plan.images * copies)) * copies)
+    bands = min(sizes.h_out, max(plan.bands, -(-copies // images)))
+    joined = -(-images // batches)
+    padded = memory.empty((parts if image.is_padded else 0, joined * sizes.image_padded))
+    band_size = joined * -(-sizes.h_out // bands) * sizes.w_out * plan.shape.width
+    spread = memory.empty((parts, sizes.groups * sizes.panels * band_size))
+    sums = memory.empty((copies, dweight.size)) if copies > 1 else dweight.reshape(1, -1)
+    bias_sums = memory.empty((parts, sizes.groups, sizes.panels * plan.shape.width))
+    _reduce_pixels(
+        plan.shape, image, sizes, plan.rows, batches, bands, band_size,
+        x, dy, result, masked, image.is_padded, padded, spread, sums, bias_sums,
+    )  # fmt: skip
+    if copies > 1:
+        add_parts(sums, dweight)
+    dbias = np.add.reduce(bias_sums[:copies])[:, : sizes.group_out]  # (groups, k / groups)
     return dweight, np.ascontiguousarray(dbias.reshape(-1))  # (k)
 
 
 @kernel
 def _reduce_pixels(
-    part, parts, shape, image, sizes, rows, bands,
+    part, parts, shape, image, sizes, rows, batches, bands, band_size,
     x, dy, result, masked, copied, padded, spread, sums, bias_sums,
 ):  # fmt: skip
-    """sums[part] = the weight gradient of this part's bands of output rows, of all images."""
-    sums[part] = 0
+    """One share of the weight gradient: of the pixels, in sums[part], or where there is one sum, of the weights."""
+    images, tiles = x.shape[0], -(-sizes.reduced // shape.rows)
+    panels, columns = sizes.groups * sizes.panels, sizes.groups * sizes.group_out
+    begin, end, first, last = 0, batches * bands, part * panels * tiles // parts, (part + 1) * panels * tiles // parts
+    own_sums = pointer(sums, 0)
+    if sums.shape[0] > 1:
+        begin, end, first, last = part * end // parts, (part + 1) * end // parts, 0, panels * tiles
+        own_sums = pointer(sums, part * sums.shape[1])
+        if begin == end:
+            sums[part] = 0
     bias_sums[part] = 0
     if copied:
         padded[part] = 0
-    tiles = -(-sizes.reduced // shape.rows)
-    begin, end = part * x.shape[0] * bands // parts, (part + 1) * x.shape[0] * bands // parts
+    own_dy, own_bias = pointer(spread, part * spread.shape[1]), pointer(bias_sums, part * panels * shape.width)
     for unit in range(begin, end):
-        n, band = unit // bands, unit % bands
-        source = pointer(x, n * sizes.image_in)
+        batch, band = unit // bands, unit % bands
+        first_image, last_image = batch * images // batches, (batch + 1) * images // batches
+        source = pointer(x, first_image * sizes.image_in)
         if copied:
+            source = pointer(padded, part * padded.shape[1])
             if band == 0 or unit == begin:
-                _pad(source, source, False, image, pointer(padded, part * sizes.image_padded))
-            source = pointer(padded, part * sizes.image_padded)
+                pad_images(x, x, False, image, first_image, last_image, source)
         top, bottom = band * sizes.h_out // bands, (band + 1) * sizes.h_out // bands
-        first = n * sizes.image_out + top * sizes.w_out * sizes.groups * sizes.group_out
-        pixels = (bottom - top) * sizes.w_out
-        band_dy = pointer(spread, part * spread.shape[1])
-        band_bias = pointer(bias_sums, part * sizes.spread)
-        _spread(pointer(dy, first), pointer(result, first), masked, pixels, sizes, band_dy, band_bias)
-        for group in range(sizes.groups):
-            for panel in range(sizes.panels):
-                index = group * sizes.panels + panel
-                panel_sums = pointer(sums, (part * sizes.groups * sizes.panels + index) * sizes.reduced * shape.width)
-                for t in range(tiles):
-                    weights = table_rows(shape, t * shape.rows, sizes.reduced, rows)
-                    places = even_rows(shape, t * shape.rows, sizes.reduced, shape.width)
-                    tile = load_tile(shape, panel_sums, places, 0, shape.width)
-                    for h in range(top, bottom):
-                        i = group * sizes.group_in + h * sizes.line
-                        j = (h - top) * sizes.w_out * sizes.spread + index * shape.width
-                        for w in range(sizes.w_out):
-                            tile = multiply_add(
-                                tile, source, weights, i + w * sizes.pixel, band_dy, j + w * sizes.spread
-                            )
-                    store_tile(panel_sums, places, 0, tile, shape.width)
-
-
-@jit
-def _spread(dy, result, masked, pixels, sizes, out, bias):
-    """Copy pixels of dY, each group's channels filled up to whole vectors, and add them to the bias gradient.
-
-    If `masked`, zero where result <= 0.
-    """
-    group_spread = sizes.spread // sizes.groups
-    for group in range(sizes.groups):
-        for k in range(0, group_spread, LANES):
-            left = sizes.group_out - k
-            total = load(bias, group * group_spread + k)
-            for p in range(pixels):
-                i = (p * sizes.groups + group) * sizes.group_out + k
-                values = load_first(dy, i, left)
-                if masked:
-                    values = select(load_first(result, i, left) > 0, values, 0)
-                store(out, p * sizes.spread + group * group_spread + k, values)
-                total = total + values
-            store(bias, group * group_spread + k, total)
-
-
-@jit
-def _gather_sums(sums, dweight):
-    """dweight (reduced, groups, k / groups) = the parts' sums, added in their order."""
-    width = sums.shape[4]
-    for group in range(dweight.shape[1]):
-        for row in range(dweight.shape[0]):
-            for k in range(dweight.shape[2]):
-                total = np.float32(0)
-                for part in range(sums.shape[0]):
-                    total += sums[part, group, k // width, row, k % width]
-                dweight[row, group, k] = total
+        start = first_image * sizes.image_out + top * sizes.w_out * columns
+        pixels = (last_image - first_image) * (bottom - top) * sizes.w_out
+        spread_panels(
+            pointer(dy, start), pointer(result, start), masked, pixels, sizes, shape.width, band_size, own_dy, own_bias
+        )
+        for t in range(first, last):
+            index, row = t // tiles, t % tiles * shape.rows
+            group, column = index // sizes.panels, index % sizes.panels * shape.width
+            weights = table_rows(shape, row, sizes.reduced, rows)
+            places, width = even_rows(shape, row, sizes.reduced, columns), sizes.group_out - column
+            if unit == begin:
+                tile = zeros(shape)
+            else:
+                tile = load_tile(shape, own_sums, places, group * sizes.group_out + column, width)
+            j = index * band_size
+            for n in range(last_image - first_image):
+                for h in range(top, bottom):
+                    i = group * sizes.group_in + n * sizes.image_padded + h * sizes.line
+                    for w in range(sizes.w_out):
+                        tile = multiply_add(tile, source, weights, i + w * sizes.pixel, own_dy, j)
+                        j += shape.width
+            store_tile(own_sums, places, group * sizes.group_out + column, tile, width)

@@ -4,6 +4,11 @@ A correlation reads, for every output position and every tap, one pixel of an im
 lie at `rows[position] + runs[tap]`, so that stride, dilation and padding are tables, not code. The input gradient is
 a correlation too: of dY with the weights flipped and the channels swapped, for stride s as s * s phases, one for
 each remainder of the position modulo s, with the taps that reach it.
+
+Where few channels would leave most of a vector empty, the input gradient takes neighbouring pixels of a line together:
+a block of pixels x channels is what a tile's columns are, and the block reads what any of its pixels reads, with zeros
+for weights where a pixel has no such tap. For 3 channels and a 3x3 kernel, 4 pixels fill 12 lanes of 16 and 3 of the 6
+taps of each are real: twice as much as 3 lanes of 16. (So a NaN or an infinity in dY reaches the whole block.)
 """
 
 from __future__ import annotations
@@ -21,17 +26,21 @@ from nnlite.simd import LANES, TileShape, lane_tile_shape, tile_shape
 LONGEST_BLOCK = 768
 #: bytes of dY, a tile wide, that the weight gradient reduces before it goes on to the next weights
 BAND_BYTES = 1 << 18
+#: small images are joined to batches of so many positions, so that reading a panel of weights is worth it
+JOINED_POSITIONS, JOINED_BYTES = 1024, 1 << 20
+#: stands for the number of a tap where there is none
+NO_TAP = -1
 
 
 class Axis(NamedTuple):
-    """One axis of a correlation: output i reads the padded input at i * step + shift of each tap."""
+    """One axis of a correlation: block i of outputs reads the padded input at i * step + shift of each tap."""
 
-    count: int  # type: ignore[assignment]  # of outputs
-    step: int  # in the padded input
-    first_out: int  # where output 0 lies in the result
+    count: int  # type: ignore[assignment]  # of blocks
+    step: int  # from block to block in the padded input
+    first_out: int  # where block 0 lies in the result
     step_out: int
-    taps: tuple[int, ...]
     shifts: tuple[int, ...]  # ascending
+    taps: tuple[tuple[int, ...], ...]  # (shifts, pixels of a block): which tap of the weights that is, or NO_TAP
 
 
 class Image(NamedTuple):
@@ -53,13 +62,13 @@ class Image(NamedTuple):
 class Sizes(NamedTuple):
     """The numbers that the compiled loops of a correlation need."""
 
-    positions: int  # output positions in an image
+    positions: int  # output positions (of blocks) in an image
     tiles: int  # of rows of the register tile that cover them
     groups: int
     panels: int  # of weights a group, each a tile wide
     reduction: int  # taps * input channels of a group
     group_in: int
-    group_out: int
+    group_out: int  # output channels of a group, times the pixels of a block
     image_in: int  # elements of an image of the input
     image_padded: int
     image_out: int
@@ -72,11 +81,12 @@ class Correlation(NamedTuple):
     width: int  # output channels in a tile
     image: Image
     sizes: Sizes
-    rows_in: np.ndarray  # (positions): offset of a position's first tap in the padded image
-    rows_out: np.ndarray  # (positions)
+    images: int  # at most so many are joined
+    rows_in: np.ndarray  # (images * positions): offset of a position's first tap in the padded images
+    rows_out: np.ndarray  # (images * positions)
     runs: np.ndarray  # (runs, 3): offset in the padded image, first row of the weights' panel, length
     blocks: np.ndarray  # (blocks + 1): runs that are reduced before the next weights are read
-    taps: np.ndarray  # (kh * kw of the phase): which of the weight's taps, in the order of the runs
+    taps: np.ndarray  # (shifts, pixels of a block): which of the weight's taps, in the order of the runs, or NO_TAP
 
 
 def _tiling(columns: int, lanes: bool) -> tuple[TileShape, int]:
@@ -95,8 +105,8 @@ def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
     _, oh, ow, k = geometry.output_shape
     (top, bottom), (left, right) = geometry.pads
     (kh, kw), (sh, sw), (dh, dw) = geometry.weight_shape[:2], geometry.strides, geometry.dilation_rate
-    rows = Axis(oh, sh, 0, 1, tuple(range(kh)), tuple(r * dh for r in range(kh)))
-    columns = Axis(ow, sw, 0, 1, tuple(range(kw)), tuple(s * dw for s in range(kw)))
+    rows = Axis(oh, sh, 0, 1, tuple(r * dh for r in range(kh)), tuple((r,) for r in range(kh)))
+    columns = Axis(ow, sw, 0, 1, tuple(s * dw for s in range(kw)), tuple((s,) for s in range(kw)))
     image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
     return _correlation(rows, columns, image, (oh, ow, k), geometry, lanes)
 
@@ -106,34 +116,66 @@ def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ..
     """The phases of the input gradient that any tap reaches. `geometry` is of one image."""
     _, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
-    phases_h, top, padded_h = _phases(geometry, 0, h, oh)
-    phases_w, left, padded_w = _phases(geometry, 1, w, ow)
+    phases_h, top, padded_h = _phases(geometry, 0, h, oh, 1)
+    phases_w, left, padded_w = _phases(geometry, 1, w, ow, 1 if lanes else _best_block(geometry))
     image = Image(oh, ow, k, top, left, padded_h, padded_w)
     return tuple(
         _correlation(rows, columns, image, (h, w, c), geometry, lanes) for rows in phases_h for columns in phases_w
     )
 
 
-def _phases(geometry: Geometry, axis: int, size: int, size_out: int) -> tuple[list[Axis], int, int]:
+def _phases(geometry: Geometry, axis: int, size: int, size_out: int, block: int) -> tuple[list[Axis], int, int]:
     """The phases of the input gradient along an axis, dY's padding before it, and its padded size.
 
-    y[o] reads x[o * stride + r * dilation - pad], so x[i] gets from y[(i + pad - r * dilation) / stride] where that
-    is whole: for i = phase + stride * j, from y[j + shift].
+    Blocks of several pixels are multiples of the stride, and hold all phases.
     """
-    stride, dilation, pad = geometry.strides[axis], geometry.dilation_rate[axis], geometry.pads[axis][0]
+    stride = geometry.strides[axis]
+    if block == 1:
+        pieces = [(phase, 1, stride, -(-(size - phase) // stride)) for phase in range(min(stride, size))]
+    else:
+        pieces = [(0, block, block, size // block)]
     phases = []
-    for phase in range(min(stride, size)):
-        reach = [(phase + pad - r * dilation, r) for r in reversed(range(geometry.weight_shape[axis]))]
-        taps = [(distance // stride, r) for distance, r in reach if distance % stride == 0]
-        if taps:
-            shifts, rows = zip(*taps, strict=True)
-            phases.append(Axis(-(-(size - phase) // stride), 1, phase, stride, rows, shifts))
+    for first, pixels, step_out, count in pieces:
+        reach = [_reach(geometry, axis, i) for i in range(first, first + pixels)]
+        shifts = sorted(set().union(*reach))
+        if shifts:
+            taps = tuple(tuple(taps.get(shift, NO_TAP) for taps in reach) for shift in shifts)
+            phases.append(Axis(count, step_out // stride, first, step_out, tuple(shifts), taps))
     if not phases:  # every output reads nothing but padding
         return [], 0, size_out
     before = max(0, -min(phase.shifts[0] for phase in phases))
-    after = max(0, max(phase.count + phase.shifts[-1] for phase in phases) - size_out)
+    after = max(0, max((phase.count - 1) * phase.step + phase.shifts[-1] for phase in phases) + 1 - size_out)
     shifted = [phase._replace(shifts=tuple(shift + before for shift in phase.shifts)) for phase in phases]
     return shifted, before, before + size_out + after
+
+
+def _reach(geometry: Geometry, axis: int, i: int) -> dict[int, int]:
+    """{output: the tap by which it reads input i}.
+
+    y[o] reads x[o * stride + r * dilation - pad], so x[i] gets from y[(i + pad - r * dilation) / stride] where that
+    is whole.
+    """
+    stride, dilation, pad = geometry.strides[axis], geometry.dilation_rate[axis], geometry.pads[axis][0]
+    distances = {r: i + pad - r * dilation for r in range(geometry.weight_shape[axis])}
+    return {distance // stride: r for r, distance in distances.items() if distance % stride == 0}
+
+
+def _best_block(geometry: Geometry) -> int:
+    """How many neighbouring pixels of the input gradient should share a vector: a divisor of its width that wastes
+    least of it.
+    """
+    w, c = geometry.input_shape[2:]
+    stride = geometry.strides[1]
+    if geometry.groups > 1:
+        return 1
+
+    def useful(pixels: int) -> float:
+        """The share of a tile's products that are not with zeros."""
+        reach = [_reach(geometry, 1, i) for i in range(pixels)]
+        return c * sum(map(len, reach)) / (LANES * len(set().union(*reach)))
+
+    blocks = [pixels for pixels in range(stride, LANES // c + 1, stride) if w % pixels == 0]
+    return max((block for block in blocks if useful(block) > c / LANES), key=useful, default=1)
 
 
 class WeightGradient(NamedTuple):
@@ -143,7 +185,8 @@ class WeightGradient(NamedTuple):
     image: Image
     sizes: WeightSizes
     rows: np.ndarray  # (kh * kw * c / groups): offset of a weight's first pixel in the padded image
-    bands: int  # of output rows, reduced one after the other
+    images: int  # at most so many are joined
+    bands: int  # of output rows of an image, reduced one after the other
 
 
 class WeightSizes(NamedTuple):
@@ -158,7 +201,6 @@ class WeightSizes(NamedTuple):
     group_in: int
     group_out: int
     reduced: int  # weights of an output channel: taps * input channels of a group
-    spread: int  # channels of dY, each group filled up to whole vectors
     image_in: int
     image_padded: int
     image_out: int
@@ -189,13 +231,14 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
         group_in=group_in,
         group_out=k // groups,
         reduced=rows.size,
-        spread=groups * panels * width,
         image_in=h * w * c,
         image_padded=image.padded_h * line,
         image_out=oh * ow * k,
     )
-    bands = min(oh, -(-oh * ow * width * 4 // BAND_BYTES))
-    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), bands)
+    band_pixels = BAND_BYTES // (4 * width)
+    images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * sizes.image_padded)))
+    bands = min(oh, -(-oh * ow // band_pixels))
+    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), images, bands)
 
 
 def _correlation(
@@ -203,14 +246,19 @@ def _correlation(
 ) -> Correlation:
     h_out, w_out, c_out = result
     groups, kernel_width = geometry.groups, geometry.weight_shape[1]
-    group_in, group_out = image.c // groups, c_out // groups
+    block = len(columns.taps[0])
+    group_in, group_out = image.c // groups, block * c_out // groups
     pixel, line = image.c, image.padded_w * image.c
     rows_in = np.arange(rows.count)[:, None] * rows.step * line + np.arange(columns.count) * columns.step * pixel
     lines_out = rows.first_out + np.arange(rows.count) * rows.step_out
     pixels_out = columns.first_out + np.arange(columns.count) * columns.step_out
     rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
     runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
-    taps = [r * kernel_width + s for r in rows.taps for s in columns.taps]
+    taps = [
+        [NO_TAP if s == NO_TAP else r * kernel_width + s for s in pixels]
+        for (r,) in rows.taps
+        for pixels in columns.taps
+    ]
     shape, width = _tiling(group_out, lanes)
     unit = LANES if lanes else 1  # numbers of an element
     positions = rows.count * columns.count
@@ -226,13 +274,16 @@ def _correlation(
         image_padded=image.padded_h * line,
         image_out=h_out * w_out * c_out,
     )
+    images = 1 if lanes else max(1, min(JOINED_POSITIONS // positions, JOINED_BYTES // (4 * sizes.image_padded)))
+    first = np.arange(images)[:, None]  # of each image
     return Correlation(
         shape,
         width,
         image,
         sizes,
-        unit * rows_in.ravel(),
-        unit * rows_out.ravel(),
+        images,
+        unit * (first * sizes.image_padded + rows_in.ravel()).ravel(),
+        unit * (first * sizes.image_out + rows_out.ravel()).ravel(),
         np.array(runs),
         _blocks(runs),
         np.array(taps),

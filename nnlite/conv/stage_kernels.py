@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nnlite.conv.direct import _pad, _spread
+from nnlite.conv.direct_panels import pad_images, spread_panels
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
 from nnlite.jit import jit, kernel
@@ -159,17 +159,19 @@ def pad(part, parts, rounds, blocks, image, x, result, masked, out):
     own_out = pointer(out, part * out.shape[1])
     for round in range(rounds):
         block = _turn(round, part, blocks)
-        _pad(pointer(x, block * x.shape[1]), pointer(result, block * result.shape[1]), masked, image, own_out)
+        pad_images(
+            pointer(x, block * x.shape[1]), pointer(result, block * result.shape[1]), masked, image, 0, 1, own_out
+        )
 
 
 @kernel
-def spread_channels(part, parts, rounds, blocks, pixels, sizes, dy, result, masked, out, bias):
+def spread_channels(part, parts, rounds, blocks, pixels, sizes, width, dy, result, masked, out, bias):
     """Pixels of dY to whole vectors of channels."""
     own_out, own_bias = pointer(out, part * out.shape[1]), pointer(bias, part * bias.shape[1])
     for round in range(rounds):
         block = _turn(round, part, blocks)
         own, own_result = pointer(dy, block * dy.shape[1]), pointer(result, block * result.shape[1])
-        _spread(own, own_result, masked, pixels, sizes, own_out, own_bias)
+        spread_panels(own, own_result, masked, pixels, sizes, width, pixels * width, own_out, own_bias)
 
 
 @kernel

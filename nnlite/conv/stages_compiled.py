@@ -94,7 +94,7 @@ def _correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     loops = Loops(
         columns=sizes.group_out,
         tiles=sizes.tiles,
-        row_step=int(plan.rows_in[1] - plan.rows_in[0]) * scale if len(plan.rows_in) > 1 else scale,
+        row_step=int(plan.rows_in[1] - plan.rows_in[0]) if len(plan.rows_in) > 1 else scale,
         runs=runs,
         run_step=run_step * scale,
         length=length,
@@ -116,7 +116,7 @@ def _pad(numbers: int, masked: bool, outside: int) -> Stage:
 def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int, incoming: int) -> list[Stage]:
     plan = direct_plan.grad_weight(one)
     sizes, shape = plan.sizes, plan.shape
-    spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.spread
+    spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
     copies = _outside(
         move(
             "dY to whole vectors", "spread", (sizes.group_out, int(masked)), touched=spread_bytes, arrays=spread_bytes
@@ -132,7 +132,7 @@ def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int
         run_step=sizes.line,
         length=sizes.w_out,
         step=sizes.pixel,
-        b_step=sizes.spread,
+        b_step=shape.width,
         width=shape.width,
         pitch=shape.width,
         load=1,
@@ -177,12 +177,12 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
 
 def _into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
     """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
-    size = (int(masked), nbytes // ITEMSIZE // images)
+    size = (int(masked), nbytes // ITEMSIZE // max(1, images))
     return _outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
 def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
-    size = (nbytes // ITEMSIZE // images,)
+    size = (nbytes // ITEMSIZE // max(1, images),)
     return _outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 

@@ -46,7 +46,7 @@ from nnlite.conv.winograd_tiles import (
     transform_weight,
 )
 from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import LANES, even_rows, load_tile, multiply_add, pointer, store_tile, tile_shape, zeros
+from nnlite.simd import LANES, TileShape, even_rows, load_tile, multiply_add, pointer, store_tile, tile_shape, zeros
 
 
 class Winograd(Algorithm):
@@ -124,7 +124,8 @@ class Winograd(Algorithm):
         needs: tuple[bool, bool, bool],
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         asked = x if needs[1] else None, weight if needs[0] else None
-        return _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        return dx, dweight, dbias if needs[2] else None
 
 
 def _scratch(parts: int) -> np.ndarray:
@@ -195,7 +196,7 @@ def _gradients(
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     fused = epilogue != Epilogue()
     _backward(
-        tile_shape(sizes.c), tile_shape(sizes.k), sizes, geometry.input_shape[0],
+        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
         nothing if x is None else x, u, dy, dy if result is None else result,
         np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
         v, dm, _scratch(parts), dx, du, dbias,

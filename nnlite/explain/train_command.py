@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
+from nnlite.errors import writable_file
 from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
@@ -35,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     model = resolve_model(options.model)
     path = Path(options.out or f"{model.name}.safetensors")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"--out: expected an existing folder. Received: {str(path.parent)!r}")
+    writable_file("--out", path)
     (x_train, y_train), (x_test, y_test) = datasets.load(options.data, data_dir=options.data_dir)
     x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}

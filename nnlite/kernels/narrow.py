@@ -30,8 +30,8 @@ from nnlite.simd import (
 
 #: the most columns
 WIDEST = 12
-#: backward: a row of sums for each column, or for rows of dx
-_STRIP = TileShape(WIDEST, 2 if REGISTERS == 32 else 1)
+#: backward: rows of sums for some columns, or for rows of dx
+_STRIP = TileShape(6, 4 if REGISTERS == 32 else 1)
 #: forward: rows of x, and a vector of sums for each column
 _ROWS = 2 if REGISTERS == 32 else 1
 
@@ -89,7 +89,7 @@ def gradients(
     nothing = np.empty((0, 0), np.float32)
     dx = memory.empty((m, k)) if needs[0] else nothing
     dweight = memory.empty((k, n)) if needs[1] else nothing
-    scratch = memory.empty((threads.get_num_threads(), WIDEST * _STRIP.width))
+    scratch = memory.empty((threads.get_num_threads(), (WIDEST + 1) * _STRIP.width))
     _backward(_STRIP, x, weight, dy, scratch, dx, dweight)
     return (dx if needs[0] else None), (dweight if needs[1] else None)
 
@@ -123,15 +123,16 @@ def _backward(part, parts, shape, x, weight, dy, scratch, dx, dweight):
 @jit
 def _reduce_rows(shape, x, m, k, n, width, dy, strip):
     """strip (n, shape.width) = dy.T @ a strip of x."""
-    columns = even_rows(shape, 0, n, 1)
-    tile = zeros(shape)
-    if width == shape.width:
-        for i in range(m):
-            tile = multiply_add(tile, dy, columns, i * n, x, i * k)
-    else:  # the last strip: its lines are copied, so that nothing beyond the array is read
-        line = pointer(strip, 0)
-        for i in range(m):
-            for j in range(0, shape.width, LANES):
-                store(line, j, load_first(x, i * k + j, width - j))
-            tile = multiply_add(tile, dy, columns, i * n, line, 0)
-    store_tile(strip, even_rows(shape, 0, n, shape.width), 0, tile, shape.width)
+    line = pointer(strip, n * shape.width)
+    for first in range(0, n, shape.rows):
+        columns = even_rows(shape, first, n, 1)
+        tile = zeros(shape)
+        if width == shape.width:
+            for i in range(m):
+                tile = multiply_add(tile, dy, columns, i * n, x, i * k)
+        else:  # the last strip: its lines are copied, so that nothing beyond the array is read
+            for i in range(m):
+                for j in range(0, shape.width, LANES):
+                    store(line, j, load_first(x, i * k + j, width - j))
+                tile = multiply_add(tile, dy, columns, i * n, line, 0)
+        store_tile(strip, even_rows(shape, first, n, shape.width), 0, tile, shape.width)

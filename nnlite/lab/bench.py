@@ -14,7 +14,8 @@ import numpy as np
 from nnlite import machine, threads
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference, timing
-from nnlite.lab.check import Refused, Report, check, check_at, declared_bound, geometries
+from nnlite.lab.check import Report, check, check_at, geometries
+from nnlite.lab.contract import Refused, asking, declared_bound, why_not
 from nnlite.lab.reference import Operands
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import Shape
@@ -118,32 +119,35 @@ def _plan(
     """What is run of `geometry`, checked there; None, and the cell says why, if nothing is."""
     if report.refused:
         return None
-    reason = algorithm.declines(geometry, np.float32)
-    if reason is not None:
-        cell.status, cell.reason = "declined", str(reason)
-        return None
     try:
-        owner = timing.thread_owner(algorithm, pass_name)
-        if owner == "kernels":
-            timing.wait_until_idle()
-        with timing.owned_by(owner):
-            part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
-            given = problem.operands(part.geometry)
-            right = partial(problem.right, part.geometry)
-            cell.error = check_at(algorithm, pass_name, part.geometry, given, right)
-            cell.error_bound = min(
-                declared_bound(algorithm, part.geometry, single) for single in reference.result_passes(pass_name)
-            )
-            operands = problem.operands32(part.geometry)
-            if part.scale == 1:
-                call = partial(reference.run_pass, algorithm, pass_name, operands, part.geometry)
-                cell.extra_bytes = timing.extra_bytes(call)
+        cell.reason = why_not(algorithm, geometry, np.float32)
+        if cell.reason is None:
+            return _check_and_slice(algorithm, pass_name, geometry, problem, cell)
     except Refused as refusal:
         report.refusal = str(refusal)
         return None
-    except Exception as error:
-        report.refusal = f"{pass_name} raises {type(error).__name__} for {geometry}: {error}"
-        return None
+    except MemoryError as error:
+        cell.reason = f"there is too little memory ({error})"
+    cell.status = "declined"
+    return None
+
+
+def _check_and_slice(algorithm: Algorithm, pass_name: str, geometry: Geometry, problem: _Problem, cell: Cell) -> Slice:
+    """What is run of `geometry`; fills the cell's errors and extra memory. Raises Refused where it is wrong."""
+    owner = timing.thread_owner(algorithm, pass_name)
+    if owner == "kernels":
+        timing.wait_until_idle()
+    with timing.owned_by(owner):
+        with asking(pass_name, geometry):
+            part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
+        given, right = problem.operands(part.geometry), partial(problem.right, part.geometry)
+        cell.error = check_at(algorithm, pass_name, part.geometry, given, right)
+        cell.error_bound = min(
+            declared_bound(algorithm, part.geometry, single) for single in reference.result_passes(pass_name)
+        )
+        if part.scale == 1:
+            operands = problem.operands32(geometry)
+            cell.extra_bytes = timing.extra_bytes(partial(reference.run_pass, algorithm, pass_name, operands, geometry))
     return part
 
 

@@ -9,22 +9,23 @@ import numpy as np
 
 from nnlite.conv import Algorithm, Epilogue, Geometry
 from nnlite.lab import reference
+from nnlite.lab.contract import Refused, asking, declared_bound, dtypes, spoil
 
 EPILOGUES = tuple(Epilogue(*kinds) for kinds in product((False, True), repeat=3) if any(kinds))
 
 
 def check_fused(algorithm: Algorithm, geometry: Geometry, seed: int) -> None:
-    """Check every epilogue that the algorithm says it fuses, in float32. Raises check.Refused where it is wrong."""
-    if type(algorithm).fuses is Algorithm.fuses or algorithm.declines(geometry, np.float32) is not None:
+    """Check every epilogue that the algorithm says it fuses, in float32. Raises Refused where it is wrong."""
+    if type(algorithm).fuses is Algorithm.fuses or np.float32 not in dtypes(algorithm):
         return
     for epilogue in EPILOGUES:
-        if algorithm.fuses(geometry, epilogue) and 0 not in epilogue.result_shape(geometry.output_shape):
+        with asking("fuses", geometry):
+            fused = algorithm.fuses(geometry, epilogue)
+        if fused and 0 not in epilogue.result_shape(geometry.output_shape):
             _check_epilogue(algorithm, geometry, epilogue, seed)
 
 
 def _check_epilogue(algorithm: Algorithm, geometry: Geometry, epilogue: Epilogue, seed: int) -> None:
-    from nnlite.lab.check import Refused, declared_bound
-
     given, right = reference.small_problem(geometry, seed)
     generator = np.random.default_rng(seed)
     bias = generator.standard_normal(geometry.weight_shape[3]) if epilogue.bias else None  # (k)
@@ -42,22 +43,25 @@ def _check_epilogue(algorithm: Algorithm, geometry: Geometry, epilogue: Epilogue
         wanted["dbias"] = dy.sum(axis=(0, 1, 2))  # (k)
     x, weight = given.x.astype(np.float32), given.weight.astype(np.float32)
     bias32 = None if bias is None else bias.astype(np.float32)
-    try:
+    with asking(f"fused {epilogue}", geometry):
         got, saved = algorithm.forward_fused(x, weight, bias32, geometry, epilogue)
-        needs = (True, True, epilogue.bias)
-        gradients = algorithm.backward_fused(
-            x, weight, got, saved, dresult.astype(np.float32), geometry, epilogue, needs
-        )
-    except Exception as error:
-        raise Refused(f"fused {epilogue} raises {type(error).__name__} for {geometry}: {error}") from error
-    for name, value in zip(("result", "dx", "dweight", "dbias"), (got, *gradients), strict=True):
-        if name in wanted:
-            _compare(name, value, wanted[name], allowed, epilogue, geometry)
+    _compare("result", got, wanted["result"], allowed, epilogue, geometry)
+    for first_layer in (False, True):  # whose input needs no gradient
+        needs = (not first_layer, True, epilogue.bias)
+        with asking(f"fused {epilogue}", geometry):
+            gradients = algorithm.backward_fused(
+                x, weight, got, saved, dresult.astype(np.float32), geometry, epilogue, needs
+            )
+        for name, needed, value in zip(("dx", "dweight", "dbias"), needs, gradients, strict=True):
+            if needed:
+                _compare(name, value, wanted[name], allowed, epilogue, geometry)
+            elif value is not None:
+                raise Refused(f"fused {epilogue}: {name} for {geometry}, which nothing needs: expected None")
+        spoil(gradients)
+    spoil((got,))
 
 
 def _compare(name: str, got: Any, right: np.ndarray, allowed: float, epilogue: Epilogue, geometry: Geometry) -> None:
-    from nnlite.lab.check import Refused
-
     if not isinstance(got, np.ndarray) or got.shape != right.shape or got.dtype != np.float32:
         raise Refused(f"fused {epilogue}: {name} for {geometry}: expected float32 of shape {right.shape}")
     error = np.abs(got - right) / max(reference.rms(right), 1.0)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.errors import positive_int, unknown
+from nnlite.errors import positive_int, unknown, writable_file
 from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithm
@@ -51,13 +51,15 @@ def run(options: argparse.Namespace) -> int:
     algorithms = _others(options.only, own) + own
     passes = _listed("--passes", options.passes, reference.PASSES)
     positive_int("--batch-size", options.batch_size)
-    positive_int("--rounds", options.rounds)
+    positive_int("--rounds", options.rounds, minimum=timing.LEAST_ROUNDS)
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected more than 0. Received: {options.seconds}")
     wanted = shapes.resolve(options.shapes or ["seed"], options.batch_size)
     if options.baseline is not None and options.baseline not in [a.name for a in algorithms]:
         raise unknown("--baseline", options.baseline, [a.name for a in algorithms])
-    _check_folders(options)
+    writable_file("--csv", options.csv)
+    if options.figures is not None:
+        _make_folder("--figures", Path(options.figures))
     announce_compilation()
     with Bar() as bar:
         result = bench(
@@ -91,13 +93,12 @@ def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[
     return names
 
 
-def _check_folders(options: argparse.Namespace) -> None:
-    """Before anything is measured. Raises FileNotFoundError if there would be no place for the results."""
-    for option, path in (("--json", options.json), ("--csv", options.csv)):
-        if path is not None and not Path(path).parent.is_dir():
-            raise FileNotFoundError(f"{option}: expected an existing folder. Received: {str(Path(path).parent)!r}")
-    if options.figures is not None:
-        Path(options.figures).mkdir(parents=True, exist_ok=True)
+def _make_folder(option: str, path: Path) -> None:
+    """Raises ValueError if there is none and none can be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{option}: expected a folder, made if need be. Received: {str(path)!r}: {error}") from error
 
 
 def _print(result: Run) -> None:
@@ -105,6 +106,8 @@ def _print(result: Run) -> None:
     for sentence in tables.checks(result):
         out.print(sentence, highlight=False, markup=False)
     for row in result.rows:
+        if result.interrupted and not row.timed:
+            continue
         out.print()
         out.print(tables.row_table(row))
     out.print()

@@ -28,8 +28,8 @@ def load_object(spec: str, kind: str) -> Any:
     sys.modules[module_name] = module
     try:
         found.loader.exec_module(module)
-    except Exception as error:
-        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
         where = f" in line {lines[-1]}" if lines else ""
         raise ValueError(f"{kind} {spec}: {path.name} raised {type(error).__name__}{where}: {error}") from error
     if not hasattr(module, name):

@@ -22,16 +22,18 @@ PASS_NAMES = {
 def row_table(row: Row) -> Table:
     """One line an algorithm; the best is marked with a star, what was scaled from a slice with a tilde."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.title_justify = table.caption_justify = "left"
     table.title = f"{row.shape.name}, {PASS_NAMES[row.pass_name]}: {row.shape.geometry}"
-    for column in ("algorithm", "ms", f"x {row.baseline}", "95%", "", "GFLOP/s", "of peak", "extra", "error"):
+    ratios = f"x {escape(row.baseline)}" if row.baseline else "ratio"
+    for column in ("algorithm", "ms", ratios, "95%", "", "GFLOP/s", "of peak", "extra", "error"):
         table.add_column(column, justify="left" if column in ("algorithm", "") else "right", no_wrap=True)
     for cell in row.cells:
-        table.add_row(*_line(cell), style="bold" if cell.best else None)
-    table.caption = " ".join(_caption(row))
+        table.add_row(*map(escape, _line(cell)), style="bold" if cell.best else None)
+    table.caption = escape(" ".join(_caption(row)))
     return table
 
 
@@ -56,9 +58,16 @@ def _line(cell: Cell) -> list[str]:
 
 
 def _caption(row: Row) -> Iterator[str]:
-    if not row.timed:
+    if row.timed:
+        yield from _timing_remarks(row)
+    else:
         yield "Nothing was timed."
-        return
+    for cell in row.cells:
+        if cell.status == "declined":
+            yield f"{cell.algorithm} declines: {cell.reason}."
+
+
+def _timing_remarks(row: Row) -> Iterator[str]:
     assert row.control is not None
     assert row.floor is not None
     flops = row.timed[0].flops
@@ -71,9 +80,6 @@ def _caption(row: Row) -> Iterator[str]:
     scaled = [f"{c.algorithm} 1/{c.scale:,.0f}" for c in row.timed if c.scale != 1]
     if scaled:
         yield f"~ scaled from a slice of the work: {', '.join(scaled)}."
-    for cell in row.cells:
-        if cell.status == "declined":
-            yield f"{cell.algorithm} declines: {cell.reason}."
 
 
 def number(value: float) -> str:
@@ -97,13 +103,16 @@ def percent(value: float) -> str:
 
 def checks(run: Run) -> Iterator[str]:
     """What checking found, a sentence each."""
-    right = [report for report in run.checks if not report.refused]
+    right = [report for report in run.checks if report.checked and not report.refused]
     if right:
         most = max(report.checked for report in right)
         names = ", ".join(
             report.algorithm + (f" ({report.checked})" if report.checked != most else "") for report in right
         )
         yield f"Right within their error bounds, on {most} geometries where no number is given: {names}."
+    for report in run.checks:
+        if not report.checked and report.declined and not report.refused:
+            yield f"{report.algorithm} declines everything that it was to be checked on: {report.declined[0][1]}"
     for report in run.refused:
         yield f"REFUSED {report.algorithm}: {report.refusal}"
 

@@ -188,15 +188,17 @@ def pad(size: tuple[int, ...], working_set: int) -> Work:
 @kind
 def spread(size: tuple[int, ...], working_set: int) -> Work:
     k, masked, parts = size[0], bool(size[1]), threads.kernel_parts()
-    sizes = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k))).sizes
+    plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k)))
+    sizes, width = plan.sizes, plan.shape.width
+    columns = sizes.panels * width
     pixels = _SIDE * _SIDE
     blocks = _blocks(pixels * k * (1 + masked), working_set)
-    dy, out = _numbers(parts * blocks, pixels * k), _numbers(parts, pixels * sizes.spread)
+    dy, out = _numbers(parts * blocks, pixels * k), _numbers(parts, pixels * columns)
     result = _numbers(parts * blocks, pixels * k) if masked else dy
-    bias, rounds = _numbers(parts, sizes.spread), _rounds(pixels * sizes.spread, blocks)
-    amount = float(ITEMSIZE * pixels * sizes.spread)
+    bias, rounds = _numbers(parts, columns), _rounds(pixels * columns, blocks)
+    amount = float(ITEMSIZE * pixels * columns)
     return _work(
-        stage_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, dy, result, masked, out, bias
+        stage_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, width, dy, result, masked, out, bias
     )  # fmt: skip
 
 

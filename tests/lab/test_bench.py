@@ -38,6 +38,10 @@ class WrongWhereTimed(Mine):
         if x.shape == (2, 8, 9, 3):
             y[1, 2, 3, 1] += 1
         return y
+class Shy(Mine):
+    name = "sh[y]"
+    def supports(self, geometry):
+        return "it wants [bold] geometries"
 class Unnamed(nn.conv.Algorithm):
     pass
 number = 3
@@ -48,6 +52,7 @@ number = 3
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "leaves.py").write_text("import sys\n\nsys.exit(7)\n")
     before = nn.conv.names()
     yield tmp_path
     for name in set(nn.conv.names()) - set(before):
@@ -94,6 +99,24 @@ def test_a_wrong_one_is_refused_and_not_timed(folder, capsys):
         assert [cell["status"] for cell in row["algorithms"]] == ["timed", "refused"]
 
 
+def test_one_that_declines_everything_is_said_to_and_its_words_are_printed_as_they_are(folder, capsys):
+    assert main(["bench", "--algorithm", "mine.py:Shy", "--only", "im2col", *SMALL, "--passes", "forward"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "sh[y] declines everything that it was to be checked on: it wants [bold] geometries" in text
+    assert "sh[y] declined" in text
+    assert "sh[y] declines: it wants [bold] geometries." in text
+    assert "sh[y] (0)" not in text
+
+
+def test_too_little_memory_is_not_the_algorithms_fault(folder, capsys, monkeypatch):
+    def plan(algorithm, *arguments):
+        raise MemoryError("1 PiB")
+
+    monkeypatch.setattr(timing, "plan", plan)
+    assert main(["bench", "--algorithm", "mine.py:Mine", "--only", "im2col", *SMALL]) == 0
+    assert "mine declines: there is too little memory (1 PiB)." in capsys.readouterr().out
+
+
 def test_one_that_is_wrong_only_where_it_would_be_timed_is_refused_everywhere(folder, capsys):
     arguments = ["--algorithm", "mine.py:WrongWhereTimed", "--only", "im2col", "--shapes", "1,3,8,9,4,3,3,1,0"]
     assert main(["bench", *arguments, *SMALL, "--json", "r.json"]) == 1
@@ -120,7 +143,10 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(timing, "run_rounds", interrupted)
     assert main(["bench", "--only", "im2col,windows", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
-    assert "Interrupted" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Interrupted" in text
+    assert "input gradient: " in text
+    assert "weight gradient: " not in text  # nothing of it was measured
     run = json.loads((folder / "r.json").read_text())
     assert run["interrupted"]
     assert [row["rounds"] for row in run["rows"]] == [5, 3, 0]
@@ -141,9 +167,13 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         (["--shapes", "1,2,3"], "expected nine integers N,C,H,W,K,R,S,stride,pad"),
         (["--shapes", "1,1,2,2,1,5,5,1,0"], "no larger than the padded input"),
         (["--baseline", "fft", "--only", "im2col"], "unknown --baseline 'fft'"),
-        (["--rounds", "0"], "--rounds: expected an integer of at least 1"),
+        (["--algorithm", "leaves.py:Mine"], "leaves.py raised SystemExit in line 3: 7"),
+        (["--rounds", "4"], "--rounds: expected an integer of at least 5"),
         (["--seconds", "0"], "--seconds: expected more than 0"),
         (["--json", "no/where.json"], "--json: expected an existing folder"),
+        (["--json", "."], "--json: expected the name of a file"),
+        (["--csv", "no/where.csv"], "--csv: expected an existing folder"),
+        (["--figures", "mine.py"], "--figures: expected a folder, made if need be. Received: 'mine.py'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
@@ -153,13 +183,16 @@ def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, mes
     assert message in error
 
 
-def test_what_takes_too_long_is_timed_on_a_slice_and_scaled():
-    run = bench([conv.get("naive"), conv.get("im2col")], resolve(["8,8,20,20,8,3,3,1,0"], 8), ["forward"], rounds=5)
-    naive, im2col = run.rows[0].cells
-    assert im2col.scale == 1
-    assert naive.scale > 2
-    assert naive.median_ms > 20 * im2col.median_ms
-    assert naive.to_dict()["scale"] == naive.scale
+def test_what_takes_too_long_is_timed_on_a_slice_and_scaled(monkeypatch):
+    shapes = resolve(["8,8,20,20,8,3,3,1,0"], 8)
+    (whole,) = bench([conv.get("im2col")], shapes, ["forward"], rounds=5).rows[0].cells
+    monkeypatch.setattr(timing, "LONGEST_CALL", 1e-6)  # seconds
+    monkeypatch.setattr(timing, "SLICE_SECONDS", 1e-6)
+    (part,) = bench([conv.get("im2col")], shapes, ["forward"], rounds=5).rows[0].cells
+    assert whole.scale == 1
+    assert part.scale > 2
+    assert part.to_dict()["scale"] == part.scale
+    assert part.flops == whole.flops
 
 
 @pytest.mark.parametrize("share", [1e-4, 0.01, 0.1, 0.5, 1.0])
@@ -222,7 +255,7 @@ def test_no_garbage_is_collected_meanwhile():
 def test_extra_memory_is_what_a_call_needs_beside_its_result():
     def call():
         scratch = np.ones(8 << 20, np.uint8)
-        return np.ones(2 << 20, np.uint8) * scratch[0]
+        return np.full(16 << 20, scratch[0])
 
     extra = timing.extra_bytes(call)
     if extra is None:

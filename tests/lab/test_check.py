@@ -7,7 +7,8 @@ import nnlite as nn
 from nnlite import conv
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
-from nnlite.lab.check import LARGEST_BOUND, check
+from nnlite.lab.check import check, check_at
+from nnlite.lab.contract import LARGEST_BOUND, Refused
 from nnlite.lab.problems import FIXED, random_geometries
 
 IM2COL = conv.get("im2col")
@@ -33,6 +34,11 @@ class OffByOneAtTheRight(Right):
 class FlippedTaps(Right):
     def forward(self, x, weight, geometry):
         return super().forward(x, np.ascontiguousarray(weight[::-1, ::-1]), geometry)
+
+
+class FlippedWeightGradient(Right):
+    def grad_weight(self, x, dy, geometry):
+        return np.ascontiguousarray(super().grad_weight(x, dy, geometry)[::-1, ::-1])
 
 
 class SwappedStrides(Right):
@@ -117,22 +123,85 @@ class UnknownDtype(Right):
     dtypes = (np.int32,)
 
 
+class DtypesWithoutParentheses(Right):
+    dtypes = np.float32
+
+
+class SaysTrueWhereItCan(Right):
+    def supports(self, geometry):
+        return True
+
+
+class SupportsRaises(Right):
+    def supports(self, geometry):
+        return geometry.no_such_attribute
+
+
+class BoundRaises(Right):
+    def error_bound(self, geometry, pass_name, dtype=np.float32):
+        raise KeyError(pass_name)
+
+
+class NothingIsGoodEnough(Right):
+    def error_bound(self, geometry, pass_name, dtype=np.float32):
+        return -1.0
+
+
+class Exits(Right):
+    def forward(self, x, weight, geometry):
+        raise SystemExit(0)
+
+
+class ComputesInFloat32(Right):
+    def forward(self, x, weight, geometry):
+        return super().forward(x.astype(np.float32), weight.astype(np.float32), geometry).astype(x.dtype)
+
+
+class OneGradientAloneIsWrong(Right):
+    def backward(self, x, weight, dy, geometry, needs):
+        dx, dweight = super().backward(x, weight, dy, geometry, needs)
+        return (2 * dx if needs == (True, False) else dx), dweight
+
+
+class ReturnsWhatNobodyNeeds(Right):
+    def backward(self, x, weight, dy, geometry, needs):
+        return super().backward(x, weight, dy, geometry, (True, needs[1]))
+
+
+class BackwardRaisesForTheFirstLayer(Right):
+    def backward(self, x, weight, dy, geometry, needs):
+        if not needs[0]:
+            raise RuntimeError("no dx")
+        return super().backward(x, weight, dy, geometry, needs)
+
+
 REFUSALS = [
     (OffByOneAtTheRight, r"forward is wrong in float32 for .*y\[n=0, oh=0, ow=3, k=0\].*are at ow=3, the last"),
     (FlippedTaps, r"forward is wrong .* the taps were flipped"),
+    (FlippedWeightGradient, r"grad_weight is wrong .* the taps were flipped"),
     (SwappedStrides, r"forward (is wrong|returns shape|raises) .*strides 1x3"),
     (ScaledGradient, r"grad_weight is wrong .*Everything is 1\.01 times what it should be"),
     (ScaledBackward, r"backward is wrong .*dx\[n=0.*Everything is 1\.01 times"),
     (Float64Output, r"forward returns float64 for float32 operands"),
     (WritesIntoItsInput, r"forward writes into its input x"),
-    (Raises, r"grad_input raises RuntimeError for 1x1x1x1 -> 1, 1x1: no luck"),
-    (ExcusesItself, r"declares an error bound of 0\.5 for forward; at most 1e-03"),
+    (Raises, r"grad_input raises RuntimeError for 1x5x6x1 -> 1, 3x3: no luck"),
+    (ExcusesItself, r"declares an error bound of 0\.5 for forward; expected more than 0 and at most 1e-03"),
     (OneResultForAll, r"forward overwrites its earlier result on a second call"),
     (ReturnsItsInput, r"forward returns memory of its input x"),
     (NotContiguous, r"not C-contiguous"),
     (NotANumber, r"NaN or infinite"),
-    (WrongShape, r"forward returns shape \(1, 0, 1, 1\).*expected \(n, oh, ow, k\) = \(1, 1, 1, 1\)"),
-    (UnknownDtype, r"declares dtypes"),
+    (WrongShape, r"forward returns shape \(1, 2, 4, 1\).*expected \(n, oh, ow, k\) = \(1, 3, 4, 1\)"),
+    (UnknownDtype, r"declares dtypes .* expected a tuple of np.float32, np.float64 or both"),
+    (DtypesWithoutParentheses, r"declares dtypes .* expected a tuple of np.float32, np.float64 or both"),
+    (SaysTrueWhereItCan, r"supports returns True for .*; expected None, or why not, in words"),
+    (SupportsRaises, r"supports raises AttributeError"),
+    (BoundRaises, r"error_bound raises KeyError"),
+    (NothingIsGoodEnough, r"an error bound of -1 for forward; expected more than 0"),
+    (Exits, r"forward raises SystemExit"),
+    (ComputesInFloat32, r"forward is wrong in float64 .* does something compute in float32"),
+    (OneGradientAloneIsWrong, r"backward with needs=\(True, False\) is wrong .*Everything is 2 times"),
+    (ReturnsWhatNobodyNeeds, r"backward with needs=\(False, True\) returns ndarray for grad_input; expected None"),
+    (BackwardRaisesForTheFirstLayer, r"backward with needs=\(False, True\) raises RuntimeError .*no dx"),
 ]
 
 
@@ -179,6 +248,49 @@ class FusedWrongly(Right):
 
     def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
         return (*self.backward(x, weight, dresult, geometry, needs[:2]), None)
+
+
+class FusedWronglyForTheFirstLayer(FusedWrongly):
+    def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
+        dy = dresult * (result > 0) if needs[0] else dresult
+        return super().backward_fused(x, weight, result, saved, dy, geometry, epilogue, needs)
+
+
+class FusedGivesWhatNobodyNeeds(FusedWronglyForTheFirstLayer):
+    def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
+        dy = dresult * (result > 0)
+        return (*self.backward(x, weight, dy, geometry, needs[:2]), dy.sum((0, 1, 2)))
+
+
+def test_a_fused_gradient_that_is_wrong_without_dx_is_refused():
+    assert "dweight is wrong" in check(FusedWronglyForTheFirstLayer()).refusal
+
+
+def test_a_fused_gradient_that_nothing_needs_is_refused():
+    refusal = check(FusedGivesWhatNobodyNeeds()).refusal
+    assert "dbias for 1x5x6x1 -> 1, 3x3, which nothing needs: expected None" in refusal
+
+
+class LeavesTheLastRowUnwritten(Right):
+    """Into memory that was used before, perhaps for the right result."""
+
+    memory = np.empty(0, np.float32)
+
+    def forward(self, x, weight, geometry):
+        right = super().forward(x, weight, geometry)
+        if self.memory.shape != right.shape:
+            self.memory = right
+        self.memory[:, :-1] = right[:, :-1]
+        return self.memory
+
+
+def test_right_values_of_an_earlier_result_do_not_help_one_that_leaves_memory_unwritten():
+    geometry, wrong = Geometry.of((1, 5, 6, 1), (3, 3, 1, 1)), LeavesTheLastRowUnwritten()
+    given, right = reference.small_problem(geometry, 0)
+    arguments = "forward", geometry, given, right.__getitem__
+    assert check_at(wrong, *arguments) < LARGEST_BOUND  # of whom the memory was before
+    with pytest.raises(Refused, match=r"oh=2, ow=0, k=0\]: expected .*, got nan.*never written"):
+        check_at(wrong, *arguments)
 
 
 def test_a_wrong_fused_gradient_is_refused():

@@ -1,0 +1,102 @@
+"""What tables, pictures and the ladder say about results whose truth is known."""
+
+from dataclasses import replace
+from io import StringIO
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from rich.console import Console
+
+from nnlite import conv, machine
+from nnlite.lab import figures, tables, timing
+from nnlite.lab.bench import bench
+from nnlite.lab.ladder import rungs
+from nnlite.lab.machine_command import remarks
+from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.shapes import LARGE_BATCH, resolve
+from nnlite.lab.timing import Contestant
+
+
+@pytest.fixture
+def row():
+    """im2col 1 s; direct 0.25 s, above a peak of 100 GFLOP/s; winograd 0.5 s, effective; naive 8 s, from a slice."""
+
+    def cell(name, seconds, **more):
+        return Cell(name, "timed", seconds=[seconds] * 5, flops=int(30e9), peak_gflops=100.0, error=1e-6, **more)
+
+    (shape, *_) = resolve(["vgg"], 1)
+    cells = [cell("im2col", 1), cell("direct", 0.25), cell("winograd", 0.5, effective=True), cell("naive", 8, scale=64)]
+    found = Row(shape, "forward", cells, baseline="im2col", control_seconds=[1.0] * 5)
+    found.compare()
+    return found
+
+
+@pytest.fixture
+def run(row):
+    return Run(machine.load_or_measure(), threads=1, seed=0, command="", date="", rows=[row])
+
+
+def test_the_table_marks_the_best_slices_effective_rates_and_defects(row, run):
+    out = Console(file=StringIO(), width=100, color_system=None)
+    out.print(tables.row_table(row))
+    lines = {line.replace("*", "").split()[0]: line for line in out.file.getvalue().splitlines() if line.strip()}
+    assert [name for name in ("im2col", "direct", "winograd", "naive") if "*" in lines[name]] == ["direct"]
+    assert [name for name in ("im2col", "direct", "winograd", "naive") if "~" in lines[name]] == ["naive"]
+    assert "120% !" in lines["direct"]
+    assert "60% eff" in lines["winograd"]
+    assert "naive 1/64" in " ".join(out.file.getvalue().split())
+    assert any("DEFECT" in sentence for sentence in tables.remarks(run))
+    row.cells[1].effective = True
+    assert not any("DEFECT" in sentence for sentence in tables.remarks(run))
+
+
+def test_rungs_go_up_from_the_slowest(row):
+    found = [(rung.cell.algorithm, rung.over_below, rung.over_first) for rung in rungs(row)]
+    assert found == [("naive", 1, 1), ("im2col", 8, 8), ("winograd", 2, 16), ("direct", 2, 32)]
+
+
+def test_the_heat_map_is_of_the_ratios_and_the_bars_orange_is_the_fastest(row, run):
+    (image,) = figures.heat_map([row]).axes[0].images
+    np.testing.assert_allclose(image.get_array(), [[0, -2, -1, 3]])
+    bars = figures.bars([row], run).axes[0].patches
+    assert [to_hex(bar.get_facecolor()).upper() for bar in bars] == [
+        figures.BLUE,
+        figures.ORANGE,
+        figures.BLUE,
+        figures.GREY,
+    ]
+    assert [bar.get_width() for bar in bars] == [30, 120, 60, 3.75]
+
+
+def test_large_images_come_in_small_batches_and_that_is_said(row):
+    assert {shape.geometry.input_shape[0] for shape in resolve(["vgg", "resnet", "alexnet"], 128)} == {LARGE_BATCH}
+    assert {shape.geometry.input_shape[0] for shape in resolve(["seed"], 128)} == {128}
+    assert "4 images; published with 64." in tables.row_table(row).caption
+
+
+def test_the_time_of_a_slice_is_scaled():
+    contestant = Contestant("a", lambda: timing.time.sleep(1e-3), scale=1000)
+    assert min(timing.run_rounds([contestant], rounds=3)["a"]) >= 1
+
+
+def test_a_round_begins_with_the_half_that_the_last_one_ended_with_and_waits_before_the_other(monkeypatch):
+    seen = []
+    monkeypatch.setattr(timing, "wait_until_idle", lambda: seen.append("wait"))
+    calls = [Contestant(owner, lambda owner=owner: seen.append(owner), owner) for owner in ("kernels", "blas")]
+    timing.run_rounds(calls, rounds=2)
+    first, second = ["kernels", "wait", "blas", "blas"], ["blas", "wait", "kernels", "kernels"]  # the second is woken
+    assert seen == ["kernels", "blas", *first, *second]  # warmed before
+
+
+def test_the_baseline_is_the_one_asked_for_and_both_gradients_are_twice_the_work():
+    algorithms, shapes = [conv.get("im2col"), conv.get("windows")], resolve(["1,2,5,5,3,3,3,1,0"], 1)
+    run = bench(algorithms, shapes, ["forward", "gradients"], baseline="windows", rounds=5, seconds=0.1)
+    assert [row.baseline for row in run.rows] == ["windows", "windows"]
+    assert [row.cells[0].flops for row in run.rows] == [2 * shapes[0].geometry.macs, 4 * shapes[0].geometry.macs]
+
+
+@pytest.mark.parametrize(("load", "told"), [(2.0, True), (0.1, False), (None, False)])
+def test_a_disturbed_measurement_of_the_machine_is_told(load, told):
+    ceilings = replace(machine.load_or_measure(), load_average=load)
+    assert any("Other programs were running" in sentence for sentence in remarks(ceilings)) == told
