@@ -184,7 +184,7 @@ def _updates(optimizer: Optimizer) -> list[Stage]:
     """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
     size = sum(parameter.size for parameter in optimizer.parameters or ())
     moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=moved, working_set=held)]
+    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=held, moved=moved)]
 
 
 # The cost of calling -------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def _copies(geometry: Geometry, adding: bool) -> Stage:
     return stages.move(
         "patches' gradients to pixels" if adding else "patches",
         "accumulate" if adding else "assign",
-        (ow, run, geometry.strides[1] * geometry.input_shape[3], geometry.reduction_length),
+        (ow, run, geometry.strides[1] * geometry.input_shape[3], geometry.reduction_length, 0),
         touched=(3 if adding else 2) * ITEMSIZE * copied,
         arrays=ITEMSIZE * (image + patches),
         calls=prod(geometry.weight_shape[:2]),

@@ -89,16 +89,17 @@ def _copies(geometry: Geometry, adding: bool) -> Stage:
     """Pixels copied to an image's patches, or the patches' gradients added to pixels; the patches stay in cache."""
     n, oh, ow, _ = geometry.output_shape
     kh, kw, c, _ = geometry.weight_shape
+    lines = c * oh if adding else 0  # of a call; the rate holds what the calls cost
     image, patches = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * c * kh * kw * oh * ow
     return stages.move(
         "patches' gradients to pixels" if adding else "patches",
         "accumulate" if adding else "assign",
-        (ow, 1, geometry.strides[1], 1),
+        (ow, 1, geometry.strides[1], 1, lines),
         touched=(3 if adding else 2) * n * patches,
         arrays=image + n * patches,
         moved=image,
         working_set=patches + image // max(n, 1),
-        calls=n * kh * kw if adding else n,
+        calls=1 if adding else n,
     )
 
 

@@ -60,10 +60,12 @@ def predictions(measurements: Sequence[Measurement]) -> list[Prediction]:
 
 
 def measured_ratio(m: Measurement, base: Measurement) -> Ratio:
-    """The ratio of the steps' times, with its 95% interval from the rounds of this run."""
+    """The ratio of the median steps, with a 95% interval from the rounds of this run."""
     if m is base:
         return Ratio(1.0, 1.0, 1.0)
-    return paired_ratio(np.array(m.profile.steps), np.array(base.profile.steps))
+    paired = paired_ratio(np.array(m.profile.steps), np.array(base.profile.steps))
+    value = m.step_ms / base.step_ms
+    return Ratio(value, min(paired.low, value), max(paired.high, value))
 
 
 def baseline(measurements: Sequence[Measurement]) -> Measurement | None:

@@ -25,10 +25,11 @@ from nnlite import machine
 from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
 
-SCHEMA = 3
+SCHEMA = 4
 #: so many times as long as it can take to start the threads says that they are not to be had
 DISTURBED = 20
 _LEAST_BYTES = 16 << 10
+_ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
 PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
@@ -95,7 +96,7 @@ class Rates:
 
         if self._other.nbytes < nbytes:
             self._other = np.zeros(nbytes // 4, np.float32)
-        ceilings.rewrite(self._other[: nbytes // 4])
+        ceilings.rewrite(self._other[: nbytes // 4], _ZERO)
 
     def _disturbed(self) -> bool:
         """Whether waking the threads takes far longer than it can."""
@@ -115,7 +116,7 @@ class Rates:
         if self.kernel_threads > 1:
             ceilings.nothing(self._places)
             for array in operands:
-                ceilings.rewrite(array.reshape(-1))
+                ceilings.rewrite(array.reshape(-1), _ZERO)
         if self.blas_threads > 1:
             np.matmul(self._square, self._square)
 

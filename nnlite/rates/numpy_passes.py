@@ -26,7 +26,7 @@ def _pattern(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, np.nd
 
     (pixels (lines, count, run), patches (lines, count, length), numbers copied)
     """
-    count, run, step, length = size
+    count, run, step, length, _ = size
     lines = max(1, working_set // (ITEMSIZE * count * (step + length)))
     wide = ones((lines, count + 2, step))  # as an image is wider than its result: lines do not join
     pixels = wide[:, :count, :run]
@@ -50,14 +50,18 @@ def assign(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def accumulate(size: tuple[int, ...], working_set: int) -> Work:
-    """Patches added to pixels, tap after tap."""
+    """Patches added to pixels, tap after tap; in calls of so many lines, or all of them at once."""
     pixels, patches, numbers = _pattern(size, working_set)
     run, length = size[1], size[3]
     taps = range(0, length - run + 1, run)
 
+    each = size[4] or len(pixels)
+
     def add() -> None:
         for tap in taps:
-            np.add(pixels, patches[:, :, tap : tap + run], out=pixels)
+            for first in range(0, len(pixels), each):
+                some = slice(first, first + each)
+                np.add(pixels[some], patches[some, :, tap : tap + run], out=pixels[some])
 
     return Work(add, 3 * ITEMSIZE * numbers * len(taps))
 

@@ -9,7 +9,7 @@ from nnlite.explain.report.canvas import Canvas
 from nnlite.explain.report.numbers import milliseconds, times
 from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 70.0, 30.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 84.0, 30.0, 40.0
 SMALL = "small_cnn"
 #: whether they take longer than at the peak -> what is said of the products, as measured and as predicted
 PRODUCTS = {
