@@ -87,3 +87,26 @@ def test_what_does_not_say_what_it_does_is_named():
     assert m.prediction.missing == ["operation 'strange'"]
     assert m.predicted_ms is None
     assert m.moved_bytes is None
+
+
+def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
+    from nnlite.explain.request import loss_of
+
+    logits = nn.Sequential([nn.Input((784,)), nn.Dense(10)])
+    probabilities = nn.Sequential([nn.Input((784,)), nn.Dense(10, activation="softmax")])
+    probabilities.set_weights(logits.get_weights())
+    x, y = digits[0][0][:8].reshape(8, 784), digits[0][1][:8]
+    losses = [loss_of(model)(y, model(x)).item() for model in (logits, probabilities)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_kept_rates_that_no_longer_hold_are_forgotten():
+    from nnlite.rates import CHECKED, Rates
+
+    kept = Rates(machine.load_or_measure(), 1, 1)
+    kept._known = {str(i): 100.0 for i in range(CHECKED + 1)}
+    assert [kept._checked(str(i), lambda: 101.0) for i in range(CHECKED)] == [100.0] * CHECKED
+    kept._again = {}
+    for i in range(CHECKED):
+        kept._checked(str(i), lambda: 50.0)
+    assert kept._known == {str(i): 50.0 for i in range(CHECKED)}

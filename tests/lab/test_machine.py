@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from nnlite import jit, jit_cache, machine
@@ -83,3 +84,28 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setattr(jit, "ENABLED", False)
     with pytest.raises(ValueError, match="machine: expected Numba's compiler"):
         machine.measure(1)
+
+
+def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monkeypatch):
+    measured = []
+
+    def load_or_measure(threads=None, *, fresh=False):
+        measured.append(fresh)
+        return ceilings
+
+    monkeypatch.setattr(machine, "load_or_measure", load_or_measure)
+    monkeypatch.setattr(machine, "_main_ceilings", lambda kept: kept.main_ceilings)
+    assert machine.load_and_check() is ceilings
+    assert measured == [False]
+    monkeypatch.setattr(machine, "_main_ceilings", lambda kept: {k: 0.8 * v for k, v in kept.main_ceilings.items()})
+    machine.load_and_check()
+    assert measured == [False, False, True]
+
+
+def test_other_memory_is_really_rewritten():
+    """A pass that writes what was there, in the compiler's eyes, is no pass."""
+    from nnlite.kernels.ceilings import rewrite
+
+    x = np.zeros(1024, np.float32)
+    rewrite(x, np.float32(1))
+    assert (x == 1).all()

@@ -1,0 +1,50 @@
+"""Shares of the machine's ceilings: more than all of one is said to be a defect."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from nnlite.conv.stages import Stage
+from nnlite.explain import roofs
+from nnlite.machine import Bandwidth, Machine
+from nnlite.predict import PartPrediction, Terms
+
+LEVELS = tuple(
+    Bandwidth(level, 1, 2, gbs, gbs) for level, gbs in (("L1", 400), ("L2", 200), ("L3", 100), ("memory", 20))
+)
+CEILINGS = SimpleNamespace(
+    fma_gflops_all=100.0, threads=2, bandwidths=LEVELS, caches={"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
+)
+CEILINGS.roof = lambda nbytes: Machine.roof(CEILINGS, nbytes)
+
+
+def step(ms, flops, moved):
+    stage = Stage("product", "gemm", (), float(flops), moved, moved, moved, flops=flops)
+    part = PartPrediction([(stage, 1.0, Terms())])
+    layer = SimpleNamespace(name="dense", part="grad_weight", ms=ms, prediction=part)
+    return SimpleNamespace(name="mlp", algorithm="auto", layers=[layer])
+
+
+def test_the_highest_share_is_named():
+    (said,) = roofs.sentences([step(1.0, 5 * 10**7, 1000)], CEILINGS)
+    assert "the highest share is 50% of the multiply-add peak, of dense (grad weight) of the mlp under auto" in said
+
+
+def test_more_than_a_ceiling_is_a_defect():
+    (said,) = roofs.sentences([step(1.0, 11 * 10**7, 1000)], CEILINGS)
+    assert said.startswith("DEFECT")
+    assert "110% of the multiply-add peak" in said
+    (said,) = roofs.sentences([step(1.0, 1000, 50 * 10**6)], CEILINGS)
+    assert said.startswith("DEFECT")
+    assert "250% of the bandwidth of memory" in said
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "level"), [(1000, "L1"), (1 << 20, "L2"), (2 << 20, "L2"), (3 << 20, "L3"), (33 << 20, "memory")]
+)
+def test_bytes_have_the_roof_of_the_smallest_cache_that_holds_them(nbytes, level):
+    assert CEILINGS.roof(nbytes).level == level
+
+
+def test_without_ceilings_nothing_is_said():
+    assert roofs.sentences([step(1.0, 1000, 1000)], None) == []
