@@ -128,17 +128,16 @@ def spread_panels(dy, result, masked, pixels, sizes, width, panel_size, out, bia
     """
     for index in range(sizes.groups * sizes.panels):
         group, first = index // sizes.panels, index % sizes.panels * width
-        for column in range(0, width, LANES):
-            left = sizes.group_out - first - column
-            total = load(bias, index * width + column)
-            for p in range(pixels):
-                i = (p * sizes.groups + group) * sizes.group_out + first + column
-                values = load_first(dy, i, left)
+        for p in range(pixels):
+            i = (p * sizes.groups + group) * sizes.group_out + first
+            for column in range(0, width, LANES):
+                left = sizes.group_out - first - column
+                values = load_first(dy, i + column, left)
                 if masked:
-                    values = select(load_first(result, i, left) > 0, values, 0)
+                    values = select(load_first(result, i + column, left) > 0, values, 0)
                 store(out, index * panel_size + p * width + column, values)
-                total = total + values
-            store(bias, index * width + column, total)
+                place = index * width + column
+                store(bias, place, load(bias, place) + values)
 
 
 @kernel
