@@ -110,7 +110,7 @@ def tile_shape(columns: int) -> TileShape:
 
     More rows than these need more addresses than there are registers for.
     """
-    rows = {4: 6, 2: 6, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
+    rows = {4: 4, 2: 6, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
     # a narrower tile loads more numbers for each multiply-add
     slowness = {4: 1.0, 2: 1.03, 1: 1.15} if REGISTERS == 32 else {2: 1.0, 1: 1.1}
     vectors = -(-columns // LANES)
