@@ -23,7 +23,7 @@ import numpy as np
 
 from nnlite import machine
 from nnlite.conv.stages import Stage
-from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
+from nnlite.rates.measure import MOST_BYTES, rate_of
 
 SCHEMA = 4
 _LEAST_BYTES = 16 << 10
