@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings)
+    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings) + _disturbed(ceilings)
     _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
@@ -98,6 +98,17 @@ def _ceilings() -> machine.Machine | None:
     from nnlite import jit
 
     return machine.load_and_check() if jit.ENABLED else None
+
+
+def _disturbed(ceilings: machine.Machine | None) -> list[str]:
+    """That other programs use the processor, if they do: the times are not this machine's then."""
+    share = machine.share_of_processors(ceilings.threads) if ceilings else 1.0
+    if share >= machine.UNDISTURBED:
+        return []
+    return [
+        f"CAUTION: other programs use the processor: {100 * (1 - share):.0f}% of it went to them just after the steps "
+        "were timed. Times and predictions of this run are not to be relied on."
+    ]
 
 
 def _print(

@@ -23,11 +23,9 @@ import numpy as np
 
 from nnlite import machine
 from nnlite.conv.stages import Stage
-from nnlite.rates.measure import MOST_BYTES, rate_of, seconds
+from nnlite.rates.measure import MOST_BYTES, rate_of
 
 SCHEMA = 4
-#: so many times as long as it can take to start the threads says that they are not to be had
-DISTURBED = 20
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
@@ -98,13 +96,6 @@ class Rates:
             self._other = np.zeros(nbytes // 4, np.float32)
         ceilings.rewrite(self._other[: nbytes // 4], _ZERO)
 
-    def _disturbed(self) -> bool:
-        """Whether waking the threads takes far longer than it can."""
-        from nnlite.kernels import ceilings
-
-        launch = seconds(lambda: ceilings.nothing(self._places), lambda: None)
-        return self.kernel_threads > 1 and launch > DISTURBED * 1e-6 * self.machine.parallel_region_us
-
     def stir(self, *operands: np.ndarray) -> None:
         """Leave threads and operands as they are within a step, where another call was just before.
 
@@ -136,7 +127,9 @@ class Rates:
 
     def save(self) -> None:
         """Keep what was measured for the next run, unless other programs use the processor."""
-        if self._measured and self._path is not None and not self._disturbed():
+        if not self._measured or self._path is None:
+            return
+        if machine.share_of_processors(self.kernel_threads) >= machine.UNDISTURBED:
             self._path.write_text(json.dumps(self._known, indent=1) + "\n")
 
 

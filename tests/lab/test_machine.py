@@ -98,8 +98,12 @@ def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monke
     assert machine.load_and_check() is ceilings
     assert measured == [False]
     monkeypatch.setattr(machine, "_main_ceilings", lambda kept: {k: 0.8 * v for k, v in kept.main_ceilings.items()})
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: 0.5)
     machine.load_and_check()
-    assert measured == [False, False, True]
+    assert measured == [False, False]
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: 1.0)
+    machine.load_and_check()
+    assert measured == [False, False, False, True]
 
 
 def test_other_memory_is_really_rewritten():
