@@ -1,6 +1,6 @@
 """Compiled code on disk: where it lies, what it is keyed on, and how Numba is told.
 
-The folder is named after a hash of all kernel sources, so that an edit in one file (simd.py, say) also renews the code
+The folder is named after a hash of all kernel sources, so that an edit in one file (tiles.py, say) also renews the code
 of the others that use it; Numba's own cache looks at the function's file alone. Each compiled signature is one file of
 its own, written under a temporary name and renamed, so that processes that compile at the same time do not mix up each
 other's code. What cannot be read or written is compiled again or left unkept: without a cache everything still works.
@@ -30,7 +30,7 @@ from numba.core.serialize import dumps
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
     package = Path(__file__).parent
-    files = sorted([*package.glob("jit*.py"), package / "simd.py", *package.glob("[ck]*/*.py")])
+    files = sorted([*package.glob("jit*.py"), package / "simd.py", package / "tiles.py", *package.glob("[ck]*/*.py")])
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())

@@ -13,16 +13,23 @@ from nnlite import jit, jit_cache
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
-ADD = """
-import sys, numpy as np
+COUNT = """
+import numpy as np
 from nnlite import jit, jit_cache
+from nnlite.simd import LANES
 compiled = []
 jit.on_compile(compiled.append)
+"""
+ADD = f"""{COUNT}
 from nnlite.kernels import ceilings
-from nnlite.simd import LANES
 x, out = np.ones((1, 8 * LANES), np.float32), np.zeros(LANES, np.float32)
 ceilings.read.serial(0, 1, 1, x, out)
 print(out[0], len(compiled), jit_cache.cache_dir())
+"""
+MULTIPLY = f"""{COUNT}
+from nnlite.kernels import matmul
+out = matmul.matmul(np.full((1, 8), 0.5, np.float32), np.ones((8, 64), np.float32))
+print(out[0, 0], len(compiled), jit_cache.cache_dir())
 """
 
 
@@ -34,18 +41,27 @@ def run(code, cwd=None, **environment):
     return done.stdout.split()
 
 
-def test_an_edit_of_simd_changes_the_code_that_runs(tmp_path):
+#: a kernel of which every operation is in the module that is edited, and an edit that changes its result
+SOURCES = [
+    ("simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
+    ("tiles.py", MULTIPLY, "4.0", "fma_value(builder, number, vectors[v],", "fma_value(builder, number, number,"),
+]
+
+
+@pytest.mark.parametrize(("file", "program", "result", "line", "edited"), SOURCES, ids=[s[0] for s in SOURCES])
+def test_an_edit_changes_the_code_that_runs(tmp_path, file, program, result, line, edited):
     shutil.copytree(Path(nnlite.__file__).parent, tmp_path / "nnlite", ignore=shutil.ignore_patterns("__pycache__"))
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
-    assert run(ADD, tmp_path, **environment)[:2] == ["8.0", "1"]
-    assert run(ADD, tmp_path, **environment)[:2] == ["8.0", "0"]  # from the cache
-    simd = tmp_path / "nnlite" / "simd.py"
-    text = simd.read_text()
-    assert text.count("builder.fadd(a, b") == 1
-    simd.write_text(text.replace("builder.fadd(a, b", "builder.fsub(a, b"))
-    changed = run(ADD, tmp_path, **environment)
-    assert changed[0] != "8.0"
-    assert changed[1] == "1"
+    first, compiled, _ = run(program, tmp_path, **environment)
+    assert first == result
+    assert run(program, tmp_path, **environment)[:2] == [result, "0"]  # from the cache
+    source = tmp_path / "nnlite" / file
+    text = source.read_text()
+    assert text.count(line) == 1
+    source.write_text(text.replace(line, edited))
+    changed = run(program, tmp_path, **environment)
+    assert changed[0] != result
+    assert changed[1] == compiled != "0"
 
 
 def test_a_read_only_home_is_done_without(tmp_path):

@@ -1,4 +1,4 @@
-"""Vectors and tiles against NumPy."""
+"""Vectors against NumPy."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnlite import jit, simd
-from nnlite.simd import LANES, TileShape
+from nnlite.simd import LANES
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="vectors exist in compiled code only")
 
@@ -66,38 +66,6 @@ def test_transpose_turns_a_block_over(generator):
     _transpose(x, out)
     np.testing.assert_array_equal(out[:, :LANES], x[:, :LANES].T)
     assert not out[:, LANES:].any()
-
-
-@jit.jit
-def _tile(shape, a, b, rows, start, out, width):
-    tile = simd.repeat_row(shape, start, 0)
-    offsets = simd.table_rows(shape, 0, rows.size, rows)
-    for i in range(a.shape[1]):
-        tile = simd.multiply_add(tile, a, offsets, i, b, i * shape.width)
-    simd.store_tile(out, simd.even_rows(shape, 0, rows.size, out.shape[1]), 0, tile, width)
-
-
-@pytest.mark.parametrize("missing", [0, 1, LANES + 1])
-def test_a_tile_sums_products_of_rows_that_lie_anywhere(generator, missing):
-    shape = TileShape(3, 2)
-    a, b = (
-        generator.standard_normal((5, 7)).astype(np.float32),
-        generator.standard_normal((7, shape.width)).astype(np.float32),
-    )
-    start = generator.standard_normal(shape.width).astype(np.float32)
-    order, width = np.array([4, 0]), shape.width - missing  # two rows: the tile's third repeats the last
-    out = np.full((3, shape.width), -1, np.float32)
-    _tile(shape, a, b, order * 7, start, out, width)
-    np.testing.assert_allclose(out[:2, :width], (a[order] @ b + start)[:, :width], rtol=1e-5, atol=1e-5)
-    assert (out[2] == -1).all()
-    assert (out[:2, width:] == -1).all()
-
-
-@pytest.mark.parametrize("columns", [1, 10, 16, 32, 64, 784])
-def test_the_tile_for_a_width_covers_it_and_fits_the_registers(columns):
-    shape = simd.tile_shape(columns)
-    assert shape.rows * shape.vectors + shape.vectors + 1 <= simd.REGISTERS
-    assert -(-columns // shape.width) * shape.width < columns + shape.width
 
 
 def test_a_narrower_processor_gets_no_wider_registers(tmp_path):

@@ -10,7 +10,7 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
 
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
-What makes it fast: the tile fills the registers (nnlite.simd), so that a multiply-add is what most instructions are.
+What makes it fast: the tile fills the registers (nnlite.tiles), so that a multiply-add is what most instructions are.
 The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
 stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
@@ -32,17 +32,8 @@ from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.jit import ENABLED, kernel
-from nnlite.simd import (
-    even_rows,
-    load_tile,
-    multiply_add,
-    pointer,
-    relu,
-    repeat_row,
-    store_tile,
-    table_rows,
-    zeros,
-)
+from nnlite.simd import pointer
+from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, table_rows, zeros
 
 
 class Direct(Algorithm):
@@ -189,7 +180,7 @@ def _correlate(
                     for c in range(runs[run, 2]):
                         tile = multiply_add(tile, source, tile_in, i + c, weights, j + c * shape.width)
                 if clamp and block == blocks.size - 2:
-                    tile = relu(tile)
+                    tile = relu_tile(tile)
                 store_tile(y, tile_out, column, tile, columns)
 
 

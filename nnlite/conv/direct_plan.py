@@ -20,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES, TileShape, lane_tile_shape, tile_shape
+from nnlite.simd import LANES
+from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768

@@ -39,14 +39,13 @@ from nnlite.conv.lanes_layout import (
 )
 from nnlite.conv.stages import Stage
 from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import (
-    LANES,
+from nnlite.simd import LANES, pointer
+from nnlite.tiles import (
     even_rows,
     load_tile,
     multiply_add_lanes,
     multiply_add_vectors,
-    pointer,
-    relu,
+    relu_tile,
     repeat_numbers,
     store_tile,
     table_rows,
@@ -188,7 +187,7 @@ def _correlate(shape, sizes, rows_in, rows_out, runs, x, weights, start, clamp, 
                     for c in range(runs[run, 2]):
                         tile = multiply_add_lanes(tile, x, tile_in, i + c * LANES, weights, j + c * shape.vectors)
                 if clamp:
-                    tile = relu(tile)
+                    tile = relu_tile(tile)
                 store_tile(y, tile_out, column * LANES, tile, width)
 
 

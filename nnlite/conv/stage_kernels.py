@@ -14,17 +14,8 @@ from nnlite.conv.direct_panels import pad_images, spread_panels
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
 from nnlite.jit import jit, kernel
-from nnlite.simd import (
-    LANES,
-    even_rows,
-    load_tile,
-    multiply_add,
-    multiply_add_lanes,
-    multiply_add_vectors,
-    pointer,
-    store_tile,
-    zeros,
-)
+from nnlite.simd import LANES, pointer
+from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
 
 _MANY = 1 << 40  # rows: none overhangs
 

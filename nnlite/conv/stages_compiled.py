@@ -17,7 +17,8 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import sizes_of
-from nnlite.simd import LANES, TileShape, tile_shape
+from nnlite.simd import LANES
+from nnlite.tiles import TileShape, tile_shape
 
 _NONE = Epilogue()
 

@@ -46,7 +46,8 @@ from nnlite.conv.winograd_tiles import (
     transform_weight,
 )
 from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import LANES, TileShape, even_rows, load_tile, multiply_add, pointer, store_tile, tile_shape, zeros
+from nnlite.simd import LANES, pointer
+from nnlite.tiles import TileShape, even_rows, load_tile, multiply_add, store_tile, tile_shape, zeros
 
 
 class Winograd(Algorithm):

@@ -25,8 +25,8 @@ from nnlite.simd import (
     store,
     store_bytes,
     store_first,
-    tile_shape,
 )
+from nnlite.tiles import tile_shape
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48

@@ -17,20 +17,8 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import (
-    LANES,
-    even_rows,
-    load_first,
-    load_tile,
-    multiply_add,
-    pointer,
-    relu,
-    repeat_row,
-    store,
-    store_tile,
-    tile_shape,
-    transpose,
-)
+from nnlite.simd import LANES, load_first, pointer, store, transpose
+from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, tile_shape
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10
@@ -115,7 +103,7 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
                 for i in range(depth):
                     tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
                 if clamp and first + depth == sizes.k:
-                    tile = relu(tile)
+                    tile = relu_tile(tile)
                 store_tile(c, rows_out, column, tile, sizes.n - column)
 
 

@@ -14,19 +14,8 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import (
-    LANES,
-    REGISTERS,
-    TileShape,
-    even_rows,
-    load_first,
-    multiply_add,
-    multiply_add_vectors,
-    pointer,
-    store,
-    store_tile,
-    zeros,
-)
+from nnlite.simd import LANES, REGISTERS, load_first, pointer, store
+from nnlite.tiles import TileShape, even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
 
 #: the most columns
 WIDEST = 12

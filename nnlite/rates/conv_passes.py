@@ -20,7 +20,8 @@ from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import Sizes, sizes_of, transform_weight
 from nnlite.jit import kernel
 from nnlite.rates.measure import Work, kind
-from nnlite.simd import LANES, TileShape, lane_tile_shape, tile_shape
+from nnlite.simd import LANES
+from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
 
 #: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000

@@ -1,0 +1,370 @@
+"""Register tiles: the block of sums that convolution and matrix product share, as a Numba value type.
+
+A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. `multiply_add` adds
+the product of a column of numbers and a row of vectors (nnlite.simd),
+
+    tile = zeros(shape)                                     # (rows, vectors * LANES)
+    for i in range(reduction):
+        tile = multiply_add(tile, a, rows, i, b, i * step)  # tile[m, :] += a[rows[m] + i] * b[i * step:][:width]
+    store_tile(y, out_rows, 0, tile, width)
+
+The loops around it, over taps, channels or pixels, are the kernel's, as many and as deep as the reduction has
+dimensions. `rows` are the offsets of the tile's rows in `a`, a tuple, so that rows need not lie evenly.
+
+How it works: a tile is an LLVM array of vectors, which LLVM's passes turn into registers and phi nodes. Its shape is
+part of its type: kernels get it as an argument, a `TileShape`, and are compiled once for each shape they are called
+with. Multiply and add are fused where the processor can and are two instructions where it can not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import NativeValue, intrinsic, models, overload_attribute, register_model, unbox
+
+from nnlite.simd import (
+    LANES,
+    REGISTERS,
+    VECTOR,
+    address_value,
+    first_lanes_value,
+    fma_value,
+    index_value,
+    load_value,
+    masked_load_value,
+    masked_store_value,
+    relu_value,
+    splat_value,
+    store_value,
+)
+
+# The type ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """`rows` of `vectors` registers each: the type of a tile, as an argument for a kernel."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return self.vectors * LANES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_numba_type_", _ShapeType(self))  # a call finds it faster than Numba's registry
+
+    def __reduce__(self) -> tuple:
+        return TileShape, (self.rows, self.vectors)
+
+
+def tile_shape(columns: int) -> TileShape:
+    """The best shape for a result of that many columns: it hides the multiply-adds' latency and wastes few columns.
+
+    More rows than these need more addresses than there are registers for.
+    """
+    rows = {4: 4, 2: 6, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
+    # a narrower tile loads more numbers for each multiply-add
+    slowness = {4: 1.0, 2: 1.03, 1: 1.15} if REGISTERS == 32 else {2: 1.0, 1: 1.1}
+    vectors = -(-columns // LANES)
+    width = min(slowness, key=lambda v: -(-vectors // v) * v * slowness[v])
+    return TileShape(rows[width], width)
+
+
+def lane_tile_shape(columns: int) -> TileShape:
+    """The shape for a result of that many columns each of which is a vector (of images, say)."""
+    widest = 4 if REGISTERS == 32 else 2
+    vectors = 1 if columns == 1 else 2 if columns == 2 else widest
+    return TileShape(12 if vectors == 1 else 6, vectors)
+
+
+class _ShapeType(types.Opaque):
+    def __init__(self, shape: TileShape):
+        self.shape = shape
+        super().__init__(name=f"tileshape{shape.rows}x{shape.vectors}x{LANES}")
+
+
+class _TileType(types.Type):
+    def __init__(self, shape: TileShape):
+        self.shape = shape
+        super().__init__(name=f"tile{shape.rows}x{shape.vectors}x{LANES}")
+
+
+@register_model(_TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, ir.ArrayType(VECTOR, fe_type.shape.rows * fe_type.shape.vectors))
+
+
+register_model(_ShapeType)(models.OpaqueModel)
+
+
+@overload_attribute(_ShapeType, "rows")
+def _shape_rows(shape):
+    rows = shape.shape.rows
+    return lambda shape: rows
+
+
+@overload_attribute(_ShapeType, "vectors")
+def _shape_vectors(shape):
+    vectors = shape.shape.vectors
+    return lambda shape: vectors
+
+
+@overload_attribute(_ShapeType, "width")
+def _shape_width(shape):
+    width = shape.shape.width
+    return lambda shape: width
+
+
+@unbox(_ShapeType)
+def _unbox_shape(typ: Any, value: Any, c: Any) -> NativeValue:
+    return NativeValue(c.context.get_dummy_value())
+
+
+# What tiles can do ---------------------------------------------------------------------------------------------
+
+
+def _pack(builder: Any, shape: TileShape, values: list) -> Any:
+    tile = ir.Constant(ir.ArrayType(VECTOR, shape.rows * shape.vectors), ir.Undefined)
+    for i, value in enumerate(values):
+        tile = builder.insert_value(tile, value, i)
+    return tile
+
+
+def _unpack(builder: Any, shape: TileShape, tile: Any) -> list:
+    return [builder.extract_value(tile, i) for i in range(shape.rows * shape.vectors)]
+
+
+def _row_of_vectors(builder: Any, shape: TileShape, address: Any) -> list:
+    """A row's vectors, that lie at an address."""
+    return [load_value(builder, builder.gep(address, [index_value(v * LANES)])) for v in range(shape.vectors)]
+
+
+def _row_of_numbers(builder: Any, shape: TileShape, address: Any) -> list:
+    """A row's vectors, each of which is one of the numbers that lie at an address, in all lanes."""
+    numbers = [builder.load(builder.gep(address, [index_value(v)])) for v in range(shape.vectors)]
+    return [splat_value(builder, number) for number in numbers]
+
+
+def _rows_type(shape: TileShape) -> Any:
+    return types.UniTuple(types.int64, shape.rows)
+
+
+@intrinsic
+def even_rows(typing, shape, first, count, step):
+    """The offsets of rows `first`, `first + 1` ..., `step` apart, for a tile of that shape.
+
+    Row numbers stop at `count - 1`: a tile that overhangs computes its last row more than once and stores the same
+    numbers to the same place.
+    """
+
+    def emit(context, builder, sig, args):
+        _, first, count, step = args
+        return _clamped(context, builder, sig, first, count, lambda row: builder.mul(row, step))
+
+    return _rows_type(shape.shape)(shape, types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def table_rows(typing, shape, first, count, table):
+    """As `even_rows`, with offsets looked up in `table`, an array of int64."""
+
+    def emit(context, builder, sig, args):
+        _, first, count, table = args
+        return _clamped(
+            context,
+            builder,
+            sig,
+            first,
+            count,
+            lambda row: builder.load(address_value(context, builder, sig.args[3], table, row)),
+        )
+
+    return _rows_type(shape.shape)(shape, types.int64, types.int64, table), emit
+
+
+def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offset: Callable) -> Any:
+    last = builder.sub(count, index_value(1))
+    offsets = []
+    for m in range(sig.return_type.count):
+        row = builder.add(first, index_value(m))
+        offsets.append(offset(builder.select(builder.icmp_signed("<", row, last), row, last)))
+    return context.make_tuple(builder, sig.return_type, offsets)
+
+
+@intrinsic
+def zeros(typing, shape):
+    """A tile of zeros."""
+
+    def emit(context, builder, sig, args):
+        return ir.Constant(ir.ArrayType(VECTOR, shape.shape.rows * shape.shape.vectors), None)
+
+    return _TileType(shape.shape)(shape), emit
+
+
+@intrinsic
+def repeat_row(typing, shape, array, offset):
+    """A tile of which every row is array[offset:]."""
+
+    def emit(context, builder, sig, args):
+        tile = sig.return_type.shape
+        start = address_value(context, builder, sig.args[1], *args[1:])
+        row = _row_of_vectors(builder, tile, start)
+        return _pack(builder, tile, row * tile.rows)
+
+    return _TileType(shape.shape)(shape, array, types.int64), emit
+
+
+@intrinsic
+def load_tile(typing, shape, array, rows, offset, width):
+    """The tile of which row m is array[rows[m] + offset:], its first `width` columns; no other element is touched."""
+
+    def emit(context, builder, sig, args):
+        tile = sig.return_type.shape
+        addresses = _tile_addresses(context, builder, tile, sig.args[1], args[1], args[2], args[3])
+        full = builder.icmp_signed(">=", args[4], index_value(tile.width))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                all_columns = [load_value(builder, address) for address in addresses]
+                after_whole = builder.block
+            with part:
+                masks = _column_masks(builder, tile, args[4])
+                some = [masked_load_value(builder, a, masks[i % tile.vectors]) for i, a in enumerate(addresses)]
+                after_part = builder.block
+        values = []
+        for whole_value, part_value in zip(all_columns, some, strict=True):
+            value = builder.phi(VECTOR)
+            value.add_incoming(whole_value, after_whole)
+            value.add_incoming(part_value, after_part)
+            values.append(value)
+        return _pack(builder, tile, values)
+
+    return _TileType(shape.shape)(shape, array, rows, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_tile(typing, array, rows, offset, tile, width):
+    """array[rows[m] + offset:] = the first `width` columns of row m of the tile, for every m."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        values = _unpack(builder, shape, args[3])
+        addresses = _tile_addresses(context, builder, shape, sig.args[0], args[0], args[1], args[2])
+        full = builder.icmp_signed(">=", args[4], index_value(shape.width))
+        with builder.if_else(full) as (whole, part):
+            with whole:
+                for value, address in zip(values, addresses, strict=True):
+                    store_value(builder, value, address)
+            with part:
+                masks = _column_masks(builder, shape, args[4])
+                for i, (value, address) in enumerate(zip(values, addresses, strict=True)):
+                    masked_store_value(builder, value, address, masks[i % shape.vectors])
+        return context.get_dummy_value()
+
+    return types.void(array, rows, types.int64, tile, types.int64), emit
+
+
+def _tile_addresses(
+    context: Any, builder: Any, shape: TileShape, array_type: Any, array: Any, rows: Any, offset: Any
+) -> list:
+    start = address_value(context, builder, array_type, array, offset)
+    return [
+        builder.gep(start, [builder.add(row, index_value(v * LANES))])
+        for row in cgutils.unpack_tuple(builder, rows)
+        for v in range(shape.vectors)
+    ]
+
+
+def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
+    return [first_lanes_value(builder, builder.sub(width, index_value(v * LANES))) for v in range(shape.vectors)]
+
+
+@intrinsic
+def multiply_add(typing, tile, a, rows, i, b, j):
+    """The tile with a[rows[m] + i] * b[j:] added to row m, for every m: one step of a reduction."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        column = address_value(context, builder, sig.args[1], args[1], args[3])
+        row = address_value(context, builder, sig.args[4], args[4], args[5])
+        vectors = _row_of_vectors(builder, shape, row)
+        sums = _unpack(builder, shape, args[0])
+        for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
+            number = splat_value(builder, builder.load(builder.gep(column, [offset])))
+            for v in range(shape.vectors):
+                k = m * shape.vectors + v
+                sums[k] = fma_value(builder, number, vectors[v], sums[k])
+        return _pack(builder, shape, sums)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def repeat_numbers(typing, shape, array, offset):
+    """A tile of which every row is the numbers array[offset:], each in all lanes of its vector."""
+
+    def emit(context, builder, sig, args):
+        tile = sig.return_type.shape
+        start = address_value(context, builder, sig.args[1], *args[1:])
+        row = _row_of_numbers(builder, tile, start)
+        return _pack(builder, tile, row * tile.rows)
+
+    return _TileType(shape.shape)(shape, array, types.int64), emit
+
+
+@intrinsic
+def multiply_add_lanes(typing, tile, a, rows, i, b, j):
+    """The tile with a[rows[m] + i:] * b[j + v] added to vector v of row m: b is numbers, each for all lanes."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        numbers = address_value(context, builder, sig.args[4], args[4], args[5])
+        columns = [
+            splat_value(builder, builder.load(builder.gep(numbers, [index_value(v)]))) for v in range(shape.vectors)
+        ]
+        return _add_products(context, builder, sig, args, columns)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+@intrinsic
+def multiply_add_vectors(typing, tile, a, rows, i, b, j):
+    """The tile with a[rows[m] + i:] * b[j + v * LANES:] added to vector v of row m, lane by lane."""
+
+    def emit(context, builder, sig, args):
+        shape = tile.shape
+        row = address_value(context, builder, sig.args[4], args[4], args[5])
+        columns = _row_of_vectors(builder, shape, row)
+        return _add_products(context, builder, sig, args, columns)
+
+    return tile(tile, a, rows, types.int64, b, types.int64), emit
+
+
+def _add_products(context: Any, builder: Any, sig: Any, args: Any, columns: list) -> Any:
+    """The tile args[0] with the vector at args[1][args[2][m] + args[3]:] times each column added to row m."""
+    shape = sig.return_type.shape
+    start = address_value(context, builder, sig.args[1], args[1], args[3])
+    sums = _unpack(builder, shape, args[0])
+    for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
+        value = load_value(builder, builder.gep(start, [offset]))
+        for v, column in enumerate(columns):
+            k = m * shape.vectors + v
+            sums[k] = fma_value(builder, value, column, sums[k])
+    return _pack(builder, shape, sums)
+
+
+@intrinsic
+def relu_tile(typing, tile):
+    """max(tile, 0); NaN stays NaN."""
+
+    def emit(context, builder, sig, args):
+        return _pack(builder, tile.shape, [relu_value(builder, v) for v in _unpack(builder, tile.shape, args[0])])
+
+    return tile(tile), emit

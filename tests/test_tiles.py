@@ -1,0 +1,42 @@
+"""Register tiles against NumPy."""
+
+import numpy as np
+import pytest
+
+from nnlite import jit, tiles
+from nnlite.simd import LANES, REGISTERS
+from nnlite.tiles import TileShape
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="tiles exist in compiled code only")
+
+
+@jit.jit
+def _tile(shape, a, b, rows, start, out, width):
+    tile = tiles.repeat_row(shape, start, 0)
+    offsets = tiles.table_rows(shape, 0, rows.size, rows)
+    for i in range(a.shape[1]):
+        tile = tiles.multiply_add(tile, a, offsets, i, b, i * shape.width)
+    tiles.store_tile(out, tiles.even_rows(shape, 0, rows.size, out.shape[1]), 0, tile, width)
+
+
+@pytest.mark.parametrize("missing", [0, 1, LANES + 1])
+def test_a_tile_sums_products_of_rows_that_lie_anywhere(generator, missing):
+    shape = TileShape(3, 2)
+    a, b = (
+        generator.standard_normal((5, 7)).astype(np.float32),
+        generator.standard_normal((7, shape.width)).astype(np.float32),
+    )
+    start = generator.standard_normal(shape.width).astype(np.float32)
+    order, width = np.array([4, 0]), shape.width - missing  # two rows: the tile's third repeats the last
+    out = np.full((3, shape.width), -1, np.float32)
+    _tile(shape, a, b, order * 7, start, out, width)
+    np.testing.assert_allclose(out[:2, :width], (a[order] @ b + start)[:, :width], rtol=1e-5, atol=1e-5)
+    assert (out[2] == -1).all()
+    assert (out[:2, width:] == -1).all()
+
+
+@pytest.mark.parametrize("columns", [1, 10, 16, 32, 64, 784])
+def test_the_tile_for_a_width_covers_it_and_fits_the_registers(columns):
+    shape = tiles.tile_shape(columns)
+    assert shape.rows * shape.vectors + shape.vectors + 1 <= REGISTERS
+    assert -(-columns // shape.width) * shape.width < columns + shape.width
