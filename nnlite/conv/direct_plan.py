@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES
+from nnlite.simd import LANES, REGISTERS
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
@@ -97,6 +97,14 @@ def _tiling(columns: int, lanes: bool) -> tuple[TileShape, int]:
     """
     shape = lane_tile_shape(columns) if lanes else tile_shape(columns)
     return shape, shape.vectors if lanes else shape.width
+
+
+def _fewest_rows(shape: TileShape, positions: int) -> TileShape:
+    """The shape, or that with a row more if the registers hold it and fewer rows are computed in vain."""
+    taller = TileShape(shape.rows + 1, shape.vectors)
+    fits = taller.rows * taller.vectors + taller.vectors + 1 <= REGISTERS
+    saves = -(-positions // taller.rows) * taller.rows < -(-positions // shape.rows) * shape.rows
+    return taller if fits and saves else shape
 
 
 @lru_cache(maxsize=512)
@@ -260,9 +268,11 @@ def _correlation(
         for (r,) in rows.taps
         for pixels in columns.taps
     ]
-    shape, width = _tiling(group_out, lanes)
-    unit = LANES if lanes else 1  # numbers of an element
     positions = rows.count * columns.count
+    shape, width = _tiling(group_out, lanes)
+    if not lanes:
+        shape = _fewest_rows(shape, positions)
+    unit = LANES if lanes else 1  # numbers of an element
     sizes = Sizes(
         positions=positions,
         tiles=-(-positions // shape.rows),
