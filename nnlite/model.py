@@ -11,7 +11,8 @@ import numpy as np
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
 from nnlite.errors import positive_int
-from nnlite.layers import Conv2D, Dense, Input, Layer, MaxPooling2D
+from nnlite.fusion import first_layers
+from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
 from nnlite.progress import Progress, describe
 
@@ -133,21 +134,19 @@ class Sequential:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         self._check_input(x)
-        remaining = iter(zip(self.layers, [*self.layers[1:], None], strict=True))
-        for layer, following in remaining:
-            if (
-                isinstance(layer, Conv2D)
-                and isinstance(following, MaxPooling2D)
-                and self._pools_in_kernel(layer, following, x)
-            ):
-                with scopes.scope(f"{layer.name}+{following.name}", "forward"):
-                    x = layer.product(x, relu=layer.activation is ops.relu, max_pool=True)
-                next(remaining)
-            elif logits and following is None and isinstance(layer, Dense):
+        remaining: list[Layer] = self.layers
+        while remaining:
+            layer, done = remaining[0], 1
+            fused = first_layers(remaining, len(x), x.dtype, needs_gradient=x.requires_grad) if self.fuse else None
+            if fused:
+                with scopes.scope(fused.name, "forward"):
+                    x, done = fused.compute(x), len(fused.layers)
+            elif logits and len(remaining) == 1 and isinstance(layer, Dense):
                 with scopes.scope(layer.name, "forward"):
                     x = layer.product(x)
             else:
                 x = layer(x, training)
+            remaining = remaining[done:]
         return x
 
     def _check_input(self, x: Tensor) -> None:
@@ -158,14 +157,6 @@ class Sequential:
         elif x.shape[1:] != self.input_shape:
             sizes = "".join(f", {size}" for size in self.input_shape)
             raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
-
-    def _pools_in_kernel(self, layer: Conv2D, pooling: MaxPooling2D, x: Tensor) -> bool:
-        """Whether the convolution's algorithm computes its epilogue and the pooling that follows in one kernel."""
-        if not (self.fuse and pooling.fits_epilogue and layer.activation in (ops.relu, ops.linear)):
-            return False
-        geometry = layer.geometry(len(x))
-        epilogue = conv.Epilogue(layer.use_bias, layer.activation is ops.relu, pool=True)
-        return conv.select(geometry, x.dtype, layer.algorithm).fuses(geometry, epilogue)
 
     # Training ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice, get, names, register, select, unregister, use, why
+from nnlite.conv.stem import Stem, StemWeights
 from nnlite.conv.tuning import autotune
 from nnlite.errors import Unsupported
 
@@ -13,6 +14,8 @@ __all__ = [
     "Choice",
     "Epilogue",
     "Geometry",
+    "Stem",
+    "StemWeights",
     "Unsupported",
     "autotune",
     "get",

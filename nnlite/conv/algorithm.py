@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, moved_bytes
+from nnlite.conv.stem import Stem, StemWeights
 
 
 class Algorithm:
@@ -85,6 +86,20 @@ class Algorithm:
         needs: tuple[bool, bool, bool],
     ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         """(dx, dweight, dbias), None for what `needs` does not ask for."""
+        raise NotImplementedError
+
+    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
+        """Whether `forward_stem` and `backward_stem` can compute `stem`, its first convolution as `first` would."""
+        return False
+
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
+        """(result after the second epilogue, whatever `backward_stem` needs to have remembered)."""
+        raise NotImplementedError
+
+    def backward_stem(
+        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+    ) -> StemWeights:
+        """The gradients of both convolutions' parameters."""
         raise NotImplementedError
 
     def error_bound(self, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:

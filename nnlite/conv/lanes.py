@@ -38,6 +38,7 @@ from nnlite.conv.lanes_layout import (
     unpool,
 )
 from nnlite.conv.stages import Stage
+from nnlite.conv.stem import Stem, StemWeights
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import LANES, pointer
 from nnlite.tiles import (
@@ -51,7 +52,7 @@ from nnlite.tiles import (
     table_rows,
 )
 
-_SCRATCH = LANES * LANES
+SCRATCH = LANES * LANES
 _NOTHING = np.empty((0, 0, 0, 0), np.float32)
 _NO_BYTES = np.empty((0, 0), np.uint8)
 
@@ -93,16 +94,14 @@ class Lanes(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> tuple[np.ndarray, Any]:
-        plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.get_num_threads()
+        plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
         sizes = plan.sizes
-        start = np.zeros((sizes.groups, sizes.panels * plan.width), np.float32)
-        if bias is not None:
-            start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
+        start = filled(bias, sizes, plan.width)
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = _NO_BYTES
         if epilogue.pool:
-            winners = memory.empty((_blocks(geometry), result[0].size * LANES if len(result) else 0), np.uint8)
-        work = memory.empty((parts, _room(sizes.image_padded) + 2 * _room(sizes.image_out) + _SCRATCH))
+            winners = memory.empty((blocks_of(geometry), result[0].size * LANES if len(result) else 0), np.uint8)
+        work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
         _forward(
             plan.shape, plan.image, plan.image.is_padded, sizes, plan.rows_in, plan.rows_out, plan.runs,
             x, panels(plan, weight, weight.shape[3], 1), start, geometry.output_shape[1:],
@@ -125,14 +124,39 @@ class Lanes(Algorithm):
         dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
+    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
+        from nnlite.conv import lanes_stem
 
-def _blocks(geometry: Geometry) -> int:
+        return first.name == self.name and self.supports(stem.second) is None and lanes_stem.fits(stem)
+
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
+        from nnlite.conv import lanes_stem
+
+        return lanes_stem.forward(x, weights, stem)
+
+    def backward_stem(
+        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+    ) -> StemWeights:
+        from nnlite.conv import lanes_stem
+
+        return lanes_stem.backward(x, weights, result, saved, dresult, stem)
+
+
+def blocks_of(geometry: Geometry) -> int:
     """Of images, the last perhaps not full."""
     return -(-geometry.input_shape[0] // LANES)
 
 
+def filled(bias: np.ndarray | None, sizes: direct_plan.Sizes, width: int) -> np.ndarray:
+    """The bias, or zeros, by group (groups, panels * width)."""
+    result = np.zeros((sizes.groups, sizes.panels * width), np.float32)
+    if bias is not None:
+        result[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
+    return result
+
+
 @jit
-def _room(elements):
+def room(elements):
     """Numbers that a block of images of so many elements takes, with what a transposition writes beyond its end."""
     return (elements + LANES) * LANES
 
@@ -148,9 +172,9 @@ def _forward(
     """One share of the blocks of images."""
     blocks = -(-x.shape[0] // LANES)
     block_x = pointer(work, part * work.shape[1])
-    block_y = pointer(block_x, _room(sizes.image_padded))
-    block_result = pointer(block_y, _room(sizes.image_out))
-    scratch = pointer(block_result, _room(sizes.image_out))
+    block_y = pointer(block_x, room(sizes.image_padded))
+    block_result = pointer(block_y, room(sizes.image_out))
+    scratch = pointer(block_result, room(sizes.image_out))
     result_size = sizes.image_out
     if pool:
         result_size = (out[0] // 2) * (out[1] // 2) * out[2]
@@ -160,7 +184,7 @@ def _forward(
         count = min(LANES, x.shape[0] - block * LANES)
         first = block * LANES
         image_to_lanes(pointer(x, first * sizes.image_in), sizes.image_in, count, image, padded, block_x, scratch)
-        _correlate(shape, sizes, rows_in, rows_out, runs, block_x, weights, start, clamp and not pool, block_y)
+        correlate(shape, sizes, rows_in, rows_out, runs, block_x, weights, start, clamp and not pool, block_y)
         if pool:
             places = pointer(winners, block * winners.shape[1])
             max_pool(block_y, out[0], out[1], out[2], clamp, block_result, places)
@@ -170,7 +194,7 @@ def _forward(
 
 
 @jit
-def _correlate(shape, sizes, rows_in, rows_out, runs, x, weights, start, clamp, y):
+def correlate(shape, sizes, rows_in, rows_out, runs, x, weights, start, clamp, y):
     """y = relu(correlation of x + start) for a block of images; the clamp if asked for."""
     for group in range(sizes.groups):
         for panel in range(sizes.panels):
@@ -204,7 +228,7 @@ def _gradients(
     epilogue: Epilogue,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x."""
-    one, parts = geometry.one_image, threads.get_num_threads()
+    one, parts = geometry.one_image, threads.kernel_parts()
     (phase,) = direct_plan.grad_input(one, lanes=True)
     reduction = direct_plan.grad_weight(one, lanes=True)
     sizes = reduction.sizes
@@ -218,8 +242,8 @@ def _gradients(
     sums_shape = (sizes.groups, sizes.panels, sizes.reduced, reduction.shape.vectors, LANES)
     sums = memory.empty((parts if x is not None else 0, *sums_shape))
     bias_sums = memory.empty((parts, geometry.output_shape[3], LANES))
-    rooms = _room(sizes.image_padded) + _room(phase.sizes.image_padded) + _room(sizes.image_out)
-    work = memory.empty((parts, rooms + _room(sizes.image_in) + _SCRATCH))
+    rooms = room(sizes.image_padded) + room(phase.sizes.image_padded) + room(sizes.image_out)
+    work = memory.empty((parts, rooms + room(sizes.image_in) + SCRATCH))
     _backward(
         phase.shape, image, image.is_padded, phase.sizes, phase.rows_in, phase.rows_out, phase.runs, flipped, start, dx,
         reduction.shape, reduction.image, reduction.image.is_padded, sizes, reduction.rows,
@@ -228,12 +252,12 @@ def _gradients(
     )  # fmt: skip
     dweight = np.empty(geometry.weight_shape if x is not None else (0, 0, 0, 0), np.float32)
     dbias = np.empty(geometry.output_shape[3], np.float32)
-    _add_lanes(sums, bias_sums, dweight.reshape(-1, sizes.groups, sizes.group_out), dbias)
+    add_lanes(sums, bias_sums, dweight.reshape(-1, sizes.groups, sizes.group_out), dbias)
     return None if weight is None else dx, None if x is None else dweight, dbias
 
 
 @jit
-def _add_lanes(sums, bias_sums, dweight, dbias):
+def add_lanes(sums, bias_sums, dweight, dbias):
     """dweight (reduced, groups, k / groups) and dbias (k) = the parts' sums over images, added in their order."""
     for k in range(dbias.size):
         total = np.float32(0)
@@ -261,46 +285,59 @@ def _backward(
     """Both gradients over one share of the blocks of images."""
     blocks = -(-dresult.shape[0] // LANES)
     block_x = pointer(work, part * work.shape[1])
-    block_dy = pointer(block_x, _room(weight_sizes.image_padded))
-    block_dresult = pointer(block_dy, _room(sizes.image_padded))
-    block_dx = pointer(block_dresult, _room(weight_sizes.image_out))
-    scratch = pointer(block_dx, _room(sizes.image_out))
+    block_dy = pointer(block_x, room(weight_sizes.image_padded))
+    block_dresult = pointer(block_dy, room(sizes.image_padded))
+    block_dx = pointer(block_dresult, room(weight_sizes.image_out))
+    scratch = pointer(block_dx, room(sizes.image_out))
     own_sums = pointer(sums, part * (sums.size // max(1, sums.shape[0])))
     own_bias_sums = pointer(bias_sums, part * k * LANES)
     dy_line = image.padded_w * k
     dy = pointer(block_dy, (image.top * image.padded_w + image.left) * k * LANES)
-    work[part, : _room(weight_sizes.image_padded) + _room(sizes.image_padded)] = 0
+    work[part, : room(weight_sizes.image_padded) + room(sizes.image_padded)] = 0
     bias_sums[part] = 0
     if sums.size:
         sums[part] = 0
     height, width = dresult.shape[1], dresult.shape[2]
-    size = height * width * k
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         first = block * LANES
         count = min(LANES, dresult.shape[0] - first)
-        d, r = pointer(dresult, first * size), pointer(result, first * size)
-        if pool:
-            if clamp:
-                positive_to_lanes(d, r, size, count, size, block_dresult, scratch)
-            else:
-                to_lanes(d, size, count, size, block_dresult, scratch)
-            add_pixels(block_dresult, height, width, k, width * k, own_bias_sums)
-            unpool(block_dresult, pointer(winners, block * winners.shape[1]), height, width, k, dy, dy_line)
-        else:
-            gradient_to_lanes(d, r, clamp, size, count, image, dy_padded, block_dy, scratch)
-            add_pixels(dy, height, width, k, dy_line, own_bias_sums)
+        bring_gradient(
+            dresult, result, winners, block, count, height, width, k, clamp, pool, image, dy_padded,
+            block_dresult, block_dy, scratch, own_bias_sums,
+        )  # fmt: skip
         if sums.size:
             source = pointer(x, first * weight_sizes.image_in)
             image_to_lanes(source, weight_sizes.image_in, count, x_image, padded, block_x, scratch)
-            _reduce_pixels(weight_shape, weight_sizes, weight_rows, block_x, dy, dy_line, k, own_sums)
+            reduce_pixels(weight_shape, weight_sizes, weight_rows, block_x, dy, dy_line, k, own_sums)
         if dx.size:
-            _correlate(shape, sizes, rows_in, rows_out, runs, block_dy, weights, start, False, block_dx)
+            correlate(shape, sizes, rows_in, rows_out, runs, block_dy, weights, start, False, block_dx)
             result_size = sizes.image_out
             from_lanes(block_dx, count, result_size, pointer(dx, first * result_size), result_size, scratch)
 
 
 @jit
-def _reduce_pixels(shape, sizes, rows, x, dy, dy_line, k, sums):
+def bring_gradient(
+    dresult, result, winners, block, count, height, width, k, clamp, pool, image, padded,
+    block_dresult, block_dy, scratch, bias_sums,
+):  # fmt: skip
+    """The gradient before the epilogue, of a block of images, into lanes: to block_dy, inside its border of zeros."""
+    size = height * width * k
+    d, r = pointer(dresult, block * LANES * size), pointer(result, block * LANES * size)
+    dy, line = pointer(block_dy, (image.top * image.padded_w + image.left) * k * LANES), image.padded_w * k
+    if pool:
+        if clamp:
+            positive_to_lanes(d, r, size, count, size, block_dresult, scratch)
+        else:
+            to_lanes(d, size, count, size, block_dresult, scratch)
+        add_pixels(block_dresult, height, width, k, width * k, bias_sums)
+        unpool(block_dresult, pointer(winners, block * winners.shape[1]), height, width, k, dy, line)
+    else:
+        gradient_to_lanes(d, r, clamp, size, count, image, padded, block_dy, scratch)
+        add_pixels(dy, height, width, k, line, bias_sums)
+
+
+@jit
+def reduce_pixels(shape, sizes, rows, x, dy, dy_line, k, sums):
     """sums (groups, panels, reduced, width, LANES) += the weight gradient of a block of images."""
     tiles = -(-sizes.reduced // shape.rows)
     for h in range(sizes.h_out):

@@ -36,6 +36,7 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage
+from nnlite.conv.stem import Stem, StemWeights
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -101,16 +102,16 @@ class Winograd(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> tuple[np.ndarray, Any]:
-        sizes, parts = sizes_of(geometry), threads.get_num_threads()
+        sizes, parts = sizes_of(geometry), threads.kernel_parts()
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
         start = np.zeros(sizes.k_wide, np.float32)
         if bias is not None:
             start[: sizes.k] = bias
-        u = _transformed_weight(weight, sizes.k_wide)
+        u = transformed_weight(weight, sizes.k_wide)
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
         shape = tile_shape(sizes.k)
-        _forward(shape, sizes, x, u, start, v, m, _scratch(parts), result, winners, epilogue.relu, epilogue.pool)
+        _forward(shape, sizes, x, u, start, v, m, scratch(parts), result, winners, epilogue.relu, epilogue.pool)
         return result, winners
 
     def backward_fused(
@@ -128,8 +129,25 @@ class Winograd(Algorithm):
         dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
+    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
+        from nnlite.conv import winograd_stem
 
-def _scratch(parts: int) -> np.ndarray:
+        return first.name == "direct" and self.supports(stem.second) is None and winograd_stem.fits(stem)
+
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
+        from nnlite.conv import winograd_stem
+
+        return winograd_stem.forward(x, weights, stem)
+
+    def backward_stem(
+        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+    ) -> StemWeights:
+        from nnlite.conv import winograd_stem
+
+        return winograd_stem.backward(x, weights, result, saved, dresult, stem)
+
+
+def scratch(parts: int) -> np.ndarray:
     return memory.empty((parts, 36 * LANES))
 
 
@@ -146,11 +164,17 @@ def _forward(part, parts, shape, sizes, x, u, bias, v, m, scratch, y, winners, c
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_input(x, first, count, sizes, own_v, own_scratch)
-        for f in range(36):
-            element_v, element_m = pointer(own_v, f * sizes.v_step), pointer(own_m, f * sizes.m_step)
-            element_u = pointer(u, f * sizes.c * sizes.k_wide)
-            _multiply(shape, element_v, count, sizes.c_wide, 1, sizes.c, element_u, sizes.k_wide, element_m, False)
+        multiply_v_u(shape, sizes, count, own_v, u, own_m)
         transform_output(own_m, first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+
+
+@jit
+def multiply_v_u(shape, sizes, count, v, u, m):
+    """M = sum over input channels of V * U, for a block of tiles."""
+    for f in range(36):
+        element_v, element_m = pointer(v, f * sizes.v_step), pointer(m, f * sizes.m_step)
+        element_u = pointer(u, f * sizes.c * sizes.k_wide)
+        _multiply(shape, element_v, count, sizes.c_wide, 1, sizes.c, element_u, sizes.k_wide, element_m, False)
 
 
 @jit
@@ -165,10 +189,10 @@ def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):
             store_tile(out, rows_out, column, tile, shape.width)
 
 
-def _transformed_weight(weight: np.ndarray, columns: int) -> np.ndarray:
+def transformed_weight(weight: np.ndarray, columns: int) -> np.ndarray:
     """U = G g G': (36, c, columns), zero beyond the last output channel."""
     u = memory.empty((36, weight.shape[2], columns))
-    transform_weight(weight, u, _scratch(1))
+    transform_weight(weight, u, scratch(1))
     return u
 
 
@@ -185,12 +209,12 @@ def _gradients(
     epilogue: Epilogue,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if there is an epilogue."""
-    sizes, parts = sizes_of(geometry), threads.get_num_threads()
+    sizes, parts = sizes_of(geometry), threads.kernel_parts()
     nothing = np.empty((0, 0, 0, 0), np.float32)
     dx, u = nothing, np.empty((0, 0, 0), np.float32)
     if weight is not None:
         dx = memory.empty(geometry.input_shape)
-        u = _transformed_weight(np.ascontiguousarray(weight.transpose(0, 1, 3, 2)), sizes.c_wide)  # (36, k, c_wide)
+        u = transformed_weight(np.ascontiguousarray(weight.transpose(0, 1, 3, 2)), sizes.c_wide)  # (36, k, c_wide)
     v = memory.empty((parts, 36 * sizes.v_step))
     dm = memory.empty((parts, 36 * sizes.m_step))
     du = memory.empty((parts if x is not None else 0, 36, sizes.c, sizes.k_wide))
@@ -200,12 +224,12 @@ def _gradients(
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
         nothing if x is None else x, u, dy, dy if result is None else result,
         np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
-        v, dm, _scratch(parts), dx, du, dbias,
+        v, dm, scratch(parts), dx, du, dbias,
     )  # fmt: skip
     dweight = None
     if x is not None:
         dweight = memory.empty(geometry.weight_shape)
-        transform_du(du, _scratch(2), dweight)
+        transform_du(du, scratch(2), dweight)
     return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if fused else None
 
 
@@ -218,6 +242,7 @@ def _backward(
     begin, end = part * images // parts * sizes.tiles, (part + 1) * images // parts * sizes.tiles
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
     own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
+    own_du = pointer(du, part * 36 * sizes.c * sizes.k_wide)
     if du.size:
         du[part] = 0
     for first in range(begin, end, sizes.block):
@@ -225,17 +250,25 @@ def _backward(
         transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, own_scratch, own_dm, own_dbias)
         if du.size:
             transform_input(x, first, count, sizes, own_v, own_scratch)
-            for f in range(36):
-                element_v, element_dm = pointer(own_v, f * sizes.v_step), pointer(own_dm, f * sizes.m_step)
-                element_du = pointer(du, (part * 36 + f) * sizes.c * sizes.k_wide)
-                _multiply(
-                    shape_k, element_v, sizes.c, 1, sizes.c_wide, count, element_dm, sizes.k_wide, element_du, True
-                )
+            multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
         if dx.size:
-            for f in range(36):
-                element_v, element_dm = pointer(own_v, f * sizes.v_step), pointer(own_dm, f * sizes.m_step)
-                element_u = pointer(u, f * sizes.k * sizes.c_wide)
-                _multiply(
-                    shape_c, element_dm, count, sizes.k_wide, 1, sizes.k, element_u, sizes.c_wide, element_v, False
-                )
+            multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)
             add_dx(own_v, first, count, sizes, own_scratch, dx)
+
+
+@jit
+def multiply_v_dm(shape, sizes, count, v, dm, du):
+    """dU += sum over a block of tiles of V * dM."""
+    for f in range(36):
+        element_v, element_dm = pointer(v, f * sizes.v_step), pointer(dm, f * sizes.m_step)
+        element_du = pointer(du, f * sizes.c * sizes.k_wide)
+        _multiply(shape, element_v, sizes.c, 1, sizes.c_wide, count, element_dm, sizes.k_wide, element_du, True)
+
+
+@jit
+def multiply_dm_u(shape, sizes, count, dm, u, dv):
+    """dV = sum over output channels of dM * U, for a block of tiles."""
+    for f in range(36):
+        element_dv, element_dm = pointer(dv, f * sizes.v_step), pointer(dm, f * sizes.m_step)
+        element_u = pointer(u, f * sizes.k * sizes.c_wide)
+        _multiply(shape, element_dm, count, sizes.k_wide, 1, sizes.k, element_u, sizes.c_wide, element_dv, False)

@@ -36,7 +36,7 @@ _g_w_gt, _gt_du_g = sandwich(G), sandwich(G.T)
 _at_m_a, _a_dy_at = sandwich(AT), sandwich(AT.T)
 
 
-class Sizes(NamedTuple):
+class WinogradSizes(NamedTuple):
     """The numbers that the compiled loops need."""
 
     h: int
@@ -57,7 +57,7 @@ class Sizes(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def sizes_of(geometry: Geometry) -> Sizes:
+def sizes_of(geometry: Geometry) -> WinogradSizes:
     """The sizes of a problem, and of blocks of its tiles that stay in cache."""
     _, h, w, c = geometry.input_shape
     n, oh, ow, k = geometry.output_shape
@@ -68,7 +68,7 @@ def sizes_of(geometry: Geometry) -> Sizes:
     # a vector more than needed, lest the 36 elements of a tile fall on the same lines of the cache
     v_step, m_step = block * c_wide + LANES, block * k_wide + LANES
     (top, _), (left, _) = geometry.pads
-    return Sizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, v_step, m_step)
+    return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, v_step, m_step)
 
 
 @jit
@@ -214,10 +214,12 @@ def _unpool(dy, result, winners, n, h, w, k, sizes, clamp, scratch):
 @jit
 def add_dx(dv, first, count, sizes, scratch, dx):
     """dx += B dV B' for some tiles, which overlap; an image is zeroed before its first."""
+    image = sizes.h * sizes.w * sizes.c
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         if h == 0 and w == 0:
-            dx[n] = 0
+            for i in range(n * image, (n + 1) * image, LANES):
+                store_first(dx, i, splat(0), (n + 1) * image - i)
         h, w = h - sizes.top, w - sizes.left
         for c in range(0, sizes.c, LANES):
             _b_dv_bt(dv, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step, scratch, 0, 6 * LANES, LANES)

@@ -10,12 +10,14 @@ from nnlite.ops.elementwise import exp, log, sqrt
 from nnlite.ops.pooling import max_pool2d
 from nnlite.ops.reduction import max, mean, sum
 from nnlite.ops.shape import flatten, getitem, reshape, transpose
+from nnlite.ops.stem import conv2d_stem
 
 __all__ = [
     "activation_name",
     "add",
     "categorical_crossentropy",
     "conv2d",
+    "conv2d_stem",
     "dense",
     "divide",
     "dropout",

@@ -17,7 +17,7 @@ from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE
-from nnlite.conv.winograd_tiles import Sizes, sizes_of, transform_weight
+from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
 from nnlite.jit import kernel
 from nnlite.rates.measure import Work, kind
 from nnlite.simd import LANES
@@ -92,7 +92,7 @@ def _sums(function: kernel, shape: TileShape, loops: Loops, working_set: int) ->
 # Winograd's transforms -----------------------------------------------------------------------------------------------
 
 
-def _standard(c: int, k: int) -> tuple[int, Sizes, int]:
+def _standard(c: int, k: int) -> tuple[int, WinogradSizes, int]:
     """(images in a block, sizes, tiles) of a small problem: some whole images."""
     each = 3
     geometry = Geometry.of((each, _SIDE + 2, _SIDE + 2, c), (3, 3, c, k))

@@ -1,0 +1,202 @@
+"""The first two convolutions of a network at once, with an image in each SIMD lane: see nnlite.conv.stem.
+
+A thread takes a block of LANES images at a time. Between the transposition that brings them in and the one that takes
+the second convolution's result out, everything lies as vectors of images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite import memory, threads
+from nnlite.conv import direct_plan
+from nnlite.conv.direct_panels import panels
+from nnlite.conv.direct_plan import Image
+from nnlite.conv.lanes import (
+    SCRATCH,
+    add_lanes,
+    blocks_of,
+    bring_gradient,
+    correlate,
+    filled,
+    reduce_pixels,
+    room,
+)
+from nnlite.conv.lanes_layout import add_pixels, from_lanes, image_to_lanes, max_pool
+from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
+from nnlite.jit import jit, kernel
+from nnlite.simd import LANES, load, pointer, select, store
+
+
+def fits(stem: Stem) -> bool:
+    """Whether a block of the tensor between stays in cache."""
+    return stem.image_bytes * LANES <= BETWEEN_BYTES
+
+
+def _rows_inside(image: Image) -> np.ndarray:
+    """Where the first convolution's results belong in the second's input, with its border: (positions)."""
+    rows, columns = np.arange(image.h)[:, None] + image.top, np.arange(image.w) + image.left
+    return ((rows * image.padded_w + columns) * image.c * LANES).ravel()
+
+
+# Forward -------------------------------------------------------------------------------------------------------
+
+
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, np.ndarray]:
+    """(result, winners of the pooling)."""
+    first, second = (direct_plan.forward(g.one_image, lanes=True) for g in (stem.first, stem.second))
+    parts, pool = threads.kernel_parts(), stem.epilogue.pool
+    result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
+    size = result[0].size * LANES if pool and len(result) else 0
+    winners = memory.empty((blocks_of(stem.second) if pool else 0, size), np.uint8)
+    rooms = room(first.sizes.image_padded) + room(second.sizes.image_padded) + 2 * room(second.sizes.image_out)
+    _forward(
+        first.shape, first.image, first.image.is_padded, first.sizes, first.rows_in, _rows_inside(second.image),
+        first.runs, x, panels(first, weights.first, weights.first.shape[3], 1),
+        filled(weights.first_bias, first.sizes, first.width), stem.relu,
+        second.shape, second.sizes, second.rows_in, second.rows_out, second.runs,
+        panels(second, weights.second, weights.second.shape[3], 1),
+        filled(weights.second_bias, second.sizes, second.width), stem.second.output_shape[1:],
+        memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
+    )  # fmt: skip
+    return result, winners
+
+
+@kernel
+def _forward(
+    part, parts, first_shape, image, padded, first_sizes, first_rows_in, first_rows_out,
+    first_runs, x, first_weights, first_start, first_clamp,
+    shape, sizes, rows_in, rows_out, runs, weights, start, out, work, result, winners, clamp, pool,
+):  # fmt: skip
+    """One share of the blocks of images."""
+    blocks = -(-x.shape[0] // LANES)
+    block_x = pointer(work, part * work.shape[1])
+    block_between = pointer(block_x, room(first_sizes.image_padded))
+    block_y = pointer(block_between, room(sizes.image_padded))
+    block_result = pointer(block_y, room(sizes.image_out))
+    scratch = pointer(block_result, room(sizes.image_out))
+    work[part, : room(first_sizes.image_padded) + room(sizes.image_padded)] = 0
+    result_size = sizes.image_out
+    if pool:
+        result_size = (out[0] // 2) * (out[1] // 2) * out[2]
+    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+        count, first = min(LANES, x.shape[0] - block * LANES), block * LANES
+        source = pointer(x, first * first_sizes.image_in)
+        image_to_lanes(source, first_sizes.image_in, count, image, padded, block_x, scratch)
+        correlate(
+            first_shape, first_sizes, first_rows_in, first_rows_out, first_runs,
+            block_x, first_weights, first_start, first_clamp, block_between,
+        )  # fmt: skip
+        correlate(
+            shape, sizes, rows_in, rows_out, runs, block_between, weights, start, clamp and not pool, block_y,
+        )  # fmt: skip
+        to = pointer(result, first * result_size)
+        if pool:
+            places = pointer(winners, block * winners.shape[1])
+            max_pool(block_y, out[0], out[1], out[2], clamp, block_result, places)
+            from_lanes(block_result, count, result_size, to, result_size, scratch)
+        else:
+            from_lanes(block_y, count, result_size, to, result_size, scratch)
+
+
+# The gradients of the parameters --------------------------------------------------------------------------------
+
+
+def backward(
+    x: np.ndarray, weights: StemWeights, result: np.ndarray, winners: np.ndarray, dresult: np.ndarray, stem: Stem
+) -> StemWeights:
+    """The gradients of the parameters."""
+    parts, first = threads.kernel_parts(), direct_plan.forward(stem.first.one_image, lanes=True)
+    (phase,) = direct_plan.grad_input(stem.second.one_image, lanes=True)
+    first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))
+    sums, first_sums = (
+        memory.zeros((parts, r.sizes.groups, r.sizes.panels, r.sizes.reduced, r.shape.vectors, LANES))
+        for r in (reduction, first_reduction)
+    )
+    bias_sums, first_bias_sums = (
+        memory.zeros((parts, g.output_shape[3], LANES)) for g in (stem.second, stem.first)
+    )  # fmt: skip
+    rooms = (
+        first.sizes.image_padded, reduction.sizes.image_padded, phase.sizes.image_padded, reduction.sizes.image_out,
+        reduction.sizes.image_in,
+    )  # fmt: skip
+    _backward(
+        first.shape, first.image, first.image.is_padded, first.sizes, first.rows_in, _rows_inside(reduction.image),
+        first.runs, x, panels(first, weights.first, weights.first.shape[3], 1),
+        filled(weights.first_bias, first.sizes, first.width), stem.relu,
+        first_reduction.shape, first_reduction.sizes, first_reduction.rows, first_sums, first_bias_sums,
+        reduction.image, reduction.shape, reduction.sizes, reduction.rows, sums, bias_sums,
+        phase.image, phase.image.is_padded, phase.shape, phase.sizes, phase.rows_in, phase.rows_out, phase.runs,
+        panels(phase, weights.second, 1, weights.second.shape[3]), filled(None, phase.sizes, phase.width),
+        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.second.output_shape[3],
+        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)),
+    )  # fmt: skip
+    gradients = []
+    for geometry, r, s, b in (
+        (stem.first, first_reduction, first_sums, first_bias_sums), (stem.second, reduction, sums, bias_sums),
+    ):  # fmt: skip
+        dweight, dbias = np.empty(geometry.weight_shape, np.float32), np.empty(geometry.output_shape[3], np.float32)
+        add_lanes(s, b, dweight.reshape(-1, r.sizes.groups, r.sizes.group_out), dbias)
+        gradients += [dweight, dbias]
+    return StemWeights(*gradients)
+
+
+@kernel
+def _backward(
+    part, parts, first_shape, x_image, x_padded, first_sizes, first_rows_in, first_rows_out,
+    first_runs, x, first_weights, first_start, first_clamp,
+    first_weight_shape, first_weight_sizes, first_weight_rows, first_sums, first_bias_sums,
+    image, weight_shape, weight_sizes, weight_rows, sums, bias_sums,
+    dy_image, dy_padded, shape, sizes, rows_in, rows_out, runs, weights, start,
+    dresult, result, winners, clamp, pool, k, work,
+):  # fmt: skip
+    """One share of the blocks of images."""
+    blocks = -(-x.shape[0] // LANES)
+    block_x = pointer(work, part * work.shape[1])
+    block_between = pointer(block_x, room(first_sizes.image_padded))
+    block_dy = pointer(block_between, room(weight_sizes.image_padded))
+    block_dresult = pointer(block_dy, room(sizes.image_padded))
+    block_dbetween = pointer(block_dresult, room(weight_sizes.image_out))
+    scratch = pointer(block_dbetween, room(weight_sizes.image_in))
+    work[part, : room(first_sizes.image_padded) + room(weight_sizes.image_padded) + room(sizes.image_padded)] = 0
+    own_sums = pointer(sums, part * (sums.size // sums.shape[0]))
+    own_first_sums = pointer(first_sums, part * (first_sums.size // first_sums.shape[0]))
+    own_bias_sums = pointer(bias_sums, part * k * LANES)
+    own_first_bias_sums = pointer(first_bias_sums, part * image.c * LANES)
+    dy, dy_line = (
+        pointer(block_dy, (dy_image.top * dy_image.padded_w + dy_image.left) * k * LANES),
+        dy_image.padded_w * k,
+    )
+    line = image.w * image.c
+    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+        count = min(LANES, x.shape[0] - block * LANES)
+        source = pointer(x, block * LANES * first_sizes.image_in)
+        image_to_lanes(source, first_sizes.image_in, count, x_image, x_padded, block_x, scratch)
+        correlate(
+            first_shape, first_sizes, first_rows_in, first_rows_out, first_runs,
+            block_x, first_weights, first_start, first_clamp, block_between,
+        )  # fmt: skip
+        bring_gradient(
+            dresult, result, winners, block, count, dresult.shape[1], dresult.shape[2], k, clamp, pool,
+            dy_image, dy_padded, block_dresult, block_dy, scratch, own_bias_sums,
+        )  # fmt: skip
+        reduce_pixels(weight_shape, weight_sizes, weight_rows, block_between, dy, dy_line, k, own_sums)
+        correlate(shape, sizes, rows_in, rows_out, runs, block_dy, weights, start, False, block_dbetween)
+        if first_clamp:
+            _mask(block_dbetween, block_between, image)
+        add_pixels(block_dbetween, image.h, image.w, image.c, line, own_first_bias_sums)
+        reduce_pixels(
+            first_weight_shape, first_weight_sizes, first_weight_rows, block_x, block_dbetween, line, image.c,
+            own_first_sums,
+        )  # fmt: skip
+
+
+@jit
+def _mask(dy, y, image):
+    """Zero dy (h, w, c, LANES) where y, which has a border, is not above 0."""
+    line = image.w * image.c
+    for h in range(image.h):
+        inside = ((h + image.top) * image.padded_w + image.left) * image.c
+        for i in range(line):
+            flows = load(y, (inside + i) * LANES) > 0
+            store(dy, (h * line + i) * LANES, select(flows, load(dy, (h * line + i) * LANES), 0))

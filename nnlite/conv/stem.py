@@ -1,0 +1,55 @@
+"""A network's first two convolutions as one pass: the tensor between them never leaves the cache.
+
+The first convolution of an image network has few input channels: it is cheap to compute, and its output, the largest
+tensor of the network, is dear to move. So the first is computed for an image (or a block of images) and the second
+reads it at once. Backward, the first is computed again instead of remembered; what the second hands back is masked by
+the first's ReLU and reduced to the first's weight gradient while it lies in cache. No gradient flows to the input.
+
+How that is done is the second convolution's algorithm's matter: nnlite.conv.winograd_stem, nnlite.conv.lanes_stem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.geometry import Geometry
+
+#: the largest part of the tensor between that is kept in cache beside what the second convolution keeps there
+BETWEEN_BYTES = 256 << 10
+#: the first convolution is computed twice: no more than this share of the second's multiply-adds
+LARGEST_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Stem:
+    """What is computed: epilogue(conv(relu(conv(x, first)), second)), each convolution with its bias."""
+
+    first: Geometry
+    #: whether there is a ReLU after the first convolution
+    relu: bool
+    second: Geometry
+    epilogue: Epilogue
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the tensor between, for one image in float32."""
+        return 4 * prod(self.first.output_shape[1:])
+
+    @property
+    def is_worthwhile(self) -> bool:
+        """Whether the first convolution is so much the cheaper one that to compute it twice costs little."""
+        return self.first.macs <= LARGEST_SHARE * self.second.macs
+
+
+class StemWeights(NamedTuple):
+    """The parameters of both convolutions, or their gradients; a bias may be absent."""
+
+    first: np.ndarray
+    first_bias: np.ndarray | None
+    second: np.ndarray
+    second_bias: np.ndarray | None

@@ -1,0 +1,239 @@
+"""The first two convolutions of a network at once, the second by Winograd's algorithm: see nnlite.conv.stem.
+
+A thread takes an image at a time: the first convolution, direct on register tiles, into an array of that image, whose
+tiles Winograd's transforms then read. Backward likewise, with the first's gradient of the weights behind it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite import memory, threads
+from nnlite.conv import direct_plan
+from nnlite.conv.direct_panels import pad_images, panels
+from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
+from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, transformed_weight
+from nnlite.conv.winograd_tiles import (
+    add_dx,
+    sizes_of,
+    transform_du,
+    transform_dy,
+    transform_input,
+    transform_output,
+)
+from nnlite.jit import jit, kernel
+from nnlite.simd import LANES, load_first, pointer, select, store_first
+from nnlite.tiles import (
+    TileShape,
+    even_rows,
+    load_tile,
+    multiply_add,
+    relu_tile,
+    repeat_row,
+    store_tile,
+    table_rows,
+    tile_shape,
+)
+
+#: with fewer tiles in an image, a block of tiles of several images is better
+LEAST_TILES = 24
+
+
+def fits(stem: Stem) -> bool:
+    """Whether the kernels here compute it, and keep what they work on in cache."""
+    plan = direct_plan.forward(stem.first.one_image)
+    return (
+        stem.first.groups == 1
+        and plan.sizes.panels == 1
+        and len(plan.blocks) == 2
+        and stem.image_bytes <= BETWEEN_BYTES
+        and sizes_of(stem.second.one_image).tiles >= LEAST_TILES
+    )
+
+
+def _room(elements: int) -> int:
+    """Numbers that an image takes, with what a vector reads beyond its end."""
+    return elements + LANES
+
+
+# Forward -------------------------------------------------------------------------------------------------------
+
+
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, np.ndarray]:
+    """(result, winners of the pooling)."""
+    plan, sizes, parts = (
+        direct_plan.forward(stem.first.one_image),
+        sizes_of(stem.second.one_image),
+        threads.kernel_parts(),
+    )
+    result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
+    winners = memory.empty(result.shape if stem.epilogue.pool else (0, 0, 0, 0), np.uint8)
+    u = transformed_weight(weights.second, sizes.k_wide)
+    v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
+    _forward(
+        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.runs,
+        x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
+        memory.empty((parts, _room(plan.sizes.image_padded))), memory.empty((parts, _room(plan.sizes.image_out))),
+        tile_shape(sizes.k), sizes, u, _bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
+        result, winners, stem.epilogue.relu, stem.epilogue.pool,
+    )  # fmt: skip
+    return result, winners
+
+
+def _bias(bias: np.ndarray | None, width: int) -> np.ndarray:
+    """The bias, or zeros, filled up to `width`."""
+    filled = np.zeros(width, np.float32)
+    if bias is not None:
+        filled[: bias.size] = bias
+    return filled
+
+
+@kernel
+def _forward(
+    part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
+    x, first_weight, first_bias, first_clamp, padded, between,
+    shape_k, sizes, u, bias, v, m, scratch, y, winners, clamp, pool,
+):  # fmt: skip
+    """One share of the images."""
+    images = x.shape[0]
+    own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * between.shape[1])
+    own_v, own_m = pointer(v, part * v.shape[1]), pointer(m, part * m.shape[1])
+    own_scratch = pointer(scratch, part * scratch.shape[1])
+    padded[part] = 0
+    for n in range(part * images // parts, (part + 1) * images // parts):
+        _correlate(
+            shape, image, first_sizes, rows_in, rows_out, runs, x, n, first_weight, first_bias, first_clamp,
+            own_x, own_y,
+        )  # fmt: skip
+        for first in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - first)
+            transform_input(own_y, first, count, sizes, own_v, own_scratch)
+            multiply_v_u(shape_k, sizes, count, own_v, u, own_m)
+            transform_output(own_m, n * sizes.tiles + first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+
+
+@jit
+def _correlate(shape, image, sizes, rows_in, rows_out, runs, x, n, weight, bias, clamp, padded, y):
+    """y = relu(correlation of image n + bias), the clamp if asked for: what nnlite.conv.direct does, with one panel."""
+    source = pointer(x, n * sizes.image_in)
+    if sizes.image_in != sizes.image_padded:
+        pad_images(x, x, False, image, n, n + 1, padded)
+        source = padded
+    for t in range(sizes.tiles):
+        tile_in = table_rows(shape, t * shape.rows, sizes.positions, rows_in)
+        tile_out = table_rows(shape, t * shape.rows, sizes.positions, rows_out)
+        tile = repeat_row(shape, bias, 0)
+        for run in range(runs.shape[0]):
+            for c in range(runs[run, 2]):
+                tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weight, (runs[run, 1] + c) * shape.width)
+        if clamp:
+            tile = relu_tile(tile)
+        store_tile(y, tile_out, 0, tile, sizes.group_out)
+
+
+# The gradients of the parameters --------------------------------------------------------------------------------
+
+
+def backward(
+    x: np.ndarray, weights: StemWeights, result: np.ndarray, winners: np.ndarray, dresult: np.ndarray, stem: Stem
+) -> StemWeights:
+    """The gradients of the parameters."""
+    plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
+    sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
+    between = memory.empty((parts, 2, _room(plan.sizes.image_out)))
+    v, dm = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
+    # (36, k, c_wide)
+    u = transformed_weight(np.ascontiguousarray(weights.second.transpose(0, 1, 3, 2)), sizes.c_wide)
+    du = memory.empty((parts, 36, sizes.c, sizes.k_wide))
+    dbias = np.zeros((parts, sizes.k_wide), np.float32)
+    dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
+    dfirst_bias = np.zeros((parts, k), np.float32)
+    _backward(
+        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.runs,
+        x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
+        memory.empty((parts, _room(plan.sizes.image_padded))), between,
+        _fitting(reduction.sizes.reduced, reduction.shape), reduction.sizes, reduction.rows, dfirst, dfirst_bias,
+        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,
+        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, v, dm, scratch(parts), du, dbias,
+    )  # fmt: skip
+    dweight = memory.empty(stem.second.weight_shape)
+    transform_du(du, scratch(2), dweight)
+    return StemWeights(
+        np.add.reduce(dfirst).reshape(stem.first.weight_shape),
+        np.add.reduce(dfirst_bias),
+        dweight,
+        np.add.reduce(dbias)[: sizes.k],
+    )
+
+
+def _fitting(rows: int, shape: TileShape) -> TileShape:
+    """The shape with as many rows as divide `rows` best, no more than it has."""
+    tiles = -(-rows // shape.rows)
+    return TileShape(-(-rows // tiles), shape.vectors)
+
+
+@kernel
+def _backward(
+    part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
+    x, first_weight, first_bias, first_clamp, padded, between,
+    shape_first, reduced_sizes, rows, dfirst, dfirst_bias,
+    shape_c, shape_k, sizes, u, dy, result, winners, clamp, pool, v, dm, scratch, du, dbias,
+):  # fmt: skip
+    """One share of the images."""
+    images = x.shape[0]
+    own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * 2 * between.shape[2])
+    own_dy = pointer(own_y, between.shape[2])
+    own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
+    own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
+    own_du = pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    own_dfirst = pointer(dfirst, part * dfirst.shape[1] * dfirst.shape[2])
+    own_dfirst_bias = pointer(dfirst_bias, part * dfirst_bias.shape[1])
+    padded[part] = 0
+    du[part] = 0
+    for n in range(part * images // parts, (part + 1) * images // parts):
+        _correlate(
+            shape, image, first_sizes, rows_in, rows_out, runs, x, n, first_weight, first_bias, first_clamp,
+            own_x, own_y,
+        )  # fmt: skip
+        for first in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - first)
+            begin = n * sizes.tiles + first
+            transform_dy(dy, result, winners, begin, count, sizes, True, clamp, pool, own_scratch, own_dm, own_dbias)
+            transform_input(own_y, first, count, sizes, own_v, own_scratch)
+            multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
+            multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)
+            add_dx(own_v, first, count, sizes, own_scratch, own_dy)
+        _mask_and_sum(own_dy, own_y, first_clamp, sizes.h * sizes.w, sizes.c, own_dfirst_bias)
+        source = pointer(x, n * first_sizes.image_in)
+        if first_sizes.image_in != first_sizes.image_padded:
+            source = own_x
+        _reduce_pixels(shape_first, reduced_sizes, rows, source, own_dy, sizes.c, own_dfirst)
+
+
+@jit
+def _mask_and_sum(dy, y, masked, pixels, k, sums):
+    """dy (pixels, k), if `masked` zeroed where y is not above 0, and its pixels added to sums (k)."""
+    for column in range(0, k, LANES):
+        total, left = load_first(sums, column, k - column), k - column
+        for p in range(pixels):
+            value = load_first(dy, p * k + column, left)
+            if masked:
+                value = select(load_first(y, p * k + column, left) > 0, value, 0)
+                store_first(dy, p * k + column, value, left)
+            total = total + value
+        store_first(sums, column, total, left)
+
+
+@jit
+def _reduce_pixels(shape, sizes, rows, x, dy, k, sums):
+    """sums (reduced, k) += the weight gradient of one image: as nnlite.conv.direct's, but dY is read where it is."""
+    for column in range(0, k, shape.width):
+        for t in range(-(-sizes.reduced // shape.rows)):
+            weights = table_rows(shape, t * shape.rows, sizes.reduced, rows)
+            places = even_rows(shape, t * shape.rows, sizes.reduced, k)
+            tile = load_tile(shape, sums, places, column, k - column)
+            for h in range(sizes.h_out):
+                for w in range(sizes.w_out):
+                    pixel = (h * sizes.w_out + w) * k + column
+                    tile = multiply_add(tile, x, weights, h * sizes.line + w * sizes.pixel, dy, pixel)
+            store_tile(sums, places, column, tile, k - column)
