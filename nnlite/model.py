@@ -137,7 +137,10 @@ class Sequential:
         remaining: list[Layer] = self.layers
         while remaining:
             layer, done = remaining[0], 1
-            fused = first_layers(remaining, len(x), x.dtype, needs_gradient=x.requires_grad) if self.fuse else None
+            fused = None
+            if self.fuse:
+                needs = x.requires_grad
+                fused = first_layers(remaining, len(x), x.dtype, training=training, needs_gradient=needs)
             if fused:
                 with scopes.scope(fused.name, "forward"):
                     x, done = fused.compute(x), len(fused.layers)

@@ -81,7 +81,7 @@ def lane_tile_shape(columns: int) -> TileShape:
     """The shape for a result of that many columns each of which is a vector (of images, say)."""
     widest = 4 if REGISTERS == 32 else 2
     vectors = 1 if columns == 1 else 2 if columns == 2 else widest
-    return TileShape(12 if vectors == 1 else 6, vectors)
+    return TileShape({4: 5, 2: 6, 1: 12}[vectors], vectors)
 
 
 class _ShapeType(types.Opaque):

@@ -92,12 +92,19 @@ class Algorithm:
         """Whether `forward_stem` and `backward_stem` can compute `stem`, its first convolution as `first` would."""
         return False
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
-        """(result after the second epilogue, whatever `backward_stem` needs to have remembered)."""
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
+        """(result after the dropout, whose mask hangs on `seed`; whatever `backward_stem` needs to have remembered)."""
         raise NotImplementedError
 
     def backward_stem(
-        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+        self,
+        x: np.ndarray,
+        weights: StemWeights,
+        result: np.ndarray,
+        saved: Any,
+        dresult: np.ndarray,
+        stem: Stem,
+        seed: int,
     ) -> StemWeights:
         """The gradients of both convolutions' parameters."""
         raise NotImplementedError

@@ -25,9 +25,8 @@ class Layout(NamedTuple):
 
 def layout(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> Layout:
     """The layout of what `plan` calls its taps and channels in an array (kh, kw, c / groups, k)."""
-    offsets = np.where(plan.taps == NO_TAP, NO_TAP, plan.taps * (weight.shape[2] * weight.shape[3]))
-    groups, group_in, group_out = plan.sizes.groups, plan.sizes.group_in, plan.sizes.group_out
-    return Layout(offsets, group_in, group_out, weight.shape[3] // groups, step_in, step_out)
+    sizes = plan.sizes
+    return Layout(plan.taps, sizes.group_in, sizes.group_out, weight.shape[3] // sizes.groups, step_in, step_out)
 
 
 def panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> np.ndarray:

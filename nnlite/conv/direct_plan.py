@@ -87,7 +87,7 @@ class Correlation(NamedTuple):
     rows_out: np.ndarray  # (images * positions)
     runs: np.ndarray  # (runs, 3): offset in the padded image, first row of the weights' panel, length
     blocks: np.ndarray  # (blocks + 1): runs that are reduced before the next weights are read
-    taps: np.ndarray  # (shifts, pixels of a block): which of the weight's taps, in the order of the runs, or NO_TAP
+    taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the runs, or NO_TAP
 
 
 def _tiling(columns: int, lanes: bool) -> tuple[TileShape, int]:
@@ -105,6 +105,12 @@ def _fewest_rows(shape: TileShape, positions: int) -> TileShape:
     fits = taller.rows * taller.vectors + taller.vectors + 1 <= REGISTERS
     saves = -(-positions // taller.rows) * taller.rows < -(-positions // shape.rows) * shape.rows
     return taller if fits and saves else shape
+
+
+def _dividing_rows(shape: TileShape, rows: int) -> TileShape:
+    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency."""
+    fewest = min(range(min(3, shape.rows), shape.rows + 1), key=lambda tall: (-(-rows // tall) * tall, -tall))
+    return TileShape(fewest, shape.vectors)
 
 
 @lru_cache(maxsize=512)
@@ -229,6 +235,7 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
         np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
     )
     shape, width = _tiling(k // groups, lanes)
+    shape = _dividing_rows(shape, rows.size)
     panels = -(-(k // groups) // width)
     sizes = WeightSizes(
         h_out=oh,
@@ -254,7 +261,7 @@ def _correlation(
     rows: Axis, columns: Axis, image: Image, result: tuple[int, int, int], geometry: Geometry, lanes: bool
 ) -> Correlation:
     h_out, w_out, c_out = result
-    groups, kernel_width = geometry.groups, geometry.weight_shape[1]
+    groups, (_, kernel_width, tap_in, tap_out) = geometry.groups, geometry.weight_shape
     block = len(columns.taps[0])
     group_in, group_out = image.c // groups, block * c_out // groups
     pixel, line = image.c, image.padded_w * image.c
@@ -264,7 +271,7 @@ def _correlation(
     rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
     runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
     taps = [
-        [NO_TAP if s == NO_TAP else r * kernel_width + s for s in pixels]
+        [NO_TAP if s == NO_TAP else (r * kernel_width + s) * tap_in * tap_out for s in pixels]
         for (r,) in rows.taps
         for pixels in columns.taps
     ]

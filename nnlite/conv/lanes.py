@@ -129,17 +129,24 @@ class Lanes(Algorithm):
 
         return first.name == self.name and self.supports(stem.second) is None and lanes_stem.fits(stem)
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
         from nnlite.conv import lanes_stem
 
-        return lanes_stem.forward(x, weights, stem)
+        return lanes_stem.forward(x, weights, stem, seed)
 
     def backward_stem(
-        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+        self,
+        x: np.ndarray,
+        weights: StemWeights,
+        result: np.ndarray,
+        saved: Any,
+        dresult: np.ndarray,
+        stem: Stem,
+        seed: int,
     ) -> StemWeights:
         from nnlite.conv import lanes_stem
 
-        return lanes_stem.backward(x, weights, result, saved, dresult, stem)
+        return lanes_stem.backward(x, weights, result, saved, dresult, stem, seed)
 
 
 def blocks_of(geometry: Geometry) -> int:

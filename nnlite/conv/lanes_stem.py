@@ -6,6 +6,8 @@ the second convolution's result out, everything lies as vectors of images.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from nnlite import memory, threads
@@ -22,9 +24,10 @@ from nnlite.conv.lanes import (
     reduce_pixels,
     room,
 )
-from nnlite.conv.lanes_layout import add_pixels, from_lanes, image_to_lanes, max_pool
+from nnlite.conv.lanes_layout import from_lanes, image_to_lanes, max_pool
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.jit import jit, kernel
+from nnlite.kernels.dropout import Mask, drop, drop_in_place
 from nnlite.simd import LANES, load, pointer, select, store
 
 
@@ -33,6 +36,7 @@ def fits(stem: Stem) -> bool:
     return stem.image_bytes * LANES <= BETWEEN_BYTES
 
 
+@lru_cache(maxsize=64)
 def _rows_inside(image: Image) -> np.ndarray:
     """Where the first convolution's results belong in the second's input, with its border: (positions)."""
     rows, columns = np.arange(image.h)[:, None] + image.top, np.arange(image.w) + image.left
@@ -42,7 +46,7 @@ def _rows_inside(image: Image) -> np.ndarray:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(result, winners of the pooling)."""
     first, second = (direct_plan.forward(g.one_image, lanes=True) for g in (stem.first, stem.second))
     parts, pool = threads.kernel_parts(), stem.epilogue.pool
@@ -58,6 +62,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray
         panels(second, weights.second, weights.second.shape[3], 1),
         filled(weights.second_bias, second.sizes, second.width), stem.second.output_shape[1:],
         memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
+        stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
     return result, winners
 
@@ -67,6 +72,7 @@ def _forward(
     part, parts, first_shape, image, padded, first_sizes, first_rows_in, first_rows_out,
     first_runs, x, first_weights, first_start, first_clamp,
     shape, sizes, rows_in, rows_out, runs, weights, start, out, work, result, winners, clamp, pool,
+    drops, mask,
 ):  # fmt: skip
     """One share of the blocks of images."""
     blocks = -(-x.shape[0] // LANES)
@@ -75,7 +81,8 @@ def _forward(
     block_y = pointer(block_between, room(sizes.image_padded))
     block_result = pointer(block_y, room(sizes.image_out))
     scratch = pointer(block_result, room(sizes.image_out))
-    work[part, : room(first_sizes.image_padded) + room(sizes.image_padded)] = 0
+    if padded or sizes.image_padded != first_sizes.image_out:
+        work[part, : room(first_sizes.image_padded) + room(sizes.image_padded)] = 0
     result_size = sizes.image_out
     if pool:
         result_size = (out[0] // 2) * (out[1] // 2) * out[2]
@@ -97,28 +104,36 @@ def _forward(
             from_lanes(block_result, count, result_size, to, result_size, scratch)
         else:
             from_lanes(block_y, count, result_size, to, result_size, scratch)
+        if drops:
+            drop_in_place(to, first * result_size, count * result_size, mask)
 
 
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
 def backward(
-    x: np.ndarray, weights: StemWeights, result: np.ndarray, winners: np.ndarray, dresult: np.ndarray, stem: Stem
+    x: np.ndarray,
+    weights: StemWeights,
+    result: np.ndarray,
+    winners: np.ndarray,
+    dresult: np.ndarray,
+    stem: Stem,
+    seed: int,
 ) -> StemWeights:
     """The gradients of the parameters."""
     parts, first = threads.kernel_parts(), direct_plan.forward(stem.first.one_image, lanes=True)
     (phase,) = direct_plan.grad_input(stem.second.one_image, lanes=True)
     first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))
     sums, first_sums = (
-        memory.zeros((parts, r.sizes.groups, r.sizes.panels, r.sizes.reduced, r.shape.vectors, LANES))
+        np.zeros((parts, r.sizes.groups, r.sizes.panels, r.sizes.reduced, r.shape.vectors, LANES), np.float32)
         for r in (reduction, first_reduction)
     )
     bias_sums, first_bias_sums = (
-        memory.zeros((parts, g.output_shape[3], LANES)) for g in (stem.second, stem.first)
+        np.zeros((parts, g.output_shape[3], LANES), np.float32) for g in (stem.second, stem.first)
     )  # fmt: skip
     rooms = (
         first.sizes.image_padded, reduction.sizes.image_padded, phase.sizes.image_padded, reduction.sizes.image_out,
-        reduction.sizes.image_in,
+        reduction.sizes.image_in, reduction.sizes.image_out,
     )  # fmt: skip
     _backward(
         first.shape, first.image, first.image.is_padded, first.sizes, first.rows_in, _rows_inside(reduction.image),
@@ -129,7 +144,7 @@ def backward(
         phase.image, phase.image.is_padded, phase.shape, phase.sizes, phase.rows_in, phase.rows_out, phase.runs,
         panels(phase, weights.second, 1, weights.second.shape[3]), filled(None, phase.sizes, phase.width),
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.second.output_shape[3],
-        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)),
+        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)), stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
     gradients = []
     for geometry, r, s, b in (
@@ -148,17 +163,20 @@ def _backward(
     first_weight_shape, first_weight_sizes, first_weight_rows, first_sums, first_bias_sums,
     image, weight_shape, weight_sizes, weight_rows, sums, bias_sums,
     dy_image, dy_padded, shape, sizes, rows_in, rows_out, runs, weights, start,
-    dresult, result, winners, clamp, pool, k, work,
+    dresult, result, winners, clamp, pool, k, work, drops, mask,
 ):  # fmt: skip
     """One share of the blocks of images."""
     blocks = -(-x.shape[0] // LANES)
     block_x = pointer(work, part * work.shape[1])
     block_between = pointer(block_x, room(first_sizes.image_padded))
     block_dy = pointer(block_between, room(weight_sizes.image_padded))
+    rooms_before = room(first_sizes.image_padded) + room(weight_sizes.image_padded)
     block_dresult = pointer(block_dy, room(sizes.image_padded))
     block_dbetween = pointer(block_dresult, room(weight_sizes.image_out))
-    scratch = pointer(block_dbetween, room(weight_sizes.image_in))
-    work[part, : room(first_sizes.image_padded) + room(weight_sizes.image_padded) + room(sizes.image_padded)] = 0
+    dropped = pointer(block_dbetween, room(weight_sizes.image_in))
+    scratch = pointer(dropped, room(weight_sizes.image_out))
+    zeroed = 0 if x_padded or weight_sizes.image_padded != weight_sizes.image_in else rooms_before
+    work[part, zeroed : rooms_before + room(sizes.image_padded)] = 0
     own_sums = pointer(sums, part * (sums.size // sums.shape[0]))
     own_first_sums = pointer(first_sums, part * (first_sums.size // first_sums.shape[0]))
     own_bias_sums = pointer(bias_sums, part * k * LANES)
@@ -167,7 +185,7 @@ def _backward(
         pointer(block_dy, (dy_image.top * dy_image.padded_w + dy_image.left) * k * LANES),
         dy_image.padded_w * k,
     )
-    line = image.w * image.c
+    line, size = image.w * image.c, dresult.shape[1] * dresult.shape[2] * k
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         count = min(LANES, x.shape[0] - block * LANES)
         source = pointer(x, block * LANES * first_sizes.image_in)
@@ -176,15 +194,17 @@ def _backward(
             first_shape, first_sizes, first_rows_in, first_rows_out, first_runs,
             block_x, first_weights, first_start, first_clamp, block_between,
         )  # fmt: skip
+        own_dresult = pointer(dresult, 0)
+        if drops:
+            drop(pointer(dresult, block * LANES * size), dropped, block * LANES * size, count * size, mask)
+            own_dresult = pointer(dropped, -block * LANES * size)
         bring_gradient(
-            dresult, result, winners, block, count, dresult.shape[1], dresult.shape[2], k, clamp, pool,
+            own_dresult, result, winners, block, count, dresult.shape[1], dresult.shape[2], k, clamp, pool,
             dy_image, dy_padded, block_dresult, block_dy, scratch, own_bias_sums,
         )  # fmt: skip
         reduce_pixels(weight_shape, weight_sizes, weight_rows, block_between, dy, dy_line, k, own_sums)
         correlate(shape, sizes, rows_in, rows_out, runs, block_dy, weights, start, False, block_dbetween)
-        if first_clamp:
-            _mask(block_dbetween, block_between, image)
-        add_pixels(block_dbetween, image.h, image.w, image.c, line, own_first_bias_sums)
+        _mask_and_add(block_dbetween, block_between, first_clamp, image, own_first_bias_sums)
         reduce_pixels(
             first_weight_shape, first_weight_sizes, first_weight_rows, block_x, block_dbetween, line, image.c,
             own_first_sums,
@@ -192,11 +212,17 @@ def _backward(
 
 
 @jit
-def _mask(dy, y, image):
-    """Zero dy (h, w, c, LANES) where y, which has a border, is not above 0."""
-    line = image.w * image.c
-    for h in range(image.h):
-        inside = ((h + image.top) * image.padded_w + image.left) * image.c
-        for i in range(line):
-            flows = load(y, (inside + i) * LANES) > 0
-            store(dy, (h * line + i) * LANES, select(flows, load(dy, (h * line + i) * LANES), 0))
+def _mask_and_add(dy, y, masked, image, sums):
+    """sums (c, LANES) += the pixels of dy (h, w, c, LANES), if `masked` zeroed where y, with a border, is not above 0."""
+    for c in range(image.c):
+        total = load(sums, c * LANES)
+        for h in range(image.h):
+            for w in range(image.w):
+                place = ((h * image.w + w) * image.c + c) * LANES
+                value = load(dy, place)
+                if masked:
+                    inside = ((h + image.top) * image.padded_w + w + image.left) * image.c + c
+                    value = select(load(y, inside * LANES) > 0, value, 0)
+                    store(dy, place, value)
+                total = total + value
+        store(sums, c * LANES, total)

@@ -27,13 +27,15 @@ LARGEST_SHARE = 1 / 3
 
 @dataclass(frozen=True)
 class Stem:
-    """What is computed: epilogue(conv(relu(conv(x, first)), second)), each convolution with its bias."""
+    """What is computed: dropout(epilogue(conv(relu(conv(x, first)), second))), each convolution with its bias."""
 
     first: Geometry
     #: whether there is a ReLU after the first convolution
     relu: bool
     second: Geometry
     epilogue: Epilogue
+    #: the share of the result's elements that are dropped after the epilogue (nnlite.kernels.dropout)
+    dropout: float = 0.0
 
     @property
     def image_bytes(self) -> int:

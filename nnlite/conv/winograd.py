@@ -134,17 +134,24 @@ class Winograd(Algorithm):
 
         return first.name == "direct" and self.supports(stem.second) is None and winograd_stem.fits(stem)
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, Any]:
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
         from nnlite.conv import winograd_stem
 
-        return winograd_stem.forward(x, weights, stem)
+        return winograd_stem.forward(x, weights, stem, seed)
 
     def backward_stem(
-        self, x: np.ndarray, weights: StemWeights, result: np.ndarray, saved: Any, dresult: np.ndarray, stem: Stem
+        self,
+        x: np.ndarray,
+        weights: StemWeights,
+        result: np.ndarray,
+        saved: Any,
+        dresult: np.ndarray,
+        stem: Stem,
+        seed: int,
     ) -> StemWeights:
         from nnlite.conv import winograd_stem
 
-        return winograd_stem.backward(x, weights, result, saved, dresult, stem)
+        return winograd_stem.backward(x, weights, result, saved, dresult, stem, seed)
 
 
 def scratch(parts: int) -> np.ndarray:

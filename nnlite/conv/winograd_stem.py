@@ -22,6 +22,7 @@ from nnlite.conv.winograd_tiles import (
     transform_output,
 )
 from nnlite.jit import jit, kernel
+from nnlite.kernels.dropout import Mask, drop, drop_in_place
 from nnlite.simd import LANES, load_first, pointer, select, store_first
 from nnlite.tiles import (
     TileShape,
@@ -59,7 +60,7 @@ def _room(elements: int) -> int:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray, np.ndarray]:
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(result, winners of the pooling)."""
     plan, sizes, parts = (
         direct_plan.forward(stem.first.one_image),
@@ -75,7 +76,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem) -> tuple[np.ndarray
         x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
         memory.empty((parts, _room(plan.sizes.image_padded))), memory.empty((parts, _room(plan.sizes.image_out))),
         tile_shape(sizes.k), sizes, u, _bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
-        result, winners, stem.epilogue.relu, stem.epilogue.pool,
+        result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
     return result, winners
 
@@ -92,10 +93,10 @@ def _bias(bias: np.ndarray | None, width: int) -> np.ndarray:
 def _forward(
     part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
     x, first_weight, first_bias, first_clamp, padded, between,
-    shape_k, sizes, u, bias, v, m, scratch, y, winners, clamp, pool,
+    shape_k, sizes, u, bias, v, m, scratch, y, winners, clamp, pool, drops, mask,
 ):  # fmt: skip
     """One share of the images."""
-    images = x.shape[0]
+    images, size = x.shape[0], y.shape[1] * y.shape[2] * y.shape[3]
     own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * between.shape[1])
     own_v, own_m = pointer(v, part * v.shape[1]), pointer(m, part * m.shape[1])
     own_scratch = pointer(scratch, part * scratch.shape[1])
@@ -110,6 +111,8 @@ def _forward(
             transform_input(own_y, first, count, sizes, own_v, own_scratch)
             multiply_v_u(shape_k, sizes, count, own_v, u, own_m)
             transform_output(own_m, n * sizes.tiles + first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+        if drops:
+            drop_in_place(pointer(y, n * size), n * size, size, mask)
 
 
 @jit
@@ -135,7 +138,13 @@ def _correlate(shape, image, sizes, rows_in, rows_out, runs, x, n, weight, bias,
 
 
 def backward(
-    x: np.ndarray, weights: StemWeights, result: np.ndarray, winners: np.ndarray, dresult: np.ndarray, stem: Stem
+    x: np.ndarray,
+    weights: StemWeights,
+    result: np.ndarray,
+    winners: np.ndarray,
+    dresult: np.ndarray,
+    stem: Stem,
+    seed: int,
 ) -> StemWeights:
     """The gradients of the parameters."""
     plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
@@ -152,9 +161,10 @@ def backward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.runs,
         x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
         memory.empty((parts, _room(plan.sizes.image_padded))), between,
-        _fitting(reduction.sizes.reduced, reduction.shape), reduction.sizes, reduction.rows, dfirst, dfirst_bias,
+        reduction.shape, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, v, dm, scratch(parts), du, dbias,
+        stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
     )  # fmt: skip
     dweight = memory.empty(stem.second.weight_shape)
     transform_du(du, scratch(2), dweight)
@@ -166,21 +176,17 @@ def backward(
     )
 
 
-def _fitting(rows: int, shape: TileShape) -> TileShape:
-    """The shape with as many rows as divide `rows` best, no more than it has."""
-    tiles = -(-rows // shape.rows)
-    return TileShape(-(-rows // tiles), shape.vectors)
-
-
 @kernel
 def _backward(
     part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
     x, first_weight, first_bias, first_clamp, padded, between,
     shape_first, reduced_sizes, rows, dfirst, dfirst_bias,
     shape_c, shape_k, sizes, u, dy, result, winners, clamp, pool, v, dm, scratch, du, dbias,
+    drops, mask, dropped,
 ):  # fmt: skip
     """One share of the images."""
-    images = x.shape[0]
+    images, size = x.shape[0], dropped.shape[1]
+    own_dropped = pointer(dropped, part * size)
     own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * 2 * between.shape[2])
     own_dy = pointer(own_y, between.shape[2])
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
@@ -195,10 +201,16 @@ def _backward(
             shape, image, first_sizes, rows_in, rows_out, runs, x, n, first_weight, first_bias, first_clamp,
             own_x, own_y,
         )  # fmt: skip
+        own_dresult = pointer(dy, 0)
+        if drops:
+            drop(pointer(dy, n * size), own_dropped, n * size, size, mask)
+            own_dresult = pointer(own_dropped, -n * size)
         for first in range(0, sizes.tiles, sizes.block):
             count = min(sizes.block, sizes.tiles - first)
             begin = n * sizes.tiles + first
-            transform_dy(dy, result, winners, begin, count, sizes, True, clamp, pool, own_scratch, own_dm, own_dbias)
+            transform_dy(
+                own_dresult, result, winners, begin, count, sizes, True, clamp, pool, own_scratch, own_dm, own_dbias
+            )
             transform_input(own_y, first, count, sizes, own_v, own_scratch)
             multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
             multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)

@@ -8,10 +8,13 @@ many threads there are.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from nnlite import memory
 from nnlite.jit import jit, kernel
+from nnlite.simd import pointer
 
 #: elements whose bits come from one vector of hashes: the low halves decide about the first half of them
 BLOCK = 64
@@ -34,35 +37,86 @@ def _hash(counter, low, high):
     return _mix(np.uint32(_mix(np.uint32(counter ^ low)) + high))
 
 
+@jit(inline=True)
+def _mask_block(source, into, block, low, high, threshold, scale, zero):
+    """A whole block: one vector of hashes decides about two halves."""
+    half = BLOCK // 2
+    first = np.uint32(block * half)
+    for i in range(half):
+        bits = _hash(np.uint32(first + np.uint32(i)), low, high)
+        into[i] = source[i] * scale if np.uint32(bits & np.uint32(0xFFFF)) >= threshold else zero
+        into[half + i] = source[half + i] * scale if np.uint32(bits >> np.uint32(16)) >= threshold else zero
+
+
+@jit(inline=True)
+def _survives(position, low, high, threshold):
+    """Whether the random 16 bits of a position reach the threshold."""
+    half = BLOCK // 2
+    within = position % BLOCK
+    bits = _hash(np.uint32(position // BLOCK * half + within % half), low, high)
+    bits = np.uint32(bits >> np.uint32(16)) if within >= half else np.uint32(bits & np.uint32(0xFFFF))
+    return bits >= threshold
+
+
 @kernel
 def _apply(part, parts, x, y, low, high, threshold, scale):
-    """y[i] = x[i] * scale where the random 16 bits of position i reach the threshold, else 0."""
-    half = BLOCK // 2
+    """y[i] = x[i] * scale where position i survives, else 0."""
     blocks = -(-x.size // BLOCK)
     zero = y.dtype.type(0)
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         start = block * BLOCK
-        first = np.uint32(block * half)
-        size = x.size - start
-        if size >= BLOCK:
+        if x.size - start >= BLOCK:
             source, into = x[start : start + BLOCK], y[start : start + BLOCK]
-            for i in range(half):
-                bits = _hash(np.uint32(first + np.uint32(i)), low, high)
-                into[i] = source[i] * scale if np.uint32(bits & np.uint32(0xFFFF)) >= threshold else zero
-                into[half + i] = source[half + i] * scale if np.uint32(bits >> np.uint32(16)) >= threshold else zero
+            _mask_block(source, into, block, low, high, threshold, scale, zero)
         else:
-            for i in range(size):
-                bits = _hash(np.uint32(first + np.uint32(i % half)), low, high)
-                bits = np.uint32(bits >> np.uint32(16)) if i >= half else np.uint32(bits & np.uint32(0xFFFF))
-                y[start + i] = x[start + i] * scale if bits >= threshold else zero
+            for i in range(start, x.size):
+                y[i] = x[i] * scale if _survives(i, low, high, threshold) else zero
+
+
+class Mask(NamedTuple):
+    """A mask as kernels take it: the seed's halves, how many of 2**16 are dropped, and what multiplies the others."""
+
+    low: np.uint32
+    high: np.uint32
+    threshold: np.uint32
+    scale: np.float32
+
+    @classmethod
+    def of(cls, rate: float, seed: int) -> Mask:
+        """The mask of a rate, to the nearest 2**-16, and a seed."""
+        low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
+        return cls(low, high, np.uint32(round(rate * 2**16)), np.float32(1 / (1 - rate)))
+
+
+@jit(inline=True)
+def _drop(x, y, first, size, mask):
+    zero = np.float32(0)
+    whole = 0 if first % BLOCK else size // BLOCK * BLOCK
+    for start in range(0, whole, BLOCK):
+        block = (first + start) // BLOCK
+        source, into = pointer(x, start), pointer(y, start)
+        _mask_block(source, into, block, mask.low, mask.high, mask.threshold, mask.scale, zero)
+    for i in range(whole, size):
+        y[i] = x[i] * mask.scale if _survives(first + i, mask.low, mask.high, mask.threshold) else zero
+
+
+@jit
+def drop(x, y, first, size, mask):
+    """In a kernel: y = x, masked, for `size` elements of which the first has position `first`; x and y are pointers."""
+    _drop(x, y, first, size, mask)
+
+
+@jit
+def drop_in_place(y, first, size, mask):
+    """As `drop`, of y itself: apart, because two pointers to the same place keep LLVM from using vectors."""
+    _drop(y, y, first, size, mask)
 
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
     y = memory.empty(x.shape, x.dtype)
-    low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
-    threshold, scale = np.uint32(round(rate * 2**16)), x.dtype.type(1 / (1 - rate))
-    arguments = np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, threshold, scale
+    low, high, threshold, _ = Mask.of(rate, seed)
+    arguments = np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
         if x.size < PARALLEL_SIZE:
             _apply.serial(0, 1, *arguments)

@@ -32,9 +32,13 @@ class Dropout(Layer):
     def call(self, x: Tensor, training: bool) -> Tensor:
         if not training or self.rate == 0:
             return x
+        return ops.dropout(x, rate=self.rate, seed=self.next_seed())
+
+    def next_seed(self) -> int:
+        """The seed of the next call's mask."""
         assert self._stream is not None
         self._calls += 1
-        return ops.dropout(x, rate=self.rate, seed=random.combine(self._stream, self._calls))
+        return random.combine(self._stream, self._calls)
 
     def operations(self, batch: int) -> list[cost.Operation]:
         assert self.input_shape is not None
