@@ -30,9 +30,8 @@ def first_layers(
 
     `needs_gradient`: whether a gradient must flow on to what they get, which the network's input does not need.
     """
-    if not isinstance(layers[0], Conv2D):
-        return None
-    return (None if needs_gradient else _stem(layers, batch, dtype, training)) or _pooled(layers, batch, dtype)
+    stem = None if needs_gradient else _stem(layers, batch, dtype, training)
+    return stem or _pooled(layers, batch, dtype)
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
@@ -45,25 +44,28 @@ def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | No
 
 def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Fused | None:
     """A convolution and the pooling that follows it."""
-    layer, epilogue = layers[0], _epilogue(layers[0], layers[1] if len(layers) > 1 else None)
-    if epilogue is None or not epilogue.pool:
+    layer, following = layers[0], layers[1] if len(layers) > 1 else None
+    epilogue = _epilogue(layer, following) if isinstance(layer, Conv2D) else None
+    if not isinstance(layer, Conv2D) or following is None or epilogue is None or not epilogue.pool:
         return None
     geometry = layer.geometry(batch)
     if not conv.select(geometry, dtype, layer.algorithm).fuses(geometry, epilogue):
         return None
-    return Fused((layer, layers[1]), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
+    return Fused((layer, following), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
 
 
 def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fused | None:
     """Two convolutions, and the pooling and the dropout that follow them if they do."""
-    if len(layers) < 2 or not isinstance(layers[1], Conv2D):
+    if len(layers) < 2:
         return None
-    first, second = layers[0], layers[1]
-    before, after = _epilogue(first), _epilogue(second, layers[2] if len(layers) > 2 else None)
+    (first, second), rest = layers[:2], list(layers[2:4])
+    if not isinstance(first, Conv2D) or not isinstance(second, Conv2D):
+        return None
+    before, after = _epilogue(first), _epilogue(second, rest[0] if rest else None)
     if before is None or after is None:
         return None
-    count = 3 if after.pool else 2
-    dropout = layers[count] if training and len(layers) > count and isinstance(layers[count], Dropout) else None
+    following = [rest.pop(0)] if after.pool else []
+    dropout = rest[0] if training and rest and isinstance(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
     stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
     algorithm = conv.select(stem.second, dtype, second.algorithm)
@@ -75,4 +77,4 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fu
         weights = first.weight, first.bias, second.weight, second.bias
         return ops.conv2d_stem(x, *weights, stem=stem, algorithm=algorithm, seed=seed)
 
-    return Fused(tuple(layers[: count + (dropout is not None)]), compute)
+    return Fused((first, second, *following, *([dropout] if dropout else [])), compute)

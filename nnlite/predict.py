@@ -22,6 +22,7 @@ import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import Tensor
+from nnlite.conv import Geometry
 from nnlite.conv import stages as conv_stages
 from nnlite.conv.stages import ITEMSIZE, Stage
 from nnlite.ops.stages import Array, Call, Undeclared, problem
@@ -229,15 +230,16 @@ def _smallest(call: Call) -> Call:
     options.pop("seed", None)
     if call.name == "conv2d":
         algorithm, geometry, epilogue = problem(call)
-        kh, kw = geometry.weight_shape[:2]
-        extent = [
-            (size - 1) * dilation + 1 + epilogue.pool * stride
-            for size, dilation, stride in zip((kh, kw), geometry.dilation_rate, geometry.strides, strict=True)
-        ]
-        groups = geometry.groups
-        c, k = _fewest(geometry.weight_shape[2]), _fewest(geometry.weight_shape[3] // groups)
-        shapes = [(1, *extent, c * groups), (kh, kw, c, k * groups), (k * groups,)]
+        least = _smallest_geometry(geometry, 1 + epilogue.pool, 1 + epilogue.pool, _fewest)
+        shapes = [least.input_shape, least.weight_shape, least.weight_shape[3:]]
         options["algorithm"] = algorithm.name
+    elif call.name == "conv2d_stem":
+        stem = options["stem"]
+        fewest = _fewest if stem.first.groups == stem.second.groups else int
+        second = _smallest_geometry(stem.second, 1 + stem.epilogue.pool, 1 + stem.epilogue.pool, fewest)
+        first = _smallest_geometry(stem.first, *second.input_shape[1:3], fewest)
+        shapes = [first.input_shape, *(s for g in (first, second) for s in (g.weight_shape, g.weight_shape[3:]))]
+        options["stem"] = replace(stem, first=first, second=second)
     elif call.name == "dense":
         from nnlite.kernels.narrow import WIDEST
 
@@ -260,6 +262,15 @@ def _smallest(call: Call) -> Call:
         for a, shape in zip(arrays, [*shapes, *[()] * (len(arrays) - len(shapes))], strict=True)
     )
     return replace(call, arguments=described, options=options)
+
+
+def _smallest_geometry(geometry: Geometry, oh: int, ow: int, fewest: Callable[[int], int]) -> Geometry:
+    """The convolution of one image with a result of (oh, ow), no padding, and `fewest` of so many channels."""
+    (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
+    (sh, sw), (dh, dw) = geometry.strides, geometry.dilation_rate
+    h, w = (kh - 1) * dh + 1 + (oh - 1) * sh, (kw - 1) * dw + 1 + (ow - 1) * sw
+    c, k = fewest(c), fewest(k // groups)
+    return Geometry((1, h, w, c * groups), (kh, kw, c, k * groups), (sh, sw), dilation_rate=(dh, dw), groups=groups)
 
 
 def _fewest(columns: int) -> int:

@@ -129,6 +129,10 @@ class Algorithm:
         """
         return None
 
+    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
+        """As `stages`, of `forward_stem` ("forward") and `backward_stem` ("gradients")."""
+        return None
+
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
         """The bytes that the pass really moves in float32, as its stages say; the least if it does not say."""
         declared = self.stages(geometry, pass_name)

@@ -129,6 +129,11 @@ class Lanes(Algorithm):
 
         return first.name == self.name and self.supports(stem.second) is None and lanes_stem.fits(stem)
 
+    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
+        from nnlite.conv import stages_stem
+
+        return stages_stem.lanes(stem, pass_name)
+
     def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
         from nnlite.conv import lanes_stem
 

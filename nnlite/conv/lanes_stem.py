@@ -213,7 +213,7 @@ def _backward(
 
 @jit
 def _mask_and_add(dy, y, masked, image, sums):
-    """sums (c, LANES) += the pixels of dy (h, w, c, LANES), if `masked` zeroed where y, with a border, is not above 0."""
+    """sums (c, LANES) += the pixels of dy (h, w, c, LANES), if `masked` zeroed where y, with a border, is not > 0."""
     for c in range(image.c):
         total = load(sums, c * LANES)
         for h in range(image.h):

@@ -26,7 +26,7 @@ _NONE = Epilogue()
 # The three passes share these -------------------------------------------------------------------------------------
 
 
-def _tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> Stage:
+def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> Stage:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
     width = shape.rows * shape.width * 2 * loops.terms
     held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
@@ -42,7 +42,7 @@ def _tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flo
     )
 
 
-def _outside(stage: Stage, nbytes: int) -> Stage:
+def from_outside(stage: Stage, nbytes: int) -> Stage:
     """The stage that brings `nbytes` into cache, or takes them out of it, on the way."""
     return replace(stage, moved=nbytes, working_set=nbytes, bytes=max(stage.bytes, nbytes))
 
@@ -67,26 +67,26 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     if pass_name == "forward":
         plan = direct_plan.forward(one)
         image = plan.image
-        products = _correlation(plan, n, geometry.flops, lanes=False)
+        products = correlation(plan, n, geometry.flops, lanes=False)
         copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
-        return [*copies, _outside(products, weight + result + (0 if copies else x))]
+        return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     stages: list[Stage] = []
     if pass_name in ("grad_input", "gradients"):
         for phase, plan in enumerate(direct_plan.grad_input(one)):
             image = plan.image
             if masked or image.is_padded:
                 stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
-            stages.append(_correlation(plan, n, 0 if phase else geometry.flops, lanes=False))
+            stages.append(correlation(plan, n, 0 if phase else geometry.flops, lanes=False))
         if not stages:
             return None
         copied = any(stage.kind == "pad" for stage in stages)
-        stages[-1] = _outside(stages[-1], weight + x + (0 if copied else incoming))
+        stages[-1] = from_outside(stages[-1], weight + x + (0 if copied else incoming))
     if pass_name in ("grad_weight", "gradients"):
         stages += _direct_grad_weight(one, n, masked, x, weight, incoming)
     return stages
 
 
-def _correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
+def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     sizes, scale = plan.sizes, LANES if lanes else 1
     pitch = sizes.groups * sizes.group_out
     length = int(plan.runs[:, 2].max())
@@ -106,19 +106,19 @@ def _correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     )
     images = -(-n // LANES) if lanes else n
     kind = "lane_tiles" if lanes else "tiles"
-    return _tiles(kind, "products", plan.shape, loops, images * sizes.groups * sizes.panels, flops)
+    return tiles(kind, "products", plan.shape, loops, images * sizes.groups * sizes.panels, flops)
 
 
 def _pad(numbers: int, masked: bool, outside: int) -> Stage:
     stage = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
-    return _outside(stage, outside)
+    return from_outside(stage, outside)
 
 
 def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int, incoming: int) -> list[Stage]:
     plan = direct_plan.grad_weight(one)
     sizes, shape = plan.sizes, plan.shape
     spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
-    copies = _outside(
+    copies = from_outside(
         move(
             "dY to whole vectors", "spread", (sizes.group_out, int(masked)), touched=spread_bytes, arrays=spread_bytes
         ),
@@ -139,7 +139,7 @@ def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int
         load=1,
     )
     count = n * plan.bands * sizes.groups * sizes.panels
-    return [copies, _outside(_tiles("tiles", "products", shape, loops, count, n * one.flops), x + weight)]
+    return [copies, from_outside(tiles("tiles", "products", shape, loops, count, n * one.flops), x + weight)]
 
 
 # Lanes -------------------------------------------------------------------------------------------------------------
@@ -152,42 +152,42 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
-    x_lanes = _into_lanes("images into lanes", x, images)
+    x_lanes = into_lanes("images into lanes", x, images)
     if pass_name == "forward":
         plan = direct_plan.forward(one, lanes=True)
-        stages = [x_lanes, _correlation(plan, n, geometry.flops, lanes=True)]
+        stages = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
         if given.pool:
             stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
         return [*stages, _out_of_lanes("results out of lanes", result, images, weight)]
-    stages = [_into_lanes("dY into lanes", result, images, given.relu)]
+    stages = [into_lanes("dY into lanes", result, images, given.relu)]
     stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
         stages.append(
             move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
         )
     if pass_name in ("grad_weight", "gradients"):
-        stages += [x_lanes, _outside(_lanes_grad_weight(one, n, geometry.flops), weight)]
+        stages += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
         stages += [
-            _correlation(plan, n, geometry.flops, lanes=True),
+            correlation(plan, n, geometry.flops, lanes=True),
             _out_of_lanes("gradients out of lanes", x, images, weight),
         ]
     return stages
 
 
-def _into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
+def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
     """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
     size = (int(masked), nbytes // ITEMSIZE // max(1, images))
-    return _outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
+    return from_outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
 def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
     size = (nbytes // ITEMSIZE // max(1, images),)
-    return _outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
+    return from_outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 
-def _lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
+def lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
     plan = direct_plan.grad_weight(one, lanes=True)
     sizes, shape = plan.sizes, plan.shape
     loops = Loops(
@@ -202,7 +202,7 @@ def _lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
         width=shape.width,
         pitch=shape.width,
     )
-    return _tiles("vector_tiles", "products", shape, loops, n // LANES * sizes.groups * sizes.panels, flops)
+    return tiles("vector_tiles", "products", shape, loops, n // LANES * sizes.groups * sizes.panels, flops)
 
 
 # Winograd ----------------------------------------------------------------------------------------------------------
@@ -215,36 +215,36 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     x, weight, result, winners = _operands(geometry, given)
     sizes = sizes_of(geometry)
     n = geometry.input_shape[0]
-    tiles = n * sizes.tiles
-    v, m = ITEMSIZE * 36 * tiles * sizes.c_wide, ITEMSIZE * 36 * tiles * sizes.k_wide
+    total = n * sizes.tiles  # tiles
+    v, m = ITEMSIZE * 36 * total * sizes.c_wide, ITEMSIZE * 36 * total * sizes.k_wide
     u = ITEMSIZE * 36 * sizes.c * sizes.k_wide
     flags = (int(given.relu), int(given.pool))
-    to_u = _outside(move("weights to U", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u), weight + u)
-    to_v = _outside(move("images to V", "winograd_input", (sizes.c,), touched=v, arrays=x + v), x)
+    to_u = from_outside(move("weights to U", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u), weight + u)
+    to_v = from_outside(move("images to V", "winograd_input", (sizes.c,), touched=v, arrays=x + v), x)
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
         products = _winograd_products(
-            "V U", sizes.k, sizes.block, tiles, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
+            "V U", sizes.k, sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
             (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
         )  # fmt: skip
-        return [to_u, to_v, products, _outside(to_y, result + winners)]
+        return [to_u, to_v, products, from_outside(to_y, result + winners)]
     incoming = result * (1 + given.relu) + winners
     to_dm = move("dY to dM", "winograd_dy", (sizes.k, fused, *flags), touched=m, arrays=m + result)
-    stages = [_outside(to_dm, incoming)]
+    stages = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
-            "V' dM", sizes.k, sizes.c, sizes.c * -(-tiles // sizes.block), (1, sizes.c_wide, sizes.block, sizes.k_wide),
+            "V' dM", sizes.k, sizes.c, sizes.c * -(-total // sizes.block), (1, sizes.c_wide, sizes.block, sizes.k_wide),
             (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
         )  # fmt: skip
-        stages += [to_v, _outside(products, weight)]
+        stages += [to_v, from_outside(products, weight)]
     if pass_name in ("grad_input", "gradients"):
         stages += [
             to_u,
             _winograd_products(
-                "dM U'", sizes.c, sizes.block, tiles, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
+                "dM U'", sizes.c, sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
                 (sizes.m_step, sizes.k * sizes.c_wide, sizes.v_step), 0, geometry.flops,
             ),
-            _outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
+            from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
         ]  # fmt: skip
     return stages
 
@@ -274,6 +274,6 @@ def _winograd_products(
         y_batch=batches[2],
     )
     panels = pitch // shape.width
-    stage = _tiles("tiles", what, shape, loops, panels, flops)
+    stage = tiles("tiles", what, shape, loops, panels, flops)
     blocks = total_rows / rows
     return replace(stage, amount=stage.amount * blocks, bytes=int(stage.bytes * blocks))

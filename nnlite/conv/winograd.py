@@ -134,6 +134,11 @@ class Winograd(Algorithm):
 
         return first.name == "direct" and self.supports(stem.second) is None and winograd_stem.fits(stem)
 
+    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
+        from nnlite.conv import stages_stem
+
+        return stages_stem.winograd(stem, pass_name)
+
     def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
         from nnlite.conv import winograd_stem
 

@@ -103,6 +103,14 @@ def _conv2d(call: Call) -> Parts:
     return parts
 
 
+def _conv2d_stem(call: Call) -> Parts:
+    stem, algorithm = call.options["stem"], call.options["algorithm"]
+    declared = {part: algorithm.stages_stem(stem, part) for part in ("forward", "gradients")}
+    if None in declared.values():
+        raise Undeclared(f"algorithm {algorithm.name!r}")
+    return {**declared, "grad_input": []}
+
+
 # Products, pooling, dropout -------------------------------------------------------------------------------------
 
 
@@ -213,6 +221,7 @@ def _view(call: Call) -> Parts:
 
 _OPERATIONS: dict[str, Callable[[Call], Parts]] = {
     "conv2d": _conv2d,
+    "conv2d_stem": _conv2d_stem,
     "dense": _dense,
     "max_pool2d": _max_pool2d,
     "dropout": _dropout,

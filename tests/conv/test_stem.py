@@ -1,0 +1,181 @@
+"""A network's first two convolutions in one kernel, against the same operations one by one in float64."""
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite import conv, ops
+from nnlite.autograd import Tensor
+from nnlite.conv import Epilogue, Geometry, Stem
+from nnlite.jit import ENABLED
+
+pytestmark = pytest.mark.skipif(not ENABLED, reason="the kernels need Numba's compiler")
+SEED = 2026_11_24
+
+#: (input, first filters, kernel, options of the first, filters, options of the second, what follows); the numbers of
+#: channels are such that few register tiles serve all cases, because each is compiled
+CASES = {
+    "lanes: the small network's": ((21, 14, 14, 1), 4, 3, {}, 4, {}, "bias relu pool dropout"),
+    "lanes: same padding twice": ((33, 9, 11, 3), 4, 3, {"padding": "same"}, 5, {"padding": "same"}, "bias relu pool"),
+    "lanes: odd rows to pool": ((16, 15, 12, 1), 4, 3, {}, 6, {"padding": 1}, "bias relu pool dropout"),
+    "lanes: dilation, no pooling": ((5, 16, 15, 1), 4, 3, {"dilation_rate": 2}, 4, {"padding": 1}, "relu dropout"),
+    "lanes: groups, no ReLU": ((18, 10, 10, 2), 8, 3, {"groups": 2}, 8, {"groups": 2}, "bias"),
+    "winograd: the question's": ((5, 28, 28, 1), 32, 3, {}, 64, {}, "bias relu pool dropout"),
+    "winograd: same padding twice": ((3, 21, 23, 3), 20, 3, {"padding": "same"}, 50, {"padding": "same"}, "bias relu"),
+    "winograd: strides, odd rows": ((4, 47, 45, 1), 32, 3, {"strides": 2}, 60, {}, "bias relu pool dropout"),
+    "winograd: no bias, no ReLU": ((2, 26, 26, 1), 30, 3, {"padding": 1}, 64, {}, "pool"),
+}
+
+
+def _parts(case):
+    shape, k1, size, first_options, k2, second_options, follows = case
+    first = Geometry.of(shape, (size, size, shape[3] // first_options.get("groups", 1), k1), **first_options)
+    weight = (3, 3, k1 // second_options.get("groups", 1), k2)
+    second = Geometry.of(first.output_shape, weight, **second_options)
+    dropout = 0.25 if "dropout" in follows else 0.0
+    stem = Stem(
+        first, "relu" in follows, second, Epilogue("bias" in follows, "relu" in follows, "pool" in follows), dropout
+    )
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal(first.weight_shape) * 0.4, None, rng.standard_normal(second.weight_shape) * 0.2, None]
+    if "bias" in follows:
+        arrays[1], arrays[3] = rng.standard_normal(k1), rng.standard_normal(k2)
+    return stem, first_options, second_options, rng.standard_normal(shape), arrays
+
+
+def _one_by_one(stem, first_options, second_options, x, arrays, dresult, dtype=np.float64):
+    weights = [None if a is None else Tensor(a.astype(dtype), requires_grad=True) for a in arrays]
+    with conv.use("im2col"):
+        y = ops.conv2d(Tensor(x.astype(dtype)), weights[0], weights[1], **first_options)
+        y = ops.relu(y) if stem.relu else y
+        y = ops.conv2d(y, weights[2], weights[3], **second_options)
+    y = ops.relu(y) if stem.epilogue.relu else y
+    y = ops.max_pool2d(y, 2) if stem.epilogue.pool else y
+    y = ops.dropout(y, rate=stem.dropout, seed=SEED) if stem.dropout else y
+    y.backward(dresult.astype(dtype))
+    return [y.data, *[w.grad for w in weights if w is not None]]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_result_and_gradients_are_those_of_the_operations_one_by_one(name):
+    stem, first_options, second_options, x, arrays = _parts(CASES[name])
+    algorithm = conv.get(name.partition(":")[0])
+    first = conv.get("direct" if algorithm.name == "winograd" else "lanes")
+    assert algorithm.fuses_stem(stem, first)
+    weights = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
+    result = ops.conv2d_stem(Tensor(x.astype(np.float32)), *weights, stem=stem, algorithm=algorithm, seed=SEED)
+    dresult = np.random.default_rng(4).standard_normal(result.shape)
+    result.backward(dresult.astype(np.float32))
+    received = [result.data, *[w.grad for w in weights if w is not None]]
+    expected = _one_by_one(stem, first_options, second_options, x, arrays, dresult)
+    for got, want in zip(received, expected, strict=True):
+        # ReLU and maxima that float32 decides the other way move single terms of the gradients
+        assert np.abs(got - want).max() < 2e-3 * np.sqrt(np.mean(want**2)) + 1e-6
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_as_the_algorithms_own_passes(name):
+    """No ReLU can be decided the other way here: both compute the tensor between with the same sums."""
+    stem, first_options, second_options, x, arrays = _parts(CASES[name])
+    algorithm = conv.get(name.partition(":")[0])
+    first_name = "direct" if algorithm.name == "winograd" else "lanes"
+    x = x.astype(np.float32)
+    weights = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
+    result = ops.conv2d_stem(Tensor(x), *weights, stem=stem, algorithm=algorithm, seed=SEED)
+    alone = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
+    y = ops.conv2d(Tensor(x), alone[0], alone[1], relu=stem.relu, algorithm=first_name, **first_options)
+    epilogue = {"relu": stem.epilogue.relu, "max_pool": stem.epilogue.pool}
+    y = ops.conv2d(y, alone[2], alone[3], algorithm=algorithm.name, **epilogue, **second_options)
+    y = ops.dropout(y, rate=stem.dropout, seed=SEED) if stem.dropout else y
+    np.testing.assert_allclose(result.data, y.data, rtol=1e-5, atol=1e-6)
+    dresult = np.random.default_rng(4).standard_normal(y.shape).astype(np.float32)
+    result.backward(dresult)
+    y.backward(dresult)
+    for together, apart in zip(weights, alone, strict=True):
+        if together is not None:
+            np.testing.assert_allclose(together.grad, apart.grad, rtol=1e-4, atol=1e-4 * np.abs(apart.grad).max())
+
+
+def test_an_empty_batch_and_one_image():
+    for n in (0, 1):
+        case = ((n, 14, 14, 1), *CASES["lanes: the small network's"][1:])
+        stem, _, _, x, arrays = _parts(case)
+        weights = [Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
+        lanes = conv.get("lanes")
+        result = ops.conv2d_stem(Tensor(x.astype(np.float32)), *weights, stem=stem, algorithm=lanes, seed=SEED)
+        assert result.shape == (n, 5, 5, 4)
+        result.backward(np.ones(result.shape, np.float32))
+        assert all(np.isfinite(w.grad).all() for w in weights)
+
+
+# What a model fuses ---------------------------------------------------------------------------------------------
+
+
+def _layers(second=None):
+    return [
+        nn.layers.Input((28, 28, 1)),
+        nn.layers.Conv2D(4, 3, activation="relu"),
+        nn.layers.Conv2D(4, 3, activation="relu", **(second or {})),
+        nn.layers.MaxPooling2D(),
+        nn.layers.Dropout(0.25, seed=7),
+        nn.layers.Flatten(),
+        nn.layers.Dense(10, activation="softmax"),
+    ]
+
+
+def _groups(model, n=64, training=True, needs_gradient=False):
+    from nnlite.fusion import first_layers
+
+    fused = first_layers(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=needs_gradient)
+    return fused.name if fused else None
+
+
+def test_a_model_fuses_its_first_two_convolutions_with_what_follows():
+    model = nn.Sequential(_layers())
+    assert _groups(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
+    assert _groups(model, training=False) == "conv2d+conv2d_1+max_pooling2d"
+
+
+def test_what_is_not_fused():
+    assert _groups(nn.Sequential(_layers({"algorithm": "im2col"}))) is None
+    assert _groups(nn.Sequential(_layers()), needs_gradient=True) is None
+    with conv.use("im2col"):
+        assert _groups(nn.Sequential(_layers())) is None
+    wide = [nn.layers.Input((28, 28, 32)), nn.layers.Conv2D(32, 3), nn.layers.Conv2D(32, 3)]
+    assert _groups(nn.Sequential(wide)) is None, "to compute the first one twice would cost as much as the second"
+    large = [nn.layers.Input((90, 90, 1)), nn.layers.Conv2D(32, 3), nn.layers.Conv2D(64, 3)]
+    assert _groups(nn.Sequential(large)) is None, "an image of the tensor between would not stay in cache"
+
+
+def test_a_gradient_flows_to_an_input_that_needs_one():
+    model = nn.Sequential(_layers())
+    x = Tensor(np.random.default_rng(0).standard_normal((40, 28, 28, 1), dtype=np.float32), requires_grad=True)
+    model(x).backward(np.ones((40, 10), np.float32))
+    assert np.abs(x.grad).max() > 0
+
+
+@pytest.mark.parametrize("filters", [4, 32])
+def test_training_with_and_without_fusion_agrees(filters):
+    x = np.random.default_rng(1).standard_normal((40, 28, 28, 1), dtype=np.float32)
+    y = np.arange(40) % 10
+    gradients = []
+    for fuse in (True, False):
+        nn.seed(5)
+        model = nn.Sequential(
+            [
+                nn.layers.Input((28, 28, 1)),
+                nn.layers.Conv2D(filters, 3, activation="relu"),
+                nn.layers.Conv2D(2 * filters, 3, activation="relu"),
+                nn.layers.MaxPooling2D(),
+                nn.layers.Dropout(0.5),
+                nn.layers.Flatten(),
+                nn.layers.Dense(10, activation="softmax"),
+            ]
+        )
+        model.compile(optimizer="sgd", fuse=fuse)
+        assert (_groups(model, 40) is not None) == fuse or not fuse
+        before = model.get_weights()
+        model.train_on_batch(x, y)
+        gradients.append([b - a for a, b in zip(model.get_weights(), before, strict=True)])
+    for together, apart in zip(*gradients, strict=True):
+        np.testing.assert_allclose(together, apart, rtol=0, atol=2e-3 * np.abs(apart).max())
