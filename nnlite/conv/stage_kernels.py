@@ -14,6 +14,7 @@ from nnlite.conv.direct_panels import pad_images, spread_panels
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
 from nnlite.jit import jit, kernel
+from nnlite.kernels.dropout import drop
 from nnlite.simd import LANES, pointer
 from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
 
@@ -207,3 +208,11 @@ def lanes_bias(part, parts, rounds, side, k, dy, sums):
     own_dy, own_sums = pointer(dy, part * dy.shape[1]), pointer(sums, part * sums.shape[1])
     for _ in range(rounds):
         add_pixels(own_dy, side, side, k, side * k, own_sums)
+
+
+@kernel
+def drop_block(part, parts, rounds, numbers, x, y, mask):
+    """Dropout of numbers in cache, into a workspace."""
+    own_x, own_y = pointer(x, part * x.shape[1]), pointer(y, part * y.shape[1])
+    for _ in range(rounds):
+        drop(own_x, own_y, 0, numbers, mask)

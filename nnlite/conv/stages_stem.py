@@ -77,10 +77,9 @@ def _dropout(stem: Stem) -> list[Stage]:
     if not stem.dropout:
         return []
     n, *image = stem.epilogue.result_shape(stem.second.output_shape)
-    nbytes = 2 * ITEMSIZE * prod(image)
-    return [
-        move("mask", "dropout", (), touched=n * nbytes, arrays=n * nbytes, moved=0, working_set=nbytes),
-    ]
+    numbers = prod(image)
+    touched = 2 * ITEMSIZE * n * numbers
+    return [move("dropout", "drop", (numbers,), touched=touched, arrays=touched, moved=0)]
 
 
 def _image_grad_weight(stem: Stem) -> Stage:

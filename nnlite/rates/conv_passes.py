@@ -19,6 +19,7 @@ from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
 from nnlite.jit import kernel
+from nnlite.kernels.dropout import Mask
 from nnlite.rates.measure import Work, kind
 from nnlite.simd import LANES
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
@@ -255,3 +256,11 @@ def lanes_bias(size: tuple[int, ...], working_set: int) -> Work:
     dy, sums = _numbers(parts, numbers), _numbers(parts, k * LANES)
     work, rounds, amount = stage_kernels.lanes_bias, _rounds(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, dy, sums), rounds * parts * amount)
+
+
+@kind
+def drop(size: tuple[int, ...], working_set: int) -> Work:
+    parts, numbers = threads.kernel_parts(), size[0]
+    x, y, mask = _numbers(parts, numbers), _numbers(parts, numbers), Mask.of(0.25, 1)
+    rounds, amount = _rounds(numbers, 1), float(2 * ITEMSIZE * numbers)
+    return Work(lambda: stage_kernels.drop_block(rounds, numbers, x, y, mask), rounds * parts * amount)
