@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from nnlite import conv, ops
@@ -32,6 +32,16 @@ def first_layers(
     """
     stem = None if needs_gradient else _stem(layers, batch, dtype, training)
     return stem or _pooled(layers, batch, dtype)
+
+
+def groups(layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool) -> Iterator[tuple[Layer, ...]]:
+    """The layers of a network as its kernels take them: runs that one kernel computes, and layers by themselves."""
+    remaining = list(layers)
+    while remaining:
+        first = len(remaining) == len(layers)
+        fused = first_layers(remaining, batch, dtype, training=training, needs_gradient=not first)
+        yield fused.layers if fused else (remaining[0],)
+        del remaining[: len(fused.layers) if fused else 1]
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:

@@ -11,7 +11,7 @@ import numpy as np
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
 from nnlite.errors import positive_int
-from nnlite.fusion import first_layers
+from nnlite.fusion import first_layers, groups
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
 from nnlite.progress import Progress, describe
@@ -332,6 +332,14 @@ class Sequential:
         self._require_built()
         layers = (layer for layer in self.layers if isinstance(layer, Conv2D))
         return {layer.name or "": conv.why(layer.geometry(batch_size), np.float32, layer.algorithm) for layer in layers}
+
+    def fused(self, batch_size: int = 32) -> list[str]:
+        """Which layers one kernel computes in a training step of `batch_size` samples: their names, joined by "+"."""
+        self._require_built()
+        if not self.fuse:
+            return []
+        runs = groups(self.layers, batch_size, np.dtype(np.float32), training=True)
+        return ["+".join(layer.name or "" for layer in run) for run in runs if len(run) > 1]
 
     # Checks -----------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
     )
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
         console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})", highlight=False)
+    for names in model.fused(batch_size):
+        console.print(f"{names}: one kernel in training, so that what is between them stays in cache", highlight=False)
     return console.export_text().rstrip()
 
 

@@ -72,8 +72,18 @@ def side_by_side(measurements: Sequence[Measurement]) -> Table:
 
 
 def algorithms(m: Measurement) -> list[str]:
-    """One line a convolution: how it was computed, and why so."""
-    return [f"{layer}: {algorithm} ({reason})" for layer, (algorithm, reason) in m.algorithms.items()]
+    """One line a convolution: how it was computed, and why so; and one for layers that one kernel computed."""
+    together = dict.fromkeys(layer.name for layer in m.layers if "+" in layer.name)
+    return [
+        *(f"{layer}: {algorithm} ({reason})" for layer, (algorithm, reason) in m.algorithms.items()),
+        *(f"{_short(name)}: {name.replace('+', ', ')} in one kernel" for name in together),
+    ]
+
+
+def _short(name: str) -> str:
+    """The name of layers that one kernel computes: the first, and how many follow."""
+    first, *rest = name.split("+")
+    return f"{first}+{len(rest)}" if rest else first
 
 
 def layers(m: Measurement) -> Table:
@@ -97,7 +107,7 @@ def layers(m: Measurement) -> Table:
 
 def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
     row = [
-        layer.name,
+        _short(layer.name),
         PART_NAMES.get(layer.part, layer.part),
         f"{layer.flops / 1e6:,.1f}" if layer.flops else "",
         "",
