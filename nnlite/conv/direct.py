@@ -89,20 +89,24 @@ class Direct(Algorithm):
 
 
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
-    plan = direct_plan.forward(geometry.one_image)
     y = memory.empty(geometry.output_shape)
-    _run(plan, x, x, False, weight, layout(plan, weight, weight.shape[3], 1), bias, y, clamp)
+    for first, last, batch in direct_plan.batches(geometry):
+        plan = direct_plan.forward(batch)
+        places = layout(plan, weight, weight.shape[3], 1)
+        _run(plan, x[first:last], x, False, weight, places, bias, y[first:last], clamp)
     return y
 
 
 def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    phases = direct_plan.grad_input(geometry.one_image)
     dx = memory.empty(geometry.input_shape)
-    if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
-        dx.fill(0)  # no tap reaches some of the pixels
-    for phase in phases:
-        _run(phase, dy, result, masked, weight, layout(phase, weight, 1, weight.shape[3]), None, dx, False)
+    for first, last, batch in direct_plan.batches(geometry):
+        phases = direct_plan.grad_input(batch)
+        if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
+            dx[first:last] = 0  # no tap reaches some of the pixels
+        for phase in phases:
+            places = layout(phase, weight, 1, weight.shape[3])
+            _run(phase, dy[first:last], result[first:last], masked, weight, places, None, dx[first:last], False)
     return dx
 
 
@@ -117,64 +121,67 @@ def _run(
     y: np.ndarray,
     clamp: bool,
 ) -> None:
-    """y = relu(correlation of x + bias), the clamp and the bias if asked for."""
-    if not len(x):
-        return
+    """y = relu(correlation of x + bias), the clamp and the bias if asked for; x is whole batches of joined images."""
     sizes, columns = plan.sizes, plan.sizes.panels * plan.width
     start = np.zeros((sizes.groups, columns), np.float32)
     if bias is not None:
         start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
     copied = masked or plan.image.is_padded
-    batches = -(-len(x) // plan.images)
     parts = threads.kernel_parts()
-    work = memory.empty((parts if copied else 0, -(-len(x) // batches) * sizes.image_padded))
-    panel_work = memory.empty((parts, min(sizes.reduction, direct_plan.LONGEST_BLOCK) * plan.width))
+    work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
+    panel_work = memory.empty((parts, int(np.diff(plan.blocks).max()) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, batches, plan.rows_in, plan.rows_out, plan.runs, plan.blocks,
-        x, result, masked, copied, work, weight.reshape(-1), places, panel_work, start, y, clamp,
+        plan.shape, plan.image, sizes, _shares(plan, len(x), parts), plan.rows_in, plan.rows_out, plan.regions,
+        plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1), places, panel_work,
+        start, y, clamp,
     )  # fmt: skip
+
+
+def _shares(plan: Correlation, images: int, parts: int) -> np.ndarray:
+    """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
+    ends = np.cumsum(plan.terms + direct_plan.ROW_TERMS)
+    units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
+    begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
+    return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
 
 
 @kernel
 def _correlate(
-    part, parts, shape, image, sizes, batches, rows_in, rows_out, runs, blocks,
+    part, parts, shape, image, sizes, shares, rows_in, rows_out, regions, runs, ends, blocks,
     x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
-    """One share of a correlation: some of the tiles of all panels of weights, of all batches of images."""
-    panels, images = sizes.groups * sizes.panels, x.shape[0]
-    tiles = -(-(-(-images // batches) * sizes.positions) // shape.rows)  # of a panel and a batch
-    begin, end = part * batches * panels * tiles // parts, (part + 1) * batches * panels * tiles // parts
+    """One share of a correlation: some of the tiles of all panels of weights, of all batches of joined images."""
+    panels, overhang = sizes.groups * sizes.panels, rows_in.size
+    (first_unit, first_tile), (last_unit, last_tile) = shares[part], shares[part + 1]
     weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
         work[part] = 0
-    for unit in range(begin // tiles, -(-end // tiles)):
-        batch, index = unit // panels, unit % panels
+    for unit in range(first_unit, last_unit + 1):
+        first = first_tile if unit == first_unit else 0
+        last = last_tile if unit == last_unit else sizes.tiles
+        if first == last:
+            continue
+        first_image, index = unit // panels * sizes.images, unit % panels
         group, panel = index // sizes.panels, index % sizes.panels
-        first_image, last_image = batch * images // batches, (batch + 1) * images // batches
         source = pointer(x, first_image * sizes.image_in)
         if copied:
             source = pointer(work, part * work.shape[1])
-            if index == 0 or unit == begin // tiles:
-                pad_images(x, result, masked, image, first_image, last_image, source)
-        positions = (last_image - first_image) * sizes.positions
-        first, last = max(begin - unit * tiles, 0), min(end - unit * tiles, -(-positions // shape.rows))
+            if index == 0 or unit == first_unit:
+                pad_images(x, result, masked, image, first_image, first_image + sizes.images, source)
         column = first_image * sizes.image_out + group * sizes.group_out + panel * shape.width
         columns = sizes.group_out - panel * shape.width
         for block in range(blocks.size - 1):
-            first_row, last_row = (
-                runs[blocks[block], 1],
-                runs[blocks[block + 1] - 1, 1] + runs[blocks[block + 1] - 1, 2],
-            )
-            if panels > 1 or blocks.size > 2 or unit == begin // tiles:
+            first_row, last_row = blocks[block], blocks[block + 1]
+            if panels > 1 or blocks.size > 2 or unit == first_unit:
                 fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
             for t in range(first, last):
-                tile_in = table_rows(shape, t * shape.rows, positions, rows_in)
-                tile_out = table_rows(shape, t * shape.rows, positions, rows_out)
+                tile_in = table_rows(shape, t * shape.rows, overhang, rows_in)
+                tile_out = table_rows(shape, t * shape.rows, overhang, rows_out)
                 if block == 0:
                     tile = repeat_row(shape, bias, index * shape.width)
                 else:
                     tile = load_tile(shape, y, tile_out, column, columns)
-                for run in range(blocks[block], blocks[block + 1]):
+                for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
                     i = group * sizes.group_in + runs[run, 0]
                     j = (runs[run, 1] - first_row) * shape.width
                     for c in range(runs[run, 2]):
