@@ -5,10 +5,7 @@ the tap's offset`, so that stride, dilation and padding are tables, not code. Th
 of dY with the weights flipped and the channels swapped, for stride s as s * s phases, one for each remainder of the
 position modulo s, with the taps that reach it.
 
-Near a border some taps fall on padding, and products with its zeros need not be computed. Positions that have the same
-taps inside the image form a **region**, a rectangle in each of some joined images, and share tiles: with a 3x3 kernel
-the middle, four edges and four corners. Where tiles of such regions would overhang by more than is saved, the image is
-padded with zeros along that axis instead, and all positions have all taps.
+Products with padding are left out where that is worth it (nnlite.conv.direct_regions).
 
 Where few channels would leave most of a vector empty, the input gradient takes neighbouring pixels of a line together:
 a block of pixels x channels is what a tile's columns are, and the block reads what any of its pixels reads, with zeros
@@ -18,15 +15,15 @@ taps of each are real: twice as much as 3 lanes of 16. (So a NaN or an infinity 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from functools import lru_cache
-from itertools import groupby, pairwise, product
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
+from nnlite.conv.direct_regions import Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES, REGISTERS
+from nnlite.simd import LANES
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
@@ -36,40 +33,8 @@ BAND_BYTES = 1 << 18
 #: images are joined to batches of so many positions, so that reading a panel of weights is worth it, and few tiles
 #: overhang
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
-#: what beginning and storing a row of a tile costs, in terms of a reduction; and copying an image into a padded one, as
-#: a factor
-ROW_TERMS, PADDING_COST = 8, 1.01
 #: stands for the number of a tap where there is none
 NO_TAP = -1
-
-
-class Axis(NamedTuple):
-    """One axis of a correlation: block i of outputs reads the input at i * step + each shift that is inside."""
-
-    size: int  # of the input
-    count: int  # type: ignore[assignment]  # of blocks
-    step: int  # from block to block in the input
-    first_out: int  # where block 0 lies in the result
-    step_out: int
-    shifts: tuple[int, ...]  # ascending
-    taps: tuple[tuple[int, ...], ...]  # (shifts, pixels of a block): which tap of the weights that is, or NO_TAP
-
-
-class Segment(NamedTuple):
-    """Blocks `first` to `stop` of an axis, that use its shifts number `low` to `high`."""
-
-    first: int
-    stop: int
-    low: int
-    high: int
-
-
-class Way(NamedTuple):
-    """How an axis is dealt with: in segments that read nothing but the input, or in one that reads padding too."""
-
-    segments: list[Segment]
-    before: int  # padding
-    after: int
 
 
 class Image(NamedTuple):
@@ -221,8 +186,14 @@ class WeightGradient(NamedTuple):
     image: Image
     sizes: WeightSizes
     rows: np.ndarray  # (kh * kw * c / groups): offset of a weight's first pixel in the padded image
+    inside: np.ndarray  # (tiles, 4): first and last output row, and column, at which a tile reads more than padding
     images: int  # at most so many are joined
     bands: int  # of output rows of an image, reduced one after the other
+
+    @property
+    def is_panel(self) -> bool:
+        """Whether dY lies as the tiles read it."""
+        return self.sizes.groups * self.sizes.panels == 1 and self.sizes.group_out == self.shape.width
 
 
 class WeightSizes(NamedTuple):
@@ -252,9 +223,8 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     (sh, sw), (dh, dw), groups = geometry.strides, geometry.dilation_rate, geometry.groups
     image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
     line = image.padded_w * c
-    rows = (  # (kh, kw, c / groups)
-        np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
-    )
+    r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
+    rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
     shape = lane_tile_shape(k // groups) if lanes else tile_shape(k // groups)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
     panels = -(-(k // groups) // width)
@@ -275,7 +245,17 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     band_pixels = BAND_BYTES // (4 * width)
     images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * sizes.image_padded)))
     bands = min(oh, -(-oh * ow // band_pixels))
-    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), images, bands)
+    limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
+    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
+    firsts = np.arange(0, rows.size, shape.rows)  # of a tile
+    extremes = (np.minimum, np.maximum, np.minimum, np.maximum)
+    inside = np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1)
+    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), inside, images, bands)
+
+
+def _inside(start: np.ndarray, size: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and last of `count` outputs for which output * stride + start is in an input of that size."""
+    return np.clip(-(start // stride), 0, count), np.clip(-((start - size) // stride), 0, count)
 
 
 def _correlation(
@@ -283,136 +263,41 @@ def _correlation(
 ) -> Correlation:
     """`c` is the number of channels that are read, `result` is (h, w, channels) of an image that is written."""
     images, groups, pixels = geometry.input_shape[0], geometry.groups, len(columns.taps[0])
-    h_out, w_out, c_out = result
-    group_in, group_out = c // groups, pixels * c_out // groups
-    shape, width, (way_h, way_w) = _best_ways(rows, columns, group_in, group_out, images, lanes)
+    group_in, group_out = c // groups, pixels * result[2] // groups
+    if lanes:
+        shape, way_h, way_w = lane_tile_shape(group_out), padded(rows), padded(columns)
+    else:
+        shape, way_h, way_w = best_ways(rows, columns, group_in, group_out, images)
+    width = shape.vectors if lanes else shape.width
     image = Image(
         rows.size, columns.size, c, way_h.before, way_w.before,
         way_h.before + rows.size + way_h.after, way_w.before + columns.size + way_w.after,
     )  # fmt: skip
-    line, image_out = image.padded_w * c, h_out * w_out * c_out
-    image_padded = image.padded_h * line
+    steps_in = (image.padded_h * image.padded_w * c, image.padded_w * c, c)
+    steps_out = (prod(result), prod(result[1:]), result[2])
     reduction = len(rows.shifts) * len(columns.shifts) * group_in
     pieces = -(-reduction // LONGEST_BLOCK)
-    blocks = np.array([reduction * i // pieces for i in range(pieces + 1)])
-    lines = [(shift + way_h.before) * line for shift in rows.shifts]
-    pixels_in = [(shift + way_w.before) * c for shift in columns.shifts]
-    rows_in, rows_out, regions, terms, ends = [], [], [], [], []
-    runs: list[tuple[int, int, int]] = []
-    for region, (part_h, part_w) in enumerate(product(way_h.segments, way_w.segments)):
-        places = [np.arange(images), np.arange(part_h.first, part_h.stop), np.arange(part_w.first, part_w.stop)]
-        rows_in.append(_places(places, (image_padded, rows.step * line, columns.step * c), 0, shape))
-        first_out = (rows.first_out * w_out + columns.first_out) * c_out
-        rows_out.append(
-            _places(places, (image_out, rows.step_out * w_out * c_out, columns.step_out * c_out), first_out, shape)
-        )
-        taps = [
-            (lines[i] + pixels_in[j], (i * len(columns.shifts) + j) * group_in)
-            for i in range(part_h.low, part_h.high)
-            for j in range(part_w.low, part_w.high)
-        ]
-        tiles = len(rows_in[-1]) // shape.rows
-        regions += [region] * tiles
-        terms += [len(taps) * group_in] * tiles
-        own = _runs(taps, group_in, blocks)
-        ends.append(len(runs) + np.searchsorted([row for _, row, _ in own], blocks))
-        runs += own
-    unit = LANES if lanes else 1  # numbers of an element
+    blocks = [reduction * i // pieces for i in range(pieces + 1)]
+    found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
     sizes = Sizes(
         images=images,
         positions=rows.count * columns.count,
-        tiles=len(regions),
+        tiles=found.regions.size,
         groups=groups,
         panels=-(-group_out // width),
         reduction=reduction,
         group_in=group_in,
         group_out=group_out,
         image_in=image.h * image.w * c,
-        image_padded=image_padded,
-        image_out=image_out,
+        image_padded=steps_in[0],
+        image_out=steps_out[0],
     )
-    return Correlation(
-        shape,
-        width,
-        image,
-        sizes,
-        unit * np.concatenate(rows_in),
-        unit * np.concatenate(rows_out),
-        np.array(regions),
-        np.array(terms),
-        np.array(runs).reshape(-1, 3),
-        np.array(ends),
-        blocks,
-        np.array([_taps_of(r, s, geometry) for r in rows.taps for s in columns.taps]),
-    )
+    if lanes:  # an element is a vector
+        found = found._replace(rows_in=LANES * found.rows_in, rows_out=LANES * found.rows_out)
+    taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps])
+    return Correlation(shape, width, image, sizes, *found, np.array(blocks), taps)
 
 
-def _taps_of(row: tuple[int, ...], column: tuple[int, ...], geometry: Geometry) -> list[int]:
-    """The numbers of the taps of a kernel's row and of its columns, one for each pixel of a block."""
-    return [NO_TAP if s == NO_TAP else row[0] * geometry.weight_shape[1] + s for s in column]
-
-
-def _places(places: list[np.ndarray], steps: tuple[int, int, int], first: int, shape: TileShape) -> np.ndarray:
-    """Offsets of (images, rows, columns); the last is repeated to fill a tile."""
-    n, h, w = (place * step for place, step in zip(places, steps, strict=True))
-    offsets = (first + n[:, None, None] + h[:, None] + w).ravel()
-    return np.pad(offsets, (0, -offsets.size % shape.rows), mode="edge")
-
-
-def _best_ways(
-    rows: Axis, columns: Axis, group_in: int, group_out: int, images: int, lanes: bool
-) -> tuple[TileShape, int, tuple[Way, Way]]:
-    """(tile, output channels in it, how the two axes are dealt with): what computes the fewest products in vain."""
-    if lanes:
-        shape = lane_tile_shape(group_out)
-        return shape, shape.vectors, (_padded(rows), _padded(columns))
-    low = tile_shape(group_out)
-    high = TileShape(low.rows + 1, low.vectors)
-    shapes = [low, high] if high.rows * high.vectors + high.vectors + 1 <= REGISTERS else [low]
-    ways = product(shapes, ([_segmented(rows), _padded(rows)]), ([_segmented(columns), _padded(columns)]))
-
-    def cost(choice: tuple[TileShape, Way, Way]) -> float:
-        shape, way_h, way_w = choice
-        total = 0.0
-        for part_h, part_w in product(way_h.segments, way_w.segments):
-            positions = images * (part_h.stop - part_h.first) * (part_w.stop - part_w.first)
-            terms = (part_h.high - part_h.low) * (part_w.high - part_w.low) * group_in
-            total += -(-positions // shape.rows) * shape.rows * (terms + ROW_TERMS)
-        return total * (PADDING_COST if any(way.before or way.after for way in (way_h, way_w)) else 1)
-
-    shape, way_h, way_w = min(ways, key=cost)
-    return shape, shape.width, (way_h, way_w)
-
-
-def _segmented(axis: Axis) -> Way:
-    inside = []
-    for i in range(axis.count):
-        low, high = (bisect_left(axis.shifts, limit - i * axis.step) for limit in (0, axis.size))
-        inside.append((low, high) if low < high else (0, 0))
-    segments, first = [], 0
-    for (low, high), same in groupby(inside):
-        stop = first + len(list(same))
-        segments.append(Segment(first, stop, low, high))
-        first = stop
-    return Way(segments, 0, 0)
-
-
-def _padded(axis: Axis) -> Way:
-    before = max(0, -axis.shifts[0])
-    after = max(0, (axis.count - 1) * axis.step + axis.shifts[-1] + 1 - axis.size)
-    return Way([Segment(0, axis.count, 0, len(axis.shifts))], before, after)
-
-
-def _runs(taps: list[tuple[int, int]], length: int, blocks: np.ndarray) -> list[tuple[int, int, int]]:
-    """(offset, first row, length) of what lies contiguously: neighbouring taps join, and are cut where a block ends."""
-    joined: list[list[int]] = []
-    for offset, row in taps:
-        if joined and (joined[-1][0] + joined[-1][2], joined[-1][1] + joined[-1][2]) == (offset, row):
-            joined[-1][2] += length
-        else:
-            joined.append([offset, row, length])
-    runs = []
-    for offset, row, total in joined:
-        cuts = [row, *(cut for cut in blocks.tolist() if row < cut < row + total), row + total]
-        runs += [(offset + begin - row, begin, end - begin) for begin, end in pairwise(cuts)]
-    return runs
+def _taps(r: int, pixels: tuple[int, ...], geometry: Geometry) -> list[int]:
+    """The numbers of the taps of a kernel's row `r`, one for each pixel of a block."""
+    return [NO_TAP if s == NO_TAP else r * geometry.weight_shape[1] + s for s in pixels]

@@ -85,7 +85,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         copied = any(stage.kind == "pad" for stage in stages)
         stages[-1] = _outside(stages[-1], weight + x + (0 if copied else incoming))
     if pass_name in ("grad_weight", "gradients"):
-        stages += _direct_grad_weight(one, n, masked, x, weight, incoming)
+        stages += _direct_grad_weight(one, n, given, x, weight, incoming)
     return stages
 
 
@@ -119,20 +119,17 @@ def _pad(numbers: int, masked: bool, outside: int) -> Stage:
     return _outside(stage, outside)
 
 
-def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int, incoming: int) -> list[Stage]:
+def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[Stage]:
     plan = direct_plan.grad_weight(one)
     sizes, shape = plan.sizes, plan.shape
     spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
-    copies = _outside(
-        move(
-            "dY to whole vectors", "spread", (sizes.group_out, int(masked)), touched=spread_bytes, arrays=spread_bytes
-        ),
-        incoming,
+    copies = move(
+        "dY to whole vectors", "spread", (sizes.group_out, int(given.relu)), touched=spread_bytes, arrays=spread_bytes
     )
     lines = -(-sizes.h_out // plan.bands)
     loops = Loops(
         columns=sizes.group_out,
-        tiles=-(-sizes.reduced // shape.rows),
+        tiles=len(plan.inside),
         row_step=1,
         runs=lines,
         run_step=sizes.line,
@@ -144,7 +141,13 @@ def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int
         load=1,
     )
     count = n * plan.bands * sizes.groups * sizes.panels
-    return [copies, _outside(_tiles("tiles", "products", shape, loops, count, n * one.flops), x + weight)]
+    products = _tiles("tiles", "products", shape, loops, count, n * one.flops)
+    top, bottom, left, right = plan.inside.T
+    terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
+    products = replace(products, amount=2.0 * n * sizes.groups * sizes.panels * shape.rows * shape.width * terms)
+    if plan.is_panel and not (given.bias or given.relu):
+        return [_outside(products, x + weight + incoming)]
+    return [_outside(copies, incoming), _outside(products, x + weight)]
 
 
 # Lanes -------------------------------------------------------------------------------------------------------------
