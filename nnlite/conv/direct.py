@@ -19,6 +19,7 @@ into one with a border of zeros: in cache, so almost free. The gradient of ReLU 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage
+from nnlite.conv.stages import Stage, touched_taps
 from nnlite.jit import ENABLED, kernel
 from nnlite.simd import pointer
 from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, table_rows, zeros
@@ -45,6 +46,10 @@ class Direct(Algorithm):
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
+
+    def saves_multiplications(self, geometry: Geometry) -> bool:
+        """Those with padding, which the definition counts."""
+        return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
     def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
         from nnlite.conv import stages_compiled
