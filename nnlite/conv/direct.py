@@ -107,10 +107,7 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
     dx = memory.empty(geometry.input_shape)
     for first, last, batch in direct_plan.batches(geometry):
-        phases = direct_plan.grad_input(batch)
-        if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
-            dx[first:last] = 0  # no tap reaches some of the pixels
-        for phase in phases:
+        for phase in direct_plan.grad_input(batch):
             places = layout(phase, weight, 1, weight.shape[3])
             _run(phase, dy[first:last], result[first:last], masked, weight, places, None, dx[first:last], False)
     return dx

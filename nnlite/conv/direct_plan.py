@@ -104,24 +104,27 @@ def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
 def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
     """The forward pass over the images of `geometry`, joined."""
     _, oh, ow, k = geometry.output_shape
-    rows, columns = (
-        Axis(size, count, stride, 0, 1, tuple(tap * dilation - pads[0] for tap in taps), tuple((tap,) for tap in taps))
-        for size, count, stride, dilation, pads, taps in zip(
-            geometry.input_shape[1:3],
-            geometry.output_shape[1:3],
-            geometry.strides,
-            geometry.dilation_rate,
-            geometry.pads,
-            map(range, geometry.weight_shape[:2]),
-            strict=True,
-        )
-    )
+    rows, columns = (_outputs(geometry, axis) for axis in (0, 1))
     return _correlation(rows, columns, geometry.input_shape[3], (oh, ow, k), geometry, lanes)
+
+
+def _outputs(geometry: Geometry, axis: int) -> Axis:
+    taps, dilation, (before, _) = range(geometry.weight_shape[axis]), geometry.dilation_rate[axis], geometry.pads[axis]
+    return Axis(
+        size=geometry.input_shape[1 + axis],
+        pixels=1,
+        count=geometry.output_shape[1 + axis],
+        step=geometry.strides[axis],
+        first_out=0,
+        step_out=1,
+        shifts=tuple(tap * dilation - before for tap in taps),
+        taps=tuple((tap,) for tap in taps),
+    )
 
 
 @lru_cache(maxsize=512)
 def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ...]:
-    """The phases of the input gradient that any tap reaches, over the images of `geometry`, joined."""
+    """The phases of the input gradient over the images of `geometry`, joined. Zeros where no tap reaches a phase."""
     phases_h, phases_w = _phases(geometry, 0, 1), _phases(geometry, 1, 1 if lanes else _best_block(geometry))
     return tuple(
         _correlation(rows, columns, geometry.output_shape[3], geometry.input_shape[1:], geometry, lanes)
@@ -144,9 +147,8 @@ def _phases(geometry: Geometry, axis: int, block: int) -> list[Axis]:
     for first, pixels, step_out, count in pieces:
         reach = [_reach(geometry, axis, i) for i in range(first, first + pixels)]
         shifts = sorted(set().union(*reach))
-        if shifts:
-            taps = tuple(tuple(taps.get(shift, NO_TAP) for taps in reach) for shift in shifts)
-            phases.append(Axis(size_out, count, step_out // stride, first, step_out, tuple(shifts), taps))
+        taps = tuple(tuple(taps.get(shift, NO_TAP) for taps in reach) for shift in shifts)
+        phases.append(Axis(size_out, pixels, count, step_out // stride, first, step_out, tuple(shifts), taps))
     return phases
 
 
@@ -262,7 +264,7 @@ def _correlation(
     rows: Axis, columns: Axis, c: int, result: tuple[int, int, int], geometry: Geometry, lanes: bool
 ) -> Correlation:
     """`c` is the number of channels that are read, `result` is (h, w, channels) of an image that is written."""
-    images, groups, pixels = geometry.input_shape[0], geometry.groups, len(columns.taps[0])
+    images, groups, pixels = geometry.input_shape[0], geometry.groups, columns.pixels
     group_in, group_out = c // groups, pixels * result[2] // groups
     if lanes:
         shape, way_h, way_w = lane_tile_shape(group_out), padded(rows), padded(columns)
@@ -276,7 +278,7 @@ def _correlation(
     steps_in = (image.padded_h * image.padded_w * c, image.padded_w * c, c)
     steps_out = (prod(result), prod(result[1:]), result[2])
     reduction = len(rows.shifts) * len(columns.shifts) * group_in
-    pieces = -(-reduction // LONGEST_BLOCK)
+    pieces = max(1, -(-reduction // LONGEST_BLOCK))
     blocks = [reduction * i // pieces for i in range(pieces + 1)]
     found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
     sizes = Sizes(
@@ -294,7 +296,7 @@ def _correlation(
     )
     if lanes:  # an element is a vector
         found = found._replace(rows_in=LANES * found.rows_in, rows_out=LANES * found.rows_out)
-    taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps])
+    taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps], np.int64).reshape(-1, pixels)
     return Correlation(shape, width, image, sizes, *found, np.array(blocks), taps)
 
 

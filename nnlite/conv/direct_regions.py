@@ -27,6 +27,7 @@ class Axis(NamedTuple):
     """One axis of a correlation: block i of outputs reads the input at i * step + each shift that is inside."""
 
     size: int  # of the input
+    pixels: int  # of a block
     count: int  # type: ignore[assignment]  # of blocks
     step: int  # from block to block in the input
     first_out: int  # where block 0 lies in the result
@@ -79,8 +80,8 @@ def segmented(axis: Axis) -> Way:
 
 def padded(axis: Axis) -> Way:
     """All blocks together, with padding where their shifts reach it."""
-    before = max(0, -axis.shifts[0])
-    after = max(0, (axis.count - 1) * axis.step + axis.shifts[-1] + 1 - axis.size)
+    before = max(0, -min(axis.shifts, default=0))
+    after = max(0, (axis.count - 1) * axis.step + max(axis.shifts, default=0) + 1 - axis.size)
     return Way((Segment(0, axis.count, 0, len(axis.shifts)),), before, after)
 
 
@@ -144,7 +145,7 @@ def tables(
         np.concatenate(rows_out),
         np.array(regions),
         np.array(terms),
-        np.array(runs).reshape(-1, 3),
+        np.array(runs, np.int64).reshape(-1, 3),
         np.array(ends),
     )
 
