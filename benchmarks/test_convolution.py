@@ -20,7 +20,7 @@ def test_convolution(timed, geometry, layer, pass_name, algorithm):
         result = timed(
             lambda: compute(*operands, geometry),
             f"{layer}, {pass_name}{sliced}",
-            fewer_multiplications=chosen.fewer_multiplications,
+            fewer_multiplications=chosen.saves_multiplications(geometry),
             flops=geometry.flops,
             moved_bytes=chosen.moved_bytes(geometry, pass_name),
             geometry=str(geometry),

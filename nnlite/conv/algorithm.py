@@ -33,12 +33,16 @@ class Algorithm:
     one_thread: ClassVar[bool] = False
     #: whether it is so slow that it is for reading and checking, not for training
     reference_only: ClassVar[bool] = False
-    #: whether it needs fewer multiplications than the definition, so that its rate by that count may exceed the peak
+    #: whether it needs fewer multiplications than the definition for every geometry (`saves_multiplications`)
     fewer_multiplications: ClassVar[bool] = False
 
     def supports(self, geometry: Geometry) -> str | None:
         """None if the algorithm can compute this geometry, otherwise why not, in words."""
         return None
+
+    def saves_multiplications(self, geometry: Geometry) -> bool:
+        """Whether it needs fewer than the definition counts, so that its rate by that count may exceed the peak."""
+        return self.fewer_multiplications
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """y (n, oh, ow, k)"""

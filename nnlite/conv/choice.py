@@ -12,11 +12,13 @@ from nnlite.conv.registry import Choice
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
-#: and from so many tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights
-WINOGRAD_TILES = 128
-#: up to so many channels a vector of channels is mostly empty, so that images fill the lanes instead: if there are
-#: enough of them, and a block of them stays in cache
-LANES_CHANNELS, LANES_IMAGES, LANES_PIXELS = 8, 32, 8192
+#: and from so many tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights; with more
+#: weights than these, from proportionally more on, as each thread adds up its own transformed gradient of all weights
+WINOGRAD_TILES, WINOGRAD_WEIGHTS = 48, 256 * 256
+#: with so few channels out of a group, or both in and out, a vector of channels is mostly empty, so that images fill
+#: the lanes instead: if there are enough of them, and a block of them stays near the processor
+LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
+LANES_IMAGES, LANES_NUMBERS = 32, 32768
 
 
 class Rule(NamedTuple):
@@ -30,12 +32,15 @@ class Rule(NamedTuple):
 def _worth_transforming(geometry: Geometry) -> bool:
     (n, oh, ow, k), c = geometry.output_shape, geometry.weight_shape[2]
     tiles = n * -(-oh // 4) * -(-ow // 4)
-    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS and tiles >= WINOGRAD_TILES
+    enough = WINOGRAD_TILES * max(1, c * k / WINOGRAD_WEIGHTS)
+    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS and tiles >= enough
 
 
 def _few_channels(geometry: Geometry) -> bool:
     (n, h, w, c), k = geometry.input_shape, geometry.weight_shape[3]
-    return max(c, k) <= LANES_CHANNELS and n >= LANES_IMAGES and h * w * max(c, k) <= LANES_PIXELS
+    group_in, group_out = geometry.weight_shape[2], k // geometry.groups
+    few = group_out <= LANES_OUTPUT_CHANNELS or max(group_in, group_out) <= LANES_CHANNELS
+    return few and n >= LANES_IMAGES and h * w * max(c, k) <= LANES_NUMBERS
 
 
 def _always(geometry: Geometry) -> bool:
@@ -47,13 +52,14 @@ RULES = (
     Rule(
         _worth_transforming,
         "winograd",
-        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, "
+        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, and "
         f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: a quarter of the products outweighs the transforms",
     ),
     Rule(
         _few_channels,
         "lanes",
-        f"at most {LANES_CHANNELS} channels would leave vectors of channels mostly empty: images fill them",
+        f"at most {LANES_OUTPUT_CHANNELS} channels out, or {LANES_CHANNELS} both in and out, would leave vectors of "
+        "channels mostly empty: images fill them",
     ),
     Rule(_always, "direct", "register tiles serve every float32 geometry"),
     Rule(_always, "numba_blocked", "the fastest that computes in this dtype"),

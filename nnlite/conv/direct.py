@@ -19,6 +19,7 @@ into one with a border of zeros: in cache, so almost free. The gradient of ReLU 
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,12 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import Layout, add_parts, fill_panel, layout, pad_images, spread_panels
+from nnlite.conv.direct_panels import Layout, add_panel, add_parts, fill_panel, layout, pad_images, spread_panel
 from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage
+from nnlite.conv.stages import Stage, touched_taps
 from nnlite.jit import ENABLED, kernel
 from nnlite.simd import pointer
 from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, table_rows, zeros
@@ -45,6 +47,10 @@ class Direct(Algorithm):
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
 
+    def saves_multiplications(self, geometry: Geometry) -> bool:
+        """Those with padding, which the definition counts."""
+        return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
+
     def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
         from nnlite.conv import stages_compiled
 
@@ -57,7 +63,7 @@ class Direct(Algorithm):
         return _grad_input(dy, dy, False, weight, geometry)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_weight(x, dy, dy, False, geometry)[0]
+        return _grad_weight(x, dy, dy, False, False, geometry)[0]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return ENABLED and not epilogue.pool
@@ -81,28 +87,29 @@ class Direct(Algorithm):
         dx = _grad_input(dresult, result, epilogue.relu, weight, geometry) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(x, dresult, result, epilogue.relu, geometry)
-        return dx, dweight if needs[1] else None, dbias if needs[2] else None
+        dweight, dbias = _grad_weight(x, dresult, result, epilogue.relu, needs[2], geometry)
+        return dx, dweight if needs[1] else None, dbias
 
 
 # Forward, and the input gradient -------------------------------------------------------------------------------
 
 
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
-    plan = direct_plan.forward(geometry.one_image)
     y = memory.empty(geometry.output_shape)
-    _run(plan, x, x, False, weight, layout(plan, weight, weight.shape[3], 1), bias, y, clamp)
+    for first, last, batch in direct_plan.batches(geometry):
+        plan = direct_plan.forward(batch)
+        places = layout(plan, weight, weight.shape[3], 1)
+        _run(plan, x[first:last], x, False, weight, places, bias, y[first:last], clamp)
     return y
 
 
 def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
     """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    phases = direct_plan.grad_input(geometry.one_image)
     dx = memory.empty(geometry.input_shape)
-    if sum(phase.sizes.positions * phase.taps.shape[1] for phase in phases) < dx.shape[1] * dx.shape[2]:
-        dx.fill(0)  # no tap reaches some of the pixels
-    for phase in phases:
-        _run(phase, dy, result, masked, weight, layout(phase, weight, 1, weight.shape[3]), None, dx, False)
+    for first, last, batch in direct_plan.batches(geometry):
+        for phase in direct_plan.grad_input(batch):
+            places = layout(phase, weight, 1, weight.shape[3])
+            _run(phase, dy[first:last], result[first:last], masked, weight, places, None, dx[first:last], False)
     return dx
 
 
@@ -117,64 +124,67 @@ def _run(
     y: np.ndarray,
     clamp: bool,
 ) -> None:
-    """y = relu(correlation of x + bias), the clamp and the bias if asked for."""
-    if not len(x):
-        return
+    """y = relu(correlation of x + bias), the clamp and the bias if asked for; x is whole batches of joined images."""
     sizes, columns = plan.sizes, plan.sizes.panels * plan.width
     start = np.zeros((sizes.groups, columns), np.float32)
     if bias is not None:
         start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
     copied = masked or plan.image.is_padded
-    batches = -(-len(x) // plan.images)
     parts = threads.kernel_parts()
-    work = memory.empty((parts if copied else 0, -(-len(x) // batches) * sizes.image_padded))
-    panel_work = memory.empty((parts, min(sizes.reduction, direct_plan.LONGEST_BLOCK) * plan.width))
+    work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
+    panel_work = memory.empty((parts, int(np.diff(plan.blocks).max()) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, batches, plan.rows_in, plan.rows_out, plan.runs, plan.blocks,
-        x, result, masked, copied, work, weight.reshape(-1), places, panel_work, start, y, clamp,
+        plan.shape, plan.image, sizes, _shares(plan, len(x), parts), plan.rows_in, plan.rows_out, plan.regions,
+        plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1), places, panel_work,
+        start, y, clamp,
     )  # fmt: skip
+
+
+def _shares(plan: Correlation, images: int, parts: int) -> np.ndarray:
+    """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
+    ends = np.cumsum(plan.terms + ROW_TERMS)
+    units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
+    begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
+    return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
 
 
 @kernel
 def _correlate(
-    part, parts, shape, image, sizes, batches, rows_in, rows_out, runs, blocks,
+    part, parts, shape, image, sizes, shares, rows_in, rows_out, regions, runs, ends, blocks,
     x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
-    """One share of a correlation: some of the tiles of all panels of weights, of all batches of images."""
-    panels, images = sizes.groups * sizes.panels, x.shape[0]
-    tiles = -(-(-(-images // batches) * sizes.positions) // shape.rows)  # of a panel and a batch
-    begin, end = part * batches * panels * tiles // parts, (part + 1) * batches * panels * tiles // parts
+    """One share of a correlation: some of the tiles of all panels of weights, of all batches of joined images."""
+    panels, overhang = sizes.groups * sizes.panels, rows_in.size
+    (first_unit, first_tile), (last_unit, last_tile) = shares[part], shares[part + 1]
     weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
         work[part] = 0
-    for unit in range(begin // tiles, -(-end // tiles)):
-        batch, index = unit // panels, unit % panels
+    for unit in range(first_unit, last_unit + 1):
+        first = first_tile if unit == first_unit else 0
+        last = last_tile if unit == last_unit else sizes.tiles
+        if first == last:
+            continue
+        first_image, index = unit // panels * sizes.images, unit % panels
         group, panel = index // sizes.panels, index % sizes.panels
-        first_image, last_image = batch * images // batches, (batch + 1) * images // batches
         source = pointer(x, first_image * sizes.image_in)
         if copied:
             source = pointer(work, part * work.shape[1])
-            if index == 0 or unit == begin // tiles:
-                pad_images(x, result, masked, image, first_image, last_image, source)
-        positions = (last_image - first_image) * sizes.positions
-        first, last = max(begin - unit * tiles, 0), min(end - unit * tiles, -(-positions // shape.rows))
+            if index == 0 or unit == first_unit:
+                pad_images(x, result, masked, image, first_image, first_image + sizes.images, source)
         column = first_image * sizes.image_out + group * sizes.group_out + panel * shape.width
         columns = sizes.group_out - panel * shape.width
         for block in range(blocks.size - 1):
-            first_row, last_row = (
-                runs[blocks[block], 1],
-                runs[blocks[block + 1] - 1, 1] + runs[blocks[block + 1] - 1, 2],
-            )
-            if panels > 1 or blocks.size > 2 or unit == begin // tiles:
+            first_row, last_row = blocks[block], blocks[block + 1]
+            if panels > 1 or blocks.size > 2 or unit == first_unit:
                 fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
             for t in range(first, last):
-                tile_in = table_rows(shape, t * shape.rows, positions, rows_in)
-                tile_out = table_rows(shape, t * shape.rows, positions, rows_out)
+                tile_in = table_rows(shape, t * shape.rows, overhang, rows_in)
+                tile_out = table_rows(shape, t * shape.rows, overhang, rows_out)
                 if block == 0:
                     tile = repeat_row(shape, bias, index * shape.width)
                 else:
                     tile = load_tile(shape, y, tile_out, column, columns)
-                for run in range(blocks[block], blocks[block + 1]):
+                for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
                     i = group * sizes.group_in + runs[run, 0]
                     j = (runs[run, 1] - first_row) * shape.width
                     for c in range(runs[run, 2]):
@@ -188,11 +198,12 @@ def _correlate(
 
 
 def _grad_weight(
-    x: np.ndarray, dy: np.ndarray, result: np.ndarray, masked: bool, geometry: Geometry
-) -> tuple[np.ndarray, np.ndarray]:
-    """(dweight, dbias); if `masked`, of the gradient dy where result > 0, zero elsewhere."""
+    x: np.ndarray, dy: np.ndarray, result: np.ndarray, masked: bool, biased: bool, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(dweight, dbias if `biased`); if `masked`, of the gradient dy where result > 0, zero elsewhere."""
     plan, parts, images = direct_plan.grad_weight(geometry.one_image), threads.kernel_parts(), len(x)
-    sizes, image = plan.sizes, plan.image
+    sizes, image, width = plan.sizes, plan.image, plan.shape.width
+    panels = sizes.groups * sizes.panels
     dweight = memory.empty(geometry.weight_shape)
     if not images:
         dweight.fill(0)
@@ -204,27 +215,30 @@ def _grad_weight(
     bands = min(sizes.h_out, max(plan.bands, -(-copies // images)))
     joined = -(-images // batches)
     padded = memory.empty((parts if image.is_padded else 0, joined * sizes.image_padded))
-    band_size = joined * -(-sizes.h_out // bands) * sizes.w_out * plan.shape.width
-    spread = memory.empty((parts, sizes.groups * sizes.panels * band_size))
+    band_size = joined * -(-sizes.h_out // bands) * sizes.w_out * width
+    is_copied = masked or biased or not plan.is_panel
+    spread = memory.empty((parts if is_copied else 0, panels * band_size))
     sums = memory.empty((copies, dweight.size)) if copies > 1 else dweight.reshape(1, -1)
-    bias_sums = memory.empty((parts, sizes.groups, sizes.panels * plan.shape.width))
+    bias_sums = memory.empty((parts if biased else 0, sizes.groups, sizes.panels * width))
     _reduce_pixels(
-        plan.shape, image, sizes, plan.rows, batches, bands, band_size,
-        x, dy, result, masked, image.is_padded, padded, spread, sums, bias_sums,
+        plan.shape, image, sizes, plan.rows, plan.inside, batches, bands, band_size,
+        x, dy, result, masked, padded, spread, sums, bias_sums,
     )  # fmt: skip
     if copies > 1:
         add_parts(sums, dweight)
-    dbias = np.add.reduce(bias_sums[:copies])[:, : sizes.group_out]  # (groups, k / groups)
+    if not biased:
+        return dweight, None
+    dbias = np.add.reduce(bias_sums)[:, : sizes.group_out]  # (groups, k / groups)
     return dweight, np.ascontiguousarray(dbias.reshape(-1))  # (k)
 
 
 @kernel
 def _reduce_pixels(
-    part, parts, shape, image, sizes, rows, batches, bands, band_size,
-    x, dy, result, masked, copied, padded, spread, sums, bias_sums,
+    part, parts, shape, image, sizes, rows, inside, batches, bands, band_size,
+    x, dy, result, masked, padded, spread, sums, bias_sums,
 ):  # fmt: skip
     """One share of the weight gradient: of the pixels, in sums[part], or where there is one sum, of the weights."""
-    images, tiles = x.shape[0], -(-sizes.reduced // shape.rows)
+    images, tiles = x.shape[0], inside.shape[0]
     panels, columns = sizes.groups * sizes.panels, sizes.groups * sizes.group_out
     begin, end, first, last = 0, batches * bands, part * panels * tiles // parts, (part + 1) * panels * tiles // parts
     own_sums = pointer(sums, 0)
@@ -233,38 +247,48 @@ def _reduce_pixels(
         own_sums = pointer(sums, part * sums.shape[1])
         if begin == end:
             sums[part] = 0
-    bias_sums[part] = 0
-    if copied:
+    own_bias = pointer(bias_sums, 0)
+    if bias_sums.shape[0]:
+        bias_sums[part] = 0
+        own_bias = pointer(bias_sums, part * panels * shape.width)
+    if padded.shape[0]:
         padded[part] = 0
-    own_dy, own_bias = pointer(spread, part * spread.shape[1]), pointer(bias_sums, part * panels * shape.width)
     for unit in range(begin, end):
         batch, band = unit // bands, unit % bands
         first_image, last_image = batch * images // batches, (batch + 1) * images // batches
         source = pointer(x, first_image * sizes.image_in)
-        if copied:
+        if padded.shape[0]:
             source = pointer(padded, part * padded.shape[1])
             if band == 0 or unit == begin:
                 pad_images(x, x, False, image, first_image, last_image, source)
         top, bottom = band * sizes.h_out // bands, (band + 1) * sizes.h_out // bands
         start = first_image * sizes.image_out + top * sizes.w_out * columns
-        pixels = (last_image - first_image) * (bottom - top) * sizes.w_out
-        spread_panels(
-            pointer(dy, start), pointer(result, start), masked, pixels, sizes, shape.width, band_size, own_dy, own_bias
-        )
+        own_dy = pointer(dy, start)
+        if spread.shape[0]:
+            own_dy = pointer(spread, part * spread.shape[1])
+            pixels = (last_image - first_image) * (bottom - top) * sizes.w_out
+            for index in range(first // tiles, -(-last // tiles)):
+                panel = pointer(own_dy, index * band_size)
+                spread_panel(
+                    pointer(dy, start), pointer(result, start), masked, pixels, sizes, shape.width, index, panel
+                )
+                if bias_sums.shape[0] and index * tiles >= first:  # the part that has a panel's first tile adds it up
+                    add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
         for t in range(first, last):
-            index, row = t // tiles, t % tiles * shape.rows
+            index, row = t // tiles, t % tiles
             group, column = index // sizes.panels, index % sizes.panels * shape.width
-            weights = table_rows(shape, row, sizes.reduced, rows)
-            places, width = even_rows(shape, row, sizes.reduced, columns), sizes.group_out - column
+            weights = table_rows(shape, row * shape.rows, sizes.reduced, rows)
+            places = even_rows(shape, row * shape.rows, sizes.reduced, columns)
+            k, width = group * sizes.group_out + column, sizes.group_out - column
             if unit == begin:
                 tile = zeros(shape)
             else:
-                tile = load_tile(shape, own_sums, places, group * sizes.group_out + column, width)
-            j = index * band_size
+                tile = load_tile(shape, own_sums, places, k, width)
+            first_w, last_w = inside[row, 2], inside[row, 3]
             for n in range(last_image - first_image):
-                for h in range(top, bottom):
+                for h in range(max(top, inside[row, 0]), min(bottom, inside[row, 1])):
                     i = group * sizes.group_in + n * sizes.image_padded + h * sizes.line
-                    for w in range(sizes.w_out):
-                        tile = multiply_add(tile, source, weights, i + w * sizes.pixel, own_dy, j)
-                        j += shape.width
-            store_tile(own_sums, places, group * sizes.group_out + column, tile, width)
+                    j = index * band_size + (n * (bottom - top) + h - top) * sizes.w_out * shape.width
+                    for w in range(first_w, last_w):
+                        tile = multiply_add(tile, source, weights, i + w * sizes.pixel, own_dy, j + w * shape.width)
+            store_tile(own_sums, places, k, tile, width)

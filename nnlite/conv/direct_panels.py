@@ -120,23 +120,28 @@ def pad_images(x, result, masked, image, first, last, out):
 
 
 @jit
-def spread_panels(dy, result, masked, pixels, sizes, width, panel_size, out, bias):
-    """Copy pixels of dY panel by panel, each filled up to whole vectors, and add them to the bias gradient.
+def spread_panel(dy, result, masked, pixels, sizes, width, index, out):
+    """out (pixels, width) = the columns of dY that are panel `index`, filled up to whole vectors.
 
     If `masked`, zero where result <= 0.
     """
-    for index in range(sizes.groups * sizes.panels):
-        group, first = index // sizes.panels, index % sizes.panels * width
-        for p in range(pixels):
-            i = (p * sizes.groups + group) * sizes.group_out + first
-            for column in range(0, width, LANES):
-                left = sizes.group_out - first - column
-                values = load_first(dy, i + column, left)
-                if masked:
-                    values = select(load_first(result, i + column, left) > 0, values, 0)
-                store(out, index * panel_size + p * width + column, values)
-                place = index * width + column
-                store(bias, place, load(bias, place) + values)
+    group, first = index // sizes.panels, index % sizes.panels * width
+    for p in range(pixels):
+        i = (p * sizes.groups + group) * sizes.group_out + first
+        for column in range(0, width, LANES):
+            left = sizes.group_out - first - column
+            values = load_first(dy, i + column, left)
+            if masked:
+                values = select(load_first(result, i + column, left) > 0, values, 0)
+            store(out, p * width + column, values)
+
+
+@jit
+def add_panel(panel, pixels, width, sums):
+    """sums (width) += the pixels of a panel."""
+    for p in range(pixels):
+        for column in range(0, width, LANES):
+            store(sums, column, load(sums, column) + load(panel, p * width + column))
 
 
 @kernel

@@ -1,9 +1,11 @@
 """Where things lie in memory for a direct convolution: the tables of offsets that its loops follow.
 
-A correlation reads, for every output position and every tap, one pixel of an image that was padded with zeros. Both
-lie at `rows[position] + runs[tap]`, so that stride, dilation and padding are tables, not code. The input gradient is
-a correlation too: of dY with the weights flipped and the channels swapped, for stride s as s * s phases, one for
-each remainder of the position modulo s, with the taps that reach it.
+A correlation reads, for every output position and every tap, one pixel of an image. It lies at `rows_in[position] +
+the tap's offset`, so that stride, dilation and padding are tables, not code. The input gradient is a correlation too:
+of dY with the weights flipped and the channels swapped, for stride s as s * s phases, one for each remainder of the
+position modulo s, with the taps that reach it.
+
+Products with padding are left out where that is worth it (nnlite.conv.direct_regions).
 
 Where few channels would leave most of a vector empty, the input gradient takes neighbouring pixels of a line together:
 a block of pixels x channels is what a tile's columns are, and the block reads what any of its pixels reads, with zeros
@@ -14,34 +16,25 @@ taps of each are real: twice as much as 3 lanes of 16. (So a NaN or an infinity 
 from __future__ import annotations
 
 from functools import lru_cache
-from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
+from nnlite.conv.direct_regions import Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES, REGISTERS
+from nnlite.simd import LANES
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768
 #: bytes of dY, a tile wide, that the weight gradient reduces before it goes on to the next weights
 BAND_BYTES = 1 << 18
-#: small images are joined to batches of so many positions, so that reading a panel of weights is worth it
-JOINED_POSITIONS, JOINED_BYTES = 1024, 1 << 20
+#: images are joined to batches of so many positions, so that reading a panel of weights is worth it, and few tiles
+#: overhang
+JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
 #: stands for the number of a tap where there is none
 NO_TAP = -1
-
-
-class Axis(NamedTuple):
-    """One axis of a correlation: block i of outputs reads the padded input at i * step + shift of each tap."""
-
-    count: int  # type: ignore[assignment]  # of blocks
-    step: int  # from block to block in the padded input
-    first_out: int  # where block 0 lies in the result
-    step_out: int
-    shifts: tuple[int, ...]  # ascending
-    taps: tuple[tuple[int, ...], ...]  # (shifts, pixels of a block): which tap of the weights that is, or NO_TAP
 
 
 class Image(NamedTuple):
@@ -63,8 +56,9 @@ class Image(NamedTuple):
 class Sizes(NamedTuple):
     """The numbers that the compiled loops of a correlation need."""
 
+    images: int  # that are joined
     positions: int  # output positions (of blocks) in an image
-    tiles: int  # of rows of the register tile that cover them
+    tiles: int  # that cover the positions of all joined images
     groups: int
     panels: int  # of weights a group, each a tile wide
     reduction: int  # taps * input channels of a group
@@ -76,75 +70,75 @@ class Sizes(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """A pass as a correlation: result[rows_out[p] + k] = sum over runs of padded[rows_in[p] + run] * weights."""
+    """A pass over some joined images: result[rows_out[p] + k] = sum over runs of image[rows_in[p] + run] * weights."""
 
     shape: TileShape
     width: int  # output channels in a tile
     image: Image
     sizes: Sizes
-    images: int  # at most so many are joined
-    rows_in: np.ndarray  # (images * positions): offset of a position's first tap in the padded images
-    rows_out: np.ndarray  # (images * positions)
-    runs: np.ndarray  # (runs, 3): offset in the padded image, first row of the weights' panel, length
-    blocks: np.ndarray  # (blocks + 1): runs that are reduced before the next weights are read
-    taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the runs, or NO_TAP
+    rows_in: np.ndarray  # (tiles * rows): offset of a position in the joined images; a region's last is repeated
+    rows_out: np.ndarray  # (tiles * rows)
+    regions: np.ndarray  # (tiles): which region that is
+    terms: np.ndarray  # (tiles): length of the reduction
+    runs: np.ndarray  # (runs, 3): offset from a position's, first row of the weights' panel, length; region by region
+    ends: np.ndarray  # (regions, blocks + 1): the runs of each region, block by block
+    blocks: np.ndarray  # (blocks + 1): rows of the weights' panel that are reduced before the next ones are read
+    taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the rows, or NO_TAP
 
 
-def _tiling(columns: int, lanes: bool) -> tuple[TileShape, int]:
-    """The register tile for so many output channels, and how many of them it holds.
-
-    Its vectors are of channels or, with `lanes`, of images, so that each channel has a vector of its own.
-    """
-    shape = lane_tile_shape(columns) if lanes else tile_shape(columns)
-    return shape, shape.vectors if lanes else shape.width
-
-
-def _fewest_rows(shape: TileShape, positions: int) -> TileShape:
-    """The shape, or that with a row more if the registers hold it and fewer rows are computed in vain."""
-    taller = TileShape(shape.rows + 1, shape.vectors)
-    fits = taller.rows * taller.vectors + taller.vectors + 1 <= REGISTERS
-    saves = -(-positions // taller.rows) * taller.rows < -(-positions // shape.rows) * shape.rows
-    return taller if fits and saves else shape
-
-
-def _dividing_rows(shape: TileShape, rows: int) -> TileShape:
-    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency."""
-    fewest = min(range(min(3, shape.rows), shape.rows + 1), key=lambda tall: (-(-rows // tall) * tall, -tall))
-    return TileShape(fewest, shape.vectors)
+@lru_cache(maxsize=512)
+def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
+    """Which images are joined: (first, last, geometry of a batch) of equal batches, and of one that is left over."""
+    (n, h, w, c), (_, oh, ow, k) = geometry.input_shape, geometry.output_shape
+    if n == 0:
+        return ()
+    most = max(1, min(JOINED_POSITIONS // (oh * ow), JOINED_BYTES // (4 * max(h * w * c, oh * ow * k))))
+    even = -(-n // -(-n // most))
+    joined = next((count for count in range(most, most // 2, -1) if n % count == 0), even)
+    whole = n // joined * joined
+    pieces = (0, whole, geometry.with_batch(joined)), (whole, n, geometry.with_batch(n - whole))
+    return tuple(piece for piece in pieces if piece[0] < piece[1])
 
 
 @lru_cache(maxsize=512)
 def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
-    """The forward pass. `geometry` is of one image."""
-    _, h, w, c = geometry.input_shape
+    """The forward pass over the images of `geometry`, joined."""
     _, oh, ow, k = geometry.output_shape
-    (top, bottom), (left, right) = geometry.pads
-    (kh, kw), (sh, sw), (dh, dw) = geometry.weight_shape[:2], geometry.strides, geometry.dilation_rate
-    rows = Axis(oh, sh, 0, 1, tuple(r * dh for r in range(kh)), tuple((r,) for r in range(kh)))
-    columns = Axis(ow, sw, 0, 1, tuple(s * dw for s in range(kw)), tuple((s,) for s in range(kw)))
-    image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
-    return _correlation(rows, columns, image, (oh, ow, k), geometry, lanes)
+    rows, columns = (_outputs(geometry, axis) for axis in (0, 1))
+    return _correlation(rows, columns, geometry.input_shape[3], (oh, ow, k), geometry, lanes)
+
+
+def _outputs(geometry: Geometry, axis: int) -> Axis:
+    taps, dilation, (before, _) = range(geometry.weight_shape[axis]), geometry.dilation_rate[axis], geometry.pads[axis]
+    return Axis(
+        size=geometry.input_shape[1 + axis],
+        pixels=1,
+        count=geometry.output_shape[1 + axis],
+        step=geometry.strides[axis],
+        first_out=0,
+        step_out=1,
+        shifts=tuple(tap * dilation - before for tap in taps),
+        taps=tuple((tap,) for tap in taps),
+    )
 
 
 @lru_cache(maxsize=512)
 def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ...]:
-    """The phases of the input gradient that any tap reaches. `geometry` is of one image."""
-    _, h, w, c = geometry.input_shape
-    _, oh, ow, k = geometry.output_shape
-    phases_h, top, padded_h = _phases(geometry, 0, h, oh, 1)
-    phases_w, left, padded_w = _phases(geometry, 1, w, ow, 1 if lanes else _best_block(geometry))
-    image = Image(oh, ow, k, top, left, padded_h, padded_w)
+    """The phases of the input gradient over the images of `geometry`, joined. Zeros where no tap reaches a phase."""
+    phases_h, phases_w = _phases(geometry, 0, 1), _phases(geometry, 1, 1 if lanes else _best_block(geometry))
     return tuple(
-        _correlation(rows, columns, image, (h, w, c), geometry, lanes) for rows in phases_h for columns in phases_w
+        _correlation(rows, columns, geometry.output_shape[3], geometry.input_shape[1:], geometry, lanes)
+        for rows in phases_h
+        for columns in phases_w
     )
 
 
-def _phases(geometry: Geometry, axis: int, size: int, size_out: int, block: int) -> tuple[list[Axis], int, int]:
-    """The phases of the input gradient along an axis, dY's padding before it, and its padded size.
+def _phases(geometry: Geometry, axis: int, block: int) -> list[Axis]:
+    """The phases of the input gradient along an axis.
 
     Blocks of several pixels are multiples of the stride, and hold all phases.
     """
-    stride = geometry.strides[axis]
+    stride, size, size_out = geometry.strides[axis], geometry.input_shape[1 + axis], geometry.output_shape[1 + axis]
     if block == 1:
         pieces = [(phase, 1, stride, -(-(size - phase) // stride)) for phase in range(min(stride, size))]
     else:
@@ -153,15 +147,9 @@ def _phases(geometry: Geometry, axis: int, size: int, size_out: int, block: int)
     for first, pixels, step_out, count in pieces:
         reach = [_reach(geometry, axis, i) for i in range(first, first + pixels)]
         shifts = sorted(set().union(*reach))
-        if shifts:
-            taps = tuple(tuple(taps.get(shift, NO_TAP) for taps in reach) for shift in shifts)
-            phases.append(Axis(count, step_out // stride, first, step_out, tuple(shifts), taps))
-    if not phases:  # every output reads nothing but padding
-        return [], 0, size_out
-    before = max(0, -min(phase.shifts[0] for phase in phases))
-    after = max(0, max((phase.count - 1) * phase.step + phase.shifts[-1] for phase in phases) + 1 - size_out)
-    shifted = [phase._replace(shifts=tuple(shift + before for shift in phase.shifts)) for phase in phases]
-    return shifted, before, before + size_out + after
+        taps = tuple(tuple(taps.get(shift, NO_TAP) for taps in reach) for shift in shifts)
+        phases.append(Axis(size_out, pixels, count, step_out // stride, first, step_out, tuple(shifts), taps))
+    return phases
 
 
 def _reach(geometry: Geometry, axis: int, i: int) -> dict[int, int]:
@@ -200,8 +188,14 @@ class WeightGradient(NamedTuple):
     image: Image
     sizes: WeightSizes
     rows: np.ndarray  # (kh * kw * c / groups): offset of a weight's first pixel in the padded image
+    inside: np.ndarray  # (tiles, 4): first and last output row, and column, at which a tile reads more than padding
     images: int  # at most so many are joined
     bands: int  # of output rows of an image, reduced one after the other
+
+    @property
+    def is_panel(self) -> bool:
+        """Whether dY lies as the tiles read it."""
+        return self.sizes.groups * self.sizes.panels == 1 and self.sizes.group_out == self.shape.width
 
 
 class WeightSizes(NamedTuple):
@@ -231,11 +225,10 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     (sh, sw), (dh, dw), groups = geometry.strides, geometry.dilation_rate, geometry.groups
     image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
     line = image.padded_w * c
-    rows = (  # (kh, kw, c / groups)
-        np.arange(kh)[:, None, None] * dh * line + np.arange(kw)[:, None] * dw * c + np.arange(group_in)
-    )
-    shape, width = _tiling(k // groups, lanes)
-    shape = _dividing_rows(shape, rows.size)
+    r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
+    rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
+    shape = _dividing_rows(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size)
+    width = shape.vectors if lanes else shape.width  # output channels in a tile
     panels = -(-(k // groups) // width)
     sizes = WeightSizes(
         h_out=oh,
@@ -254,84 +247,66 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     band_pixels = BAND_BYTES // (4 * width)
     images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * sizes.image_padded)))
     bands = min(oh, -(-oh * ow // band_pixels))
-    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), images, bands)
+    limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
+    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
+    firsts = np.arange(0, rows.size, shape.rows)  # of a tile
+    extremes = (np.minimum, np.maximum, np.minimum, np.maximum)
+    inside = np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1)
+    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), inside, images, bands)
+
+
+def _dividing_rows(shape: TileShape, rows: int) -> TileShape:
+    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency."""
+    fewest = min(range(min(3, shape.rows), shape.rows + 1), key=lambda tall: (-(-rows // tall) * tall, -tall))
+    return TileShape(fewest, shape.vectors)
+
+
+def _inside(start: np.ndarray, size: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and last of `count` outputs for which output * stride + start is in an input of that size."""
+    return np.clip(-(start // stride), 0, count), np.clip(-((start - size) // stride), 0, count)
 
 
 def _correlation(
-    rows: Axis, columns: Axis, image: Image, result: tuple[int, int, int], geometry: Geometry, lanes: bool
+    rows: Axis, columns: Axis, c: int, result: tuple[int, int, int], geometry: Geometry, lanes: bool
 ) -> Correlation:
-    h_out, w_out, c_out = result
-    groups, (_, kernel_width, tap_in, tap_out) = geometry.groups, geometry.weight_shape
-    block = len(columns.taps[0])
-    group_in, group_out = image.c // groups, block * c_out // groups
-    pixel, line = image.c, image.padded_w * image.c
-    rows_in = np.arange(rows.count)[:, None] * rows.step * line + np.arange(columns.count) * columns.step * pixel
-    lines_out = rows.first_out + np.arange(rows.count) * rows.step_out
-    pixels_out = columns.first_out + np.arange(columns.count) * columns.step_out
-    rows_out = (lines_out[:, None] * w_out + pixels_out) * c_out
-    runs = _runs([i * line + j * pixel for i in rows.shifts for j in columns.shifts], group_in)
-    taps = [
-        [NO_TAP if s == NO_TAP else (r * kernel_width + s) * tap_in * tap_out for s in pixels]
-        for (r,) in rows.taps
-        for pixels in columns.taps
-    ]
-    positions = rows.count * columns.count
-    shape, width = _tiling(group_out, lanes)
-    if not lanes:
-        shape = _fewest_rows(shape, positions)
-    unit = LANES if lanes else 1  # numbers of an element
+    """`c` is the number of channels that are read, `result` is (h, w, channels) of an image that is written."""
+    images, groups, pixels = geometry.input_shape[0], geometry.groups, columns.pixels
+    group_in, group_out = c // groups, pixels * result[2] // groups
+    if lanes:
+        shape, way_h, way_w = lane_tile_shape(group_out), padded(rows), padded(columns)
+    else:
+        shape, way_h, way_w = best_ways(rows, columns, group_in, group_out, images)
+    width = shape.vectors if lanes else shape.width
+    image = Image(
+        rows.size, columns.size, c, way_h.before, way_w.before,
+        way_h.before + rows.size + way_h.after, way_w.before + columns.size + way_w.after,
+    )  # fmt: skip
+    steps_in = (image.padded_h * image.padded_w * c, image.padded_w * c, c)
+    steps_out = (prod(result), prod(result[1:]), result[2])
+    reduction = len(rows.shifts) * len(columns.shifts) * group_in
+    pieces = max(1, -(-reduction // LONGEST_BLOCK))
+    blocks = [reduction * i // pieces for i in range(pieces + 1)]
+    found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
     sizes = Sizes(
-        positions=positions,
-        tiles=-(-positions // shape.rows),
+        images=images,
+        positions=rows.count * columns.count,
+        tiles=found.regions.size,
         groups=groups,
         panels=-(-group_out // width),
-        reduction=len(taps) * group_in,
+        reduction=reduction,
         group_in=group_in,
         group_out=group_out,
-        image_in=image.h * image.w * image.c,
-        image_padded=image.padded_h * line,
-        image_out=h_out * w_out * c_out,
+        image_in=image.h * image.w * c,
+        image_padded=steps_in[0],
+        image_out=steps_out[0],
     )
-    images = 1 if lanes else max(1, min(JOINED_POSITIONS // positions, JOINED_BYTES // (4 * sizes.image_padded)))
-    first = np.arange(images)[:, None]  # of each image
-    return Correlation(
-        shape,
-        width,
-        image,
-        sizes,
-        images,
-        unit * (first * sizes.image_padded + rows_in.ravel()).ravel(),
-        unit * (first * sizes.image_out + rows_out.ravel()).ravel(),
-        np.array(runs),
-        _blocks(runs),
-        np.array(taps),
-    )
+    if lanes:  # an element is a vector
+        found = found._replace(rows_in=LANES * found.rows_in, rows_out=LANES * found.rows_out)
+    taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps], np.int64).reshape(-1, pixels)
+    return Correlation(shape, width, image, sizes, *found, np.array(blocks), taps)
 
 
-def _runs(offsets: list[int], length: int) -> list[tuple[int, int, int]]:
-    """(offset, first row, length) of what lies contiguously: neighbouring taps join, what is too long is cut."""
-    joined: list[list[int]] = []
-    for offset in offsets:
-        if joined and joined[-1][0] + joined[-1][1] == offset:
-            joined[-1][1] += length
-        else:
-            joined.append([offset, length])
-    runs, row = [], 0
-    for start, total in joined:
-        pieces = -(-total // LONGEST_BLOCK)
-        cuts = [total * i // pieces for i in range(pieces + 1)]
-        for begin, end in pairwise(cuts):
-            runs.append((start + begin, row, end - begin))
-            row += end - begin
-    return runs
-
-
-def _blocks(runs: list[tuple[int, int, int]]) -> np.ndarray:
-    """Where a new block of runs begins, so that no block is longer than LONGEST_BLOCK."""
-    blocks, length = [0], 0
-    for i, (_, _, run) in enumerate(runs):
-        if length + run > LONGEST_BLOCK:
-            blocks.append(i)
-            length = 0
-        length += run
-    return np.array([*blocks, len(runs)])
+def _taps(r: int, pixels: tuple[int, ...], geometry: Geometry) -> list[int]:
+    """Where the weights of the taps of a kernel's row `r` begin, one for each pixel of a block."""
+    _, kw, c, k = geometry.weight_shape
+    return [NO_TAP if s == NO_TAP else (r * kw + s) * c * k for s in pixels]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nnlite.conv.direct_panels import pad_images, spread_panels
+from nnlite.conv.direct_panels import add_panel, pad_images, spread_panel
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
 from nnlite.jit import jit, kernel
@@ -163,7 +163,10 @@ def spread_channels(part, parts, rounds, blocks, pixels, sizes, width, dy, resul
     for round in range(rounds):
         block = _turn(round, part, blocks)
         own, own_result = pointer(dy, block * dy.shape[1]), pointer(result, block * result.shape[1])
-        spread_panels(own, own_result, masked, pixels, sizes, width, pixels * width, own_out, own_bias)
+        for index in range(sizes.groups * sizes.panels):
+            panel = pointer(own_out, index * pixels * width)
+            spread_panel(own, own_result, masked, pixels, sizes, width, index, panel)
+            add_panel(panel, pixels, width, pointer(own_bias, index * width))
 
 
 @kernel

@@ -61,18 +61,21 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
     given = epilogue or _NONE
     x, weight, result, _ = _operands(geometry, given)
-    one, n = geometry.with_batch(1), geometry.input_shape[0]
+    one, n = geometry.one_image, geometry.input_shape[0]
+    batch = next((batch for *_, batch in direct_plan.batches(geometry)), one)
     masked = given.relu
     incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
     if pass_name == "forward":
-        plan = direct_plan.forward(one)
+        plan = direct_plan.forward(batch)
+        if not len(plan.runs):
+            return None
         image = plan.image
         products = correlation(plan, n, geometry.flops, lanes=False)
         copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     stages: list[Stage] = []
     if pass_name in ("grad_input", "gradients"):
-        for phase, plan in enumerate(direct_plan.grad_input(one)):
+        for phase, plan in enumerate(plan for plan in direct_plan.grad_input(batch) if len(plan.runs)):
             image = plan.image
             if masked or image.is_padded:
                 stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
@@ -82,31 +85,33 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         copied = any(stage.kind == "pad" for stage in stages)
         stages[-1] = from_outside(stages[-1], weight + x + (0 if copied else incoming))
     if pass_name in ("grad_weight", "gradients"):
-        stages += _direct_grad_weight(one, n, masked, x, weight, incoming)
+        stages += _direct_grad_weight(one, n, given, x, weight, incoming)
     return stages
 
 
 def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
+    """Products of `n` images; the rate is that of a tile with all taps, as most have."""
     sizes, scale = plan.sizes, LANES if lanes else 1
     pitch = sizes.groups * sizes.group_out
-    length = int(plan.runs[:, 2].max())
-    runs = -(-sizes.reduction // length)
-    run_step = int(plan.runs[1, 0] - plan.runs[0, 0]) if len(plan.runs) > 1 else 0
+    begin, end = plan.ends[plan.regions[plan.terms.argmax()]][[0, -1]]
+    runs = plan.runs[begin:end]
+    length = int(runs[:, 2].max())
     loops = Loops(
         columns=sizes.group_out,
         tiles=sizes.tiles,
         row_step=int(plan.rows_in[1] - plan.rows_in[0]) if len(plan.rows_in) > 1 else scale,
-        runs=runs,
-        run_step=run_step * scale,
+        runs=-(-int(plan.terms.max()) // length),
+        run_step=int(runs[1, 0] - runs[0, 0]) * scale if len(runs) > 1 else 0,
         length=length,
         step=scale,
         b_step=plan.shape.vectors if lanes else plan.shape.width,
         width=min(sizes.group_out, plan.width) * scale,
         pitch=pitch * scale,
     )
-    images = -(-n // LANES) if lanes else n
-    kind = "lane_tiles" if lanes else "tiles"
-    return tiles(kind, "products", plan.shape, loops, images * sizes.groups * sizes.panels, flops)
+    count = (-(-n // LANES) if lanes else n / sizes.images) * sizes.groups * sizes.panels
+    stage = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
+    products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
+    return replace(stage, amount=2.0 * products, bytes=int(count * stage.bytes))
 
 
 def _pad(numbers: int, masked: bool, outside: int) -> Stage:
@@ -114,20 +119,17 @@ def _pad(numbers: int, masked: bool, outside: int) -> Stage:
     return from_outside(stage, outside)
 
 
-def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int, incoming: int) -> list[Stage]:
+def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[Stage]:
     plan = direct_plan.grad_weight(one)
     sizes, shape = plan.sizes, plan.shape
     spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
-    copies = from_outside(
-        move(
-            "dY to whole vectors", "spread", (sizes.group_out, int(masked)), touched=spread_bytes, arrays=spread_bytes
-        ),
-        incoming,
+    copies = move(
+        "dY to whole vectors", "spread", (sizes.group_out, int(given.relu)), touched=spread_bytes, arrays=spread_bytes
     )
     lines = -(-sizes.h_out // plan.bands)
     loops = Loops(
         columns=sizes.group_out,
-        tiles=-(-sizes.reduced // shape.rows),
+        tiles=len(plan.inside),
         row_step=1,
         runs=lines,
         run_step=sizes.line,
@@ -139,7 +141,13 @@ def _direct_grad_weight(one: Geometry, n: int, masked: bool, x: int, weight: int
         load=1,
     )
     count = n * plan.bands * sizes.groups * sizes.panels
-    return [copies, from_outside(tiles("tiles", "products", shape, loops, count, n * one.flops), x + weight)]
+    products = tiles("tiles", "products", shape, loops, count, n * one.flops)
+    top, bottom, left, right = plan.inside.T
+    terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
+    products = replace(products, amount=2.0 * n * sizes.groups * sizes.panels * shape.rows * shape.width * terms)
+    if plan.is_panel and not (given.bias or given.relu):
+        return [from_outside(products, x + weight + incoming)]
+    return [from_outside(copies, incoming), from_outside(products, x + weight)]
 
 
 # Lanes -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_panels import pad_images, panels
+from nnlite.conv.direct_plan import Image
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, transformed_weight
 from nnlite.conv.winograd_tiles import (
@@ -57,6 +58,11 @@ def _room(elements: int) -> int:
     return elements + LANES
 
 
+def _padded(image: Image, parts: int) -> np.ndarray:
+    """Room for an image with a border, if it has one, for each part."""
+    return memory.empty((parts, _room(image.padded_h * image.padded_w * image.c) if image.is_padded else 0))
+
+
 # Forward -------------------------------------------------------------------------------------------------------
 
 
@@ -72,9 +78,9 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     u = transformed_weight(weights.second, sizes.k_wide)
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward(
-        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.runs,
+        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
         x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
-        memory.empty((parts, _room(plan.sizes.image_padded))), memory.empty((parts, _room(plan.sizes.image_out))),
+        _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
         tile_shape(sizes.k), sizes, u, _bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
@@ -91,7 +97,7 @@ def _bias(bias: np.ndarray | None, width: int) -> np.ndarray:
 
 @kernel
 def _forward(
-    part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
+    part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
     x, first_weight, first_bias, first_clamp, padded, between,
     shape_k, sizes, u, bias, v, m, scratch, y, winners, clamp, pool, drops, mask,
 ):  # fmt: skip
@@ -103,8 +109,8 @@ def _forward(
     padded[part] = 0
     for n in range(part * images // parts, (part + 1) * images // parts):
         _correlate(
-            shape, image, first_sizes, rows_in, rows_out, runs, x, n, first_weight, first_bias, first_clamp,
-            own_x, own_y,
+            shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
+            x, n, first_weight, first_bias, first_clamp, own_x, own_y,
         )  # fmt: skip
         for first in range(0, sizes.tiles, sizes.block):
             count = min(sizes.block, sizes.tiles - first)
@@ -116,17 +122,17 @@ def _forward(
 
 
 @jit
-def _correlate(shape, image, sizes, rows_in, rows_out, runs, x, n, weight, bias, clamp, padded, y):
+def _correlate(shape, image, sizes, rows_in, rows_out, regions, runs, ends, x, n, weight, bias, clamp, padded, y):
     """y = relu(correlation of image n + bias), the clamp if asked for: what nnlite.conv.direct does, with one panel."""
     source = pointer(x, n * sizes.image_in)
     if sizes.image_in != sizes.image_padded:
         pad_images(x, x, False, image, n, n + 1, padded)
         source = padded
     for t in range(sizes.tiles):
-        tile_in = table_rows(shape, t * shape.rows, sizes.positions, rows_in)
-        tile_out = table_rows(shape, t * shape.rows, sizes.positions, rows_out)
+        tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
+        tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
         tile = repeat_row(shape, bias, 0)
-        for run in range(runs.shape[0]):
+        for run in range(ends[regions[t], 0], ends[regions[t], 1]):
             for c in range(runs[run, 2]):
                 tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weight, (runs[run, 1] + c) * shape.width)
         if clamp:
@@ -158,10 +164,10 @@ def backward(
     dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
     dfirst_bias = np.zeros((parts, k), np.float32)
     _backward(
-        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.runs,
+        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
         x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
-        memory.empty((parts, _room(plan.sizes.image_padded))), between,
-        reduction.shape, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
+        _padded(plan.image, parts), between, _padded(reduction.image, parts),
+        reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, v, dm, scratch(parts), du, dbias,
         stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
@@ -178,9 +184,9 @@ def backward(
 
 @kernel
 def _backward(
-    part, parts, shape, image, first_sizes, rows_in, rows_out, runs,
-    x, first_weight, first_bias, first_clamp, padded, between,
-    shape_first, reduced_sizes, rows, dfirst, dfirst_bias,
+    part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
+    x, first_weight, first_bias, first_clamp, padded, between, bordered,
+    shape_first, reduced_image, reduced_sizes, rows, dfirst, dfirst_bias,
     shape_c, shape_k, sizes, u, dy, result, winners, clamp, pool, v, dm, scratch, du, dbias,
     drops, mask, dropped,
 ):  # fmt: skip
@@ -188,18 +194,19 @@ def _backward(
     images, size = x.shape[0], dropped.shape[1]
     own_dropped = pointer(dropped, part * size)
     own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * 2 * between.shape[2])
-    own_dy = pointer(own_y, between.shape[2])
+    own_dy, own_bordered = pointer(own_y, between.shape[2]), pointer(bordered, part * bordered.shape[1])
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
     own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
     own_du = pointer(du, part * 36 * sizes.c * sizes.k_wide)
     own_dfirst = pointer(dfirst, part * dfirst.shape[1] * dfirst.shape[2])
     own_dfirst_bias = pointer(dfirst_bias, part * dfirst_bias.shape[1])
     padded[part] = 0
+    bordered[part] = 0
     du[part] = 0
     for n in range(part * images // parts, (part + 1) * images // parts):
         _correlate(
-            shape, image, first_sizes, rows_in, rows_out, runs, x, n, first_weight, first_bias, first_clamp,
-            own_x, own_y,
+            shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
+            x, n, first_weight, first_bias, first_clamp, own_x, own_y,
         )  # fmt: skip
         own_dresult = pointer(dy, 0)
         if drops:
@@ -216,9 +223,10 @@ def _backward(
             multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)
             add_dx(own_v, first, count, sizes, own_scratch, own_dy)
         _mask_and_sum(own_dy, own_y, first_clamp, sizes.h * sizes.w, sizes.c, own_dfirst_bias)
-        source = pointer(x, n * first_sizes.image_in)
-        if first_sizes.image_in != first_sizes.image_padded:
-            source = own_x
+        source = pointer(x, n * reduced_sizes.image_in)
+        if reduced_sizes.image_in != reduced_sizes.image_padded:
+            source = own_bordered
+            pad_images(x, x, False, reduced_image, n, n + 1, source)
         _reduce_pixels(shape_first, reduced_sizes, rows, source, own_dy, sizes.c, own_dfirst)
 
 

@@ -96,7 +96,7 @@ def _plan_all(
             run.rows.append(row)
             for algorithm in algorithms:
                 bar.step(f"checking {algorithm.name} at {shape.name}")
-                cell = Cell(algorithm.name, "timed", effective=algorithm.fewer_multiplications)
+                cell = Cell(algorithm.name, "timed", effective=algorithm.saves_multiplications(shape.geometry))
                 row.cells.append(cell)
                 part = _plan(algorithm, pass_name, shape.geometry, problem, cell, reports[algorithm.name])
                 if part is not None:

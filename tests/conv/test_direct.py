@@ -105,3 +105,10 @@ def test_thread_counts_agree_to_rounding():
 
 def test_it_declines_float64():
     assert "float64" in nn.conv.get("direct").declines(Geometry.of((1, 5, 5, 1), (3, 3, 1, 1)), np.float64)
+
+
+def test_it_saves_the_multiplications_with_padding():
+    direct = nn.conv.get("direct")
+    assert not direct.saves_multiplications(Geometry.of((1, 5, 5, 1), (3, 3, 1, 1)))
+    assert not direct.saves_multiplications(Geometry.of((1, 5, 5, 1), (3, 3, 1, 1), strides=2))
+    assert direct.saves_multiplications(Geometry.of((1, 5, 5, 1), (3, 3, 1, 1), padding="same"))
