@@ -9,12 +9,15 @@ from typing import Any, NamedTuple
 from nnlite.conv import registry, tuning
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.registry import Choice
+from nnlite.conv.stages import touched_taps
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
 #: and from so many tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights; with more
 #: weights than these, from proportionally more on, as each thread adds up its own transformed gradient of all weights
-WINOGRAD_TILES, WINOGRAD_WEIGHTS = 48, 256 * 256
+WINOGRAD_TILES, WINOGRAD_WEIGHTS = 64, 256 * 512
+#: and if a tile's 36 products stand for so many times as many that are not with padding
+WINOGRAD_SAVING = 2
 #: with so few channels out of a group, or both in and out, a vector of channels is mostly empty, so that images fill
 #: the lanes instead: if there are enough of them, and a block of them stays near the processor
 LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
@@ -31,9 +34,11 @@ class Rule(NamedTuple):
 
 def _worth_transforming(geometry: Geometry) -> bool:
     (n, oh, ow, k), c = geometry.output_shape, geometry.weight_shape[2]
-    tiles = n * -(-oh // 4) * -(-ow // 4)
-    enough = WINOGRAD_TILES * max(1, c * k / WINOGRAD_WEIGHTS)
-    return c >= WINOGRAD_INPUT_CHANNELS and k >= WINOGRAD_OUTPUT_CHANNELS and tiles >= enough
+    if c < WINOGRAD_INPUT_CHANNELS or k < WINOGRAD_OUTPUT_CHANNELS:
+        return False
+    tiles = -(-oh // 4) * -(-ow // 4)
+    enough = n * tiles >= WINOGRAD_TILES * max(1, c * k / WINOGRAD_WEIGHTS)
+    return enough and touched_taps(geometry) >= WINOGRAD_SAVING * 36 * tiles
 
 
 def _few_channels(geometry: Geometry) -> bool:
@@ -53,7 +58,7 @@ RULES = (
         _worth_transforming,
         "winograd",
         f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, and "
-        f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: a quarter of the products outweighs the transforms",
+        f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: the products saved outweigh the transforms",
     ),
     Rule(
         _few_channels,

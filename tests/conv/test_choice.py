@@ -20,20 +20,31 @@ def chosen(n, size, c, k, kernel=3, **options):
 @pytest.mark.parametrize(
     ("n", "size", "expected"),
     [
-        (3, 16, "winograd"),  # 48 tiles of 4x4 outputs
-        (47, 4, "direct"),
-        (48, 4, "winograd"),
-        (12, 5, "winograd"),  # a tile that overhangs counts
-        (11, 5, "direct"),
+        (4, 16, "winograd"),  # 64 tiles of 4x4 outputs
+        (63, 4, "direct"),
+        (64, 4, "winograd"),
+        (16, 7, "winograd"),  # a tile that overhangs counts
+        (15, 7, "direct"),
     ],
 )
-def test_winograd_from_48_tiles_on(n, size, expected):
+def test_winograd_from_64_tiles_on(n, size, expected):
     assert chosen(n, size, 16, 16) == expected
 
 
-@pytest.mark.parametrize(("tiles", "expected"), [(95, "direct"), (96, "winograd")])
+@pytest.mark.parametrize(("size", "expected"), [(5, "direct"), (6, "winograd"), (9, "winograd")])
+def test_winograd_where_tiles_overhang_little(size, expected):
+    assert chosen(128, size, 64, 64) == expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(6, "direct"), (7, "winograd"), (9, "direct"), (10, "winograd")])
+def test_products_with_padding_are_none_that_winograd_saves(size, expected):
+    geometry = Geometry.of((128, size, size, 64), (3, 3, 64, 64), padding="same")
+    assert nn.conv.why(geometry, np.float32).name == expected
+
+
+@pytest.mark.parametrize(("tiles", "expected"), [(127, "direct"), (128, "winograd")])
 def test_winograd_from_more_tiles_on_where_there_are_more_weights(tiles, expected):
-    assert chosen(tiles, 4, 256, 512) == expected
+    assert chosen(tiles, 4, 512, 512) == expected
 
 
 @pytest.mark.parametrize(("c", "k"), [(15, 64), (64, 15)])
@@ -76,6 +87,6 @@ def test_float64_goes_to_what_computes_in_it():
 
 
 def test_the_reason_is_that_of_the_rule_that_applied():
-    reason = nn.conv.why(Geometry.of((3, 18, 18, 16), (3, 3, 16, 16)), np.float32).reason
-    assert "48 tiles" in reason
+    reason = nn.conv.why(Geometry.of((4, 18, 18, 16), (3, 3, 16, 16)), np.float32).reason
+    assert "64 tiles" in reason
     assert "images fill them" in nn.conv.why(Geometry.of((32, 16, 16, 1), (3, 3, 1, 4)), np.float32).reason
