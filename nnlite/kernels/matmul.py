@@ -11,6 +11,7 @@ sum does not depend on them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,16 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
 from nnlite.simd import LANES, load_first, pointer, store, transpose
-from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, tile_shape
+from nnlite.tiles import (
+    TileShape,
+    even_rows,
+    load_tile,
+    multiply_add,
+    relu_tile,
+    repeat_row,
+    store_tile,
+    tile_shape,
+)
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10
@@ -26,20 +36,22 @@ PANEL_BYTES = 192 << 10
 
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
     """a @ b + bias: a (m, k), b (k, n), bias (n) -> (m, n); with `relu`, max(that, 0), where NaN stays NaN."""
-    return _product(a, (a.shape[0], b.shape[1], a.shape[1]), (a.shape[1], 1), b, False, bias, relu)
+    m, k = a.shape
+    return _product(a, b, _plan(m, b.shape[1], k, k, 1), False, bias, relu)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
-    return _product(a, (a.shape[0], b.shape[0], a.shape[1]), (a.shape[1], 1), b, True, None, False)
+    m, k = a.shape
+    return _product(a, b, _plan(m, b.shape[0], k, k, 1), True, None, False)
 
 
 def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
-    m, n = a.shape[1], b.shape[1]
+    (k, m), n = a.shape, b.shape[1]
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
-        return np.ascontiguousarray(_product(b, (n, m, a.shape[0]), (1, n), a, False, None, False).T)  # (m, n)
-    return _product(a, (m, n, a.shape[0]), (1, m), b, False, None, False)
+        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, 1, n), False, None, False).T)  # (m, n)
+    return _product(a, b, _plan(m, n, k, 1, m), False, None, False)
 
 
 class Sizes(NamedTuple):
@@ -53,28 +65,35 @@ class Sizes(NamedTuple):
     depth: int  # rows of a panel that are reduced at a time
 
 
-def _product(
-    a: np.ndarray,
-    sizes: tuple[int, int, int],
-    steps: tuple[int, int],
-    b: np.ndarray,
-    transposed: bool,
-    bias: np.ndarray | None,
-    clamp: bool,
-) -> np.ndarray:
-    m, n, k = sizes
+class Plan(NamedTuple):
+    """How products of some sizes are computed."""
+
+    shape: TileShape
+    sizes: Sizes
+    room: int  # numbers in a thread's panel
+    no_bias: np.ndarray  # zeros (n, to whole tiles)
+
+
+@lru_cache(maxsize=1024)
+def _plan(m: int, n: int, k: int, row: int, step: int) -> Plan:
     shape = tile_shape(n)
     blocks = -(-k * shape.width * 4 // PANEL_BYTES)
-    depth = -(-k // max(blocks, 1))
-    start = np.zeros(-(-n // shape.width) * shape.width, np.float32)
-    if bias is not None:
-        start[:n] = bias
-    c = memory.empty((m, n))
-    if c.size == 0:
-        return c
+    depth = max(1, -(-k // max(blocks, 1)))
     room = -(-depth // LANES) * LANES * shape.width + LANES * LANES
-    panels = memory.empty((threads.get_num_threads(), room))
-    _tiles(shape, Sizes(m, n, k, *steps, max(depth, 1)), a, b, transposed, start, panels, c, clamp)
+    return Plan(shape, Sizes(m, n, k, row, step, depth), room, np.zeros(-(-n // shape.width) * shape.width, np.float32))
+
+
+def _product(
+    a: np.ndarray, b: np.ndarray, plan: Plan, transposed: bool, bias: np.ndarray | None, clamp: bool
+) -> np.ndarray:
+    shape, sizes, room, start = plan
+    c = memory.empty((sizes.m, sizes.n))
+    if bias is not None:
+        start = start.copy()
+        start[: sizes.n] = bias
+    if c.size:
+        panels = memory.empty((threads.get_num_threads(), room))
+        _tiles(shape, sizes, a, b, transposed, start, panels, c, clamp)
     return c
 
 
