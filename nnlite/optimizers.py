@@ -106,7 +106,7 @@ class Optimizer:
     def _table(self, which: tuple[int, ...], arrays: list[np.ndarray]) -> Table:
         """Some of the parameters, whose numbers are `which`, and what is remembered of them, for a kernel."""
         table = self._tables.get(which)
-        if table is None or any([a is not b for a, b in zip(table.parameters, arrays, strict=True)]):
+        if table is None or any(a is not b for a, b in zip(table.parameters, arrays, strict=True)):
             from nnlite.kernels.updates import Table
 
             rows = [(w, *self._state[i]) for w, i in zip(arrays, which, strict=True)]

@@ -72,7 +72,7 @@ def dense(
 
 def _products(weight: np.ndarray, *others: np.ndarray | None) -> Products:
     """Those on register tiles where every operand is float32 and kernels can be compiled, else NumPy's."""
-    if all([operand is None or operand.dtype == _FLOAT32 for operand in (weight, *others)]):
+    if all(operand is None or operand.dtype == _FLOAT32 for operand in (weight, *others)):
         return _on_tiles(weight.shape[1]) or _NUMPY
     return _NUMPY
 
