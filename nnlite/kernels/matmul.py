@@ -1,9 +1,9 @@
 """float32 matrix products on register tiles: a layer's forward product and the two of its backward pass.
 
 A tile of rows x columns of the result stays in registers while the reduction runs; the columns of b that it needs
-are first copied to lie together (a panel), as many of its rows at a time as stay in cache. All three products are the
-same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a transposed b is
-turned over when its panel is copied.
+are copied to lie together (a panel), as many of its rows at a time as stay in cache, by the first tile as it goes. All
+three products are the same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a
+transposed b is turned over when its panel is copied.
 
 The same number of threads gives the same bits, and other numbers do too: threads share out the tiles, and a tile's
 sum does not depend on them.
@@ -18,7 +18,7 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load_first, pointer, store, transpose
+from nnlite.simd import LANES, load, load_first, pointer, store, transpose
 from nnlite.tiles import (
     TileShape,
     even_rows,
@@ -106,21 +106,30 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
     panel = pointer(panels, part * panels.shape[1])
     for index in range(begin // tiles, -(-end // tiles)):
         column = index * shape.width
+        first_tile = max(begin - index * tiles, 0)
+        whole = column + shape.width <= sizes.n
         for first in range(0, max(sizes.k, 1), sizes.depth):
             depth = min(sizes.depth, sizes.k - first)
             if transposed:
                 _copy_transposed(pointer(b, column * sizes.k + first), depth, sizes.n - column, sizes.k, shape, panel)
-            else:
+            elif not whole:
                 _copy(pointer(b, first * sizes.n + column), depth, sizes.n - column, sizes.n, shape, panel)
-            for t in range(max(begin - index * tiles, 0), min(end - index * tiles, tiles)):
+            for t in range(first_tile, min(end - index * tiles, tiles)):
                 rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
                 rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
                 if first == 0:
                     tile = repeat_row(shape, bias, column)
                 else:
                     tile = load_tile(shape, c, rows_out, column, sizes.n - column)
-                for i in range(depth):
-                    tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
+                if t == first_tile and whole and not transposed:  # copies its b while it computes
+                    for i in range(depth):
+                        line = (first + i) * sizes.n + column
+                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, b, line)
+                        for j in range(0, shape.width, LANES):
+                            store(panel, i * shape.width + j, load(b, line + j))
+                else:
+                    for i in range(depth):
+                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
                 if clamp and first + depth == sizes.k:
                     tile = relu_tile(tile)
                 store_tile(c, rows_out, column, tile, sizes.n - column)
