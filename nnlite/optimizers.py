@@ -82,32 +82,34 @@ class Optimizer:
 
         Raises ValueError, with nothing changed, if a gradient's shape is not its parameter's.
         """
-        parameters = self._built()
-        for i, (parameter, shape) in enumerate(zip(parameters, self._shapes, strict=True)):
-            gradient = parameter.grad
+        #: dtype -> (numbers of the parameters that have a gradient, their arrays, the gradients)
+        groups: dict[np.dtype, tuple[list[int], list[np.ndarray], list[np.ndarray]]] = {}
+        for i, (parameter, shape) in enumerate(zip(self._built(), self._shapes, strict=True)):
+            data, gradient = parameter.data, parameter.grad
             if gradient is None:
                 continue
-            if not gradient.shape == parameter.data.shape == shape:
+            if not gradient.shape == data.shape == shape:
                 raise ValueError(
                     f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
-                    f"Received: {parameter.data.shape} and {gradient.shape}"
+                    f"Received: {data.shape} and {gradient.shape}"
                 )
             _check_contiguous(i, parameter)
+            which, arrays, gradients = groups.setdefault(data.dtype, ([], [], []))
+            which.append(i)
+            arrays.append(data)
+            gradients.append(np.ascontiguousarray(gradient, data.dtype))
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
-            for dtype in {parameter.dtype for parameter in parameters if parameter.grad is not None}:
-                which = tuple(i for i, p in enumerate(parameters) if p.grad is not None and p.dtype == dtype)
-                gradients = [np.ascontiguousarray(parameters[i].grad, dtype) for i in which]
-                self.update(self._table(which), gradients, dtype.type)
+            for dtype, (which, arrays, gradients) in groups.items():
+                self.update(self._table(tuple(which), arrays), gradients, dtype.type)
 
-    def _table(self, which: tuple[int, ...]) -> Table:
-        """Some of the parameters, and what is remembered of them, for a kernel."""
-        from nnlite.kernels.updates import Table
-
-        parameters = [self._built()[i].data for i in which]
+    def _table(self, which: tuple[int, ...], arrays: list[np.ndarray]) -> Table:
+        """Some of the parameters, whose numbers are `which`, and what is remembered of them, for a kernel."""
         table = self._tables.get(which)
-        if table is None or any(a is not b for a, b in zip(table.parameters, parameters, strict=True)):
-            rows = [(w, *self._state[i]) for w, i in zip(parameters, which, strict=True)]
+        if table is None or any(a is not b for a, b in zip(table.parameters, arrays, strict=True)):
+            from nnlite.kernels.updates import Table
+
+            rows = [(w, *self._state[i]) for w, i in zip(arrays, which, strict=True)]
             table = self._tables[which] = Table(rows)
         return table
 

@@ -194,6 +194,29 @@ def pointer(typing, array, offset):
     return types.CPointer(array.dtype)(array, types.int64), emit
 
 
+@intrinsic
+def prefetch(typing, array, offset):
+    """Have array[offset:] brought nearer, to be read soon; it need not exist."""
+    return types.void(array, types.int64), _emit_prefetch(write=0)
+
+
+@intrinsic
+def prefetch_to_write(typing, array, offset):
+    """As `prefetch`, to be written soon."""
+    return types.void(array, types.int64), _emit_prefetch(write=1)
+
+
+def _emit_prefetch(write: int) -> Callable:
+    def emit(context, builder, sig, args):
+        address = builder.bitcast(address_value(context, builder, sig.args[0], *args), ir.IntType(8).as_pointer())
+        locality, data = 2, 1  # into the second level of the caches; not code
+        numbers = [ir.Constant(_I32, number) for number in (write, locality, data)]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
+        return context.get_dummy_value()
+
+    return emit
+
+
 # Vectors -------------------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,9 @@
 """float32 matrix products on register tiles: a layer's forward product and the two of its backward pass.
 
 A tile of rows x columns of the result stays in registers while the reduction runs; the columns of b that it needs
-are first copied to lie together (a panel), as many of its rows at a time as stay in cache. All three products are the
-same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a transposed b is
-turned over when its panel is copied.
+are copied to lie together (a panel), as many of its rows at a time as stay in cache, by the first tile as it goes. All
+three products are the same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a
+transposed b is turned over when its panel is copied.
 
 The same number of threads gives the same bits, and other numbers do too: threads share out the tiles, and a tile's
 sum does not depend on them.
@@ -11,14 +11,24 @@ sum does not depend on them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load_first, pointer, store, transpose
-from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, tile_shape
+from nnlite.simd import LANES, load, load_first, pointer, store, transpose
+from nnlite.tiles import (
+    TileShape,
+    even_rows,
+    load_tile,
+    multiply_add,
+    relu_tile,
+    repeat_row,
+    store_tile,
+    tile_shape,
+)
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10
@@ -26,20 +36,22 @@ PANEL_BYTES = 192 << 10
 
 def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
     """a @ b + bias: a (m, k), b (k, n), bias (n) -> (m, n); with `relu`, max(that, 0), where NaN stays NaN."""
-    return _product(a, (a.shape[0], b.shape[1], a.shape[1]), (a.shape[1], 1), b, False, bias, relu)
+    m, k = a.shape
+    return _product(a, b, _plan(m, b.shape[1], k, k, 1), False, bias, relu)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
-    return _product(a, (a.shape[0], b.shape[0], a.shape[1]), (a.shape[1], 1), b, True, None, False)
+    m, k = a.shape
+    return _product(a, b, _plan(m, b.shape[0], k, k, 1), True, None, False)
 
 
 def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
-    m, n = a.shape[1], b.shape[1]
+    (k, m), n = a.shape, b.shape[1]
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
-        return np.ascontiguousarray(_product(b, (n, m, a.shape[0]), (1, n), a, False, None, False).T)  # (m, n)
-    return _product(a, (m, n, a.shape[0]), (1, m), b, False, None, False)
+        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, 1, n), False, None, False).T)  # (m, n)
+    return _product(a, b, _plan(m, n, k, 1, m), False, None, False)
 
 
 class Sizes(NamedTuple):
@@ -53,28 +65,35 @@ class Sizes(NamedTuple):
     depth: int  # rows of a panel that are reduced at a time
 
 
-def _product(
-    a: np.ndarray,
-    sizes: tuple[int, int, int],
-    steps: tuple[int, int],
-    b: np.ndarray,
-    transposed: bool,
-    bias: np.ndarray | None,
-    clamp: bool,
-) -> np.ndarray:
-    m, n, k = sizes
+class Plan(NamedTuple):
+    """How products of some sizes are computed."""
+
+    shape: TileShape
+    sizes: Sizes
+    room: int  # numbers in a thread's panel
+    no_bias: np.ndarray  # zeros (n, to whole tiles)
+
+
+@lru_cache(maxsize=1024)
+def _plan(m: int, n: int, k: int, row: int, step: int) -> Plan:
     shape = tile_shape(n)
     blocks = -(-k * shape.width * 4 // PANEL_BYTES)
-    depth = -(-k // max(blocks, 1))
-    start = np.zeros(-(-n // shape.width) * shape.width, np.float32)
-    if bias is not None:
-        start[:n] = bias
-    c = memory.empty((m, n))
-    if c.size == 0:
-        return c
+    depth = max(1, -(-k // max(blocks, 1)))
     room = -(-depth // LANES) * LANES * shape.width + LANES * LANES
-    panels = memory.empty((threads.get_num_threads(), room))
-    _tiles(shape, Sizes(m, n, k, *steps, max(depth, 1)), a, b, transposed, start, panels, c, clamp)
+    return Plan(shape, Sizes(m, n, k, row, step, depth), room, np.zeros(-(-n // shape.width) * shape.width, np.float32))
+
+
+def _product(
+    a: np.ndarray, b: np.ndarray, plan: Plan, transposed: bool, bias: np.ndarray | None, clamp: bool
+) -> np.ndarray:
+    shape, sizes, room, start = plan
+    c = memory.empty((sizes.m, sizes.n))
+    if bias is not None:
+        start = start.copy()
+        start[: sizes.n] = bias
+    if c.size:
+        panels = memory.empty((threads.get_num_threads(), room))
+        _tiles(shape, sizes, a, b, transposed, start, panels, c, clamp)
     return c
 
 
@@ -87,21 +106,30 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
     panel = pointer(panels, part * panels.shape[1])
     for index in range(begin // tiles, -(-end // tiles)):
         column = index * shape.width
+        first_tile = max(begin - index * tiles, 0)
+        whole = column + shape.width <= sizes.n
         for first in range(0, max(sizes.k, 1), sizes.depth):
             depth = min(sizes.depth, sizes.k - first)
             if transposed:
                 _copy_transposed(pointer(b, column * sizes.k + first), depth, sizes.n - column, sizes.k, shape, panel)
-            else:
+            elif not whole:
                 _copy(pointer(b, first * sizes.n + column), depth, sizes.n - column, sizes.n, shape, panel)
-            for t in range(max(begin - index * tiles, 0), min(end - index * tiles, tiles)):
+            for t in range(first_tile, min(end - index * tiles, tiles)):
                 rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
                 rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
                 if first == 0:
                     tile = repeat_row(shape, bias, column)
                 else:
                     tile = load_tile(shape, c, rows_out, column, sizes.n - column)
-                for i in range(depth):
-                    tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
+                if t == first_tile and whole and not transposed:  # copies its b while it computes
+                    for i in range(depth):
+                        line = (first + i) * sizes.n + column
+                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, b, line)
+                        for j in range(0, shape.width, LANES):
+                            store(panel, i * shape.width + j, load(b, line + j))
+                else:
+                    for i in range(depth):
+                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
                 if clamp and first + depth == sizes.k:
                     tile = relu_tile(tile)
                 store_tile(c, rows_out, column, tile, sizes.n - column)

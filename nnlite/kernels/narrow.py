@@ -6,23 +6,43 @@ both gradients read x and write dx once:
 
     tile[j, :] += dy[i, j] * x[i, strip]   over i   (dweight, transposed)
     tile[i, :] += dy[i, j] * weight[strip, j]   over j   (dx)
+
+Where x is long, a strip's rows lie pages apart, which no processor foresees: what the strip writes and the next one
+reads is asked for beforehand.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, REGISTERS, load_first, pointer, store
+from nnlite.simd import (
+    LANES,
+    REGISTERS,
+    load,
+    load_first,
+    pointer,
+    prefetch,
+    prefetch_to_write,
+    store,
+    transpose,
+)
 from nnlite.tiles import TileShape, even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
 
 #: the most columns
 WIDEST = 12
-#: backward: rows of sums for some columns, or for rows of dx
-_STRIP = TileShape(6, 4 if REGISTERS == 32 else 1)
+#: columns of a matrix as lines of lanes come in whole blocks of LANES lines
+_LINES = -(-WIDEST // LANES) * LANES
+#: vectors of a strip, and the rows of dx that are computed at a time
+_STRIP, _BLOCK = (2, 8) if REGISTERS == 32 else (1, 6)
 #: forward: rows of x, and a vector of sums for each column
 _ROWS = 2 if REGISTERS == 32 else 1
+_NOTHING = np.empty((0, 0), np.float32)
+
+_shape = cache(TileShape)  # to make one costs as much as to start a kernel
 
 
 def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
@@ -30,8 +50,9 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     (m, k), n = x.shape, weight.shape[1]
     y = memory.empty((m, n))
     start = np.zeros(n, np.float32) if bias is None else bias
-    panels = memory.empty((threads.get_num_threads(), -(-k // LANES) * n * LANES + _ROWS * WIDEST * LANES))
-    _forward(TileShape(_ROWS, n), x, weight, start, relu, panels, y)
+    room = (-(-k // LANES) * n + _ROWS * WIDEST + _LINES) * LANES
+    panels = memory.empty((threads.get_num_threads(), room))
+    _forward(_shape(_ROWS, n), x, weight, start, relu, panels, y)
     return y
 
 
@@ -44,7 +65,8 @@ def _forward(part, parts, shape, x, weight, bias, clamp, panels, y):
     whole = k // LANES * LANES
     sums = pointer(panel, -(-k // LANES) * n * LANES)
     if begin < end:
-        _lanes_of_terms(weight, k, n, panel)
+        for i in range(0, whole, LANES):
+            _columns_to_lines(weight, i, pointer(panel, i * n), LANES)
     for first in range(begin, end, shape.rows):
         rows = even_rows(shape, first, end, k)
         tile = zeros(shape)
@@ -61,67 +83,90 @@ def _forward(part, parts, shape, x, weight, bias, clamp, panels, y):
                 y[first + row, j] = np.float32(0) if clamp and total < 0 else total
 
 
-@jit
-def _lanes_of_terms(weight, k, n, panel):
-    """panel (k / LANES, n, LANES) = weight (k, n): the terms of a reduction beside each other."""
-    for i in range(0, k - k % LANES, LANES):
-        for j in range(n):
-            for lane in range(LANES):
-                panel[i * n + j * LANES + lane] = weight[i + lane, j]
-
-
 def gradients(
     x: np.ndarray, weight: np.ndarray, dy: np.ndarray, needs: tuple[bool, bool]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(dy @ weight.T (m, k), x.T @ dy (k, n)), None for what `needs` does not ask for."""
     (m, k), n = x.shape, dy.shape[1]
-    nothing = np.empty((0, 0), np.float32)
-    dx = memory.empty((m, k)) if needs[0] else nothing
-    dweight = memory.empty((k, n)) if needs[1] else nothing
-    scratch = memory.empty((threads.get_num_threads(), (WIDEST + 1) * _STRIP.width))
-    _backward(_STRIP, x, weight, dy, scratch, dx, dweight)
+    dx = memory.empty((m, k)) if needs[0] else _NOTHING
+    dweight = memory.empty((k, n)) if needs[1] else _NOTHING
+    sums, block = _shape(n, _STRIP), _shape(_BLOCK, _STRIP)
+    scratch = memory.empty((threads.get_num_threads(), (_LINES + WIDEST + 1) * sums.width))
+    _backward(sums, block, x, weight, dy, scratch, dx, dweight)
     return (dx if needs[0] else None), (dweight if needs[1] else None)
 
 
 @kernel
-def _backward(part, parts, shape, x, weight, dy, scratch, dx, dweight):
+def _backward(part, parts, sums, block, x, weight, dy, scratch, dx, dweight):
     """Both gradients for a share of the columns of x."""
     (m, k), n = x.shape, dy.shape[1]
-    strips = -(-k // shape.width)
-    strip = pointer(scratch, part * scratch.shape[1])
+    strips = -(-k // sums.width)
+    lines = pointer(scratch, part * scratch.shape[1])
+    spare = pointer(lines, _LINES * sums.width)
     for index in range(part * strips // parts, (part + 1) * strips // parts):
-        first = index * shape.width
-        width = min(shape.width, k - first)
+        first = index * sums.width
+        width = min(sums.width, k - first)
         if dweight.size:
-            _reduce_rows(shape, pointer(x, first), m, k, n, width, dy, strip)
-            for i in range(width):
-                for j in range(n):
-                    dweight[first + i, j] = strip[j * shape.width + i]
+            _reduce_rows(sums, x, first, width, dy, dx, spare, lines)
+            for j in range(0, width, LANES):
+                _lines_to_columns(pointer(lines, j), sums.width, first + j, spare, dweight)
         if dx.size:
-            for j in range(n):
-                for i in range(width):
-                    strip[j * shape.width + i] = weight[first + i, j]
-            for row in range(0, m, shape.rows):
-                rows = even_rows(shape, row, m, n)
-                tile = zeros(shape)
+            for j in range(0, width, LANES):
+                _columns_to_lines(weight, first + j, pointer(lines, j), sums.width)
+            for row in range(0, m, block.rows):
+                rows = even_rows(block, row, m, n)
+                tile = zeros(block)
                 for j in range(n):
-                    tile = multiply_add(tile, dy, rows, j, strip, j * shape.width)
-                store_tile(dx, even_rows(shape, row, m, k), first, tile, width)
+                    tile = multiply_add(tile, dy, rows, j, lines, j * block.width)
+                store_tile(dx, even_rows(block, row, m, k), first, tile, width)
 
 
 @jit
-def _reduce_rows(shape, x, m, k, n, width, dy, strip):
-    """strip (n, shape.width) = dy.T @ a strip of x."""
-    line = pointer(strip, n * shape.width)
-    for first in range(0, n, shape.rows):
-        columns = even_rows(shape, first, n, 1)
-        tile = zeros(shape)
-        if width == shape.width:
-            for i in range(m):
-                tile = multiply_add(tile, dy, columns, i * n, x, i * k)
-        else:  # the last strip: its lines are copied, so that nothing beyond the array is read
-            for i in range(m):
-                for j in range(0, shape.width, LANES):
-                    store(line, j, load_first(x, i * k + j, width - j))
-                tile = multiply_add(tile, dy, columns, i * n, line, 0)
-        store_tile(strip, even_rows(shape, first, n, shape.width), 0, tile, shape.width)
+def _reduce_rows(shape, x, first, width, dy, dx, spare, lines):
+    """lines (n, shape.width) = dy.T @ the `width` columns of x from `first` on; those of dx are written next."""
+    (m, k), n = x.shape, dy.shape[1]
+    columns = even_rows(shape, 0, n, 1)
+    tile = zeros(shape)
+    if width == shape.width:
+        for i in range(m):
+            for j in range(first, first + shape.width, LANES):
+                prefetch(x, i * k + shape.width + j)
+                prefetch_to_write(dx, i * k + j)
+            tile = multiply_add(tile, dy, columns, i * n, x, i * k + first)
+    else:  # the last strip: its rows are copied, so that nothing beyond the array is read
+        for i in range(m):
+            for j in range(0, shape.width, LANES):
+                store(spare, j, load_first(x, i * k + first + j, width - j))
+            tile = multiply_add(tile, dy, columns, i * n, spare, 0)
+    store_tile(lines, even_rows(shape, 0, n, shape.width), 0, tile, shape.width)
+
+
+# Columns of a (k, n) matrix as lines of lanes and back -----------------------------------------------------------
+
+
+@jit
+def _columns_to_lines(weight, first, lines, step):
+    """lines[j * step:][:LANES] = weight[first:, j], zero beyond its end, for each column j; what follows is lost."""
+    k, n = weight.shape
+    if (first + LANES) * n + LANES <= k * n:
+        for j in range(0, n, LANES):
+            transpose(weight, first * n + j, n, lines, j * step, step)
+    else:
+        for j in range(n):
+            for i in range(LANES):
+                lines[j * step + i] = weight[first + i, j] if first + i < k else np.float32(0)
+
+
+@jit
+def _lines_to_columns(lines, step, first, block, weight):
+    """The reverse: weight[first:, j] = lines[j * step:][:LANES]; `block` is scratch."""
+    k, n = weight.shape
+    for j in range((n - 1) // LANES * LANES, -1, -LANES):  # what is written beyond a row is overwritten by the next
+        transpose(lines, j * step, step, block, j, n)
+    if first + LANES <= k:
+        for i in range(0, n * LANES, LANES):
+            store(weight, first * n + i, load(block, i))
+    else:
+        for i in range(first, k):
+            for j in range(n):
+                weight[i, j] = block[(i - first) * n + j]

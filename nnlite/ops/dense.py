@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import differentiable
+
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Products(NamedTuple):
@@ -69,16 +72,23 @@ def dense(
 
 def _products(weight: np.ndarray, *others: np.ndarray | None) -> Products:
     """Those on register tiles where every operand is float32 and kernels can be compiled, else NumPy's."""
-    if all(operand is None or operand.dtype == np.float32 for operand in (weight, *others)):
-        from nnlite import jit
+    if all(operand is None or operand.dtype == _FLOAT32 for operand in (weight, *others)):
+        return _on_tiles(weight.shape[1]) or _NUMPY
+    return _NUMPY
 
-        if jit.ENABLED:
-            from nnlite.kernels import matmul, narrow
 
-            if weight.shape[1] <= narrow.WIDEST:
-                return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
-            return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn)
-    return Products(_forward, lambda dy, weight: dy @ weight.T, lambda x, dy: x.T @ dy)
+@lru_cache(maxsize=1024)
+def _on_tiles(columns: int) -> Products | None:
+    """Those on register tiles for a result of that many columns, None where no kernel can be compiled."""
+    from nnlite import jit
+
+    if not jit.ENABLED:
+        return None
+    from nnlite.kernels import matmul, narrow
+
+    if columns <= narrow.WIDEST:
+        return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
+    return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn)
 
 
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
@@ -88,3 +98,6 @@ def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: b
     if relu:
         np.maximum(y, 0, out=y)
     return y
+
+
+_NUMPY = Products(_forward, lambda dy, weight: dy @ weight.T, lambda x, dy: x.T @ dy)
