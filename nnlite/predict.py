@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -212,15 +211,20 @@ def calling_cost(call: Call, between: Between) -> dict[str, float]:
     if call.name == "conv2d":
         key += f" {problem(call)[0].name}"
     parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
-    costs: dict[str, float] = {}
+    costs = _known_parts(between.rates, key, parts, lambda: _measure_call(smallest, between))
+    return {name: value for name, value in costs.items() if value}
 
-    def cost(name: str) -> float:
-        if not costs:
-            costs.update(_measure_call(smallest, between))
-        return costs.get(name, 0.0)
 
-    values = {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in parts}
-    return {name: value for name, value in values.items() if value}
+def _known_parts(
+    rates: Rates, key: str, parts: Sequence[str], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """What is known of the parts of a step, by their names; measured together if it is not."""
+
+    def measured() -> dict[str, float]:
+        return {f"{key} {name}": value for name, value in measure().items()}
+
+    found = rates.all_known([f"{key} {name}" for name in parts], measured)
+    return {name: found[f"{key} {name}"] for name in parts}
 
 
 def _smallest(call: Call) -> Call:
@@ -300,19 +304,15 @@ def _measure_call(call: Call, between: Between) -> dict[str, float]:
 
 def _around(least_step: Callable[[], object], optimizer: str, between: Between) -> dict[str, float]:
     """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
-    costs: dict[str, float] = {}
 
-    def cost(name: str) -> float:
-        if not costs:
-            calls = trace(least_step)
-            parts = _profile(least_step, between).parts
-            tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
-            costs["other"] = max(0.0, median(parts[OTHER]) * 1e-3 - tape)
-            costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3
-        return costs[name]
+    def measure() -> dict[str, float]:
+        calls = trace(least_step)
+        parts = _profile(least_step, between).parts
+        tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
+        other, update = (median(parts[key]) * 1e-3 for key in (OTHER, (optimizer, "optimizer")))
+        return {"other": max(0.0, other - tape), "update": update}
 
-    key = f"around {optimizer} {between.flushed}"
-    return {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in ("other", "update")}
+    return _known_parts(between.rates, f"around {optimizer} {between.flushed}", ("other", "update"), measure)
 
 
 def _profile(step: Callable[[], object], between: Between) -> StepProfile:

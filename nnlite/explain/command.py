@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
 from nnlite.explain import output, roofs, sweeps, tables
+from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
-from nnlite.explain.measure import Contestant, Measurement, measure
+from nnlite.explain.measure import Measurement, measure
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import announce_compilation

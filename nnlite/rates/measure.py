@@ -12,7 +12,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
 
-REPEATS, SECONDS = 9, 0.06
+REPEATS, SECONDS = 9, 0.04
 #: working sets are measured up to so many bytes, and products up to twice that
 MOST_BYTES = 96 << 20
 

@@ -1,0 +1,77 @@
+"""The time of a step of each network, predicted before any is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnlite import layers, models, predict
+from nnlite.explain.contestant import Contestant, training_step
+from nnlite.machine import Machine
+from nnlite.model import Sequential
+from nnlite.ops.stages import Call
+from nnlite.predict import StepPrediction
+from nnlite.rates import Rates
+
+#: images of a usual step
+_FEW = 32
+
+
+@dataclass
+class Forecast:
+    """The predictions for a step, one for each placement of the processors (nnlite.rates.placement)."""
+
+    predictions: list[StepPrediction]
+    #: tells the placement, where the step runs
+    where: Callable[[], int]
+
+    def at(self, place: object) -> StepPrediction:
+        """The prediction for the placement that a step ran in; for the first one if that was never seen before."""
+        return self.predictions[place if isinstance(place, int) and place < len(self.predictions) else 0]
+
+
+def forecast(
+    contestants: Sequence[Contestant], steps: Sequence[Callable[[], object]], machine: Machine, batch_size: int
+) -> list[Forecast]:
+    """Measure the rates that the steps need, or take those that are kept, and predict each step.
+
+    A step is run once, untimed, to see what it calls.
+    """
+    known: dict[tuple[int, int], Rates] = {}
+    traced: list[list[Call]] = []
+    for c, step in zip(contestants, steps, strict=True):
+        with c.surroundings():
+            if c.thread_counts not in known:
+                known[c.thread_counts] = Rates(machine, *c.thread_counts)
+            its = known[c.thread_counts]
+            traced.append(predict.trace(step))
+            its.complete(_prediction(c, traced[-1], its, batch_size))
+            its.save()
+    result = []
+    for c, calls in zip(contestants, traced, strict=True):
+        its = known[c.thread_counts]
+        with c.surroundings():
+            result.append(Forecast(its.everywhere(_prediction(c, calls, its, batch_size)), its.where))
+    return result
+
+
+def _prediction(c: Contestant, calls: Sequence[Call], known: Rates, batch_size: int) -> Callable[[], StepPrediction]:
+    optimizer = c.model.optimizer
+    assert optimizer is not None
+    least, usual = _least_step(batch_size), _usual_step(c.fuse)
+    return lambda: predict.predict(calls, optimizer, known, least, usual)
+
+
+def _least_step(batch_size: int) -> Callable[[], object]:
+    """A training step of the smallest network for digits: one number in, ten classes out."""
+    model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
+    images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
+    return training_step(model, images, labels, batch_size, fuse=True)
+
+
+def _usual_step(fuse: bool) -> Callable[[], object]:
+    """A training step with all kinds of layers, on few images so that it is short."""
+    images = np.zeros((_FEW, 28, 28, 1), np.float32)
+    return training_step(models.small_cnn(), images, np.zeros(_FEW, np.int64), _FEW, fuse)
