@@ -127,10 +127,11 @@ def predict(
     rates: Rates,
     least_step: Callable[[], object],
     usual_step: Callable[[], object],
+    held: int,
 ) -> StepPrediction:
     """The time of a step that makes these calls and then updates the optimizer's parameters.
 
-    `least_step` is a training step of the smallest network, whose "other" time is that of every step; `usual_step`
+    `held` are the bytes of its arrays: of different ones, however often it goes through each. `least_step` is a training step of the smallest network, whose "other" time is that of every step; `usual_step`
     keeps the processor busy as one does. To be called under the algorithm and the threads that the step will be run
     with.
     """
@@ -151,8 +152,7 @@ def predict(
         ]
     updates = part(optimizer.name, "optimizer")
     declared.append((updates, _updates(optimizer)))
-    moved = conv_stages.moved_bytes(stage for _, stages in declared for stage in stages)
-    flushed = _flushed(moved, rates)
+    flushed = _flushed(held, rates)
     between = Between(rates, flushed, usual_step)
     for where, stages in declared:
         where.add(stages, rates, flushed)
@@ -325,7 +325,7 @@ def _profile(step: Callable[[], object], between: Between) -> StepProfile:
     return profile
 
 
-def _flushed(moved: int, rates: Rates) -> int:
-    """How much memory to touch between two samples, as a step that moves so much does: all of the caches, or two."""
+def _flushed(held: int, rates: Rates) -> int:
+    """How much memory to touch between two samples, as a step with so many bytes of arrays does: all caches, or two."""
     last = rates.machine.caches["L3"]
-    return 2 * last if moved > last else LEAST_FLUSHED
+    return 2 * last if held > last else LEAST_FLUSHED

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnlite import layers, models, predict
+from nnlite import layers, memory, models, predict
+from nnlite.conv.stages import ITEMSIZE
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.machine import Machine
 from nnlite.model import Sequential
-from nnlite.ops.stages import Call
 from nnlite.predict import StepPrediction
 from nnlite.rates import Rates
 
+#: arrays that are kept of each parameter: itself, its gradient and its mean square
+_KEPT = 3
 #: images of a usual step
 _FEW = 32
 
@@ -37,31 +39,37 @@ def forecast(
 ) -> list[Forecast]:
     """Measure the rates that the steps need, or take those that are kept, and predict each step.
 
-    A step is run once, untimed, to see what it calls.
+    A step is run twice, untimed, to see what it calls and how much memory it works in.
     """
     known: dict[tuple[int, int], Rates] = {}
-    traced: list[list[Call]] = []
+    computed: list[Callable[[], StepPrediction]] = []
     for c, step in zip(contestants, steps, strict=True):
         with c.surroundings():
             if c.thread_counts not in known:
                 known[c.thread_counts] = Rates(machine, *c.thread_counts)
             its = known[c.thread_counts]
-            traced.append(predict.trace(step))
-            its.complete(_prediction(c, traced[-1], its, batch_size))
+            computed.append(_prediction(c, step, its, batch_size))
+            its.complete(computed[-1])
             its.save()
     result = []
-    for c, calls in zip(contestants, traced, strict=True):
-        its = known[c.thread_counts]
+    for c, compute in zip(contestants, computed, strict=True):
         with c.surroundings():
-            result.append(Forecast(its.everywhere(_prediction(c, calls, its, batch_size)), its.where))
+            result.append(Forecast(known[c.thread_counts].everywhere(compute), known[c.thread_counts].where))
     return result
 
 
-def _prediction(c: Contestant, calls: Sequence[Call], known: Rates, batch_size: int) -> Callable[[], StepPrediction]:
+def _prediction(
+    c: Contestant, step: Callable[[], object], known: Rates, batch_size: int
+) -> Callable[[], StepPrediction]:
+    """A function that predicts a step with the rates as they are known."""
+    step()  # so that what is kept between steps is there
+    memory.trim()
+    calls = predict.trace(step)
+    held = memory.idle_bytes() + _KEPT * ITEMSIZE * c.model.count_params()
     optimizer = c.model.optimizer
     assert optimizer is not None
     least, usual = _least_step(batch_size), _usual_step(c.fuse)
-    return lambda: predict.predict(calls, optimizer, known, least, usual)
+    return lambda: predict.predict(calls, optimizer, known, least, usual, held)
 
 
 def _least_step(batch_size: int) -> Callable[[], object]:

@@ -25,12 +25,13 @@ import numpy as np
 
 from nnlite import machine
 from nnlite.conv.stages import Stage
-from nnlite.rates.measure import MOST_BYTES, rate_of
+from nnlite.rates.measure import MOST_BYTES, Work, rate_of
 from nnlite.rates.placement import Placement, handing_us
 
 SCHEMA = 5
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
+_MOST_LANES = 16
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
 PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
@@ -69,6 +70,7 @@ class Rates:
         self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
+        self._sums = np.zeros(kernel_threads * _MOST_LANES, np.float32)
         self._square = np.ones((256, 256), np.float32)
 
     def where(self) -> int:
@@ -136,10 +138,19 @@ class Rates:
                 return kept if _off(values[-1], kept) else values[-1]
         return min(values, key=lambda value: abs(value / kept - 1))
 
-    def _prepare(self, touched: int, *operands: np.ndarray) -> None:
-        """Leave the caches as a step does that touched so many bytes since, and then wrote the operands."""
+    def _prepare(self, touched: int, work: Work) -> None:
+        """Leave the caches as a step does that touched so many bytes since, and then what is worked on."""
         self.touch(touched)
-        self.stir(*operands)
+        self.stir()
+        if self.kernel_threads > 1:
+            from nnlite.kernels import ceilings
+
+            for array in work.shared:
+                ceilings.read_all(array.reshape(-1), self._sums)
+            for array in work.mixed:
+                ceilings.rewrite(array.reshape(-1), _ZERO)
+            for array in work.own:
+                ceilings.rewrite_own(array.reshape(-1), _ZERO)
 
     def touch(self, nbytes: int) -> None:
         """Read and write so many bytes of other memory, on all threads."""
@@ -149,18 +160,12 @@ class Rates:
             self._other = np.zeros(nbytes // 4, np.float32)
         ceilings.rewrite(self._other[: nbytes // 4], _ZERO)
 
-    def stir(self, *operands: np.ndarray) -> None:
-        """Leave threads and operands as they are within a step, where another call was just before.
-
-        The threads are awake; what each reads of the operands was written by all of them in equal shares, so that it
-        lies in the caches of all.
-        """
+    def stir(self) -> None:
+        """Leave the threads awake, as they are within a step, where another call was just before."""
         from nnlite.kernels import ceilings
 
         if self.kernel_threads > 1:
             ceilings.nothing(self._places)
-            for array in operands:
-                ceilings.rewrite(array.reshape(-1), _ZERO)
         if self.blas_threads > 1:
             np.matmul(self._square, self._square)
 
@@ -231,7 +236,7 @@ def _off(now: float, kept: float) -> bool:
     return abs(now / kept - 1) > TOLERANCE
 
 
-def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[..., None]) -> float:
+def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None]) -> float:
     from nnlite.rates import conv_passes, kernel_passes, numpy_passes  # noqa: F401, which fill the table of kinds
 
     return rate_of(kind, size, working_set, before)

@@ -23,21 +23,14 @@ def matmul(size: tuple[int, ...], working_set: int) -> Work:
     """The register tiles' matrix product."""
     a, b, m, n, k = operands(size)
     function = (product, matmul_tn, matmul_nt)[size[3]]
-    return Work(
-        lambda: function(a, b),
-        2.0 * m * n * k,
-        (
-            a,
-            b,
-        ),
-    )
+    return Work(lambda: function(a, b), 2.0 * m * n * k, mixed=(a, b))
 
 
 @kind
 def narrow(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = operands(size)
-    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, (a, b))
+    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a,), shared=(b,))
 
 
 @kind
@@ -46,27 +39,29 @@ def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, (x, weight, dy))
+    return Work(
+        lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, dy), shared=(weight,)
+    )
 
 
 @kind
 def relu_backward(size: tuple[int, ...], working_set: int) -> Work:
     rows = max(1, working_set // (3 * ITEMSIZE * size[0]))
     dy, y = ones((rows, size[0])), ones((rows, size[0]))
-    return Work(lambda: activation.relu_backward(dy, y), 3.0 * dy.nbytes, (dy, y))
+    return Work(lambda: activation.relu_backward(dy, y), 3.0 * dy.nbytes, mixed=(dy, y))
 
 
 @kind
 def bias_gradient(size: tuple[int, ...], working_set: int) -> Work:
     dy = ones((max(1, working_set // (ITEMSIZE * size[0])), size[0]))
-    return Work(lambda: activation.bias_gradient(dy), float(dy.nbytes), (dy,))
+    return Work(lambda: activation.bias_gradient(dy), float(dy.nbytes), own=(dy,))
 
 
 @kind
 def crossentropy(size: tuple[int, ...], working_set: int) -> Work:
     logits = ones((max(1, working_set // (2 * ITEMSIZE * size[0])), size[0]))
     labels = np.zeros(len(logits), np.int64)
-    return Work(lambda: sparse_from_logits(logits, labels), 2.0 * logits.nbytes, (logits,))
+    return Work(lambda: sparse_from_logits(logits, labels), 2.0 * logits.nbytes, own=(logits,))
 
 
 def _image_batch(channels: int, working_set: int) -> np.ndarray:
@@ -87,7 +82,7 @@ def _pooling(size: tuple[int, ...], working_set: int) -> tuple[Any, ...]:
 def max_pool(size: tuple[int, ...], working_set: int) -> Work:
     x, pool, strides, pads = _pooling(size, working_set)
     y, winner = pool_forward(x, pool, strides, pads)
-    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), (x,))
+    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), own=(x,))
 
 
 @kind
@@ -95,13 +90,13 @@ def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
     x, pool, strides, pads = _pooling(size, working_set)
     y, winner = pool_forward(x, pool, strides, pads)
     moved = float(x.nbytes + y.nbytes + winner.nbytes)
-    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, (y,))
+    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, own=(y,))
 
 
 @kind
 def dropout(size: tuple[int, ...], working_set: int) -> Work:
     x = ones(max(1, working_set // (2 * ITEMSIZE)))
-    return Work(lambda: apply_mask(x, 0.25, 1), 2.0 * x.nbytes, (x,))
+    return Work(lambda: apply_mask(x, 0.25, 1), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
@@ -110,4 +105,4 @@ def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
     w, g, square = (ones(max(1, working_set // (3 * ITEMSIZE))) for _ in range(3))
     numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
     table = updates.Table([(w, square, None, None)])
-    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, (g,))
+    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, mixed=(g,), shared=(w,))

@@ -94,13 +94,13 @@ def _rows(size: tuple[int, ...], working_set: int, arrays: int) -> np.ndarray:
 @kind
 def maximum(size: tuple[int, ...], working_set: int) -> Work:
     x = _flat(working_set, 1)
-    return Work(lambda: np.maximum(x, 0, out=x), 2.0 * x.nbytes, (x,))
+    return Work(lambda: np.maximum(x, 0, out=x), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
 def multiply(size: tuple[int, ...], working_set: int) -> Work:
     x = _flat(working_set, 2)
-    return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, (x,))
+    return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
@@ -109,23 +109,20 @@ def mask(size: tuple[int, ...], working_set: int) -> Work:
     return Work(
         lambda: relu_gradient(dy, y),
         3.5 * dy.nbytes,
-        (
-            dy,
-            y,
-        ),
+        own=(dy, y),
     )
 
 
 @kind
 def add_row(size: tuple[int, ...], working_set: int) -> Work:
     y, bias = _rows(size, working_set, 1), np.zeros(size[0], np.float32)
-    return Work(lambda: np.add(y, bias, out=y), 2.0 * y.nbytes, (y,))
+    return Work(lambda: np.add(y, bias, out=y), 2.0 * y.nbytes, own=(y,))
 
 
 @kind
 def sum_rows(size: tuple[int, ...], working_set: int) -> Work:
     y = _rows(size, working_set, 1)
-    return Work(lambda: y.sum(axis=0), float(y.nbytes), (y,))
+    return Work(lambda: y.sum(axis=0), float(y.nbytes), own=(y,))
 
 
 @kind
