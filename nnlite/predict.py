@@ -131,9 +131,9 @@ def predict(
 ) -> StepPrediction:
     """The time of a step that makes these calls and then updates the optimizer's parameters.
 
-    `held` are the bytes of its arrays: of different ones, however often it goes through each. `least_step` is a training step of the smallest network, whose "other" time is that of every step; `usual_step`
-    keeps the processor busy as one does. To be called under the algorithm and the threads that the step will be run
-    with.
+    `held` are the bytes of its arrays, each once however often it goes through it. `least_step` is a training step of
+    the smallest network, whose "other" time is that of every step; `usual_step` keeps the processor busy as one does.
+    To be called under the algorithm and the threads that the step will be run with.
     """
     parts: dict[Key, PartPrediction] = {}
     declared: list[tuple[PartPrediction, list[Stage]]] = []
@@ -181,10 +181,15 @@ def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
 
 
 def _updates(optimizer: Optimizer) -> list[Stage]:
-    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
-    size = sum(parameter.size for parameter in optimizer.parameters or ())
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
+
+    The rate depends on the columns of the largest, from which follows which kernels had it before.
+    """
+    parameters = optimizer.parameters or ()
+    size = sum(parameter.size for parameter in parameters)
+    columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
     moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=held, moved=moved)]
+    return [conv_stages.move("update", optimizer.name, (columns,), touched=moved, arrays=held, moved=moved)]
 
 
 # The cost of calling -------------------------------------------------------------------------------------------

@@ -68,15 +68,6 @@ def rewrite_own(part, parts, x, zero):
 
 
 @kernel
-def read_all(part, parts, x, out):
-    """Read all of x, flat, on every thread."""
-    total = splat(out[0])
-    for first in range(0, x.size - LANES + 1, LANES):
-        total = total + load(x, first)
-    store(out, part * LANES, total)
-
-
-@kernel
 def nothing(part, parts, out):
     """As little as a thread can do: what remains is the cost of starting them."""
     out[part] = part

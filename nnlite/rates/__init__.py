@@ -28,10 +28,9 @@ from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, Work, rate_of
 from nnlite.rates.placement import Placement, handing_us
 
-SCHEMA = 5
+SCHEMA = 7
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
-_MOST_LANES = 16
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
 PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
@@ -70,7 +69,6 @@ class Rates:
         self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
-        self._sums = np.zeros(kernel_threads * _MOST_LANES, np.float32)
         self._square = np.ones((256, 256), np.float32)
 
     def where(self) -> int:
@@ -142,11 +140,11 @@ class Rates:
         """Leave the caches as a step does that touched so many bytes since, and then what is worked on."""
         self.touch(touched)
         self.stir()
+        if work.before is not None and max(self.blas_threads, self.kernel_threads) > 1:
+            work.before()
         if self.kernel_threads > 1:
             from nnlite.kernels import ceilings
 
-            for array in work.shared:
-                ceilings.read_all(array.reshape(-1), self._sums)
             for array in work.mixed:
                 ceilings.rewrite(array.reshape(-1), _ZERO)
             for array in work.own:

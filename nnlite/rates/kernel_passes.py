@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from nnlite.kernels.pooling import max_pool as pool_forward
 from nnlite.kernels.pooling import max_pool_backward as pool_backward
 from nnlite.rates.measure import Work, kind, ones, operands
 
+#: in a usual batch
+_IMAGES = 128
+
 
 @kind
 def matmul(size: tuple[int, ...], working_set: int) -> Work:
@@ -30,7 +34,7 @@ def matmul(size: tuple[int, ...], working_set: int) -> Work:
 def narrow(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = operands(size)
-    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a,), shared=(b,))
+    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
 
 
 @kind
@@ -39,9 +43,7 @@ def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(
-        lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, dy), shared=(weight,)
-    )
+    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
 
 
 @kind
@@ -101,8 +103,23 @@ def dropout(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
-    """Parameters, their gradients and the mean squares; RMSprop's five passes."""
-    w, g, square = (ones(max(1, working_set // (3 * ITEMSIZE))) for _ in range(3))
+    """RMSprop's five passes over parameters, gradients and mean squares, after products that read and wrote these."""
+    columns = size[0]
+    rows = max(1, working_set // (3 * ITEMSIZE * columns))
+    weight, square, gradient = (ones((rows, columns)) for _ in range(3))
+    x, dy = ones((_IMAGES, rows)), ones((_IMAGES, columns))
+    gradients = [gradient]
+
+    def products() -> None:
+        if columns <= narrow_products.WIDEST:
+            narrow_products.matmul(x, weight, None, False)
+            _, of_weight = narrow_products.gradients(x, weight, dy, (False, True))
+            gradients[:] = [gradient if of_weight is None else of_weight]
+        else:
+            product(x, weight)
+            gradients[:] = [matmul_tn(x, dy)]
+
     numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
-    table = updates.Table([(w, square, None, None)])
-    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, mixed=(g,), shared=(w,))
+    table = updates.Table([(weight, square, None, None)])
+    update = partial(table.run, updates.rmsprop, gradients, None, None, *numbers)
+    return Work(update, 5.0 * weight.nbytes, before=products)

@@ -26,8 +26,8 @@ class Work(NamedTuple):
     mixed: tuple[np.ndarray, ...] = ()
     #: the same, where both kernels divide the array alike: each thread wrote what it reads
     own: tuple[np.ndarray, ...] = ()
-    #: arrays that all threads have read since they were written
-    shared: tuple[np.ndarray, ...] = ()
+    #: what a step does just before, if that is more than writing arrays
+    before: Callable[[], object] | None = None
 
 
 #: kind of stage -> a function of (size, bytes of the working set) that gives its work
