@@ -93,6 +93,8 @@ class StepPrediction:
     """A step, predicted part by part."""
 
     parts: dict[Key, PartPrediction]
+    #: rates that were measured while the processors were in another state
+    borrowed: int = 0
 
     @property
     def seconds(self) -> float:
@@ -164,7 +166,7 @@ def predict(
     part(*OTHER).calls += around["other"]
     further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
     updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
-    return StepPrediction(parts)
+    return StepPrediction(parts, len(rates.borrowed))
 
 
 def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:

@@ -21,8 +21,8 @@ Key = tuple[str, str]  # (layer, part)
 OTHER: Key = ("other", "other")
 #: seconds
 LONG, WARMING = 0.05, 0.03
-#: rounds that make a profile
-FEWEST = 5
+#: rounds that make a profile, and how many times as long to wait for them
+FEWEST, PATIENCE = 5, 1.5
 
 
 class _Recorder:
@@ -97,6 +97,7 @@ def profile(
     *,
     surroundings: Sequence[Callable[[], AbstractContextManager[Any]]] = (),
     states: Sequence[Callable[[], object]] = (),
+    preferred: Callable[[Sequence[object]], bool] = lambda states: True,
     warmup: int = 3,
     rounds: int = 20,
     seconds: float = 30.0,
@@ -106,8 +107,9 @@ def profile(
     In its turn a step first runs for WARMING seconds that are not recorded, so that it finds the processor (caches,
     branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
     `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. `states`
-    tells for each the state of the machine, in its context: of all rounds, those of the most common states are kept.
-    Stops after `rounds` rounds, or after `seconds` once there are FEWEST of one kind, or after twice as many.
+    tells for each the state of the machine, in its context: rounds in the same states are kept, the most there are of
+    `preferred` ones if those are FEWEST, of any otherwise. Stops after `rounds` rounds, or after `seconds` once there
+    are FEWEST preferred, or after PATIENCE times as many.
     """
     around = surroundings or [nullcontext] * len(steps)
     tell = states or [lambda: None] * len(steps)
@@ -121,11 +123,14 @@ def profile(
     with _no_garbage_collection():
         for _ in range(rounds):
             took = time.perf_counter() - began
-            if (took > seconds and len(_most_common(seen)) >= FEWEST) or took > 2 * seconds:
+            enough = len(_most_common(seen, preferred)) >= FEWEST
+            if (took > seconds and enough) or took > PATIENCE * seconds:
                 break
             turns = zip(steps, around, tell, profiles, strict=True)
             seen.append(tuple(_turn(*turn) for turn in turns))
-    chosen = _most_common(seen)
+    chosen = _most_common(seen, preferred)
+    if len(chosen) < FEWEST:
+        chosen = _most_common(seen)
     for i, result in enumerate(profiles):
         result.keep(chosen, seen[chosen[0]][i])
     return profiles
@@ -146,12 +151,12 @@ def _turn(
         return before if state() == before else None
 
 
-def _most_common(seen: Sequence[tuple[object, ...]]) -> list[int]:
-    """The indices of what there is most of."""
-    if not seen:
-        return []
-    most = Counter(seen).most_common(1)[0][0]
-    return [i for i, one in enumerate(seen) if one == most]
+def _most_common(
+    seen: Sequence[tuple[object, ...]], preferred: Callable[[Sequence[object]], bool] = lambda states: True
+) -> list[int]:
+    """The indices of what there is most of, among what is preferred."""
+    counts = Counter(states for states in seen if preferred(states)).most_common(1)
+    return [i for i, states in enumerate(seen) if counts and states == counts[0][0]]
 
 
 def _warm(step: Callable[[], object]) -> None:

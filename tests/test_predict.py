@@ -11,7 +11,7 @@ from nnlite.explain.contestant import Contestant
 from nnlite.explain.measure import measure
 from nnlite.profiler import OTHER
 from nnlite.rates import CHECKED, Rates
-from nnlite.rates.placement import Placement
+from nnlite.rates.state import SAME, State
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -109,15 +109,15 @@ class Moving(Rates):
     """Rates of processors that a test moves."""
 
     def __init__(self, kept=()):
-        self.handing = 2.4
+        self.launch = 2.4
         super().__init__(machine.load_or_measure(), 1, 2)
-        self.placements = [Placement(2.4, dict(kept))]
-        self.place = self.where()
+        self.states = [State(2.4, dict(kept))]
+        self.state = self.where()
 
     def where(self):
-        fits = [p.fits(self.handing) for p in self.placements]
+        fits = [state.distance(self.launch) <= SAME for state in self.states]
         if True not in fits:
-            self.placements.append(Placement(self.handing))
+            self.states.append(State(self.launch))
         return fits.index(True) if True in fits else len(fits)
 
 
@@ -129,7 +129,7 @@ def test_kept_rates_that_no_longer_hold_are_forgotten():
     kept = Moving(dict.fromkeys([*names, "last"], 100.0))
     for name in names:
         kept._checked(name, lambda: 50.0)
-    assert kept.placements[0].known == dict.fromkeys(names, 50.0)
+    assert kept.states[0].known == dict.fromkeys(names, 50.0)
 
 
 def test_a_rate_that_is_hidden_for_a_moment_still_holds():
@@ -138,13 +138,13 @@ def test_a_rate_that_is_hidden_for_a_moment_still_holds():
     assert [kept._checked(str(i), lambda: next(values)) for i in range(CHECKED)] == [100.0] * CHECKED
 
 
-def test_a_rate_belongs_to_the_placement_it_was_measured_in():
+def test_a_rate_belongs_to_the_state_it_was_measured_in():
     rates = Moving()
 
     def moved_meanwhile():
-        rates.handing = 3.7
+        rates.launch = 3.7
         return 60.0
 
     rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
-    assert [p.known for p in rates.placements] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
+    assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
     assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]

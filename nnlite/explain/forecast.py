@@ -23,15 +23,19 @@ _FEW = 32
 
 @dataclass
 class Forecast:
-    """The predictions for a step, one for each placement of the processors (nnlite.rates.placement)."""
+    """The predictions for a step, one for each state of the processors (nnlite.rates.state)."""
 
     predictions: list[StepPrediction]
-    #: tells the placement, where the step runs
+    #: tells the state, where the step runs
     where: Callable[[], int]
 
-    def at(self, place: object) -> StepPrediction:
-        """The prediction for the placement that a step ran in; for the first one if that was never seen before."""
-        return self.predictions[place if isinstance(place, int) and place < len(self.predictions) else 0]
+    def knows(self, state: object) -> bool:
+        """Whether all rates that the step needs were measured in that state."""
+        return isinstance(state, int) and state < len(self.predictions) and not self.predictions[state].borrowed
+
+    def at(self, state: object) -> StepPrediction:
+        """The prediction for the state that a step ran in; for the first one if that was never seen before."""
+        return self.predictions[state if isinstance(state, int) and state < len(self.predictions) else 0]
 
 
 def forecast(

@@ -91,6 +91,7 @@ def measure(
         steps,
         surroundings=[c.surroundings for c in contestants],
         states=[f.where for f in forecasts],
+        preferred=lambda states: all(f.knows(state) for f, state in zip(forecasts, states, strict=False)),
         rounds=rounds,
         seconds=seconds,
     )

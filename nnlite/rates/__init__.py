@@ -7,8 +7,8 @@ algorithm runs on a layer's geometry.
 
 A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
 leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
-Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and where the
-processors lie (nnlite.rates.placement); a run measures some of them again, and all if those no longer hold.
+Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and the state of
+the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ import numpy as np
 from nnlite import machine
 from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, Work, rate_of
-from nnlite.rates.placement import Placement, handing_us
+from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 7
+SCHEMA = 10
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
@@ -52,7 +52,7 @@ _T = TypeVar("_T")
 class Rates:
     """The rates for one number of threads and one owner of them; measured when first asked for, kept by `save`.
 
-    They are those of `place`, an index of `placements`. To be made, and asked, while their owner has the threads.
+    They are those of `state`, an index of `states`. To be made, and asked, while their owner has the threads.
     """
 
     def __init__(self, ceilings: machine.Machine, blas_threads: int, kernel_threads: int):
@@ -60,11 +60,12 @@ class Rates:
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
-        self.placements: list[Placement] = _read(self._path)
-        self.place = self.where()
-        #: by placement, what was measured again of what was kept from an earlier run
+        self.states: list[State] = _read(self._path)
+        self.state = self.where()
+        #: by state, what was measured again of what was kept from an earlier run
         self._again: dict[int, dict[str, float]] = {}
         self._measured: set[str] = set()
+        self.borrowed: set[str] = set()
         self._saved = True
         self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
@@ -72,31 +73,31 @@ class Rates:
         self._square = np.ones((256, 256), np.float32)
 
     def where(self) -> int:
-        """The placement that the processors are in now."""
+        """The state that the processors are in now."""
         now = handing_us(self.blas_threads, self.kernel_threads)
-        for place, placement in enumerate(self.placements):
-            if placement.fits(now):
-                return place
-        self.placements.append(Placement(now))
-        return len(self.placements) - 1
+        distances = [state.distance(now) for state in self.states]
+        if not distances or min(distances) > SAME:
+            self.states.append(State(now))
+            return len(self.states) - 1
+        return distances.index(min(distances))
 
     def complete(self, compute: Callable[[], object]) -> None:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile."""
         for _ in range(TRIES):
-            self.place, self._strayed = self.where(), False
+            self.state, self._strayed = self.where(), False
             compute()
             if not self._strayed:
                 break
 
     def everywhere(self, compute: Callable[[], _T]) -> list[_T]:
-        """What `compute` gives with the rates of each placement that is known.
+        """What `compute` gives with the rates of each state that is known.
 
-        What is not known of one is taken from another: nobody can move the processors there.
+        What is not known of one is taken from another, and counted as `borrowed`: nobody can choose the state.
         """
         self._borrows = True
         results = []
-        for place in range(len(self.placements)):
-            self.place = place
+        for state in range(len(self.states)):
+            self.state, self.borrowed = state, set()
             results.append(compute())
         self._borrows = False
         return results
@@ -119,12 +120,12 @@ class Rates:
 
     def _checked(self, key: str, measure: Callable[[], float]) -> float:
         """The rate kept under a key, after the first of them were measured again; if these differ, none is kept."""
-        kept, again = self.placements[self.place].known, self._again.setdefault(self.place, {})
+        kept, again = self.states[self.state].known, self._again.setdefault(self.state, {})
         if key in kept and not self._borrows and key not in self._measured and len(again) < CHECKED:
             again[key] = self._closest(kept[key], measure)
             off = [_off(now, kept[k]) for k, now in again.items()]
             if len(off) == CHECKED and 2 * sum(off) >= CHECKED:
-                self.placements[self.place].known, self._saved = dict(again), False
+                self.states[self.state].known, self._saved = dict(again), False
         return self.known(key, measure)
 
     def _closest(self, kept: float, measure: Callable[[], float]) -> float:
@@ -132,7 +133,7 @@ class Rates:
         values = []
         for _ in range(TRIES):
             values.append(measure())
-            if not _off(values[-1], kept) or self.where() != self.place:
+            if not _off(values[-1], kept) or self.where() != self.state:
                 return kept if _off(values[-1], kept) else values[-1]
         return min(values, key=lambda value: abs(value / kept - 1))
 
@@ -179,19 +180,21 @@ class Rates:
         return {key: value for key, value in found.items() if value is not None}
 
     def _kept(self, key: str) -> float | None:
-        places = self.placements if self._borrows else []
-        kept = (p.known[key] for p in (self.placements[self.place], *places) if key in p.known)
-        return next(kept, None)
+        own = self.states[self.state].known.get(key)
+        if own is None and self._borrows:
+            self.borrowed.add(key)
+            return next((state.known[key] for state in self.states if key in state.known), None)
+        return own
 
     def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Measured, and kept for the placement that it was measured in."""
+        """Measured, and kept for the state that it was measured in."""
         for _ in range(TRIES):
             before, values, after = self.where(), measure(), self.where()
             if before == after:
                 break
-        self.placements[after].known |= values
+        self.states[after].known |= values
         self._measured |= set(values)
-        self._saved, self._strayed = False, self._strayed or after != self.place
+        self._saved, self._strayed = False, self._strayed or after != self.state
         return values
 
     def bandwidth(self, nbytes: float) -> float:
@@ -206,7 +209,7 @@ class Rates:
         if self._saved or self._path is None:
             return
         if machine.share_of_processors(self.kernel_threads) >= machine.UNDISTURBED:
-            kept = [asdict(placement) for placement in self.placements if placement.known]
+            kept = [asdict(state) for state in self.states if state.known]
             self._path.write_text(json.dumps(kept, indent=1) + "\n")
             self._saved = True
 
@@ -220,12 +223,12 @@ def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int
     return root / f"rates-{name}.json" if root else None
 
 
-def _read(path: Path | None) -> list[Placement]:
+def _read(path: Path | None) -> list[State]:
     if path is None or not path.is_file():
         return []
     try:
         kept = json.loads(path.read_text())
-        return [Placement(float(p["handing_us"]), {str(k): float(v) for k, v in p["known"].items()}) for p in kept]
+        return [State(float(p["handing_us"]), {str(k): float(v) for k, v in p["known"].items()}) for p in kept]
     except (ValueError, AttributeError, TypeError, KeyError):
         return []  # written by something else
 
