@@ -13,7 +13,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -125,19 +125,23 @@ def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machi
 def load_and_check(threads: int | None = None) -> Machine:
     """As `load_or_measure`, but kept ceilings are shown to still hold, or everything is measured again.
 
-    The multiply-adds and the copies on all threads are measured once more, up to CHECKS times until they are within
-    TOLERANCE of the kept numbers: a ceiling that other programs hide for a moment still holds. While they keep the
-    processor busy nothing can be told, and the kept numbers stay.
+    The multiply-adds and the bandwidths on all threads are measured once more, up to CHECKS times until they reach the
+    kept numbers to within TOLERANCE: a ceiling that other programs hide for a moment still holds, and what is higher
+    now is the ceiling from now on. While other programs keep the processor busy, or the host has moved the processors
+    apart, so that a launch takes longer than it did, nothing can be told of a lower number, and the kept ones stay.
     """
     machine = load_or_measure(threads)
-    now: dict[str, float] = {}
+    now = None
     with _threads(machine.threads):
         for _ in range(CHECKS):
-            now = {name: max(now.get(name, 0.0), value) for name, value in _main_ceilings(machine).items()}
-            if all(abs(now[name] / kept - 1) <= TOLERANCE for name, kept in machine.main_ceilings.items()):
-                return machine
-    if share_of_processors(machine.threads) < UNDISTURBED:
-        return machine
+            again = _measured_again(machine)
+            now = again if now is None else _highest(now, again)
+            found = now.main_ceilings
+            if all(found[name] >= (1 - TOLERANCE) * kept for name, kept in machine.main_ceilings.items()):
+                return _highest(machine, now)
+        apart = _parallel_region_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us
+    if apart or share_of_processors(machine.threads) < UNDISTURBED:
+        return _highest(machine, now) if now else machine
     return load_or_measure(machine.threads, fresh=True)
 
 
@@ -149,11 +153,24 @@ def share_of_processors(threads: int) -> float:
         return (time.process_time() - processor) / (time.perf_counter() - wall) / threads
 
 
-def _main_ceilings(machine: Machine) -> dict[str, float]:
-    """Those of `Machine.main_ceilings`, measured now."""
-    mine = [b for b in machine.bandwidths if b.threads == machine.threads and b.level != "L1"]
-    copies = {b.level: _bandwidth(b.level, b.bytes, b.threads).copy_gbs for b in mine}
-    return {"multiply-adds": _fma_gflops(machine.threads), **copies}
+def _measured_again(machine: Machine) -> Machine:
+    """With those of `Machine.main_ceilings` as they are now."""
+
+    def again(b: Bandwidth) -> Bandwidth:
+        checked = b.threads == machine.threads and b.level != "L1"
+        return _bandwidth(b.level, b.bytes, b.threads) if checked else b
+
+    bandwidths = tuple(again(b) for b in machine.bandwidths)
+    return replace(machine, fma_gflops_all=_fma_gflops(machine.threads), bandwidths=bandwidths)
+
+
+def _highest(a: Machine, b: Machine) -> Machine:
+    """The higher of each ceiling of two measurements of one machine."""
+    bandwidths = tuple(
+        replace(p, read_gbs=max(p.read_gbs, q.read_gbs), copy_gbs=max(p.copy_gbs, q.copy_gbs))
+        for p, q in zip(a.bandwidths, b.bandwidths, strict=True)
+    )
+    return replace(a, fma_gflops_all=max(a.fma_gflops_all, b.fma_gflops_all), bandwidths=bandwidths)
 
 
 def measure(threads: int) -> Machine:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -94,6 +93,8 @@ class StepPrediction:
     """A step, predicted part by part."""
 
     parts: dict[Key, PartPrediction]
+    #: rates that were measured while the processors were in another state
+    borrowed: int = 0
 
     @property
     def seconds(self) -> float:
@@ -128,12 +129,13 @@ def predict(
     rates: Rates,
     least_step: Callable[[], object],
     usual_step: Callable[[], object],
+    held: int,
 ) -> StepPrediction:
     """The time of a step that makes these calls and then updates the optimizer's parameters.
 
-    `least_step` is a training step of the smallest network, whose "other" time is that of every step; `usual_step`
-    keeps the processor busy as one does. To be called under the algorithm and the threads that the step will be run
-    with.
+    `held` are the bytes of its arrays, each once however often it goes through it. `least_step` is a training step of
+    the smallest network, whose "other" time is that of every step; `usual_step` keeps the processor busy as one does.
+    To be called under the algorithm and the threads that the step will be run with.
     """
     parts: dict[Key, PartPrediction] = {}
     declared: list[tuple[PartPrediction, list[Stage]]] = []
@@ -152,8 +154,7 @@ def predict(
         ]
     updates = part(optimizer.name, "optimizer")
     declared.append((updates, _updates(optimizer)))
-    moved = conv_stages.moved_bytes(stage for _, stages in declared for stage in stages)
-    flushed = _flushed(moved, rates)
+    flushed = _flushed(held, rates)
     between = Between(rates, flushed, usual_step)
     for where, stages in declared:
         where.add(stages, rates, flushed)
@@ -165,7 +166,7 @@ def predict(
     part(*OTHER).calls += around["other"]
     further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
     updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
-    return StepPrediction(parts)
+    return StepPrediction(parts, len(rates.borrowed))
 
 
 def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
@@ -182,10 +183,15 @@ def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
 
 
 def _updates(optimizer: Optimizer) -> list[Stage]:
-    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
-    size = sum(parameter.size for parameter in optimizer.parameters or ())
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
+
+    The rate depends on the columns of the largest, from which follows which kernels had it before.
+    """
+    parameters = optimizer.parameters or ()
+    size = sum(parameter.size for parameter in parameters)
+    columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
     moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return [conv_stages.move("update", optimizer.name, (), touched=moved, arrays=held, moved=moved)]
+    return [conv_stages.move("update", optimizer.name, (columns,), touched=moved, arrays=held, moved=moved)]
 
 
 # The cost of calling -------------------------------------------------------------------------------------------
@@ -212,15 +218,20 @@ def calling_cost(call: Call, between: Between) -> dict[str, float]:
     if call.name == "conv2d":
         key += f" {problem(call)[0].name}"
     parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
-    costs: dict[str, float] = {}
+    costs = _known_parts(between.rates, key, parts, lambda: _measure_call(smallest, between))
+    return {name: value for name, value in costs.items() if value}
 
-    def cost(name: str) -> float:
-        if not costs:
-            costs.update(_measure_call(smallest, between))
-        return costs.get(name, 0.0)
 
-    values = {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in parts}
-    return {name: value for name, value in values.items() if value}
+def _known_parts(
+    rates: Rates, key: str, parts: Sequence[str], measure: Callable[[], dict[str, float]]
+) -> dict[str, float]:
+    """What is known of the parts of a step, by their names; measured together if it is not."""
+
+    def measured() -> dict[str, float]:
+        return {f"{key} {name}": value for name, value in measure().items()}
+
+    found = rates.all_known([f"{key} {name}" for name in parts], measured)
+    return {name: found[f"{key} {name}"] for name in parts}
 
 
 def _smallest(call: Call) -> Call:
@@ -300,19 +311,15 @@ def _measure_call(call: Call, between: Between) -> dict[str, float]:
 
 def _around(least_step: Callable[[], object], optimizer: str, between: Between) -> dict[str, float]:
     """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
-    costs: dict[str, float] = {}
 
-    def cost(name: str) -> float:
-        if not costs:
-            calls = trace(least_step)
-            parts = _profile(least_step, between).parts
-            tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
-            costs["other"] = max(0.0, median(parts[OTHER]) * 1e-3 - tape)
-            costs["update"] = median(parts[optimizer, "optimizer"]) * 1e-3
-        return costs[name]
+    def measure() -> dict[str, float]:
+        calls = trace(least_step)
+        parts = _profile(least_step, between).parts
+        tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
+        other, update = (median(parts[key]) * 1e-3 for key in (OTHER, (optimizer, "optimizer")))
+        return {"other": max(0.0, other - tape), "update": update}
 
-    key = f"around {optimizer} {between.flushed}"
-    return {name: between.rates.known(f"{key} {name}", partial(cost, name)) for name in ("other", "update")}
+    return _known_parts(between.rates, f"around {optimizer} {between.flushed}", ("other", "update"), measure)
 
 
 def _profile(step: Callable[[], object], between: Between) -> StepProfile:
@@ -325,7 +332,7 @@ def _profile(step: Callable[[], object], between: Between) -> StepProfile:
     return profile
 
 
-def _flushed(moved: int, rates: Rates) -> int:
-    """How much memory to touch between two samples, as a step that moves so much does: all of the caches, or two."""
+def _flushed(held: int, rates: Rates) -> int:
+    """How much memory to touch between two samples, as a step with so many bytes of arrays does: all caches, or two."""
     last = rates.machine.caches["L3"]
-    return 2 * last if moved > last else LEAST_FLUSHED
+    return 2 * last if held > last else LEAST_FLUSHED

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ Key = tuple[str, str]  # (layer, part)
 OTHER: Key = ("other", "other")
 #: seconds
 LONG, WARMING = 0.05, 0.03
+#: rounds that make a profile, and how many times as long to wait for them
+FEWEST, PATIENCE = 5, 1.5
 
 
 class _Recorder:
@@ -54,6 +57,9 @@ class StepProfile:
 
     steps: list[float] = field(default_factory=list)
     parts: dict[Key, list[float]] = field(default_factory=dict)
+    #: of the machine, in all of these steps, and how many steps in another state are left out
+    state: object = None
+    left_out: int = 0
 
     def record(self, step: Callable[[], object]) -> None:
         """Run `step` once and keep its times."""
@@ -73,6 +79,12 @@ class StepProfile:
         """The median step."""
         return median(self.steps)
 
+    def keep(self, chosen: Sequence[int], state: object) -> None:
+        """Leave out all steps but the chosen ones, in which the machine was in `state`."""
+        self.left_out, self.state = len(self.steps) - len(chosen), state
+        self.steps = [self.steps[i] for i in chosen]
+        self.parts = {key: [samples[i] for i in chosen] for key, samples in self.parts.items()}
+
     def medians(self) -> dict[Key, float]:
         """The median of each part in order of appearance; "other" is what is left of the median step."""
         result = {key: median(samples) for key, samples in self.parts.items() if key != OTHER}
@@ -84,6 +96,8 @@ def profile(
     steps: Sequence[Callable[[], object]],
     *,
     surroundings: Sequence[Callable[[], AbstractContextManager[Any]]] = (),
+    states: Sequence[Callable[[], object]] = (),
+    preferred: Callable[[Sequence[object]], bool] = lambda states: True,
     warmup: int = 3,
     rounds: int = 20,
     seconds: float = 30.0,
@@ -92,26 +106,57 @@ def profile(
 
     In its turn a step first runs for WARMING seconds that are not recorded, so that it finds the processor (caches,
     branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
-    `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. Stops after
-    `rounds` rounds, or after `seconds` once there are at least 5.
+    `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. `states`
+    tells for each the state of the machine, in its context: rounds in the same states are kept, the most there are of
+    `preferred` ones if those are FEWEST, of any otherwise. Stops after `rounds` rounds, or after `seconds` once there
+    are FEWEST preferred, or after PATIENCE times as many.
     """
     around = surroundings or [nullcontext] * len(steps)
+    tell = states or [lambda: None] * len(steps)
     for step, surrounding in zip(steps, around, strict=True):
         with surrounding():
             for _ in range(warmup):
                 step()
     profiles = [StepProfile() for _ in steps]
+    seen: list[tuple[object, ...]] = []
     began = time.perf_counter()
     with _no_garbage_collection():
-        for done in range(rounds):
-            if done >= 5 and time.perf_counter() - began > seconds:
+        for _ in range(rounds):
+            took = time.perf_counter() - began
+            enough = len(_most_common(seen, preferred)) >= FEWEST
+            if (took > seconds and enough) or took > PATIENCE * seconds:
                 break
-            for step, surrounding, result in zip(steps, around, profiles, strict=True):
-                with surrounding():
-                    if not result.steps or result.steps[-1] < 1e3 * LONG:
-                        _warm(step)
-                    result.record(step)
+            turns = zip(steps, around, tell, profiles, strict=True)
+            seen.append(tuple(_turn(*turn) for turn in turns))
+    chosen = _most_common(seen, preferred)
+    if len(chosen) < FEWEST:
+        chosen = _most_common(seen)
+    for i, result in enumerate(profiles):
+        result.keep(chosen, seen[chosen[0]][i])
     return profiles
+
+
+def _turn(
+    step: Callable[[], object],
+    surrounding: Callable[[], AbstractContextManager[Any]],
+    state: Callable[[], object],
+    result: StepProfile,
+) -> object:
+    """Warm a step and record it. Gives the state of the machine, or None if that changed meanwhile."""
+    with surrounding():
+        before = state()
+        if not result.steps or result.steps[-1] < 1e3 * LONG:
+            _warm(step)
+        result.record(step)
+        return before if state() == before else None
+
+
+def _most_common(
+    seen: Sequence[tuple[object, ...]], preferred: Callable[[Sequence[object]], bool] = lambda states: True
+) -> list[int]:
+    """The indices of what there is most of, among what is preferred."""
+    counts = Counter(states for states in seen if preferred(states)).most_common(1)
+    return [i for i, states in enumerate(seen) if counts and states == counts[0][0]]
 
 
 def _warm(step: Callable[[], object]) -> None:

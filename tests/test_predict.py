@@ -1,12 +1,17 @@
 """The time model: its terms against a hand calculation, and that nothing it needs was timed in the step."""
 
+import itertools
+
 import pytest
 
 import nnlite as nn
 from nnlite import jit, machine, predict
 from nnlite.conv.stages import Stage
-from nnlite.explain.measure import Contestant, measure
+from nnlite.explain.contestant import Contestant
+from nnlite.explain.measure import measure
 from nnlite.profiler import OTHER
+from nnlite.rates import CHECKED, Rates
+from nnlite.rates.state import SAME, State
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -100,13 +105,46 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def test_kept_rates_that_no_longer_hold_are_forgotten():
-    from nnlite.rates import CHECKED, Rates
+class Moving(Rates):
+    """Rates of processors that a test moves."""
 
-    kept = Rates(machine.load_or_measure(), 1, 1)
-    kept._known = {str(i): 100.0 for i in range(CHECKED + 1)}
-    assert [kept._checked(str(i), lambda: 101.0) for i in range(CHECKED)] == [100.0] * CHECKED
-    kept._again = {}
-    for i in range(CHECKED):
-        kept._checked(str(i), lambda: 50.0)
-    assert kept._known == {str(i): 50.0 for i in range(CHECKED)}
+    def __init__(self, kept=()):
+        self.launch = 2.4
+        super().__init__(machine.load_or_measure(), 1, 2)
+        self.states = [State(2.4, dict(kept))]
+        self.state = self.where()
+
+    def where(self):
+        fits = [state.distance(self.launch) <= SAME for state in self.states]
+        if True not in fits:
+            self.states.append(State(self.launch))
+        return fits.index(True) if True in fits else len(fits)
+
+
+def test_kept_rates_that_no_longer_hold_are_forgotten():
+    names = [str(i) for i in range(CHECKED)]
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
+    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0] * CHECKED
+    assert kept._checked("last", lambda: 50.0) == 100.0  # enough were checked
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
+    for name in names:
+        kept._checked(name, lambda: 50.0)
+    assert kept.states[0].known == dict.fromkeys(names, 50.0)
+
+
+def test_a_rate_that_is_hidden_for_a_moment_still_holds():
+    kept = Moving(dict.fromkeys([str(i) for i in range(CHECKED)], 100.0))
+    values = itertools.cycle([50.0, 60.0, 99.0])
+    assert [kept._checked(str(i), lambda: next(values)) for i in range(CHECKED)] == [100.0] * CHECKED
+
+
+def test_a_rate_belongs_to_the_state_it_was_measured_in():
+    rates = Moving()
+
+    def moved_meanwhile():
+        rates.launch = 3.7
+        return 60.0
+
+    rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
+    assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
+    assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]

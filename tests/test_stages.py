@@ -43,7 +43,7 @@ class Counted(np.ndarray):
 def owner(array):
     """(where the memory of an array begins, its bytes): of the whole array, however small the view."""
     array = np.asarray(array)
-    while isinstance(array.base, np.ndarray):
+    while hasattr(array.base, "__array_interface__"):  # an array, or what stands for one under a view with strides
         array = array.base
     return array.__array_interface__["data"][0], array.nbytes
 
@@ -84,6 +84,31 @@ def test_im2col_moves_what_it_declares(geometry, pass_name, counting, generator)
     # adding to an array reads it as well; stages count an array that is added to once
     added_to = 4 * prod(geometry.input_shape) if any(what == "add" for what, *_ in counting) else 0
     assert counted - added_to == moved_bytes(algorithm.stages(geometry, pass_name))
+
+
+@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("geometry", [GEOMETRIES[0], Geometry.of((3, 9, 8, 2), (2, 3, 2, 5), strides=2)], ids=str)
+def test_theano2017_moves_what_it_declares(geometry, pass_name, counting, generator, monkeypatch):
+    """Of twice as many images it moves more by as much as it declares; the patches of an image stay in cache."""
+    kept, empty = [], memory.empty
+    monkeypatch.setattr(memory, "empty", lambda *shape: kept.append(empty(*shape)) or kept[-1])  # no memory twice
+    algorithm = nn.conv.get("theano2017")
+    grown = []
+    for batch in (geometry.with_batch(16), geometry.with_batch(32)):
+        x, weight, dy = (
+            generator.standard_normal(shape, np.float32).view(Counted)
+            for shape in (batch.input_shape, batch.weight_shape, batch.output_shape)
+        )
+        counting.clear()
+        operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
+        getattr(algorithm, pass_name)(*operands, batch)
+        roles = {(what, "written", written) for what, written, _ in counting}
+        roles |= {(what, "read", a) for what, _, read in counting for a in read}
+        passes = [nbytes for what, role, (_, nbytes) in roles if (what, role) != ("add", "read")]
+        images = [nbytes for nbytes in passes if nbytes in (x.nbytes, dy.nbytes)]
+        grown.append((sum(images), moved_bytes(algorithm.stages(batch, pass_name))))
+    (counted, declared), (counted_twice, declared_twice) = grown
+    assert counted_twice - counted == declared_twice - declared
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):

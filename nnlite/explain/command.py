@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
 from nnlite.explain import output, roofs, sweeps, tables
+from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
-from nnlite.explain.measure import Contestant, Measurement, measure
+from nnlite.explain.measure import Measurement, measure
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import announce_compilation
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings) + _disturbed(ceilings)
+    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings) + _moved(measured) + _disturbed(ceilings)
     _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
@@ -98,6 +99,26 @@ def _ceilings() -> machine.Machine | None:
     from nnlite import jit
 
     return machine.load_and_check() if jit.ENABLED else None
+
+
+def _moved(measured: Sequence[Measurement]) -> list[str]:
+    """That the host moved the processors meanwhile, if it did, and what follows for the numbers."""
+    said = []
+    profile = measured[0].profile
+    if profile.left_out:
+        total = profile.left_out + len(profile.steps)
+        said.append(
+            f"In {profile.left_out} of {total} rounds the processors lay otherwise to each other than in the rest, as "
+            "handing work over between them told; these rounds are left out."
+        )
+    borrowed = [m for m in measured if m.prediction and m.prediction.borrowed]
+    if borrowed:
+        names = ", ".join(f"the {m.name} under {m.algorithm}" for m in borrowed)
+        said.append(
+            "CAUTION: while the steps were timed the processors lay otherwise to each other than when some of the "
+            f"rates were measured: of {names}. Their predictions are worse for it; another run measures the missing."
+        )
+    return said
 
 
 def _disturbed(ceilings: machine.Machine | None) -> list[str]:

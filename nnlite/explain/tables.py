@@ -41,7 +41,7 @@ def overview(measurements: Sequence[Measurement], batch_size: int) -> Table:
             f"{m.cost.forward_macs_per_image:,}",
             f"{m.cost.training_macs_per_image:,}",
             human_bytes(m.cost.unfused_least_bytes),
-            human_bytes(m.moved_bytes) if m.moved_bytes is not None else "",
+            human_bytes(m.moved_bytes) if m.moved_bytes is not None else "not said",
             f"{m.step_ms:.2f} ms",
             f"{m.step_ms / 1e3 * -(-EPOCH_IMAGES // batch_size):.1f} s",
             f"{reported:.0f} s" if reported else "",
@@ -126,8 +126,10 @@ def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
 def _quality(m: Measurement) -> str:
     """How far the prediction is off, and where it is not good enough."""
     if m.predicted_ms is None:
-        missing = ", ".join(m.prediction.missing) if m.prediction else "nothing is compiled here"
-        return f"Not predicted: {missing}."
+        if m.prediction is None:
+            return "Not predicted: nothing is compiled here."
+        missing = ", ".join(m.prediction.missing)
+        return f"Neither predicted nor are its moved bytes known: {missing} does not declare what it does."
     errors = [abs(layer.predicted_ms / layer.ms - 1) for layer in m.layers if layer.predicted_ms and layer.ms > 0]
     middle = median(errors)
     text = f"Median error of a row: {100 * middle:.0f}%"

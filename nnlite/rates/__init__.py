@@ -7,25 +7,28 @@ algorithm runs on a layer's geometry.
 
 A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
 leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
-Rates are kept on disk under the machine's processor and versions, the kernels' sources and the threads; a run measures
-some of them again, and all if those no longer hold.
+Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and the state of
+the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from nnlite import machine
 from nnlite.conv.stages import Stage
-from nnlite.rates.measure import MOST_BYTES, rate_of
+from nnlite.rates.measure import MOST_BYTES, Work, rate_of
+from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 4
+SCHEMA = 10
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
@@ -38,25 +41,66 @@ IN_CACHE = (
 )  # fmt: skip
 #: they depend on their shapes alone
 _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
-#: so many kept rates are measured again, and the others with them if half of these are off by more than that
-CHECKED, TOLERANCE = 4, 0.1
+#: so many kept rates are measured again, and the others with them if half of these are off by more than that, each in
+#: all of so many tries
+CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
+
+
+_T = TypeVar("_T")
 
 
 class Rates:
-    """The rates for one number of threads and one owner of them; measured when first asked for, kept by `save`."""
+    """The rates for one number of threads and one owner of them; measured when first asked for, kept by `save`.
+
+    They are those of `state`, an index of `states`. To be made, and asked, while their owner has the threads.
+    """
 
     def __init__(self, ceilings: machine.Machine, blas_threads: int, kernel_threads: int):
         self.machine = ceilings
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
-        self._known: dict[str, float] = _read(self._path)
-        self._measured = False
-        #: kept numbers that were measured again
-        self._again: dict[str, float] = {}
+        self.states: list[State] = _read(self._path)
+        self.state = self.where()
+        #: by state, what was measured again of what was kept from an earlier run
+        self._again: dict[int, dict[str, float]] = {}
+        self._measured: set[str] = set()
+        self.borrowed: set[str] = set()
+        self._saved = True
+        self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
         self._square = np.ones((256, 256), np.float32)
+
+    def where(self) -> int:
+        """The state that the processors are in now."""
+        now = handing_us(self.blas_threads, self.kernel_threads)
+        distances = [state.distance(now) for state in self.states]
+        if not distances or min(distances) > SAME:
+            self.states.append(State(now))
+            return len(self.states) - 1
+        return distances.index(min(distances))
+
+    def complete(self, compute: Callable[[], object]) -> None:
+        """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile."""
+        for _ in range(TRIES):
+            self.state, self._strayed = self.where(), False
+            compute()
+            if not self._strayed:
+                break
+
+    def everywhere(self, compute: Callable[[], _T]) -> list[_T]:
+        """What `compute` gives with the rates of each state that is known.
+
+        What is not known of one is taken from another, and counted as `borrowed`: nobody can choose the state.
+        """
+        self._borrows = True
+        results = []
+        for state in range(len(self.states)):
+            self.state, self.borrowed = state, set()
+            results.append(compute())
+        self._borrows = False
+        return results
 
     def rate(self, stage: Stage, flushed: int) -> float:
         """Units a second (FLOPs for products, bytes for what moves numbers) at which the stage should run.
@@ -76,17 +120,36 @@ class Rates:
 
     def _checked(self, key: str, measure: Callable[[], float]) -> float:
         """The rate kept under a key, after the first of them were measured again; if these differ, none is kept."""
-        if key in self._known and not self._measured and len(self._again) < CHECKED:
-            self._again[key] = measure()
-            off = [abs(now / self._known[k] - 1) > TOLERANCE for k, now in self._again.items()]
+        kept, again = self.states[self.state].known, self._again.setdefault(self.state, {})
+        if key in kept and not self._borrows and key not in self._measured and len(again) < CHECKED:
+            again[key] = self._closest(kept[key], measure)
+            off = [_off(now, kept[k]) for k, now in again.items()]
             if len(off) == CHECKED and 2 * sum(off) >= CHECKED:
-                self._known, self._measured = dict(self._again), True
+                self.states[self.state].known, self._saved = dict(again), False
         return self.known(key, measure)
 
-    def _prepare(self, touched: int, *operands: np.ndarray) -> None:
-        """Leave the caches as a step does that touched so many bytes since, and then wrote the operands."""
+    def _closest(self, kept: float, measure: Callable[[], float]) -> float:
+        """Measured until it is what was kept: a rate that something hides for a moment still holds."""
+        values = []
+        for _ in range(TRIES):
+            values.append(measure())
+            if not _off(values[-1], kept) or self.where() != self.state:
+                return kept if _off(values[-1], kept) else values[-1]
+        return min(values, key=lambda value: abs(value / kept - 1))
+
+    def _prepare(self, touched: int, work: Work) -> None:
+        """Leave the caches as a step does that touched so many bytes since, and then what is worked on."""
         self.touch(touched)
-        self.stir(*operands)
+        self.stir()
+        if work.before is not None and max(self.blas_threads, self.kernel_threads) > 1:
+            work.before()
+        if self.kernel_threads > 1:
+            from nnlite.kernels import ceilings
+
+            for array in work.mixed:
+                ceilings.rewrite(array.reshape(-1), _ZERO)
+            for array in work.own:
+                ceilings.rewrite_own(array.reshape(-1), _ZERO)
 
     def touch(self, nbytes: int) -> None:
         """Read and write so many bytes of other memory, on all threads."""
@@ -96,27 +159,43 @@ class Rates:
             self._other = np.zeros(nbytes // 4, np.float32)
         ceilings.rewrite(self._other[: nbytes // 4], _ZERO)
 
-    def stir(self, *operands: np.ndarray) -> None:
-        """Leave threads and operands as they are within a step, where another call was just before.
-
-        The threads are awake; what each reads of the operands was written by all of them in equal shares, so that it
-        lies in the caches of all.
-        """
+    def stir(self) -> None:
+        """Leave the threads awake, as they are within a step, where another call was just before."""
         from nnlite.kernels import ceilings
 
         if self.kernel_threads > 1:
             ceilings.nothing(self._places)
-            for array in operands:
-                ceilings.rewrite(array.reshape(-1), _ZERO)
         if self.blas_threads > 1:
             np.matmul(self._square, self._square)
 
     def known(self, key: str, measure: Callable[[], float]) -> float:
         """The number kept under a key; measured if there is none."""
-        if key not in self._known:
-            self._known[key] = measure()
-            self._measured = True
-        return self._known[key]
+        return self.all_known((key,), lambda: {key: measure()})[key]
+
+    def all_known(self, keys: Sequence[str], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """The numbers kept under some keys that are measured together, if one of them is not kept; 0 if not even so."""
+        found = {key: self._kept(key) for key in keys}
+        if None in found.values():
+            return self._sample(lambda: dict.fromkeys(keys, 0.0) | measure())
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _kept(self, key: str) -> float | None:
+        own = self.states[self.state].known.get(key)
+        if own is None and self._borrows:
+            self.borrowed.add(key)
+            return next((state.known[key] for state in self.states if key in state.known), None)
+        return own
+
+    def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Measured, and kept for the state that it was measured in."""
+        for _ in range(TRIES):
+            before, values, after = self.where(), measure(), self.where()
+            if before == after:
+                break
+        self.states[after].known |= values
+        self._measured |= set(values)
+        self._saved, self._strayed = False, self._strayed or after != self.state
+        return values
 
     def bandwidth(self, nbytes: float) -> float:
         """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
@@ -127,10 +206,12 @@ class Rates:
 
     def save(self) -> None:
         """Keep what was measured for the next run, unless other programs use the processor."""
-        if not self._measured or self._path is None:
+        if self._saved or self._path is None:
             return
         if machine.share_of_processors(self.kernel_threads) >= machine.UNDISTURBED:
-            self._path.write_text(json.dumps(self._known, indent=1) + "\n")
+            kept = [asdict(state) for state in self.states if state.known]
+            self._path.write_text(json.dumps(kept, indent=1) + "\n")
+            self._saved = True
 
 
 def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int) -> Path | None:
@@ -142,16 +223,21 @@ def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int
     return root / f"rates-{name}.json" if root else None
 
 
-def _read(path: Path | None) -> dict[str, float]:
+def _read(path: Path | None) -> list[State]:
     if path is None or not path.is_file():
-        return {}
+        return []
     try:
-        return {str(key): float(value) for key, value in json.loads(path.read_text()).items()}
-    except (ValueError, AttributeError, TypeError):
-        return {}  # written by something else
+        kept = json.loads(path.read_text())
+        return [State(float(p["handing_us"]), {str(k): float(v) for k, v in p["known"].items()}) for p in kept]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return []  # written by something else
 
 
-def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[..., None]) -> float:
+def _off(now: float, kept: float) -> bool:
+    return abs(now / kept - 1) > TOLERANCE
+
+
+def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None]) -> float:
     from nnlite.rates import conv_passes, kernel_passes, numpy_passes  # noqa: F401, which fill the table of kinds
 
     return rate_of(kind, size, working_set, before)

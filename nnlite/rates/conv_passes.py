@@ -52,8 +52,8 @@ def _bytes(rows: int, size: int) -> np.ndarray:
 
 def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np.ndarray | None, *rest: Any) -> Work:
     """`amount` is what one thread does in a round; `written` is what in a step another kernel wrote just before."""
-    operands = () if written is None else (written,)
-    return Work(lambda: function(rounds, blocks, *rest), rounds * threads.kernel_parts() * amount, operands)
+    own = () if written is None else (written,)
+    return Work(lambda: function(rounds, blocks, *rest), rounds * threads.kernel_parts() * amount, own=own)
 
 
 # Products on register tiles -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,27 +18,23 @@ from nnlite.kernels.pooling import max_pool as pool_forward
 from nnlite.kernels.pooling import max_pool_backward as pool_backward
 from nnlite.rates.measure import Work, kind, ones, operands
 
+#: in a usual batch
+_IMAGES = 128
+
 
 @kind
 def matmul(size: tuple[int, ...], working_set: int) -> Work:
     """The register tiles' matrix product."""
     a, b, m, n, k = operands(size)
     function = (product, matmul_tn, matmul_nt)[size[3]]
-    return Work(
-        lambda: function(a, b),
-        2.0 * m * n * k,
-        (
-            a,
-            b,
-        ),
-    )
+    return Work(lambda: function(a, b), 2.0 * m * n * k, mixed=(a, b))
 
 
 @kind
 def narrow(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = operands(size)
-    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, (a, b))
+    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
 
 
 @kind
@@ -46,27 +43,27 @@ def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, (x, weight, dy))
+    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
 
 
 @kind
 def relu_backward(size: tuple[int, ...], working_set: int) -> Work:
     rows = max(1, working_set // (3 * ITEMSIZE * size[0]))
     dy, y = ones((rows, size[0])), ones((rows, size[0]))
-    return Work(lambda: activation.relu_backward(dy, y), 3.0 * dy.nbytes, (dy, y))
+    return Work(lambda: activation.relu_backward(dy, y), 3.0 * dy.nbytes, mixed=(dy, y))
 
 
 @kind
 def bias_gradient(size: tuple[int, ...], working_set: int) -> Work:
     dy = ones((max(1, working_set // (ITEMSIZE * size[0])), size[0]))
-    return Work(lambda: activation.bias_gradient(dy), float(dy.nbytes), (dy,))
+    return Work(lambda: activation.bias_gradient(dy), float(dy.nbytes), own=(dy,))
 
 
 @kind
 def crossentropy(size: tuple[int, ...], working_set: int) -> Work:
     logits = ones((max(1, working_set // (2 * ITEMSIZE * size[0])), size[0]))
     labels = np.zeros(len(logits), np.int64)
-    return Work(lambda: sparse_from_logits(logits, labels), 2.0 * logits.nbytes, (logits,))
+    return Work(lambda: sparse_from_logits(logits, labels), 2.0 * logits.nbytes, own=(logits,))
 
 
 def _image_batch(channels: int, working_set: int) -> np.ndarray:
@@ -87,7 +84,7 @@ def _pooling(size: tuple[int, ...], working_set: int) -> tuple[Any, ...]:
 def max_pool(size: tuple[int, ...], working_set: int) -> Work:
     x, pool, strides, pads = _pooling(size, working_set)
     y, winner = pool_forward(x, pool, strides, pads)
-    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), (x,))
+    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), own=(x,))
 
 
 @kind
@@ -95,19 +92,34 @@ def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
     x, pool, strides, pads = _pooling(size, working_set)
     y, winner = pool_forward(x, pool, strides, pads)
     moved = float(x.nbytes + y.nbytes + winner.nbytes)
-    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, (y,))
+    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, own=(y,))
 
 
 @kind
 def dropout(size: tuple[int, ...], working_set: int) -> Work:
     x = ones(max(1, working_set // (2 * ITEMSIZE)))
-    return Work(lambda: apply_mask(x, 0.25, 1), 2.0 * x.nbytes, (x,))
+    return Work(lambda: apply_mask(x, 0.25, 1), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
 def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
-    """Parameters, their gradients and the mean squares; RMSprop's five passes."""
-    w, g, square = (ones(max(1, working_set // (3 * ITEMSIZE))) for _ in range(3))
+    """RMSprop's five passes over parameters, gradients and mean squares, after products that read and wrote these."""
+    columns = size[0]
+    rows = max(1, working_set // (3 * ITEMSIZE * columns))
+    weight, square, gradient = (ones((rows, columns)) for _ in range(3))
+    x, dy = ones((_IMAGES, rows)), ones((_IMAGES, columns))
+    gradients = [gradient]
+
+    def products() -> None:
+        if columns <= narrow_products.WIDEST:
+            narrow_products.matmul(x, weight, None, False)
+            _, of_weight = narrow_products.gradients(x, weight, dy, (False, True))
+            gradients[:] = [gradient if of_weight is None else of_weight]
+        else:
+            product(x, weight)
+            gradients[:] = [matmul_tn(x, dy)]
+
     numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
-    table = updates.Table([(w, square, None, None)])
-    return Work(lambda: table.run(updates.rmsprop, [g], None, None, *numbers), 5.0 * w.nbytes, (g,))
+    table = updates.Table([(weight, square, None, None)])
+    update = partial(table.run, updates.rmsprop, gradients, None, None, *numbers)
+    return Work(update, 5.0 * weight.nbytes, before=products)

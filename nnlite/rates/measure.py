@@ -12,7 +12,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
 
-REPEATS, SECONDS = 9, 0.06
+REPEATS, SECONDS = 9, 0.04
 #: working sets are measured up to so many bytes, and products up to twice that
 MOST_BYTES = 96 << 20
 
@@ -22,8 +22,12 @@ class Work(NamedTuple):
 
     run: Callable[[], object]
     amount: float  # in the kind's unit
-    #: arrays that in a step another kernel wrote just before, on all of its threads
-    operands: tuple[np.ndarray, ...] = ()
+    #: arrays that in a step another kernel wrote just before, on all of its threads: what one reads, others wrote
+    mixed: tuple[np.ndarray, ...] = ()
+    #: the same, where both kernels divide the array alike: each thread wrote what it reads
+    own: tuple[np.ndarray, ...] = ()
+    #: what a step does just before, if that is more than writing arrays
+    before: Callable[[], object] | None = None
 
 
 #: kind of stage -> a function of (size, bytes of the working set) that gives its work
@@ -36,11 +40,11 @@ def kind(function: Callable[[tuple[int, ...], int], Work]) -> Callable[[tuple[in
     return function
 
 
-def rate_of(name: str, size: tuple[int, ...], working_set: int, before: Callable[..., None]) -> float:
-    """Units a second of a kind of stage; `before` gets its operands before each sample, untimed."""
+def rate_of(name: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None]) -> float:
+    """Units a second of a kind of stage; `before` gets its work before each sample, untimed."""
     memory.trim()  # so that what is allocated here finds room in the pool, as in a step
     work = KINDS[name](size, working_set)
-    return work.amount / seconds(work.run, lambda: before(*work.operands))
+    return work.amount / seconds(work.run, lambda: before(work))
 
 
 def seconds(work: Callable[[], object], before: Callable[[], object]) -> float:

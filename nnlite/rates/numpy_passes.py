@@ -1,6 +1,12 @@
-"""The rates of NumPy's passes: products by BLAS, strided copies, elementwise arithmetic."""
+"""The rates of NumPy's passes: products by BLAS, strided copies, elementwise arithmetic.
+
+Copies are made by one thread. What they write BLAS has read before on all of its threads, and what they read it wrote
+so; where processors share no cache, that takes longer. So each is measured after a product on the same arrays.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,13 +15,30 @@ from nnlite.conv.stages import ITEMSIZE
 from nnlite.ops.activation import relu_gradient
 from nnlite.rates.measure import Work, kind, ones, operands
 
+#: columns of a narrow product
+_FEW = 4
+
 
 @kind
 def gemm(size: tuple[int, ...], working_set: int) -> Work:
     """NumPy's matrix product, by BLAS."""
     a, b, m, n, k = operands(size)
     a, b, out = a.T if size[3] == 1 else a, b.T if size[3] == 2 else b, memory.empty((m, n))
-    return Work(lambda: np.matmul(a, b, out=out), 2.0 * m * n * k)
+
+    def write() -> None:
+        np.multiply(a, 1, out=a)
+        np.multiply(b, 1, out=b)
+
+    return Work(lambda: np.matmul(a, b, out=out), 2.0 * m * n * k, before=write)
+
+
+def _product(rows: np.ndarray, written: bool) -> Callable[[], object]:
+    """A product that writes rows of numbers, or that reads them."""
+    few = ones((rows.shape[1], _FEW))
+    result = ones((len(rows), _FEW))
+    if written:
+        return lambda: np.matmul(result, few.T, out=rows)
+    return lambda: np.matmul(rows, few, out=result)
 
 
 # Strided copies --------------------------------------------------------------------------------------------------
@@ -45,7 +68,7 @@ def assign(size: tuple[int, ...], working_set: int) -> Work:
         for tap in taps:
             patches[:, :, tap : tap + run] = pixels
 
-    return Work(copy, 2 * ITEMSIZE * numbers * len(taps))
+    return Work(copy, 2 * ITEMSIZE * numbers * len(taps), before=_product(patches.reshape(-1, length), written=False))
 
 
 @kind
@@ -63,7 +86,7 @@ def accumulate(size: tuple[int, ...], working_set: int) -> Work:
                 some = slice(first, first + each)
                 np.add(pixels[some], patches[some, :, tap : tap + run], out=pixels[some])
 
-    return Work(add, 3 * ITEMSIZE * numbers * len(taps))
+    return Work(add, 3 * ITEMSIZE * numbers * len(taps), before=_product(patches.reshape(-1, length), written=True))
 
 
 @kind
@@ -94,13 +117,13 @@ def _rows(size: tuple[int, ...], working_set: int, arrays: int) -> np.ndarray:
 @kind
 def maximum(size: tuple[int, ...], working_set: int) -> Work:
     x = _flat(working_set, 1)
-    return Work(lambda: np.maximum(x, 0, out=x), 2.0 * x.nbytes, (x,))
+    return Work(lambda: np.maximum(x, 0, out=x), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
 def multiply(size: tuple[int, ...], working_set: int) -> Work:
     x = _flat(working_set, 2)
-    return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, (x,))
+    return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, own=(x,))
 
 
 @kind
@@ -109,23 +132,20 @@ def mask(size: tuple[int, ...], working_set: int) -> Work:
     return Work(
         lambda: relu_gradient(dy, y),
         3.5 * dy.nbytes,
-        (
-            dy,
-            y,
-        ),
+        own=(dy, y),
     )
 
 
 @kind
 def add_row(size: tuple[int, ...], working_set: int) -> Work:
     y, bias = _rows(size, working_set, 1), np.zeros(size[0], np.float32)
-    return Work(lambda: np.add(y, bias, out=y), 2.0 * y.nbytes, (y,))
+    return Work(lambda: np.add(y, bias, out=y), 2.0 * y.nbytes, own=(y,), before=_product(y, written=True))
 
 
 @kind
 def sum_rows(size: tuple[int, ...], working_set: int) -> Work:
     y = _rows(size, working_set, 1)
-    return Work(lambda: y.sum(axis=0), float(y.nbytes), (y,))
+    return Work(lambda: y.sum(axis=0), float(y.nbytes), own=(y,))
 
 
 @kind

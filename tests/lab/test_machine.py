@@ -1,6 +1,7 @@
 """The ceilings: plausible, kept, measured again when asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,16 +95,29 @@ def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monke
         return ceilings
 
     monkeypatch.setattr(machine, "load_or_measure", load_or_measure)
-    monkeypatch.setattr(machine, "_main_ceilings", lambda kept: kept.main_ceilings)
-    assert machine.load_and_check() is ceilings
+    monkeypatch.setattr(machine, "_measured_again", lambda kept: kept)
+    assert machine.load_and_check() == ceilings
     assert measured == [False]
-    monkeypatch.setattr(machine, "_main_ceilings", lambda kept: {k: 0.8 * v for k, v in kept.main_ceilings.items()})
-    monkeypatch.setattr(machine, "share_of_processors", lambda threads: 0.5)
+    slower = replace(ceilings, fma_gflops_all=0.8 * ceilings.fma_gflops_all)
+    monkeypatch.setattr(machine, "_measured_again", lambda kept: slower)
+    # other programs keep the processors, or they lie farther apart than they did: the kept ceilings stay
+    for share, launch in ((0.5, 1.0), (1.0, 1.5)):
+        monkeypatch.setattr(machine, "share_of_processors", lambda threads, share=share: share)
+        monkeypatch.setattr(
+            machine, "_parallel_region_us", lambda threads, launch=launch: launch * ceilings.parallel_region_us
+        )
+        assert machine.load_and_check() == ceilings
+    assert measured == [False] * 3
+    monkeypatch.setattr(machine, "_parallel_region_us", lambda threads: ceilings.parallel_region_us)
     machine.load_and_check()
-    assert measured == [False, False]
-    monkeypatch.setattr(machine, "share_of_processors", lambda threads: 1.0)
-    machine.load_and_check()
-    assert measured == [False, False, False, True]
+    assert measured == [False] * 4 + [True]
+
+
+def test_a_ceiling_that_is_exceeded_is_raised(ceilings, monkeypatch):
+    higher = replace(ceilings, bandwidths=tuple(replace(b, copy_gbs=1.3 * b.copy_gbs) for b in ceilings.bandwidths))
+    monkeypatch.setattr(machine, "load_or_measure", lambda threads=None, fresh=False: ceilings)
+    monkeypatch.setattr(machine, "_measured_again", lambda kept: higher)
+    assert machine.load_and_check() == higher
 
 
 def test_other_memory_is_really_rewritten():

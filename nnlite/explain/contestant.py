@@ -1,0 +1,82 @@
+"""A network that is to be measured under an algorithm, and the surroundings that it runs in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nnlite import conv, threads
+from nnlite.explain.request import loss_of
+from nnlite.model import Sequential
+from nnlite.optimizers import RMSprop
+
+#: after so long the threads of an idle BLAS sleep
+SETTLING_SECONDS = 0.15
+
+
+@dataclass
+class Contestant:
+    """A network to be measured under an algorithm."""
+
+    model: Sequential
+    algorithm: str
+    #: whether BLAS had the threads last: its idle threads spin for a while and would take time from the kernels'
+    _spinning: ClassVar[bool] = False
+
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        """The algorithm in use, and the threads as it wants them; OpenBLAS and kernels never share them."""
+        algorithm = None if self.algorithm == "auto" else conv.get(self.algorithm)
+        before = threads.get_num_threads()
+        blas = algorithm is not None and algorithm.uses_blas and not algorithm.one_thread
+        if Contestant._spinning and not blas:
+            time.sleep(SETTLING_SECONDS)
+        Contestant._spinning = blas
+        with conv.use(self.algorithm):
+            if algorithm is not None and algorithm.one_thread:
+                threads.set_num_threads(1)
+                try:
+                    yield
+                finally:
+                    threads.set_num_threads(before)
+            elif blas:
+                with threads.owned_by("blas"):
+                    yield
+            else:
+                yield
+
+    @property
+    def thread_counts(self) -> tuple[int, int]:
+        """How many threads BLAS has in these surroundings, and the kernels."""
+        algorithm = None if self.algorithm == "auto" else conv.get(self.algorithm)
+        if algorithm is not None and algorithm.one_thread:
+            return 1, 1
+        count = threads.get_num_threads()
+        return (count, 1) if algorithm is not None and algorithm.uses_blas else (1, count)
+
+    @property
+    def fuse(self) -> bool:
+        return self.algorithm == "auto" or not conv.get(self.algorithm).one_thread
+
+
+def training_step(
+    model: Sequential, images: np.ndarray, labels: np.ndarray, batch_size: int, fuse: bool
+) -> Callable[[], Any]:
+    """A function that trains on the next batch each time it is called."""
+    model.compile(RMSprop(), loss_of(model), metrics=["accuracy"], fuse=fuse)
+    position = 0
+
+    def step() -> object:
+        nonlocal position
+        if position + batch_size > len(images):
+            position = 0
+        batch = slice(position, position + batch_size)
+        position += batch_size
+        return model.train_on_batch(images[batch], labels[batch])
+
+    return step

@@ -1,0 +1,89 @@
+"""The time of a step of each network, predicted before any is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnlite import layers, memory, models, predict
+from nnlite.conv.stages import ITEMSIZE
+from nnlite.explain.contestant import Contestant, training_step
+from nnlite.machine import Machine
+from nnlite.model import Sequential
+from nnlite.predict import StepPrediction
+from nnlite.rates import Rates
+
+#: arrays that are kept of each parameter: itself, its gradient and its mean square
+_KEPT = 3
+#: images of a usual step
+_FEW = 32
+
+
+@dataclass
+class Forecast:
+    """The predictions for a step, one for each state of the processors (nnlite.rates.state)."""
+
+    predictions: list[StepPrediction]
+    #: tells the state, where the step runs
+    where: Callable[[], int]
+
+    def knows(self, state: object) -> bool:
+        """Whether all rates that the step needs were measured in that state."""
+        return isinstance(state, int) and state < len(self.predictions) and not self.predictions[state].borrowed
+
+    def at(self, state: object) -> StepPrediction:
+        """The prediction for the state that a step ran in; for the first one if that was never seen before."""
+        return self.predictions[state if isinstance(state, int) and state < len(self.predictions) else 0]
+
+
+def forecast(
+    contestants: Sequence[Contestant], steps: Sequence[Callable[[], object]], machine: Machine, batch_size: int
+) -> list[Forecast]:
+    """Measure the rates that the steps need, or take those that are kept, and predict each step.
+
+    A step is run twice, untimed, to see what it calls and how much memory it works in.
+    """
+    known: dict[tuple[int, int], Rates] = {}
+    computed: list[Callable[[], StepPrediction]] = []
+    for c, step in zip(contestants, steps, strict=True):
+        with c.surroundings():
+            if c.thread_counts not in known:
+                known[c.thread_counts] = Rates(machine, *c.thread_counts)
+            its = known[c.thread_counts]
+            computed.append(_prediction(c, step, its, batch_size))
+            its.complete(computed[-1])
+            its.save()
+    result = []
+    for c, compute in zip(contestants, computed, strict=True):
+        with c.surroundings():
+            result.append(Forecast(known[c.thread_counts].everywhere(compute), known[c.thread_counts].where))
+    return result
+
+
+def _prediction(
+    c: Contestant, step: Callable[[], object], known: Rates, batch_size: int
+) -> Callable[[], StepPrediction]:
+    """A function that predicts a step with the rates as they are known."""
+    step()  # so that what is kept between steps is there
+    memory.trim()
+    calls = predict.trace(step)
+    held = memory.idle_bytes() + _KEPT * ITEMSIZE * c.model.count_params()
+    optimizer = c.model.optimizer
+    assert optimizer is not None
+    least, usual = _least_step(batch_size), _usual_step(c.fuse)
+    return lambda: predict.predict(calls, optimizer, known, least, usual, held)
+
+
+def _least_step(batch_size: int) -> Callable[[], object]:
+    """A training step of the smallest network for digits: one number in, ten classes out."""
+    model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
+    images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
+    return training_step(model, images, labels, batch_size, fuse=True)
+
+
+def _usual_step(fuse: bool) -> Callable[[], object]:
+    """A training step with all kinds of layers, on few images so that it is short."""
+    images = np.zeros((_FEW, 28, 28, 1), np.float32)
+    return training_step(models.small_cnn(), images, np.zeros(_FEW, np.int64), _FEW, fuse)
