@@ -75,15 +75,16 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     stages: list[Stage] = []
     if pass_name in ("grad_input", "gradients"):
-        for phase, plan in enumerate(plan for plan in direct_plan.grad_input(batch) if len(plan.runs)):
-            image = plan.image
-            if masked or image.is_padded:
-                stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
-            stages.append(correlation(plan, n, 0 if phase else geometry.flops, lanes=False))
-        if not stages:
+        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.runs)]
+        if not phases:
             return None
-        copied = any(stage.kind == "pad" for stage in stages)
-        stages[-1] = from_outside(stages[-1], weight + x + (0 if copied else incoming))
+        for phase, plan in enumerate(phases):  # each reads dY
+            image, copied = plan.image, masked or plan.image.is_padded
+            if copied:
+                stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
+            products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
+            outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
+            stages.append(from_outside(products, outside) if outside else products)
     if pass_name in ("grad_weight", "gradients"):
         stages += _direct_grad_weight(one, n, given, x, weight, incoming)
     return stages
