@@ -2,6 +2,7 @@
 custom loops in JAX writes it.
 
 That leaves out what `fit` and `train_on_batch` spend in Python, and lets JAX prepare a step while the last one runs.
+XLA takes as many threads as the process has processors, and the worker was given those it may use.
 """
 
 from __future__ import annotations
@@ -12,24 +13,16 @@ import jax
 import keras
 import numpy as np
 
-from benchmarks.peers.frameworks import keras_model
-from benchmarks.peers.frameworks.base import Batches, Cycle, Peer
-from benchmarks.peers.networks import EPSILON, LEARNING_RATE, RHO, Network
+from benchmarks.peers.frameworks.keras_peer import KerasPeer
 
 
-class KerasJaxPeer(Peer):
+class KerasJaxPeer(KerasPeer):
     packages = ("keras", "jax", "jaxlib")
 
-    def __init__(self, threads: int, option: str):
-        # XLA takes as many threads as the process has processors, and the worker was given `threads` of them
-        keras.utils.set_random_seed(0)
+    def _array(self, array: np.ndarray) -> Any:
+        return jax.device_put(array)
 
-    def prepare_training(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
-        model = keras_model.make(network, weights)
-        optimizer = keras.optimizers.RMSprop(LEARNING_RATE, rho=RHO, epsilon=EPSILON)
-        optimizer.build(model.trainable_variables)
-        loss_function = keras.losses.SparseCategoricalCrossentropy()
-
+    def _make_step(self, model: keras.Model, optimizer: keras.Optimizer, loss_function: keras.Loss) -> None:
         def loss_of(trainable: Any, others: Any, images: Any, labels: Any) -> Any:
             probabilities, others = model.stateless_call(trainable, others, images, training=True)
             return loss_function(labels, probabilities), others
@@ -43,7 +36,6 @@ class KerasJaxPeer(Peer):
         variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
         self._state = tuple([v.value for v in group] for group in variables)
         self._step = jax.jit(step, donate_argnums=0)
-        self._batch = Cycle([(jax.device_put(images), jax.device_put(labels)) for images, labels in batches])
 
     def train(self, steps: int) -> list[Any]:
         losses = []
@@ -53,12 +45,9 @@ class KerasJaxPeer(Peer):
         jax.block_until_ready((losses, self._state))
         return losses
 
-    def prepare_inference(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
-        model = keras_model.make(network, weights)
+    def _make_forward(self, model: keras.Model) -> None:
         trainable, others = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
-        forward = jax.jit(lambda images: model.stateless_call(trainable, others, images, training=False)[0])
-        self._forward = forward
-        self._batch = Cycle([jax.device_put(images) for images, _ in batches])
+        self._forward = jax.jit(lambda images: model.stateless_call(trainable, others, images, training=False)[0])
 
     def infer(self, steps: int) -> Any:
         results = [self._forward(self._batch()) for _ in range(steps)]

@@ -12,25 +12,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers.frameworks import keras_model
-from benchmarks.peers.frameworks.base import Batches, Cycle, Peer
-from benchmarks.peers.networks import EPSILON, LEARNING_RATE, RHO, Network
+from benchmarks.peers.frameworks.keras_peer import KerasPeer
 
 
-class KerasTensorflowPeer(Peer):
+class KerasTensorflowPeer(KerasPeer):
     packages = ("keras", "tensorflow", "tensorflow-cpu")
 
     def __init__(self, threads: int, option: str):
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
-        keras.utils.set_random_seed(0)
+        super().__init__(threads, option)
 
-    def prepare_training(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
-        model = keras_model.make(network, weights)
-        optimizer = keras.optimizers.RMSprop(LEARNING_RATE, rho=RHO, epsilon=EPSILON)
-        optimizer.build(model.trainable_variables)
-        loss_function = keras.losses.SparseCategoricalCrossentropy()
+    def _array(self, array: np.ndarray) -> Any:
+        return tf.constant(array)
 
+    def _make_step(self, model: keras.Model, optimizer: keras.Optimizer, loss_function: keras.Loss) -> None:
         @tf.function
         def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
@@ -38,15 +34,12 @@ class KerasTensorflowPeer(Peer):
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             return loss
 
-        self._batch = Cycle([(tf.constant(images), tf.constant(labels)) for images, labels in batches])
         self._step = step.get_concrete_function(*self._batch.first)
 
     def train(self, steps: int) -> list[Any]:
         return [self._step(*self._batch()).numpy() for _ in range(steps)]
 
-    def prepare_inference(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
-        model = keras_model.make(network, weights)
-        self._batch = Cycle([tf.constant(images) for images, _ in batches])
+    def _make_forward(self, model: keras.Model) -> None:
         forward = tf.function(lambda images: model(images, training=False))
         self._forward = forward.get_concrete_function(self._batch.first)
 
