@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -64,6 +65,7 @@ class TileShape:
         return TileShape, (self.rows, self.vectors)
 
 
+@cache
 def tile_shape(columns: int) -> TileShape:
     """The best shape for a result of that many columns: it hides the multiply-adds' latency and wastes few columns.
 
@@ -77,6 +79,7 @@ def tile_shape(columns: int) -> TileShape:
     return TileShape(rows[width], width)
 
 
+@cache
 def lane_tile_shape(columns: int) -> TileShape:
     """The shape for a result of that many columns each of which is a vector (of images, say)."""
     widest = 4 if REGISTERS == 32 else 2
