@@ -30,7 +30,8 @@ from numba.core.serialize import dumps
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
     package = Path(__file__).parent
-    files = sorted([*package.glob("jit*.py"), package / "simd.py", package / "tiles.py", *package.glob("[ck]*/*.py")])
+    own = ("simd.py", "tiles.py", "transposition.py")
+    files = sorted([*package.glob("jit*.py"), *(package / name for name in own), *package.glob("[ck]*/*.py")])
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())

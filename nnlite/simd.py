@@ -58,7 +58,8 @@ _I32 = ir.IntType(32)
 #: the LLVM type of a vector
 VECTOR = ir.VectorType(_F32, LANES)
 _MASK = ir.VectorType(ir.IntType(1), LANES)
-_INTS = ir.VectorType(_I32, LANES)
+#: the LLVM type of as many 32-bit integers: a shuffle's indices
+INTS = ir.VectorType(_I32, LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
 
 
@@ -110,7 +111,7 @@ def splat_value(builder: Any, number: Any) -> Any:
     """The vector of which every lane is `number`."""
     undefined = ir.Constant(VECTOR, ir.Undefined)
     first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
 
 
 def constant_value(number: float) -> ir.Constant:
@@ -154,7 +155,7 @@ def first_lanes_value(builder: Any, count: Any) -> Any:
     limit = ir.VectorType(_I64, LANES)
     undefined = ir.Constant(limit, ir.Undefined)
     counts = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
-    counts = builder.shuffle_vector(counts, undefined, ir.Constant(_INTS, [0] * LANES))
+    counts = builder.shuffle_vector(counts, undefined, ir.Constant(INTS, [0] * LANES))
     return builder.icmp_signed("<", ir.Constant(limit, list(range(LANES))), counts)
 
 
@@ -282,7 +283,7 @@ def store_bytes(typing, array, offset, value, count):
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        small = builder.trunc(builder.fptosi(args[2], _INTS), _BYTES)
+        small = builder.trunc(builder.fptosi(args[2], INTS), _BYTES)
         masked_store_value(builder, small, address, first_lanes_value(builder, args[3]))
         return context.get_dummy_value()
 
@@ -297,60 +298,6 @@ def splat(typing, number):
         return splat_value(builder, args[0])
 
     return vector(types.float32), emit
-
-
-@intrinsic
-def transpose(typing, source, offset, step, out, out_offset, out_step):
-    """out[out_offset + i * out_step + j] = source[offset + j * step + i] for all i and j below LANES."""
-
-    def emit(context, builder, sig, args):
-        block = _load_block(context, builder, sig.args[0], args[0], args[1], args[2])
-        _store_transposed(context, builder, block, sig.args[3], *args[3:])
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(source, i64, i64, out, i64, i64), emit
-
-
-@intrinsic
-def transpose_positive(typing, source, condition, offset, step, out, out_offset, out_step):
-    """As `transpose`, with zero in place of numbers where `condition`, which lies as `source` does, is not above 0."""
-
-    def emit(context, builder, sig, args):
-        block = _load_block(context, builder, sig.args[0], args[0], args[2], args[3])
-        conditions = _load_block(context, builder, sig.args[1], args[1], args[2], args[3])
-        zero = ir.Constant(VECTOR, None)
-        for i, condition in enumerate(conditions):
-            block[i] = builder.select(builder.fcmp_ordered(">", condition, zero), block[i], zero)
-        _store_transposed(context, builder, block, sig.args[4], *args[4:])
-        return context.get_dummy_value()
-
-    i64 = types.int64
-    return types.void(source, condition, i64, i64, out, i64, i64), emit
-
-
-def _load_block(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, step: Any) -> list:
-    """LANES vectors, `step` apart."""
-    start = address_value(context, builder, array_type, array, offset)
-    return [load_value(builder, builder.gep(start, [builder.mul(step, index_value(i))])) for i in range(LANES)]
-
-
-def _store_transposed(
-    context: Any, builder: Any, block: list, array_type: Any, array: Any, offset: Any, step: Any
-) -> None:
-    stride = 1
-    while stride < LANES:  # swap the off-diagonal quarters of ever larger blocks
-        low = [lane ^ stride | LANES if lane & stride else lane for lane in range(LANES)]
-        high = [lane | LANES if lane & stride else lane ^ stride for lane in range(LANES)]
-        for i in range(LANES):
-            if not i & stride:
-                pair = block[i], block[i | stride]
-                block[i] = builder.shuffle_vector(*pair, ir.Constant(_INTS, low))
-                block[i | stride] = builder.shuffle_vector(*pair, ir.Constant(_INTS, high))
-        stride *= 2
-    start = address_value(context, builder, array_type, array, offset)
-    for i, row in enumerate(block):
-        store_value(builder, row, builder.gep(start, [builder.mul(step, index_value(i))]))
 
 
 @intrinsic

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from nnlite import jit, simd
+from nnlite import jit, simd, transposition
 from nnlite.simd import LANES
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="vectors exist in compiled code only")
@@ -57,7 +57,7 @@ def test_partial_loads_and_stores_touch_the_first_lanes_alone(count):
 
 @jit.jit
 def _transpose(x, out):
-    simd.transpose(x, 0, x.shape[1], out, 0, out.shape[1])
+    transposition.transpose(x, 0, x.shape[1], out, 0, out.shape[1])
 
 
 def test_transpose_turns_a_block_over(generator):

@@ -134,13 +134,13 @@ def _run(
     work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
     panel_work = memory.empty((parts, int(np.diff(plan.blocks).max()) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, _shares(plan, len(x), parts), plan.rows_in, plan.rows_out, plan.regions,
+        plan.shape, plan.image, sizes, shares_of(plan, len(x), parts), plan.rows_in, plan.rows_out, plan.regions,
         plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1), places, panel_work,
         start, y, clamp,
     )  # fmt: skip
 
 
-def _shares(plan: Correlation, images: int, parts: int) -> np.ndarray:
+def shares_of(plan: Correlation, images: int, parts: int) -> np.ndarray:
     """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
     ends = np.cumsum(plan.terms + ROW_TERMS)
     units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels

@@ -9,7 +9,8 @@ import numpy as np
 from nnlite import memory
 from nnlite.conv.direct_plan import NO_TAP, Correlation
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load, load_first, pointer, select, store, store_first, transpose
+from nnlite.simd import LANES, load, load_first, pointer, select, store, store_first
+from nnlite.transposition import transpose
 
 
 class Layout(NamedTuple):

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load, load_first, pointer, store, transpose
+from nnlite.simd import LANES, load, load_first, pointer, store
 from nnlite.tiles import (
     TileShape,
     even_rows,
@@ -29,6 +29,7 @@ from nnlite.tiles import (
     store_tile,
     tile_shape,
 )
+from nnlite.transposition import transpose
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10

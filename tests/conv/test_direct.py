@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite import jit
-from nnlite.conv import Epilogue, Geometry
+from nnlite.conv import Epilogue, Geometry, direct_plan
+from nnlite.conv.direct import shares_of
+from nnlite.conv.direct_regions import ROW_TERMS
+from nnlite.conv.stages import touched_taps
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("windows")
@@ -49,15 +52,19 @@ def close(actual, expected, bound):
         assert abs(actual - expected).max() <= bound * max(np.sqrt((expected**2).mean()), 1e-3)
 
 
-@settings(max_examples=40, deadline=None)
-@given(geometries())
-def test_every_pass_of_any_geometry_is_the_definitions(geometry):
+def agrees_with_the_oracle(geometry):
     x, weight, dy, _ = operands(geometry)
     direct = nn.conv.get("direct")
     wide = [array.astype(np.float64) for array in (x, weight, dy)]
     close(direct.forward(x, weight, geometry), ORACLE.forward(wide[0], wide[1], geometry), 2e-5)
     close(direct.grad_input(dy, weight, geometry), ORACLE.grad_input(wide[2], wide[1], geometry), 2e-5)
     close(direct.grad_weight(x, dy, geometry), ORACLE.grad_weight(wide[0], wide[2], geometry), 2e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometries())
+def test_every_pass_of_any_geometry_is_the_definitions(geometry):
+    agrees_with_the_oracle(geometry)
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -83,6 +90,91 @@ def test_a_reduction_in_several_blocks_keeps_bias_and_relu():
     expected = ORACLE.forward(x.astype(np.float64), weight.astype(np.float64), geometry) + bias
     result, _ = nn.conv.get("direct").forward_fused(x, weight, bias, geometry, Epilogue(bias=True, relu=True))
     close(result, np.maximum(expected, 0), 2e-5)
+
+
+@pytest.mark.parametrize("threads", sorted({1, nn.get_num_threads()}))
+def test_several_panels_of_several_joined_images(monkeypatch, threads):
+    """Two batches of three images and one of one, each read once a panel, forward and back."""
+    geometry = Geometry.of((7, 9, 8, 90), (3, 3, 90, 130), padding="same")
+    monkeypatch.setattr(direct_plan, "JOINED_POSITIONS", 3 * 9 * 8)
+    nn.set_num_threads(threads)
+    direct_plan.batches.cache_clear()
+    assert [(first, last, one.input_shape[0]) for first, last, one in direct_plan.batches(geometry)] == [
+        (0, 6, 3),
+        (6, 7, 1),
+    ]
+    for plan in (direct_plan.forward(geometry.with_batch(3)), *direct_plan.grad_input(geometry.with_batch(3))):
+        assert plan.sizes.panels > 1
+        assert len(plan.blocks) > 2
+    agrees_with_the_oracle(geometry)
+    x, weight, dy, result = (*operands(geometry)[:3], operands(geometry, seed=1)[2])
+    epilogue, needs = Epilogue(relu=True), (True, True, False)  # its gradient needs a copy of dY, for each batch anew
+    dx, dweight, _ = nn.conv.get("direct").backward_fused(x, weight, result, None, dy, geometry, epilogue, needs)
+    masked = (dy * (result > 0)).astype(np.float64)
+    close(dx, ORACLE.grad_input(masked, weight.astype(np.float64), geometry), 2e-5)
+    close(dweight, ORACLE.grad_weight(x.astype(np.float64), masked, geometry), 2e-5)
+    direct_plan.batches.cache_clear()
+
+
+def test_batches_are_equal_where_they_can_be():
+    def joined(n):
+        return [one.input_shape[0] for *_, one in direct_plan.batches(Geometry.of((n, 26, 26, 32), (3, 3, 32, 64)))]
+
+    most = joined(1000)[0]
+    assert most > 3
+    assert joined(0) == []
+    assert joined(1) == [1]
+    assert joined(most) == [most]
+    assert joined(2 * (most - 1)) == [most - 1]  # none is left over
+    assert all(sum(joined(n)) <= n for n in range(1, 30))
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "kernel", "padded"),
+    [(4, 14, 3, False), (4, 7, 3, False), (1, 5, 9, True)],  # the last: no two pixels have the same taps
+)
+def test_products_with_padding_are_left_out_where_that_is_worth_it(n, size, kernel, padded):
+    geometry = Geometry.of((n, size, size, 64), (kernel, kernel, 64, 64), padding="same")
+    for plan in (direct_plan.forward(geometry), *direct_plan.grad_input(geometry)):
+        assert plan.image.is_padded == padded
+        if not padded:
+            useful, with_padding = n * touched_taps(geometry) * 64, n * size**2 * kernel**2 * 64
+            assert useful <= plan.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
+
+
+def test_the_weight_gradient_leaves_padding_out():
+    geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
+    plan = direct_plan.grad_weight(geometry)
+    assert 48 % plan.shape.rows == 0  # so that each tile is of one tap
+    top, bottom, left, right = plan.inside.T
+    assert ((bottom - top) * (right - left)).sum() * plan.shape.rows == touched_taps(geometry) * 48
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_threads_have_equal_shares_of_the_products(parts):
+    plan = direct_plan.forward(Geometry.of((2, 7, 7, 16), (3, 3, 16, 80), padding="same"))
+    shares = shares_of(plan, 6, parts)
+    units = 3 * plan.sizes.panels
+    cost = plan.terms + ROW_TERMS
+    places = [unit * cost.sum() + cost[:tile].sum() for unit, tile in shares]
+    assert places[0] == 0
+    assert places[-1] == units * cost.sum()
+    assert np.abs(np.diff(places) - places[-1] / parts).max() <= 2 * cost.max()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("n", "k"), [(8, 64), (1, 300)])  # threads share the pixels, or the weights
+def test_the_weight_gradient_reads_dy_as_it_lies_or_copied(n, k, biased):
+    geometry = Geometry.of((n, 10, 10, 70), (3, 3, 70, k))
+    x, weight, dy, _ = operands(geometry)
+    needs = (False, True, biased)
+    given = nn.conv.get("direct").backward_fused(x, weight, dy, None, dy, geometry, Epilogue(bias=biased), needs)
+    wide = dy.astype(np.float64)
+    close(given[1], ORACLE.grad_weight(x.astype(np.float64), wide, geometry), 2e-5)
+    if biased:
+        close(given[2], wide.sum(axis=(0, 1, 2)), 2e-5)
+    else:
+        assert given[2] is None
 
 
 def test_thread_counts_agree_to_rounding():
