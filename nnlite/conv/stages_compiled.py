@@ -77,13 +77,14 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     if pass_name in ("grad_input", "gradients"):
         for phase, plan in enumerate(plan for plan in direct_plan.grad_input(batch) if len(plan.runs)):
             image = plan.image
-            if masked or image.is_padded:
+            copied = masked or image.is_padded
+            if copied:
                 stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
-            stages.append(correlation(plan, n, 0 if phase else geometry.flops, lanes=False))
+            products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
+            stages.append(products if copied else from_outside(products, incoming))  # each phase reads dY
         if not stages:
             return None
-        copied = any(stage.kind == "pad" for stage in stages)
-        stages[-1] = from_outside(stages[-1], weight + x + (0 if copied else incoming))
+        stages[-1] = from_outside(stages[-1], stages[-1].moved + weight + x)
     if pass_name in ("grad_weight", "gradients"):
         stages += _direct_grad_weight(one, n, given, x, weight, incoming)
     return stages
