@@ -131,17 +131,18 @@ def load_and_check(threads: int | None = None) -> Machine:
     apart, so that a launch takes longer than it did, nothing can be told of a lower number, and the kept ones stay.
     """
     machine = load_or_measure(threads)
-    now = None
+    now = machine
     with _threads(machine.threads):
-        for _ in range(CHECKS):
+        for check in range(CHECKS):
             again = _measured_again(machine)
-            now = again if now is None else _highest(now, again)
+            now = _highest(now, again) if check else again
             found = now.main_ceilings
             if all(found[name] >= (1 - TOLERANCE) * kept for name, kept in machine.main_ceilings.items()):
                 return _highest(machine, now)
-        apart = _parallel_region_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us
-    if apart or share_of_processors(machine.threads) < UNDISTURBED:
-        return _highest(machine, now) if now else machine
+            if _parallel_region_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us:
+                return _highest(machine, now)
+    if share_of_processors(machine.threads) < UNDISTURBED:
+        return _highest(machine, now)
     return load_or_measure(machine.threads, fresh=True)
 
 

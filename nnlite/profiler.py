@@ -22,7 +22,7 @@ OTHER: Key = ("other", "other")
 #: seconds
 LONG, WARMING = 0.05, 0.03
 #: rounds that make a profile, and how many times as long to wait for them
-FEWEST, PATIENCE = 5, 1.5
+FEWEST, PATIENCE = 5, 1.4
 
 
 class _Recorder:

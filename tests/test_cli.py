@@ -18,6 +18,8 @@ def wrong_shape():
     return nn.Sequential([nn.Input((5,)), nn.Dense(10)])
 def too_many():
     return nn.Sequential([nn.Input((28, 28, 1)), nn.MaxPooling2D(16), nn.MaxPooling2D(2), nn.Flatten()])
+def five_classes():
+    return nn.Sequential([nn.Input((784,)), nn.Dense(5)])
 def raises():
     raise RuntimeError("no luck")
 number = 3
@@ -99,6 +101,8 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:too_many"], "pool_size: expected a window no larger than the padded input"),
         (["explain", "mine.py:raises"], "RuntimeError: no luck"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
+        (["explain", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
+        (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),
         (["explain", "--seed", "-1"], "--seed: expected an integer of at least 0. Received: -1"),

@@ -9,7 +9,7 @@ from functools import partial
 from nnlite import conv, cost, datasets, memory, scopes
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
-from nnlite.explain.request import fit_images
+from nnlite.explain.request import check_outputs, fit_images
 from nnlite.machine import Machine
 from nnlite.predict import PartPrediction, StepPrediction
 from nnlite.profiler import Key, StepProfile, profile
@@ -75,7 +75,7 @@ def measure(
     data: str = "mnist5k",
     data_dir: str | None = None,
     rounds: int = 20,
-    seconds: float = 11.0,
+    seconds: float = 10.0,
 ) -> list[Measurement]:
     """Predict a step of each network on real images, then train each for some steps, in turn, and time them.
 
@@ -84,6 +84,8 @@ def measure(
     (images, labels), _ = datasets.load(data, data_dir=data_dir)
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
+    for c in contestants:
+        check_outputs(c.model, labels)
     steps = [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
     forecasts = forecast(contestants, steps, machine, batch_size) if machine else []
     memory.trim()  # of what measuring rates left in the pool

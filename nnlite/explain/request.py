@@ -31,6 +31,11 @@ def resolve_model(spec: str) -> Sequential:
         return getattr(models, spec)()
     if spec.endswith(importing.SUFFIXES):
         return importing.load(Path(spec))
+    if spec.endswith((".h5", ".hdf5")):
+        raise ValueError(
+            f"MODEL {spec}: expected a .keras file. Received: HDF5, Keras's format of before; "
+            "Keras reads it, and saves it as .keras"
+        )
     if ".py:" not in spec:
         raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])
     function = load_object(spec, "model function")
@@ -41,7 +46,10 @@ def resolve_model(spec: str) -> Sequential:
     except Exception as error:
         raise ValueError(f"MODEL {spec}: it raised {type(error).__name__}: {error}") from error
     if not isinstance(model, Sequential) or not model.built or not model.layers:
-        raise ValueError(f"MODEL {spec}: expected it to return a built Sequential with layers. Received: {model!r}")
+        received = repr(model)
+        if isinstance(model, Sequential):
+            received = "one without an Input as its first layer" if model.layers else "one without layers"
+        raise ValueError(f"MODEL {spec}: expected it to return a built Sequential with layers. Received: {received}")
     if model.name == "sequential":
         model.name = spec.rpartition(":")[2]
     return model
@@ -63,6 +71,13 @@ def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
             f"Received: {model.input_shape}"
         )
     return np.ascontiguousarray(x.reshape(len(x), *model.input_shape))
+
+
+def check_outputs(model: Sequential, labels: np.ndarray) -> None:
+    """Raises ValueError unless the model gives one number for each class of the labels."""
+    classes, shape = int(labels.max()) + 1, model.layers[-1].output_shape
+    if shape is None or len(shape) != 1 or shape[0] < classes:
+        raise ValueError(f"MODEL {model.name}: expected {classes} outputs, one a class of the data. Received: {shape}")
 
 
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:

@@ -138,7 +138,9 @@ def _name_roofs(canvas: Canvas, roofs: list[tuple[str, float]], x: axes.Scale, y
 
 
 def _name(layer: dict[str, Any]) -> str:
-    return f"{layer['name']} {theme.PASS_NAMES.get(layer['pass'], layer['pass'])}"
+    first, *more = layer["name"].split("+")  # layers that one kernel computes
+    name = f"{first} and {len(more)} more," if len(more) > 1 else layer["name"]
+    return f"{name} {theme.PASS_NAMES.get(layer['pass'], layer['pass'])}"
 
 
 def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], boxes: list[Box]) -> None:
