@@ -147,6 +147,55 @@ def test_what_is_not_fused():
     assert _groups(nn.Sequential(large)) is None, "an image of the tensor between would not stay in cache"
 
 
+class Double(nn.layers.Dropout):
+    def call(self, x, training):
+        return 2 * x
+
+
+class Negative(nn.layers.Conv2D):
+    def call(self, x, training):
+        return -super().call(x, training)
+
+
+class Raised(nn.layers.MaxPooling2D):
+    def call(self, x, training):
+        return super().call(x, training) + 1
+
+
+@pytest.mark.parametrize(
+    ("place", "layer"),
+    [(0, Negative(4, 3, activation="relu")), (1, Negative(4, 3)), (2, Raised()), (3, Double(0.25))],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_with_a_call_of_its_own_computes_that(place, layer):
+    layers = _layers()[1:5]
+    layers[place] = layer
+    model = nn.Sequential([nn.layers.Input((28, 28, 1)), *layers])
+    x = np.random.default_rng(0).standard_normal((33, 28, 28, 1), dtype=np.float32)
+    received = model(x, training=True).data
+    expected = Tensor(x)
+    for other in model.layers:
+        if isinstance(other, nn.layers.Dropout):
+            other._calls = 0  # the same mask again
+        expected = other(expected, training=True)
+    np.testing.assert_allclose(received, expected.data, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_said_to_be_fused_is_what_runs():
+    """Nothing before these convolutions has parameters, so that no gradient flows back to them."""
+    from nnlite import scopes
+
+    model = nn.Sequential([nn.layers.Input((56, 56, 1)), nn.layers.MaxPooling2D(), *_layers()[1:]])
+    said, ran = model.fused(64), []
+    outer, scopes.tracer = scopes.tracer, lambda operation, *_: ran.append(operation.__name__)
+    try:
+        model(np.zeros((64, 56, 56, 1), np.float32), training=True)
+    finally:
+        scopes.tracer = outer
+    assert said == ["conv2d+conv2d_1+max_pooling2d_1+dropout"]
+    assert ran[:2] == ["max_pool2d", "conv2d_stem"]
+
+
 def test_a_gradient_flows_to_an_input_that_needs_one():
     model = nn.Sequential(_layers())
     x = Tensor(np.random.default_rng(0).standard_normal((40, 28, 28, 1), dtype=np.float32), requires_grad=True)
