@@ -108,6 +108,25 @@ def test_an_empty_batch_and_one_image():
         assert all(np.isfinite(w.grad).all() for w in weights)
 
 
+@pytest.mark.parametrize(("place", "name"), list(enumerate(["x", "first_weight", "first_bias", "weight", "bias"])))
+def test_arrays_of_another_shape_or_type_are_refused_before_a_kernel_reads_them(place, name):
+    stem, _, _, x, arrays = _parts(CASES["lanes: the small network's"])
+    given = [array.astype(np.float32) for array in (x, *arrays)]
+    for wrong in (given[place][..., :-1], given[place].astype(np.float64)):
+        with pytest.raises(ValueError, match=f"^{name}: expected float32 of shape"):
+            ops.conv2d_stem(*given[:place], wrong, *given[place + 1 :], stem=stem, algorithm=conv.get("lanes"))
+
+
+@pytest.mark.parametrize("name", ["lanes: the small network's", "winograd: the question's"])
+def test_weights_that_are_not_contiguous_are_read_in_their_order(name):
+    stem, _, _, x, arrays = _parts(CASES[name])
+    algorithm = conv.get(name.partition(":")[0])
+    given = [array.astype(np.float32) for array in (x, *arrays)]
+    expected = ops.conv2d_stem(*given, stem=stem, algorithm=algorithm, seed=SEED)
+    received = ops.conv2d_stem(*map(np.asfortranarray, given), stem=stem, algorithm=algorithm, seed=SEED)
+    np.testing.assert_array_equal(received.data, expected.data)
+
+
 # What a model fuses ---------------------------------------------------------------------------------------------
 
 
