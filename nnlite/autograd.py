@@ -150,10 +150,11 @@ class Tensor:
 class Node:
     """One recorded operation: where its gradients go and how they are computed."""
 
-    __slots__ = ("backward", "layer", "operation", "order", "parents", "shapes")
+    __slots__ = ("backward", "dtype", "layer", "operation", "order", "parents", "shapes")
 
-    def __init__(self, operation: str, parents: tuple, shapes: tuple, backward: Backward):
+    def __init__(self, operation: str, parents: tuple, shapes: tuple, backward: Backward, dtype: np.dtype):
         self.operation = operation
+        self.dtype = dtype  # of the result, and of the gradient that `backward` gets
         self.parents: tuple[Node | Tensor | None, ...] = parents  # a leaf Tensor, or None where no gradient goes
         self.shapes = shapes
         self.backward: Backward | None = backward
@@ -164,6 +165,8 @@ class Node:
         """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
         needs = tuple([parent is not None for parent in self.parents])
         assert self.backward is not None
+        if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
+            dy = dy.astype(self.dtype)
         with scopes.scope(self.layer, "grad_input"):
             gradients = self.backward(dy, needs)
         if len(gradients) != len(needs):
@@ -254,7 +257,9 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
         output.grad = output.name = output._node = None
         output.requires_grad = recorded
         if recorded:
-            output._node = Node(name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)))
+            output._node = Node(
+                name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)), output.data.dtype
+            )
         return output
 
     operation.__dict__["function"] = function

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.layers import Conv2D, Dropout, Layer, MaxPooling2D
+
+LayerType = TypeVar("LayerType", bound=Layer)
 
 
 class Fused(NamedTuple):
@@ -36,27 +38,33 @@ def first_layers(
 
 def groups(layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool) -> Iterator[tuple[Layer, ...]]:
     """The layers of a network as its kernels take them: runs that one kernel computes, and layers by themselves."""
-    remaining = list(layers)
+    remaining, needs_gradient = list(layers), False
     while remaining:
-        first = len(remaining) == len(layers)
-        fused = first_layers(remaining, batch, dtype, training=training, needs_gradient=not first)
-        yield fused.layers if fused else (remaining[0],)
-        del remaining[: len(fused.layers) if fused else 1]
+        fused = first_layers(remaining, batch, dtype, training=training, needs_gradient=needs_gradient)
+        run = fused.layers if fused else (remaining[0],)
+        yield run
+        needs_gradient |= any(parameter.requires_grad for layer in run for parameter in layer.parameters())
+        del remaining[: len(run)]
+
+
+def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
+    """Whether it computes what layers of this kind do: a subclass with a `call` of its own is not for their kernel."""
+    return isinstance(layer, kind) and type(layer).call is kind.call
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
     """What follows the convolution, as far as a kernel can know it."""
     if not layer.fuse or layer.activation not in (ops.relu, ops.linear):
         return None
-    pools = isinstance(pooling, MaxPooling2D) and pooling.fits_epilogue
+    pools = is_plain(pooling, MaxPooling2D) and pooling.fits_epilogue
     return conv.Epilogue(layer.use_bias, layer.activation is ops.relu, pools)
 
 
 def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Fused | None:
     """A convolution and the pooling that follows it."""
     layer, following = layers[0], layers[1] if len(layers) > 1 else None
-    epilogue = _epilogue(layer, following) if isinstance(layer, Conv2D) else None
-    if not isinstance(layer, Conv2D) or following is None or epilogue is None or not epilogue.pool:
+    epilogue = _epilogue(layer, following) if is_plain(layer, Conv2D) else None
+    if not is_plain(layer, Conv2D) or following is None or epilogue is None or not epilogue.pool:
         return None
     geometry = layer.geometry(batch)
     if not conv.select(geometry, dtype, layer.algorithm).fuses(geometry, epilogue):
@@ -69,13 +77,13 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fu
     if len(layers) < 2:
         return None
     (first, second), rest = layers[:2], list(layers[2:4])
-    if not isinstance(first, Conv2D) or not isinstance(second, Conv2D):
+    if not is_plain(first, Conv2D) or not is_plain(second, Conv2D):
         return None
     before, after = _epilogue(first), _epilogue(second, rest[0] if rest else None)
     if before is None or after is None:
         return None
     following = [rest.pop(0)] if after.pool else []
-    dropout = rest[0] if training and rest and isinstance(rest[0], Dropout) else None
+    dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
     stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
     algorithm = conv.select(stem.second, dtype, second.algorithm)

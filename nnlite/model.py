@@ -11,7 +11,7 @@ import numpy as np
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
 from nnlite.errors import positive_int
-from nnlite.fusion import first_layers, groups
+from nnlite.fusion import first_layers, groups, is_plain
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
 from nnlite.progress import Progress, describe
@@ -144,7 +144,7 @@ class Sequential:
             if fused:
                 with scopes.scope(fused.name, "forward"):
                     x, done = fused.compute(x), len(fused.layers)
-            elif logits and len(remaining) == 1 and isinstance(layer, Dense):
+            elif logits and len(remaining) == 1 and is_plain(layer, Dense):
                 with scopes.scope(layer.name, "forward"):
                     x = layer.product(x)
             else:
@@ -215,7 +215,7 @@ class Sequential:
         last = self.layers[-1] if self.layers else None
         return (
             self.fuse
-            and isinstance(last, Dense)
+            and is_plain(last, Dense)
             and last.activation is ops.softmax
             and loss_function in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
             and all(metric is metrics.accuracy for _, metric in self._metrics)

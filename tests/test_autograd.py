@@ -218,3 +218,16 @@ def test_a_tensor_with_one_element_is_a_number(shape, value):
 def test_a_tensor_with_several_elements_or_none_is_not(convert, shape):
     with pytest.raises(ValueError, match=rf"tensor: expected one element. Received: shape \({shape[0]},\)"):
         convert(nn.Tensor(np.zeros(shape)))
+
+
+def test_a_float32_result_gets_a_float32_gradient_also_from_float64():
+    """Kernels read a gradient as numbers of the result's type. Oracle: the same target in float32."""
+    x = np.random.default_rng(0).standard_normal((4, 8, 8, 2), dtype=np.float32)
+    target = np.random.default_rng(1).standard_normal((4, 6, 6, 3))
+    gradients = []
+    for dtype in (np.float32, np.float64):
+        weight = nn.Tensor(np.full((3, 3, 2, 3), 0.1, np.float32), requires_grad=True)
+        ((nn.ops.conv2d(nn.Tensor(x), weight) - nn.Tensor(target.astype(dtype))) ** 2).sum().backward()
+        gradients.append(weight.grad)
+    assert gradients[1].dtype == np.float32
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)

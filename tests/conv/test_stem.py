@@ -108,6 +108,25 @@ def test_an_empty_batch_and_one_image():
         assert all(np.isfinite(w.grad).all() for w in weights)
 
 
+@pytest.mark.parametrize(("place", "name"), list(enumerate(["x", "first_weight", "first_bias", "weight", "bias"])))
+def test_arrays_of_another_shape_or_type_are_refused_before_a_kernel_reads_them(place, name):
+    stem, _, _, x, arrays = _parts(CASES["lanes: the small network's"])
+    given = [array.astype(np.float32) for array in (x, *arrays)]
+    for wrong in (given[place][..., :-1], given[place].astype(np.float64)):
+        with pytest.raises(ValueError, match=f"^{name}: expected float32 of shape"):
+            ops.conv2d_stem(*given[:place], wrong, *given[place + 1 :], stem=stem, algorithm=conv.get("lanes"))
+
+
+@pytest.mark.parametrize("name", ["lanes: the small network's", "winograd: the question's"])
+def test_weights_that_are_not_contiguous_are_read_in_their_order(name):
+    stem, _, _, x, arrays = _parts(CASES[name])
+    algorithm = conv.get(name.partition(":")[0])
+    given = [array.astype(np.float32) for array in (x, *arrays)]
+    expected = ops.conv2d_stem(*given, stem=stem, algorithm=algorithm, seed=SEED)
+    received = ops.conv2d_stem(*map(np.asfortranarray, given), stem=stem, algorithm=algorithm, seed=SEED)
+    np.testing.assert_array_equal(received.data, expected.data)
+
+
 # What a model fuses ---------------------------------------------------------------------------------------------
 
 
@@ -145,6 +164,55 @@ def test_what_is_not_fused():
     assert _groups(nn.Sequential(wide)) is None, "to compute the first one twice would cost as much as the second"
     large = [nn.layers.Input((90, 90, 1)), nn.layers.Conv2D(32, 3), nn.layers.Conv2D(64, 3)]
     assert _groups(nn.Sequential(large)) is None, "an image of the tensor between would not stay in cache"
+
+
+class Double(nn.layers.Dropout):
+    def call(self, x, training):
+        return 2 * x
+
+
+class Negative(nn.layers.Conv2D):
+    def call(self, x, training):
+        return -super().call(x, training)
+
+
+class Raised(nn.layers.MaxPooling2D):
+    def call(self, x, training):
+        return super().call(x, training) + 1
+
+
+@pytest.mark.parametrize(
+    ("place", "layer"),
+    [(0, Negative(4, 3, activation="relu")), (1, Negative(4, 3)), (2, Raised()), (3, Double(0.25))],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_layer_with_a_call_of_its_own_computes_that(place, layer):
+    layers = _layers()[1:5]
+    layers[place] = layer
+    model = nn.Sequential([nn.layers.Input((28, 28, 1)), *layers])
+    x = np.random.default_rng(0).standard_normal((33, 28, 28, 1), dtype=np.float32)
+    received = model(x, training=True).data
+    expected = Tensor(x)
+    for other in model.layers:
+        if isinstance(other, nn.layers.Dropout):
+            other._calls = 0  # the same mask again
+        expected = other(expected, training=True)
+    np.testing.assert_allclose(received, expected.data, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_said_to_be_fused_is_what_runs():
+    """Nothing before these convolutions has parameters, so that no gradient flows back to them."""
+    from nnlite import scopes
+
+    model = nn.Sequential([nn.layers.Input((56, 56, 1)), nn.layers.MaxPooling2D(), *_layers()[1:]])
+    said, ran = model.fused(64), []
+    outer, scopes.tracer = scopes.tracer, lambda operation, *_: ran.append(operation.__name__)
+    try:
+        model(np.zeros((64, 56, 56, 1), np.float32), training=True)
+    finally:
+        scopes.tracer = outer
+    assert said == ["conv2d+conv2d_1+max_pooling2d_1+dropout"]
+    assert ran[:2] == ["max_pool2d", "conv2d_stem"]
 
 
 def test_a_gradient_flows_to_an_input_that_needs_one():
