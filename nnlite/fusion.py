@@ -86,8 +86,10 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fu
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
     stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
-    algorithm = conv.select(stem.second, dtype, second.algorithm)
-    if not (stem.is_worthwhile and algorithm.fuses_stem(stem, conv.select(stem.first, dtype, first.algorithm))):
+    # by the rule, because `autotune` measures passes by themselves, of which this saves some
+    before_it = conv.select(stem.first, dtype, first.algorithm, tuned=False)
+    algorithm = conv.select(stem.second, dtype, second.algorithm, tuned=False)
+    if not (stem.is_worthwhile and algorithm.fuses_stem(stem, before_it)):
         return None
 
     def compute(x: Tensor) -> Tensor:

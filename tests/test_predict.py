@@ -8,7 +8,7 @@ import nnlite as nn
 from nnlite import jit, machine, predict
 from nnlite.conv.stages import Stage
 from nnlite.explain.contestant import Contestant
-from nnlite.explain.measure import measure
+from nnlite.explain.measure import measure, training_steps
 from nnlite.profiler import OTHER
 from nnlite.rates import CHECKED, Rates
 from nnlite.rates.state import SAME, State
@@ -57,7 +57,8 @@ def small():
         for algorithm in ("auto", "im2col", "theano2017")
         for name in ("mlp", "small_cnn")
     ]
-    return measure(contestants, machine.load_or_measure(), batch_size=32, rounds=5)
+    steps = training_steps(contestants, batch_size=32)
+    return measure(contestants, steps, machine.load_or_measure(), batch_size=32, rounds=5)
 
 
 def test_every_part_of_the_step_is_predicted(small):
@@ -88,7 +89,9 @@ def test_what_does_not_say_what_it_does_is_named():
             return strange(x)
 
     model = nn.Sequential([nn.Input((28, 28, 1)), nn.Flatten(), Strange(), nn.Dense(10, activation="softmax")])
-    (m,) = measure([Contestant(model, "auto")], machine.load_or_measure(), batch_size=8, rounds=1)
+    contestants = [Contestant(model, "auto")]
+    steps = training_steps(contestants, batch_size=8)
+    (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=8, rounds=1)
     assert m.prediction.missing == ["operation 'strange'"]
     assert m.predicted_ms is None
     assert m.moved_bytes is None

@@ -72,10 +72,10 @@ RULES = (
 )
 
 
-def choose(geometry: Geometry, dtype: Any) -> Choice:
-    """What `auto` takes for this geometry and dtype, and why: by the rule, or measured where `autotune` is on."""
+def choose(geometry: Geometry, dtype: Any, *, tuned: bool = True) -> Choice:
+    """What `auto` takes, and why: by the rule, or, if `tuned`, as measured where `autotune` is on."""
     rule = _by_rule(geometry, dtype, registry.version())
-    return tuning.choose(geometry, dtype, rule) if tuning.is_on() else rule
+    return tuning.choose(geometry, dtype, rule) if tuned and tuning.is_on() else rule
 
 
 @lru_cache(maxsize=1024)

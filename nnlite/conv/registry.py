@@ -134,15 +134,15 @@ def use(name: str) -> Iterator[Algorithm | None]:
         _in_use.reset(token)
 
 
-def select(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Algorithm:
-    """The algorithm that computes this convolution.
+def select(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Algorithm:
+    """The algorithm that computes this convolution; `tuned=False` leaves out what `autotune` measured.
 
     Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
     """
-    return get(why(geometry, dtype, algorithm).name)
+    return get(why(geometry, dtype, algorithm, tuned=tuned).name)
 
 
-def why(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Choice:
+def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Choice:
     """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
     reason = "asked for by name"
     if algorithm == "auto" and (used := _in_use.get()):
@@ -150,7 +150,7 @@ def why(geometry: Geometry, dtype: Any, algorithm: str = "auto") -> Choice:
     if algorithm == "auto":
         from nnlite.conv.choice import choose
 
-        return choose(geometry, dtype)
+        return choose(geometry, dtype, tuned=tuned)
     refusal = get(algorithm).declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")

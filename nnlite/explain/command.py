@@ -11,7 +11,7 @@ from nnlite import conv, machine, threads
 from nnlite.explain import output, roofs, sweeps, tables
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
-from nnlite.explain.measure import Measurement, measure
+from nnlite.explain.measure import Measurement, measure, training_steps
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import announce_compilation
@@ -65,15 +65,10 @@ def run(options: argparse.Namespace) -> int:
     others = COMPARED if not options.models and options.algorithm == "auto" else ()
     contestants = [Contestant(model, options.algorithm) for model in models]
     contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
+    asked = {"batch_size": options.batch_size, "data": options.data, "data_dir": options.data_dir}
+    steps = training_steps(contestants, **asked)
     ceilings = _ceilings()
-    measured = measure(
-        contestants,
-        ceilings,
-        batch_size=options.batch_size,
-        data=options.data,
-        data_dir=options.data_dir,
-        rounds=options.rounds,
-    )
+    measured = measure(contestants, steps, ceilings, batch_size=options.batch_size, rounds=options.rounds)
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -67,26 +67,34 @@ class Measurement:
         return None if self.prediction is None or self.prediction.missing else self.prediction.moved_bytes
 
 
-def measure(
-    contestants: Sequence[Contestant],
-    machine: Machine | None,
-    *,
-    batch_size: int = 128,
-    data: str = "mnist5k",
-    data_dir: str | None = None,
-    rounds: int = 20,
-    seconds: float = 10.0,
-) -> list[Measurement]:
-    """Predict a step of each network on real images, then train each for some steps, in turn, and time them.
+def training_steps(
+    contestants: Sequence[Contestant], *, batch_size: int = 128, data: str = "mnist5k", data_dir: str | None = None
+) -> list[Callable[[], object]]:
+    """A training step of each network on a batch of real images.
 
-    Without a `machine` (where kernels are not compiled) nothing is predicted.
+    Raises ValueError if there are not so many images, or a network does not fit them; what `datasets.load` raises.
     """
     (images, labels), _ = datasets.load(data, data_dir=data_dir)
     if not 1 <= batch_size <= len(images):
         raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
     for c in contestants:
         check_outputs(c.model, labels)
-    steps = [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
+    return [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    steps: Sequence[Callable[[], object]],
+    machine: Machine | None,
+    *,
+    batch_size: int = 128,
+    rounds: int = 20,
+    seconds: float = 10.0,
+) -> list[Measurement]:
+    """Predict each network's step, then train each for some steps of `batch_size` images, in turn, and time them.
+
+    Without a `machine` (where kernels are not compiled) nothing is predicted.
+    """
     forecasts = forecast(contestants, steps, machine, batch_size) if machine else []
     memory.trim()  # of what measuring rates left in the pool
     profiles = profile(

@@ -91,12 +91,15 @@ class Mask(NamedTuple):
 @jit(inline=True)
 def _drop(x, y, first, size, mask):
     zero = np.float32(0)
-    whole = 0 if first % BLOCK else size // BLOCK * BLOCK
-    for start in range(0, whole, BLOCK):
+    begin = min(size, -first % BLOCK)  # of the whole blocks
+    end = begin + (size - begin) // BLOCK * BLOCK
+    for i in range(begin):
+        y[i] = x[i] * mask.scale if _survives(first + i, mask.low, mask.high, mask.threshold) else zero
+    for start in range(begin, end, BLOCK):
         block = (first + start) // BLOCK
         source, into = pointer(x, start), pointer(y, start)
         _mask_block(source, into, block, mask.low, mask.high, mask.threshold, mask.scale, zero)
-    for i in range(whole, size):
+    for i in range(end, size):
         y[i] = x[i] * mask.scale if _survives(first + i, mask.low, mask.high, mask.threshold) else zero
 
 

@@ -155,6 +155,12 @@ def test_a_model_fuses_its_first_two_convolutions_with_what_follows():
     assert _groups(model, training=False) == "conv2d+conv2d_1+max_pooling2d"
 
 
+def test_autotune_does_not_undo_it():
+    model = nn.Sequential(_layers())
+    with conv.autotune():
+        assert _groups(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
+
+
 def test_what_is_not_fused():
     assert _groups(nn.Sequential(_layers({"algorithm": "im2col"}))) is None
     assert _groups(nn.Sequential(_layers()), needs_gradient=True) is None

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import ops
+from nnlite import jit, ops
+from nnlite.kernels.dropout import Mask, apply_mask, drop, drop_in_place
+from nnlite.simd import pointer
 
 
 def mask(seed, size=200_000, rate=0.25):
@@ -94,3 +96,24 @@ def test_the_layer_acts_in_training_alone_and_anew_each_call():
     first, second = layer(x, training=True).data, layer(x, training=True).data
     assert (first == 0).any()
     assert (first != second).any()
+
+
+@pytest.mark.skipif(not jit.ENABLED, reason="for use in kernels")
+@pytest.mark.parametrize("first", [0, 1, 31, 63, 64, 100])
+@pytest.mark.parametrize("size", [0, 1, 40, 64, 200])
+def test_a_piece_of_an_array_gets_its_piece_of_the_mask(first, size, generator):
+    x = generator.standard_normal(400).astype(np.float32)
+    expected = apply_mask(x, 0.4, 11)[first : first + size]
+    copied, in_place = np.zeros(size + 1, np.float32), x.copy()
+    _drop_both_ways(x, copied, in_place, first, size, Mask.of(0.4, 11))
+    np.testing.assert_array_equal(copied[:size], expected)
+    np.testing.assert_array_equal(in_place[first : first + size], expected)
+    in_place[first : first + size] = x[first : first + size]
+    np.testing.assert_array_equal(in_place, x)
+    assert copied[size] == 0
+
+
+@jit.jit
+def _drop_both_ways(x, copied, in_place, first, size, mask):
+    drop(pointer(x, first), pointer(copied, 0), first, size, mask)
+    drop_in_place(pointer(in_place, first), first, size, mask)
