@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
-from nnlite.layers import Conv2D, Dropout, Layer, MaxPooling2D
+from nnlite.layers import Conv2D, Dense, Dropout, Layer, MaxPooling2D
 
 LayerType = TypeVar("LayerType", bound=Layer)
 
@@ -33,7 +33,7 @@ def first_layers(
     `needs_gradient`: whether a gradient must flow on to what they get, which the network's input does not need.
     """
     stem = None if needs_gradient else _stem(layers, batch, dtype, training)
-    return stem or _pooled(layers, batch, dtype)
+    return stem or _pooled(layers, batch, dtype) or (_dropped(layers) if training else None)
 
 
 def groups(layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool) -> Iterator[tuple[Layer, ...]]:
@@ -70,6 +70,21 @@ def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Fused | None:
     if not conv.select(geometry, dtype, layer.algorithm).fuses(geometry, epilogue):
         return None
     return Fused((layer, following), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
+
+
+def _dropped(layers: Sequence[Layer]) -> Fused | None:
+    """A dense layer with a ReLU, and the dropout that follows it."""
+    if len(layers) < 2:
+        return None
+    layer, dropout = layers[:2]
+    if not is_plain(layer, Dense) or not is_plain(dropout, Dropout) or not dropout.rate:
+        return None
+    if not layer.fuse or layer.activation is not ops.relu:
+        return None
+    return Fused(
+        (layer, dropout),
+        lambda x: ops.dense(x, layer.weight, layer.bias, relu=True, dropout=dropout.rate, seed=dropout.next_seed()),
+    )
 
 
 def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fused | None:

@@ -47,7 +47,7 @@ def _rows_inside(image: Image) -> np.ndarray:
 
 
 def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(result, winners of the pooling)."""
+    """(result (n, oh, ow, k) after the epilogue, winners (blocks, oh * ow * k * LANES): which of a window's four)."""
     first, second = (direct_plan.forward(g.one_image, lanes=True) for g in (stem.first, stem.second))
     parts, pool = threads.kernel_parts(), stem.epilogue.pool
     result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
@@ -120,7 +120,7 @@ def backward(
     stem: Stem,
     seed: int,
 ) -> StemWeights:
-    """The gradients of the parameters."""
+    """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     parts, first = threads.kernel_parts(), direct_plan.forward(stem.first.one_image, lanes=True)
     (phase,) = direct_plan.grad_input(stem.second.one_image, lanes=True)
     first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))

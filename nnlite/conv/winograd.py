@@ -105,9 +105,7 @@ class Winograd(Algorithm):
         sizes, parts = sizes_of(geometry), threads.kernel_parts()
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
-        start = np.zeros(sizes.k_wide, np.float32)
-        if bias is not None:
-            start[: sizes.k] = bias
+        start = wide_bias(bias, sizes.k_wide)
         u = transformed_weight(weight, sizes.k_wide)
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
         shape = tile_shape(sizes.k)
@@ -157,6 +155,14 @@ class Winograd(Algorithm):
         from nnlite.conv import winograd_stem
 
         return winograd_stem.backward(x, weights, result, saved, dresult, stem, seed)
+
+
+def wide_bias(bias: np.ndarray | None, width: int) -> np.ndarray:
+    """The bias (k), or zeros, filled up to (width)."""
+    filled = np.zeros(width, np.float32)
+    if bias is not None:
+        filled[: bias.size] = bias
+    return filled
 
 
 def scratch(parts: int) -> np.ndarray:

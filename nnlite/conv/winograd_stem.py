@@ -13,7 +13,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.direct_panels import pad_images, panels
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
-from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, transformed_weight
+from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, transformed_weight, wide_bias
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -67,7 +67,7 @@ def _padded(image: Image, parts: int) -> np.ndarray:
 
 
 def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(result, winners of the pooling)."""
+    """(result, winners): each (n, oh, ow, k) after the epilogue; of each maximum, which of its window's four it is."""
     plan, sizes, parts = (
         direct_plan.forward(stem.first.one_image),
         sizes_of(stem.second.one_image),
@@ -79,20 +79,12 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
+        x, panels(plan, weights.first, weights.first.shape[3], 1), wide_bias(weights.first_bias, plan.width), stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
-        tile_shape(sizes.k), sizes, u, _bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
+        tile_shape(sizes.k), sizes, u, wide_bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
     return result, winners
-
-
-def _bias(bias: np.ndarray | None, width: int) -> np.ndarray:
-    """The bias, or zeros, filled up to `width`."""
-    filled = np.zeros(width, np.float32)
-    if bias is not None:
-        filled[: bias.size] = bias
-    return filled
 
 
 @kernel
@@ -152,7 +144,7 @@ def backward(
     stem: Stem,
     seed: int,
 ) -> StemWeights:
-    """The gradients of the parameters."""
+    """The gradients of the parameters, of dresult's shape (n, oh, ow, k): see `forward`."""
     plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
     sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
     between = memory.empty((parts, 2, _room(plan.sizes.image_out)))
@@ -165,7 +157,7 @@ def backward(
     dfirst_bias = np.zeros((parts, k), np.float32)
     _backward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1), _bias(weights.first_bias, plan.width), stem.relu,
+        x, panels(plan, weights.first, weights.first.shape[3], 1), wide_bias(weights.first_bias, plan.width), stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,

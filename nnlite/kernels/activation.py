@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nnlite import memory, threads
@@ -12,15 +14,15 @@ PARALLEL_SIZE = 1 << 14
 
 
 @kernel
-def _backward(part, parts, dy, y, masked, sums):
-    """masked = dy where y > 0, else 0; sums[part] = its sum over this part's rows."""
+def _backward(part, parts, dy, y, scale, masked, sums):
+    """masked = dy * scale where y > 0, else 0; sums[part] = its sum over this part's rows."""
     begin, end = part * dy.shape[0] // parts, (part + 1) * dy.shape[0] // parts
     total = sums[part]
     total[:] = 0
     for i in range(begin, end):
         into, gradient, value = masked[i], dy[i], y[i]
         for j in range(dy.shape[1]):
-            flowing = gradient[j] if value[j] > 0 else gradient.dtype.type(0)
+            flowing = gradient[j] * scale if value[j] > 0 else gradient.dtype.type(0)
             into[j] = flowing
             total[j] += flowing
 
@@ -37,11 +39,11 @@ def _sum(part, parts, dy, sums):
             total[j] += gradient[j]
 
 
-def relu_backward(dy: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(dy where y > 0, else 0; its sum over rows): dy and y (m, n) -> (m, n), (n)."""
+def relu_backward(dy: np.ndarray, y: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(dy * scale where y > 0, else 0; its sum over rows): dy and y (m, n) -> (m, n), (n)."""
     masked = memory.empty(dy.shape, dy.dtype)
     sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
-    _run(_backward, len(sums), dy, y, masked, sums)
+    _run(_backward, len(sums), dy, y, dy.dtype.type(scale), masked, sums)
     return masked, _total(sums)
 
 
@@ -56,7 +58,7 @@ def _parts(dy: np.ndarray) -> int:
     return 1 if dy.size < PARALLEL_SIZE else threads.kernel_parts()
 
 
-def _run(work: kernel, parts: int, *arrays: np.ndarray) -> None:
+def _run(work: kernel, parts: int, *arrays: Any) -> None:
     if parts == 1:
         work.serial(0, 1, *arrays)
     else:

@@ -18,6 +18,7 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
+from nnlite.kernels.dropout import Mask, drop_in_place
 from nnlite.simd import LANES, load, load_first, pointer, store
 from nnlite.tiles import (
     TileShape,
@@ -33,12 +34,18 @@ from nnlite.transposition import transpose
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10
+_NO_MASK = Mask.of(0.0, 0)
 
 
-def matmul(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, relu: bool = False) -> np.ndarray:
-    """a @ b + bias: a (m, k), b (k, n), bias (n) -> (m, n); with `relu`, max(that, 0), where NaN stays NaN."""
+def matmul(
+    a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None, relu: bool = False, mask: Mask | None = None
+) -> np.ndarray:
+    """a @ b + bias: a (m, k), b (k, n), bias (n) -> (m, n); with `relu`, max(that, 0), where NaN stays NaN.
+
+    With a `mask`, dropout of that.
+    """
     m, k = a.shape
-    return _product(a, b, _plan(m, b.shape[1], k, k, 1), False, bias, relu)
+    return _product(a, b, _plan(m, b.shape[1], k, k, 1), False, bias, relu, mask)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -85,7 +92,13 @@ def _plan(m: int, n: int, k: int, row: int, step: int) -> Plan:
 
 
 def _product(
-    a: np.ndarray, b: np.ndarray, plan: Plan, transposed: bool, bias: np.ndarray | None, clamp: bool
+    a: np.ndarray,
+    b: np.ndarray,
+    plan: Plan,
+    transposed: bool,
+    bias: np.ndarray | None,
+    clamp: bool,
+    mask: Mask | None = None,
 ) -> np.ndarray:
     shape, sizes, room, start = plan
     c = memory.empty((sizes.m, sizes.n))
@@ -94,20 +107,20 @@ def _product(
         start[: sizes.n] = bias
     if c.size:
         panels = memory.empty((threads.get_num_threads(), room))
-        _tiles(shape, sizes, a, b, transposed, start, panels, c, clamp)
+        _tiles(shape, sizes, a, b, transposed, start, panels, c, clamp, mask is not None, mask or _NO_MASK)
     return c
 
 
 @kernel
-def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
-    """One share of the tiles of c = relu(a b + bias)."""
+def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp, drops, mask):
+    """One share of the tiles of c = dropout(relu(a b + bias))."""
     tiles = -(-sizes.m // shape.rows)
     total = -(-sizes.n // shape.width) * tiles
     begin, end = part * total // parts, (part + 1) * total // parts
     panel = pointer(panels, part * panels.shape[1])
     for index in range(begin // tiles, -(-end // tiles)):
         column = index * shape.width
-        first_tile = max(begin - index * tiles, 0)
+        first_tile, last_tile = max(begin - index * tiles, 0), min(end - index * tiles, tiles)
         whole = column + shape.width <= sizes.n
         for first in range(0, max(sizes.k, 1), sizes.depth):
             depth = min(sizes.depth, sizes.k - first)
@@ -115,7 +128,7 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
                 _copy_transposed(pointer(b, column * sizes.k + first), depth, sizes.n - column, sizes.k, shape, panel)
             elif not whole:
                 _copy(pointer(b, first * sizes.n + column), depth, sizes.n - column, sizes.n, shape, panel)
-            for t in range(first_tile, min(end - index * tiles, tiles)):
+            for t in range(first_tile, last_tile):
                 rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
                 rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
                 if first == 0:
@@ -134,6 +147,10 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp):
                 if clamp and first + depth == sizes.k:
                     tile = relu_tile(tile)
                 store_tile(c, rows_out, column, tile, sizes.n - column)
+        if drops:
+            for row in range(first_tile * shape.rows, min(last_tile * shape.rows, sizes.m)):
+                place = row * sizes.n + column
+                drop_in_place(pointer(c, place), place, min(shape.width, sizes.n - column), mask)
 
 
 @jit

@@ -23,17 +23,29 @@ class Products(NamedTuple):
     grad_weight: Callable[..., np.ndarray]  # (x, dy) -> x.T @ dy
     #: (x, weight, dy, needs) -> (dx, dweight), where they share work
     gradients: Callable[..., tuple] | None = None
+    #: whether `forward` takes a dropout mask too
+    drops: bool = False
 
 
 @differentiable
 def dense(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    relu: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
 ) -> tuple[np.ndarray, Any]:
     """y = x @ weight + bias: x (..., in), weight (in, out), bias (out) -> y (..., out). With `relu`, max(y, 0).
 
+    With `relu`, also what `ops.dropout` does with that rate and that seed. What was dropped is 0, as what ReLU holds
+    back is, so that the gradient needs no second mask.
     float32 is computed on register tiles, with bias and ReLU in their store; float64 by NumPy.
-    Raises ValueError if the shapes do not fit.
+    Raises ValueError if the shapes do not fit, or `dropout` is asked for without `relu`.
     """
+    if dropout and not relu:
+        raise ValueError(f"dropout: expected relu=True with it. Received: dropout={dropout} alone")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[0]:
         raise ValueError(
             f"x: expected shape (..., {weight.shape[0]}), as weight has shape {weight.shape}. Received: shape {x.shape}"
@@ -43,7 +55,16 @@ def dense(
     products = _products(weight, x, bias)
     rows = np.ascontiguousarray(x).reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
     weight = np.ascontiguousarray(weight)
-    y = products.forward(rows, weight, bias, relu)  # (m, out)
+    if dropout and products.drops:
+        from nnlite.kernels.dropout import Mask
+
+        y = products.forward(rows, weight, bias, relu, Mask.of(dropout, seed))  # (m, out)
+    else:
+        y = products.forward(rows, weight, bias, relu)
+        if dropout:
+            from nnlite.kernels.dropout import apply_mask
+
+            y = apply_mask(y, dropout, seed)
 
     def backward(dy: np.ndarray, needs: tuple[bool, ...]) -> tuple:
         dy = np.ascontiguousarray(dy).reshape(y.shape)  # (m, out)
@@ -51,7 +72,7 @@ def dense(
         if relu:
             from nnlite.kernels.activation import relu_backward
 
-            dy, dbias = relu_backward(dy, y)
+            dy, dbias = relu_backward(dy, y, 1 / (1 - dropout))
         elif needs[2]:
             from nnlite.kernels.activation import bias_gradient
 
@@ -88,7 +109,7 @@ def _on_tiles(columns: int) -> Products | None:
 
     if columns <= narrow.WIDEST:
         return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
-    return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn)
+    return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn, drops=True)
 
 
 def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:

@@ -116,6 +116,7 @@ def _conv2d_stem(call: Call) -> Parts:
 
 def _dense(call: Call) -> Parts:
     from nnlite.kernels.narrow import WIDEST
+    from nnlite.tiles import tile_shape
 
     x, weight, bias = call.arguments
     k, n = weight.shape
@@ -123,6 +124,10 @@ def _dense(call: Call) -> Parts:
     narrow = n <= WIDEST
     kind = "narrow" if narrow else "matmul"
     parts: Parts = {"forward": [stages.product("product", kind, m, n, k)], "grad_input": []}
+    if call.options.get("dropout"):
+        touched = 2 * ITEMSIZE * m * n
+        width = min(n, tile_shape(n).width)  # a row of a tile at a time
+        parts["forward"].append(stages.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
     if call.options.get("relu"):
         nbytes = 3 * ITEMSIZE * m * n
         parts["grad_input"].append(

@@ -65,3 +65,45 @@ def test_shapes_that_do_not_fit(x, weight, bias, message):
     arrays = [np.ones(shape, np.float32) if shape else None for shape in (x, weight, bias)]
     with pytest.raises(ValueError, match=message):
         ops.dense(*arrays)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 3, 5), (33, 70, 100), (128, 40, 512), (7, 12, 64)])
+def test_dropout_in_the_product_is_the_operation_after_it_to_the_bit(m, k, n, dtype, generator):
+    x, weight, bias = (generator.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (n,)))
+    dy = generator.standard_normal((m, n)).astype(dtype)
+    results = []
+    for together in (True, False):
+        operands = [nn.Tensor(a.copy(), requires_grad=True) for a in (x, weight, bias)]
+        if together:
+            y = ops.dense(*operands, relu=True, dropout=0.3, seed=9)
+        else:
+            y = ops.dropout(ops.dense(*operands, relu=True), rate=0.3, seed=9)
+        y.backward(dy)
+        results.append([y.data, *[operand.grad for operand in operands]])
+    assert 0 < np.count_nonzero(results[0][0]) < m * n or m * n < 10
+    for fused, apart in zip(*results, strict=True):
+        np.testing.assert_array_equal(fused, apart)
+
+
+def test_dropout_without_relu_is_refused():
+    x = nn.Tensor(np.ones((2, 3), np.float32))
+    with pytest.raises(ValueError, match="dropout: expected relu=True"):
+        ops.dense(x, nn.Tensor(np.ones((3, 4), np.float32)), dropout=0.5)
+
+
+def test_a_model_fuses_dense_layers_with_their_dropout():
+    nn.seed(3)
+    model = nn.models.mlp()
+    assert model.fused(128) == ["dense+dropout", "dense_1+dropout_1"]
+    x, y = np.random.default_rng(0).standard_normal((50, 784), dtype=np.float32), np.arange(50) % 10
+    weights = []
+    for fuse in (True, False):
+        nn.seed(3)
+        model = nn.models.mlp()
+        model.compile(optimizer="sgd", fuse=fuse)
+        model.train_on_batch(x, y)
+        model.train_on_batch(x, y)
+        weights.append(model.get_weights())
+    for fused, apart in zip(*weights, strict=True):
+        np.testing.assert_allclose(fused, apart, rtol=0, atol=1e-6)
