@@ -227,7 +227,7 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     line = image.padded_w * c
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
-    shape = _dividing_rows(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size)
+    shape = _dividing_rows(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, lanes)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
     panels = -(-(k // groups) // width)
     sizes = WeightSizes(
@@ -255,9 +255,13 @@ def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
     return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), inside, images, bands)
 
 
-def _dividing_rows(shape: TileShape, rows: int) -> TileShape:
-    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency."""
-    fewest = min(range(min(3, shape.rows), shape.rows + 1), key=lambda tall: (-(-rows // tall) * tall, -tall))
+def _dividing_rows(shape: TileShape, rows: int, lanes: bool) -> TileShape:
+    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency.
+
+    Of those the tallest; in `lanes`, where it is no faster, the lowest, which serves more layers and is compiled once.
+    """
+    heights = range(min(3, shape.rows), shape.rows + 1)
+    fewest = min(heights, key=lambda tall: (-(-rows // tall) * tall, tall if lanes else -tall))
     return TileShape(fewest, shape.vectors)
 
 
