@@ -139,6 +139,7 @@ def predict(
     """
     parts: dict[Key, PartPrediction] = {}
     declared: list[tuple[PartPrediction, list[Stage]]] = []
+    known: list[Call] = []
 
     def part(layer: str, name: str) -> PartPrediction:
         return parts.setdefault((layer, name), PartPrediction())
@@ -149,6 +150,7 @@ def predict(
         except Undeclared as reason:
             part(call.layer, "forward").missing = str(reason)
             continue
+        known.append(call)
         declared += [
             (part(call.layer, name), stages) for name, stages in said.items() if name == "forward" or any(call.needs)
         ]
@@ -158,7 +160,7 @@ def predict(
     between = Between(rates, flushed, usual_step)
     for where, stages in declared:
         where.add(stages, rates, flushed)
-    for call in calls:
+    for call in known:
         for name, cost in calling_cost(call, between).items():
             key = OTHER if name == "other" else (call.layer, name)
             part(*key).calls += cost

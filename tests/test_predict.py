@@ -151,3 +151,13 @@ def test_a_rate_belongs_to_the_state_it_was_measured_in():
     rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
     assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
     assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]
+
+
+def test_nothing_is_predicted_of_what_does_not_say_what_it_does():
+    contestants = [Contestant(nn.models.small_cnn(), "fft")]
+    steps = training_steps(contestants, batch_size=4)
+    (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=4, rounds=1)
+    assert any("fft" in reason for reason in m.prediction.missing)
+    unknown = {layer.name for layer in m.layers if layer.predicted_ms is None}
+    assert {"conv2d", "conv2d_1"} <= unknown
+    assert not [layer for layer in m.layers if layer.name.startswith("conv2d") and layer.predicted_ms]
