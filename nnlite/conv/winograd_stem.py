@@ -46,7 +46,6 @@ def fits(stem: Stem) -> bool:
     plan = direct_plan.forward(stem.first.one_image)
     return (
         stem.first.groups == 1
-        and plan.sizes.panels == 1
         and len(plan.blocks) == 2
         and stem.image_bytes <= BETWEEN_BYTES
         and sizes_of(stem.second.one_image).tiles >= LEAST_TILES
@@ -79,7 +78,8 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1), wide_bias(weights.first_bias, plan.width), stem.relu,
+        x, panels(plan, weights.first, weights.first.shape[3], 1),
+        wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
         tile_shape(sizes.k), sizes, u, wide_bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
@@ -115,21 +115,24 @@ def _forward(
 
 @jit
 def _correlate(shape, image, sizes, rows_in, rows_out, regions, runs, ends, x, n, weight, bias, clamp, padded, y):
-    """y = relu(correlation of image n + bias), the clamp if asked for: what nnlite.conv.direct does, with one panel."""
+    """y = relu(correlation of image n + bias), the clamp if asked for: what nnlite.conv.direct does."""
     source = pointer(x, n * sizes.image_in)
     if sizes.image_in != sizes.image_padded:
         pad_images(x, x, False, image, n, n + 1, padded)
         source = padded
-    for t in range(sizes.tiles):
-        tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
-        tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
-        tile = repeat_row(shape, bias, 0)
-        for run in range(ends[regions[t], 0], ends[regions[t], 1]):
-            for c in range(runs[run, 2]):
-                tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weight, (runs[run, 1] + c) * shape.width)
-        if clamp:
-            tile = relu_tile(tile)
-        store_tile(y, tile_out, 0, tile, sizes.group_out)
+    for column in range(0, sizes.group_out, shape.width):
+        panel = pointer(weight, column * sizes.reduction)
+        for t in range(sizes.tiles):
+            tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
+            tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
+            tile = repeat_row(shape, bias, column)
+            for run in range(ends[regions[t], 0], ends[regions[t], 1]):
+                for c in range(runs[run, 2]):
+                    j = (runs[run, 1] + c) * shape.width
+                    tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, panel, j)
+            if clamp:
+                tile = relu_tile(tile)
+            store_tile(y, tile_out, column, tile, sizes.group_out - column)
 
 
 # The gradients of the parameters --------------------------------------------------------------------------------
@@ -157,7 +160,8 @@ def backward(
     dfirst_bias = np.zeros((parts, k), np.float32)
     _backward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1), wide_bias(weights.first_bias, plan.width), stem.relu,
+        x, panels(plan, weights.first, weights.first.shape[3], 1),
+        wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,
