@@ -228,7 +228,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     v, m = ITEMSIZE * 36 * total * sizes.c_wide, ITEMSIZE * 36 * total * sizes.k_wide
     u = ITEMSIZE * 36 * sizes.c * sizes.k_wide
     flags = (int(given.relu), int(given.pool))
-    to_u = from_outside(move("weights to U", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u), weight + u)
+    to_u = from_outside(move("weights to U", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u), weight)
     to_v = from_outside(move("images to V", "winograd_input", (sizes.c,), touched=v, arrays=x + v), x)
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)

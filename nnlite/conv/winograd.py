@@ -106,10 +106,12 @@ class Winograd(Algorithm):
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
         start = wide_bias(bias, sizes.k_wide)
-        u = transformed_weight(weight, sizes.k_wide)
+        u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-        shape = tile_shape(sizes.k)
-        _forward(shape, sizes, x, u, start, v, m, scratch(parts), result, winners, epilogue.relu, epilogue.pool)
+        _forward(
+            tile_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
+            epilogue.relu, epilogue.pool,
+        )  # fmt: skip
         return result, winners
 
     def backward_fused(
@@ -166,23 +168,30 @@ def wide_bias(bias: np.ndarray | None, width: int) -> np.ndarray:
 
 
 def scratch(parts: int) -> np.ndarray:
+    """Room for 6x6 vectors, for each part."""
     return memory.empty((parts, 36 * LANES))
+
+
+def swap_channels(weight: np.ndarray) -> np.ndarray:
+    """(3, 3, c, k) -> (3, 3, k, c), C-contiguous."""
+    return np.ascontiguousarray(weight.transpose(0, 1, 3, 2))
 
 
 # Forward -------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _forward(part, parts, shape, sizes, x, u, bias, v, m, scratch, y, winners, clamp, pool):
+def _forward(part, parts, shape, sizes, x, weight, bias, u, v, m, scratch, y, winners, clamp, pool):
     """One share of the tiles of all images."""
     total = x.shape[0] * sizes.tiles
     begin, end = part * total // parts, (part + 1) * total // parts
     own_v, own_m = pointer(v, part * v.shape[1]), pointer(m, part * m.shape[1])
-    own_scratch = pointer(scratch, part * scratch.shape[1])
+    own_u, own_scratch = pointer(u, part * u.shape[1]), pointer(scratch, part * scratch.shape[1])
+    transform_weight(weight, sizes.k_wide, own_u, own_scratch)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_input(x, first, count, sizes, own_v, own_scratch)
-        multiply_v_u(shape, sizes, count, own_v, u, own_m)
+        multiply_v_u(shape, sizes, count, own_v, own_u, own_m)
         transform_output(own_m, first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
 
 
@@ -207,13 +216,6 @@ def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):
             store_tile(out, rows_out, column, tile, shape.width)
 
 
-def transformed_weight(weight: np.ndarray, columns: int) -> np.ndarray:
-    """U = G g G': (36, c, columns), zero beyond the last output channel."""
-    u = memory.empty((36, weight.shape[2], columns))
-    transform_weight(weight, u, scratch(1))
-    return u
-
-
 # Both gradients ------------------------------------------------------------------------------------------------
 
 
@@ -229,10 +231,10 @@ def _gradients(
     """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if there is an epilogue."""
     sizes, parts = sizes_of(geometry), threads.kernel_parts()
     nothing = np.empty((0, 0, 0, 0), np.float32)
-    dx, u = nothing, np.empty((0, 0, 0), np.float32)
+    dx, swapped, u = nothing, nothing, np.empty((0, 0), np.float32)
     if weight is not None:
-        dx = memory.empty(geometry.input_shape)
-        u = transformed_weight(np.ascontiguousarray(weight.transpose(0, 1, 3, 2)), sizes.c_wide)  # (36, k, c_wide)
+        dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
+        u = memory.empty((parts, 36 * sizes.k * sizes.c_wide))
     v = memory.empty((parts, 36 * sizes.v_step))
     dm = memory.empty((parts, 36 * sizes.m_step))
     du = memory.empty((parts if x is not None else 0, 36, sizes.c, sizes.k_wide))
@@ -240,27 +242,29 @@ def _gradients(
     fused = epilogue != Epilogue()
     _backward(
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
-        nothing if x is None else x, u, dy, dy if result is None else result,
+        nothing if x is None else x, swapped, dy, dy if result is None else result,
         np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
-        v, dm, scratch(parts), dx, du, dbias,
+        u, v, dm, scratch(parts), dx, du, dbias,
     )  # fmt: skip
     dweight = None
     if x is not None:
         dweight = memory.empty(geometry.weight_shape)
-        transform_du(du, scratch(2), dweight)
+        transform_du(du, scratch(parts), dweight)
     return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if fused else None
 
 
 @kernel
 def _backward(
-    part, parts, shape_c, shape_k, sizes, images, x, u, dy, result, winners, fused, clamp, pool,
-    v, dm, scratch, dx, du, dbias,
+    part, parts, shape_c, shape_k, sizes, images, x, weight, dy, result, winners, fused, clamp, pool,
+    u, v, dm, scratch, dx, du, dbias,
 ):  # fmt: skip
     """Both gradients over one share of the images."""
     begin, end = part * images // parts * sizes.tiles, (part + 1) * images // parts * sizes.tiles
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
     own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
-    own_du = pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    own_u, own_du = pointer(u, part * u.shape[1]), pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    if dx.size:
+        transform_weight(weight, sizes.c_wide, own_u, own_scratch)
     if du.size:
         du[part] = 0
     for first in range(begin, end, sizes.block):
@@ -270,7 +274,7 @@ def _backward(
             transform_input(x, first, count, sizes, own_v, own_scratch)
             multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
         if dx.size:
-            multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)
+            multiply_dm_u(shape_c, sizes, count, own_dm, own_u, own_v)
             add_dx(own_v, first, count, sizes, own_scratch, dx)
 
 

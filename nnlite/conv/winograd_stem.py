@@ -13,7 +13,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.direct_panels import pad_images, panels
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
-from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, transformed_weight, wide_bias
+from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels, wide_bias
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -21,6 +21,7 @@ from nnlite.conv.winograd_tiles import (
     transform_dy,
     transform_input,
     transform_output,
+    transform_weight,
 )
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
@@ -74,14 +75,15 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     )
     result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
     winners = memory.empty(result.shape if stem.epilogue.pool else (0, 0, 0, 0), np.uint8)
-    u = transformed_weight(weights.second, sizes.k_wide)
+    u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
         x, panels(plan, weights.first, weights.first.shape[3], 1),
         wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
-        tile_shape(sizes.k), sizes, u, wide_bias(weights.second_bias, sizes.k_wide), v, m, scratch(parts),
+        tile_shape(sizes.k), sizes, weights.second, wide_bias(weights.second_bias, sizes.k_wide),
+        u, v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
     return result, winners
@@ -91,13 +93,14 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
 def _forward(
     part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
     x, first_weight, first_bias, first_clamp, padded, between,
-    shape_k, sizes, u, bias, v, m, scratch, y, winners, clamp, pool, drops, mask,
+    shape_k, sizes, weight, bias, u, v, m, scratch, y, winners, clamp, pool, drops, mask,
 ):  # fmt: skip
     """One share of the images."""
     images, size = x.shape[0], y.shape[1] * y.shape[2] * y.shape[3]
     own_x, own_y = pointer(padded, part * padded.shape[1]), pointer(between, part * between.shape[1])
     own_v, own_m = pointer(v, part * v.shape[1]), pointer(m, part * m.shape[1])
-    own_scratch = pointer(scratch, part * scratch.shape[1])
+    own_u, own_scratch = pointer(u, part * u.shape[1]), pointer(scratch, part * scratch.shape[1])
+    transform_weight(weight, sizes.k_wide, own_u, own_scratch)
     padded[part] = 0
     for n in range(part * images // parts, (part + 1) * images // parts):
         _correlate(
@@ -107,7 +110,7 @@ def _forward(
         for first in range(0, sizes.tiles, sizes.block):
             count = min(sizes.block, sizes.tiles - first)
             transform_input(own_y, first, count, sizes, own_v, own_scratch)
-            multiply_v_u(shape_k, sizes, count, own_v, u, own_m)
+            multiply_v_u(shape_k, sizes, count, own_v, own_u, own_m)
             transform_output(own_m, n * sizes.tiles + first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
         if drops:
             drop_in_place(pointer(y, n * size), n * size, size, mask)
@@ -152,8 +155,7 @@ def backward(
     sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
     between = memory.empty((parts, 2, _room(plan.sizes.image_out)))
     v, dm = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-    # (36, k, c_wide)
-    u = transformed_weight(np.ascontiguousarray(weights.second.transpose(0, 1, 3, 2)), sizes.c_wide)
+    u = memory.empty((parts, 36 * sizes.k * sizes.c_wide))
     du = memory.empty((parts, 36, sizes.c, sizes.k_wide))
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
@@ -164,12 +166,12 @@ def backward(
         wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
-        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, u,
-        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, v, dm, scratch(parts), du, dbias,
+        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, swap_channels(weights.second),
+        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, u, v, dm, scratch(parts), du, dbias,
         stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
     )  # fmt: skip
     dweight = memory.empty(stem.second.weight_shape)
-    transform_du(du, scratch(2), dweight)
+    transform_du(du, scratch(parts), dweight)
     return StemWeights(
         np.add.reduce(dfirst).reshape(stem.first.weight_shape),
         np.add.reduce(dfirst_bias),
@@ -183,7 +185,7 @@ def _backward(
     part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
     x, first_weight, first_bias, first_clamp, padded, between, bordered,
     shape_first, reduced_image, reduced_sizes, rows, dfirst, dfirst_bias,
-    shape_c, shape_k, sizes, u, dy, result, winners, clamp, pool, v, dm, scratch, du, dbias,
+    shape_c, shape_k, sizes, weight, dy, result, winners, clamp, pool, u, v, dm, scratch, du, dbias,
     drops, mask, dropped,
 ):  # fmt: skip
     """One share of the images."""
@@ -193,7 +195,8 @@ def _backward(
     own_dy, own_bordered = pointer(own_y, between.shape[2]), pointer(bordered, part * bordered.shape[1])
     own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
     own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
-    own_du = pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    own_u, own_du = pointer(u, part * u.shape[1]), pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    transform_weight(weight, sizes.c_wide, own_u, own_scratch)
     own_dfirst = pointer(dfirst, part * dfirst.shape[1] * dfirst.shape[2])
     own_dfirst_bias = pointer(dfirst_bias, part * dfirst_bias.shape[1])
     padded[part] = 0
@@ -216,7 +219,7 @@ def _backward(
             )
             transform_input(own_y, first, count, sizes, own_v, own_scratch)
             multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
-            multiply_dm_u(shape_c, sizes, count, own_dm, u, own_v)
+            multiply_dm_u(shape_c, sizes, count, own_dm, own_u, own_v)
             add_dx(own_v, first, count, sizes, own_scratch, own_dy)
         _mask_and_sum(own_dy, own_y, first_clamp, sizes.h * sizes.w, sizes.c, own_dfirst_bias)
         source = pointer(x, n * reduced_sizes.image_in)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
-from nnlite.jit import jit
+from nnlite.jit import jit, kernel
 from nnlite.simd import (
     LANES,
     load,
@@ -145,9 +145,9 @@ def _pool(scratch, start, n, h, w, k, sizes, y, winners, clamp):
 
 
 @jit
-def transform_weight(weight, u, scratch):
+def transform_weight(weight, columns, u, scratch):
+    """U = G g G' of weight (3, 3, c, k): u (36, c, columns), zero beyond the last of k."""
     _, _, channels, k = weight.shape
-    columns = u.shape[2]
     for c in range(channels):
         for column in range(0, columns, LANES):
             for tap in range(9):
@@ -229,19 +229,26 @@ def add_dx(dv, first, count, sizes, scratch, dx):
                     store_first(dx, o, load_first(dx, o, left) + load(scratch, (6 * i + j) * LANES), left)
 
 
-@jit
-def transform_du(du, scratch, dweight):
-    """dweight = G' dU G, dU being the sum of the parts' in their order."""
-    parts, _, channels, columns = du.shape
-    k = dweight.shape[3]
-    for c in range(channels):
+@kernel
+def transform_du(part, parts, du, scratch, dweight):
+    """One share of dweight = G' dU G, dU (copies, 36, c, columns) being summed over the copies in their order.
+
+    The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
+    much slower than a run of them.
+    """
+    copies, _, channels, columns = du.shape
+    k, size = dweight.shape[3], channels * columns
+    begin, end = part * channels // parts, (part + 1) * channels // parts
+    own_scratch = pointer(scratch, part * scratch.shape[1])
+    sums = pointer(du, part * 36 * size)
+    for f in range(36):
+        for i in range(f * size + begin * columns, f * size + end * columns, LANES):
+            total = load(du, i)
+            for copy in range(1, copies):
+                total = total + load(du, copy * 36 * size + i)
+            store(sums, i, total)
+    for c in range(begin, end):
         for column in range(0, k, LANES):
-            for f in range(36):
-                total = splat(0)
-                for part in range(parts):
-                    total = total + load(du, ((part * 36 + f) * channels + c) * columns + column)
-                store(scratch, f * LANES, total)
-            taps = pointer(scratch, 36 * LANES)
-            _gt_du_g(scratch, 0, 6 * LANES, LANES, taps, 0, 3 * LANES, LANES)
+            _gt_du_g(sums, c * columns + column, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
             for tap in range(9):
-                store_first(dweight, (tap * channels + c) * k + column, load(taps, tap * LANES), k - column)
+                store_first(dweight, (tap * channels + c) * k + column, load(own_scratch, tap * LANES), k - column)

@@ -167,11 +167,11 @@ def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
-    """On one thread, as it is called."""
+    """Each thread for itself: the time that one takes is that of all."""
     k, c = size[0], 16
     columns = -(-k // tile_shape(k).width) * tile_shape(k).width
     weight, u, scratch = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32), _scratch()
-    return Work(lambda: transform_weight(weight, u, scratch), float(u.nbytes))
+    return Work(lambda: transform_weight(weight, columns, u, scratch), float(u.nbytes))
 
 
 # Copies into and out of an image's workspace -------------------------------------------------------------------
