@@ -8,43 +8,49 @@ from typing import Any, NamedTuple, TypeGuard, TypeVar
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.layers import Conv2D, Dense, Dropout, Layer, MaxPooling2D
+from nnlite.ops.dense import drops_in_kernel
 
 LayerType = TypeVar("LayerType", bound=Layer)
 
 
-class Fused(NamedTuple):
-    """Some layers as one."""
+class Run(NamedTuple):
+    """Neighbouring layers that are computed at once, or one by itself."""
 
     layers: tuple[Layer, ...]
-    #: the result of the last of them, of the input of the first
-    compute: Callable[[Tensor], Tensor]
+    #: the result of the last of several layers, of the input of the first; None where a layer is called by itself
+    compute: Callable[[Tensor], Tensor] | None = None
 
     @property
     def name(self) -> str:
         """The layers' names, joined by "+"."""
         return "+".join(layer.name or "" for layer in self.layers)
 
+    @property
+    def is_stem(self) -> bool:
+        """Whether it is a network's first two convolutions and what follows them."""
+        return len(self.layers) > 1 and isinstance(self.layers[1], Conv2D)
 
-def first_layers(
-    layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool, needs_gradient: bool
-) -> Fused | None:
-    """The longest run of layers from the first on that one kernel computes, or None if the first stands alone.
 
-    `needs_gradient`: whether a gradient must flow on to what they get, which the network's input does not need.
+def runs(
+    layers: Sequence[Layer],
+    batch: int,
+    dtype: Any,
+    *,
+    training: bool,
+    needs_gradient: Callable[[], bool] = lambda: False,
+) -> Iterator[Run]:
+    """The layers of a network as they are computed for `batch` samples: the longest runs that kernels can.
+
+    `needs_gradient` is asked before each run whether a gradient must flow on to what it gets; behind layers with
+    parameters to train it is taken to be so.
     """
-    stem = None if needs_gradient else _stem(layers, batch, dtype, training)
-    return stem or _pooled(layers, batch, dtype) or (_dropped(layers) if training else None)
-
-
-def groups(layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool) -> Iterator[tuple[Layer, ...]]:
-    """The layers of a network as its kernels take them: runs that one kernel computes, and layers by themselves."""
-    remaining, needs_gradient = list(layers), False
-    while remaining:
-        fused = first_layers(remaining, batch, dtype, training=training, needs_gradient=needs_gradient)
-        run = fused.layers if fused else (remaining[0],)
+    rest, trained = list(layers), False
+    while rest:
+        stem = None if trained or needs_gradient() else _stem(rest, batch, dtype, training)
+        run = stem or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
         yield run
-        needs_gradient |= any(parameter.requires_grad for layer in run for parameter in layer.parameters())
-        del remaining[: len(run)]
+        trained |= any(parameter.requires_grad for layer in run.layers for parameter in layer.parameters())
+        del rest[: len(run.layers)]
 
 
 def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
@@ -60,34 +66,36 @@ def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | No
     return conv.Epilogue(layer.use_bias, layer.activation is ops.relu, pools)
 
 
-def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Fused | None:
+def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
     """A convolution and the pooling that follows it."""
     layer, following = layers[0], layers[1] if len(layers) > 1 else None
-    epilogue = _epilogue(layer, following) if is_plain(layer, Conv2D) else None
-    if not is_plain(layer, Conv2D) or following is None or epilogue is None or not epilogue.pool:
+    if following is None or not is_plain(layer, Conv2D):
+        return None
+    epilogue = _epilogue(layer, following)
+    if epilogue is None or not epilogue.pool:
         return None
     geometry = layer.geometry(batch)
     if not conv.select(geometry, dtype, layer.algorithm).fuses(geometry, epilogue):
         return None
-    return Fused((layer, following), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
+    return Run((layer, following), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
 
 
-def _dropped(layers: Sequence[Layer]) -> Fused | None:
+def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
     """A dense layer with a ReLU, and the dropout that follows it."""
     if len(layers) < 2:
         return None
     layer, dropout = layers[:2]
     if not is_plain(layer, Dense) or not is_plain(dropout, Dropout) or not dropout.rate:
         return None
-    if not layer.fuse or layer.activation is not ops.relu:
+    if not layer.fuse or layer.activation is not ops.relu or not drops_in_kernel(layer.units, dtype):
         return None
-    return Fused(
+    return Run(
         (layer, dropout),
         lambda x: ops.dense(x, layer.weight, layer.bias, relu=True, dropout=dropout.rate, seed=dropout.next_seed()),
     )
 
 
-def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fused | None:
+def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
     """Two convolutions, and the pooling and the dropout that follow them if they do."""
     if len(layers) < 2:
         return None
@@ -112,4 +120,4 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Fu
         weights = first.weight, first.bias, second.weight, second.bias
         return ops.conv2d_stem(x, *weights, stem=stem, algorithm=algorithm, seed=seed)
 
-    return Fused((first, second, *following, *([dropout] if dropout else [])), compute)
+    return Run((first, second, *following, *([dropout] if dropout else [])), compute)

@@ -11,7 +11,7 @@ import numpy as np
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
 from nnlite.errors import positive_int
-from nnlite.fusion import first_layers, groups, is_plain
+from nnlite.fusion import Run, is_plain, runs
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
 from nnlite.progress import Progress, describe
@@ -134,23 +134,26 @@ class Sequential:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         self._check_input(x)
-        remaining: list[Layer] = self.layers
-        while remaining:
-            layer, done = remaining[0], 1
-            fused = None
-            if self.fuse:
-                needs = x.requires_grad
-                fused = first_layers(remaining, len(x), x.dtype, training=training, needs_gradient=needs)
-            if fused:
-                with scopes.scope(fused.name, "forward"):
-                    x, done = fused.compute(x), len(fused.layers)
-            elif logits and len(remaining) == 1 and is_plain(layer, Dense):
+        flows_back = lambda: x.requires_grad  # noqa: E731, the x that has been reached
+        for run in self._runs(len(x), x.dtype, training, flows_back):
+            layer = run.layers[-1]
+            if run.compute is not None:
+                with scopes.scope(run.name, "forward"):
+                    x = run.compute(x)
+            elif logits and layer is self.layers[-1] and is_plain(layer, Dense):
                 with scopes.scope(layer.name, "forward"):
                     x = layer.product(x)
             else:
                 x = layer(x, training)
-            remaining = remaining[done:]
         return x
+
+    def _runs(
+        self, batch: int, dtype: Any, training: bool, needs_gradient: Callable[[], bool] = lambda: False
+    ) -> Iterable[Run]:
+        """The layers as they are computed: some at once, or, with `fuse=False`, each by itself."""
+        if not self.fuse:
+            return (Run((layer,)) for layer in self.layers)
+        return runs(self.layers, batch, dtype, training=training, needs_gradient=needs_gradient)
 
     def _check_input(self, x: Tensor) -> None:
         if not self.layers:
@@ -330,16 +333,19 @@ class Sequential:
     def algorithms(self, batch_size: int = 32) -> dict[str, conv.Choice]:
         """By the name of each Conv2D: the algorithm that computes `batch_size` float32 samples, and why that one."""
         self._require_built()
-        layers = (layer for layer in self.layers if isinstance(layer, Conv2D))
-        return {layer.name or "": conv.why(layer.geometry(batch_size), np.float32, layer.algorithm) for layer in layers}
+        dtype = np.dtype(np.float32)
+        return {
+            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_stem)
+            for run in self._runs(positive_int("batch_size", batch_size), dtype, training=True)
+            for layer in run.layers
+            if isinstance(layer, Conv2D)
+        }
 
-    def fused(self, batch_size: int = 32) -> list[str]:
-        """Which layers one kernel computes in a training step of `batch_size` samples: their names, joined by "+"."""
+    def fused(self, batch_size: int = 32) -> list[Run]:
+        """The layers that one kernel computes together in a training step of `batch_size` samples."""
         self._require_built()
-        if not self.fuse:
-            return []
-        runs = groups(self.layers, batch_size, np.dtype(np.float32), training=True)
-        return ["+".join(layer.name or "" for layer in run) for run in runs if len(run) > 1]
+        found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
+        return [run for run in found if run.compute is not None]
 
     # Checks -----------------------------------------------------------------------------------------------------
 

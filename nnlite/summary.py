@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from nnlite.layers import Conv2D, Layer
+from nnlite.layers import Layer
 
 if TYPE_CHECKING:
     from nnlite.model import Sequential
@@ -36,11 +36,9 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
     )
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
         console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})", highlight=False)
-    kinds = {layer.name: type(layer) for layer in model.layers}
-    for names in model.fused(batch_size):
-        first, second = names.split("+")[:2]
-        again = f"; {first} is computed again on the way back" if kinds[first] is kinds[second] is Conv2D else ""
-        text = f"{names}: one kernel in training, so that what is between them stays in cache{again}"
+    for run in model.fused(batch_size):
+        again = f"; {run.layers[0].name} is computed again on the way back" if run.is_stem else ""
+        text = f"{run.name}: one kernel in training, so that what is between them stays in cache{again}"
         console.print(text, highlight=False)
     return console.export_text().rstrip()
 

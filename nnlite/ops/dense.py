@@ -11,6 +11,7 @@ import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import differentiable
+from nnlite.errors import fraction, positive_int
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -42,8 +43,10 @@ def dense(
     With `relu`, also what `ops.dropout` does with that rate and that seed. What was dropped is 0, as what ReLU holds
     back is, so that the gradient needs no second mask.
     float32 is computed on register tiles, with bias and ReLU in their store; float64 by NumPy.
-    Raises ValueError if the shapes do not fit, or `dropout` is asked for without `relu`.
+    Raises ValueError if the shapes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or `seed` no
+    integer of at least 0.
     """
+    dropout, seed = fraction("dropout", dropout), positive_int("seed", seed, minimum=0)
     if dropout and not relu:
         raise ValueError(f"dropout: expected relu=True with it. Received: dropout={dropout} alone")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[0]:
@@ -89,6 +92,12 @@ def dense(
         return None if dx is None else dx.reshape(x.shape), dweight, dbias
 
     return y.reshape(*x.shape[:-1], weight.shape[1]), backward
+
+
+def drops_in_kernel(columns: int, dtype: Any) -> bool:
+    """Whether the kernel of a product with so many columns does the dropout too; else it is a pass of its own."""
+    products = _on_tiles(columns) if np.dtype(dtype) == _FLOAT32 else None
+    return products is not None and products.drops
 
 
 def _products(weight: np.ndarray, *others: np.ndarray | None) -> Products:

@@ -17,6 +17,7 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import resolve_pads
 from nnlite.conv.stages import ITEMSIZE, Stage
 from nnlite.errors import int_pair
+from nnlite.ops.dense import drops_in_kernel
 
 #: part of the step -> what is done in it
 Parts = dict[str, list[Stage]]
@@ -126,8 +127,11 @@ def _dense(call: Call) -> Parts:
     parts: Parts = {"forward": [stages.product("product", kind, m, n, k)], "grad_input": []}
     if call.options.get("dropout"):
         touched = 2 * ITEMSIZE * m * n
-        width = min(n, tile_shape(n).width)  # a row of a tile at a time
-        parts["forward"].append(stages.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
+        if drops_in_kernel(n, x.dtype):
+            width = min(n, tile_shape(n).width)  # a row of a tile at a time
+            parts["forward"].append(stages.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
+        else:
+            parts["forward"].append(stages.move("dropout", "dropout", (), touched=touched, arrays=touched))
     if call.options.get("relu"):
         nbytes = 3 * ITEMSIZE * m * n
         parts["grad_input"].append(

@@ -142,34 +142,34 @@ def _layers(second=None):
     ]
 
 
-def _groups(model, n=64, training=True, needs_gradient=False):
-    from nnlite.fusion import first_layers
+def _first_run(model, n=64, training=True, gradient=False):
+    from nnlite.fusion import runs
 
-    fused = first_layers(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=needs_gradient)
-    return fused.name if fused else None
+    first = next(iter(runs(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=lambda: gradient)))
+    return first.name if first.compute is not None else None
 
 
 def test_a_model_fuses_its_first_two_convolutions_with_what_follows():
     model = nn.Sequential(_layers())
-    assert _groups(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
-    assert _groups(model, training=False) == "conv2d+conv2d_1+max_pooling2d"
+    assert _first_run(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
+    assert _first_run(model, training=False) == "conv2d+conv2d_1+max_pooling2d"
 
 
 def test_autotune_does_not_undo_it():
     model = nn.Sequential(_layers())
     with conv.autotune():
-        assert _groups(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
+        assert _first_run(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
 
 
 def test_what_is_not_fused():
-    assert _groups(nn.Sequential(_layers({"algorithm": "im2col"}))) is None
-    assert _groups(nn.Sequential(_layers()), needs_gradient=True) is None
+    assert _first_run(nn.Sequential(_layers({"algorithm": "im2col"}))) is None
+    assert _first_run(nn.Sequential(_layers()), gradient=True) is None
     with conv.use("im2col"):
-        assert _groups(nn.Sequential(_layers())) is None
+        assert _first_run(nn.Sequential(_layers())) is None
     wide = [nn.layers.Input((28, 28, 32)), nn.layers.Conv2D(32, 3), nn.layers.Conv2D(32, 3)]
-    assert _groups(nn.Sequential(wide)) is None, "to compute the first one twice would cost as much as the second"
+    assert _first_run(nn.Sequential(wide)) is None, "to compute the first one twice would cost as much as the second"
     large = [nn.layers.Input((90, 90, 1)), nn.layers.Conv2D(32, 3), nn.layers.Conv2D(64, 3)]
-    assert _groups(nn.Sequential(large)) is None, "an image of the tensor between would not stay in cache"
+    assert _first_run(nn.Sequential(large)) is None, "an image of the tensor between would not stay in cache"
 
 
 class Double(nn.layers.Dropout):
@@ -211,7 +211,7 @@ def test_what_is_said_to_be_fused_is_what_runs():
     from nnlite import scopes
 
     model = nn.Sequential([nn.layers.Input((56, 56, 1)), nn.layers.MaxPooling2D(), *_layers()[1:]])
-    said, ran = model.fused(64), []
+    said, ran = [run.name for run in model.fused(64)], []
     outer, scopes.tracer = scopes.tracer, lambda operation, *_: ran.append(operation.__name__)
     try:
         model(np.zeros((64, 56, 56, 1), np.float32), training=True)
@@ -219,6 +219,37 @@ def test_what_is_said_to_be_fused_is_what_runs():
         scopes.tracer = outer
     assert said == ["conv2d+conv2d_1+max_pooling2d_1+dropout"]
     assert ran[:2] == ["max_pool2d", "conv2d_stem"]
+
+
+def test_a_linear_first_convolution_stays_linear():
+    layers = _layers()
+    layers[1] = nn.layers.Conv2D(4, 3)
+    model = nn.Sequential(layers)
+    assert _first_run(model) == "conv2d+conv2d_1+max_pooling2d+dropout"
+    x = np.random.default_rng(0).standard_normal((33, 28, 28, 1), dtype=np.float32)
+    together = model(x).data
+    model.compile(fuse=False)
+    np.testing.assert_allclose(together, model(x).data, rtol=0, atol=1e-5)
+
+
+def test_only_the_first_two_convolutions_are_one_pass():
+    """A gradient must flow back to the later ones, so that there the kernel without it will not do."""
+    model = nn.Sequential([nn.layers.Input((28, 28, 1)), *(nn.layers.Conv2D(4, 3) for _ in range(5))])
+    assert [run.name for run in model.fused(64)] == ["conv2d+conv2d_1"]
+    model.compile()
+    model.layers[0].fuse = False
+    assert model.fused(64) == [], "a layer that is told to stand alone does"
+
+
+def test_under_autotune_the_algorithm_that_is_named_is_the_one_that_runs(monkeypatch):
+    from nnlite.conv import tuning
+
+    monkeypatch.setattr(tuning, "choose", lambda *_: conv.Choice("im2col", "measured, so the test pretends"))
+    model = nn.Sequential(_layers())
+    with conv.autotune():
+        assert {choice.name for choice in model.algorithms(64).values()} == {"lanes"}
+        model.compile(fuse=False)
+        assert {choice.name for choice in model.algorithms(64).values()} == {"im2col"}
 
 
 def test_a_gradient_flows_to_an_input_that_needs_one():
@@ -247,7 +278,7 @@ def test_training_with_and_without_fusion_agrees(filters):
             ]
         )
         model.compile(optimizer="sgd", fuse=fuse)
-        assert (_groups(model, 40) is not None) == fuse or not fuse
+        assert (_first_run(model, 40) is not None) == fuse or not fuse
         before = model.get_weights()
         model.train_on_batch(x, y)
         gradients.append([b - a for a, b in zip(model.get_weights(), before, strict=True)])

@@ -95,7 +95,7 @@ def test_dropout_without_relu_is_refused():
 def test_a_model_fuses_dense_layers_with_their_dropout():
     nn.seed(3)
     model = nn.models.mlp()
-    assert model.fused(128) == ["dense+dropout", "dense_1+dropout_1"]
+    assert [run.name for run in model.fused(128)] == ["dense+dropout", "dense_1+dropout_1"]
     x, y = np.random.default_rng(0).standard_normal((50, 784), dtype=np.float32), np.arange(50) % 10
     weights = []
     for fuse in (True, False):
@@ -107,3 +107,48 @@ def test_a_model_fuses_dense_layers_with_their_dropout():
         weights.append(model.get_weights())
     for fused, apart in zip(*weights, strict=True):
         np.testing.assert_allclose(fused, apart, rtol=0, atol=1e-6)
+
+
+class _Own(nn.layers.Dense):
+    def call(self, x, training):
+        return super().call(x, training) * 2
+
+
+class _OwnDropout(nn.layers.Dropout):
+    def call(self, x, training):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("dense", "dropout"),
+    [
+        (nn.layers.Dense(40), nn.layers.Dropout(0.5)),
+        (nn.layers.Dense(40, activation="tanh"), nn.layers.Dropout(0.5)),
+        (nn.layers.Dense(40, activation="relu"), nn.layers.Dropout(0)),
+        (nn.layers.Dense(10, activation="relu"), nn.layers.Dropout(0.5)),
+        (_Own(40, activation="relu"), nn.layers.Dropout(0.5)),
+        (nn.layers.Dense(40, activation="relu"), _OwnDropout(0.5)),
+    ],
+    ids=["linear", "tanh", "rate 0", "narrow", "own dense", "own dropout"],
+)
+def test_what_is_not_fused_with_its_dropout(dense, dropout):
+    model = nn.Sequential([nn.layers.Input((30,)), dense, dropout])
+    assert model.fused(8) == []
+    x = np.random.default_rng(0).standard_normal((8, 30), dtype=np.float32)
+    received = model(x, training=True).data
+    dropout._calls = 0  # the same mask again
+    np.testing.assert_array_equal(received, dropout(dense(x, training=True), training=True).data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1.0}, "dropout: expected"),
+        ({"dropout": -0.5}, "dropout: expected"),
+        ({"dropout": "a"}, "dropout: expected"),
+        ({"dropout": 0.5, "seed": -1}, "seed: expected"),
+    ],
+)
+def test_a_rate_or_seed_that_is_none(options, message):
+    with pytest.raises(ValueError, match=message):
+        ops.dense(np.ones((2, 3), np.float32), np.ones((3, 40), np.float32), relu=True, **options)

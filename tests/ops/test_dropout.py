@@ -117,3 +117,13 @@ def test_a_piece_of_an_array_gets_its_piece_of_the_mask(first, size, generator):
 def _drop_both_ways(x, copied, in_place, first, size, mask):
     drop(pointer(x, first), pointer(copied, 0), first, size, mask)
     drop_in_place(pointer(in_place, first), first, size, mask)
+
+
+@pytest.mark.parametrize("size", [64, 65], ids=["a whole block", "the last few"])
+def test_a_position_whose_bits_are_the_threshold_survives(size):
+    """Bits of 0 to 2**16 - 1, of which `threshold` values are below the threshold."""
+    seed, position = 5, size - 1
+    word = lowbias32(lowbias32((position // 64 * 32 + position % 32) ^ seed))
+    bits = word >> 16 if position % 64 >= 32 else word & 0xFFFF
+    for rate, survives in ((bits / 2**16, True), ((bits + 1) / 2**16, False)):
+        assert bool(apply_mask(np.ones(size, np.float32), rate, seed)[position]) is survives
