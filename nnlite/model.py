@@ -134,7 +134,10 @@ class Sequential:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         self._check_input(x)
-        flows_back = lambda: x.requires_grad  # noqa: E731, the x that has been reached
+
+        def flows_back() -> bool:
+            return x.requires_grad  # of what has been reached
+
         for run in self._runs(len(x), x.dtype, training, flows_back):
             layer = run.layers[-1]
             if run.compute is not None:

@@ -234,7 +234,10 @@ def test_a_linear_first_convolution_stays_linear():
 
 def test_only_the_first_two_convolutions_are_one_pass():
     """A gradient must flow back to the later ones, so that there the kernel without it will not do."""
-    model = nn.Sequential([nn.layers.Input((28, 28, 1)), *(nn.layers.Conv2D(4, 3) for _ in range(5))])
+    sizes = ((4, 3), (4, 3), (1, 1), (8, 3))
+    model = nn.Sequential([nn.layers.Input((28, 28, 1)), *(nn.layers.Conv2D(*size) for size in sizes)])
+    later = nn.Sequential([nn.layers.Input((24, 24, 4)), *(nn.layers.Conv2D(*size) for size in sizes[2:])])
+    assert [run.name for run in later.fused(64)] == ["conv2d+conv2d_1"]
     assert [run.name for run in model.fused(64)] == ["conv2d+conv2d_1"]
     model.compile()
     model.layers[0].fuse = False
