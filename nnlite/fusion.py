@@ -49,7 +49,7 @@ def runs(
         stem = None if trained or needs_gradient() else _stem(rest, batch, dtype, training)
         run = stem or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
         yield run
-        trained |= any(parameter.requires_grad for layer in run.layers for parameter in layer.parameters())
+        trained = trained or any(p.requires_grad for layer in run.layers for p in layer.parameters())
         del rest[: len(run.layers)]
 
 

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import re
 import shutil
 import sys
 import tempfile
@@ -25,13 +26,16 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
+#: what a module outside of conv/ and kernels/ imports if it has a part in what is compiled
+_COMPILES = re.compile(r"^(from|import) (numba|llvmlite)\b", re.MULTILINE)
+
 
 @cache
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
     package = Path(__file__).parent
-    own = ("simd.py", "tiles.py", "transposition.py")
-    files = sorted([*package.glob("jit*.py"), *(package / name for name in own), *package.glob("[ck]*/*.py")])
+    own = (file for file in package.glob("*.py") if _COMPILES.search(file.read_text("utf-8")))
+    files = sorted([*own, *package.glob("[ck]*/*.py")])
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())

@@ -329,10 +329,7 @@ def multiply_add_lanes(typing, tile, a, rows, i, b, j):
     def emit(context, builder, sig, args):
         shape = tile.shape
         numbers = address_value(context, builder, sig.args[4], args[4], args[5])
-        columns = [
-            splat_value(builder, builder.load(builder.gep(numbers, [index_value(v)]))) for v in range(shape.vectors)
-        ]
-        return _add_products(context, builder, sig, args, columns)
+        return _add_products(context, builder, sig, args, _row_of_numbers(builder, shape, numbers))
 
     return tile(tile, a, rows, types.int64, b, types.int64), emit
 

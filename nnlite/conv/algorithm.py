@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from importlib import import_module
 from math import prod, sqrt
 from typing import Any, ClassVar
 
@@ -35,6 +37,10 @@ class Algorithm:
     reference_only: ClassVar[bool] = False
     #: whether it needs fewer multiplications than the definition for every geometry (`saves_multiplications`)
     fewer_multiplications: ClassVar[bool] = False
+    #: the module with `fits`, `forward` and `backward` of stems (nnlite.conv.stem) whose second convolution is this
+    #: algorithm's, and the name of the first one's
+    stem_module: ClassVar[str | None] = None
+    stem_first: ClassVar[str | None] = None
 
     def supports(self, geometry: Geometry) -> str | None:
         """None if the algorithm can compute this geometry, otherwise why not, in words."""
@@ -94,11 +100,16 @@ class Algorithm:
 
     def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
         """Whether `forward_stem` and `backward_stem` can compute `stem`, its first convolution as `first` would."""
-        return False
+        return (
+            self.stem_module is not None
+            and first.name == self.stem_first
+            and self.supports(stem.second) is None
+            and self._stem.fits(stem)
+        )
 
     def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
         """(result after the dropout, whose mask hangs on `seed`; whatever `backward_stem` needs to have remembered)."""
-        raise NotImplementedError
+        return self._stem.forward(x, weights, stem, seed)
 
     def backward_stem(
         self,
@@ -111,7 +122,12 @@ class Algorithm:
         seed: int,
     ) -> StemWeights:
         """The gradients of both convolutions' parameters."""
-        raise NotImplementedError
+        return self._stem.backward(x, weights, result, saved, dresult, stem, seed)
+
+    @cached_property
+    def _stem(self) -> Any:
+        assert self.stem_module is not None
+        return import_module(self.stem_module)
 
     def error_bound(self, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:
         """The largest error of an element that is within the algorithm's contract, relative to the result's rms.

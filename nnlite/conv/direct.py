@@ -27,13 +27,12 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import Layout, add_panel, add_parts, fill_panel, layout, pad_images, spread_panel
+from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
 from nnlite.conv.direct_plan import Correlation
-from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, touched_taps
-from nnlite.jit import ENABLED, kernel
+from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import pointer
 from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, table_rows, zeros
 
@@ -98,8 +97,7 @@ def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: 
     y = memory.empty(geometry.output_shape)
     for first, last, batch in direct_plan.batches(geometry):
         plan = direct_plan.forward(batch)
-        places = layout(plan, weight, weight.shape[3], 1)
-        _run(plan, x[first:last], x, False, weight, places, bias, y[first:last], clamp)
+        _run(plan, x[first:last], x, False, weight, (weight.shape[3], 1), bias, y[first:last], clamp)
     return y
 
 
@@ -108,8 +106,8 @@ def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.nda
     dx = memory.empty(geometry.input_shape)
     for first, last, batch in direct_plan.batches(geometry):
         for phase in direct_plan.grad_input(batch):
-            places = layout(phase, weight, 1, weight.shape[3])
-            _run(phase, dy[first:last], result[first:last], masked, weight, places, None, dx[first:last], False)
+            steps = 1, weight.shape[3]
+            _run(phase, dy[first:last], result[first:last], masked, weight, steps, None, dx[first:last], False)
     return dx
 
 
@@ -119,33 +117,26 @@ def _run(
     result: np.ndarray,
     masked: bool,
     weight: np.ndarray,
-    places: Layout,
+    steps: tuple[int, int],
     bias: np.ndarray | None,
     y: np.ndarray,
     clamp: bool,
 ) -> None:
-    """y = relu(correlation of x + bias), the clamp and the bias if asked for; x is whole batches of joined images."""
-    sizes, columns = plan.sizes, plan.sizes.panels * plan.width
-    start = np.zeros((sizes.groups, columns), np.float32)
-    if bias is not None:
-        start[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
+    """y = relu(correlation of x + bias), the clamp and the bias if asked for; x is whole batches of joined images.
+
+    `steps` are those in `weight` from one channel of the correlation's input, and of its output, to the next.
+    """
+    sizes = plan.sizes
+    start = start_values(bias, sizes.groups, sizes.panels * plan.width)
     copied = masked or plan.image.is_padded
     parts = threads.kernel_parts()
     work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
     panel_work = memory.empty((parts, int(np.diff(plan.blocks).max()) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, shares_of(plan, len(x), parts), plan.rows_in, plan.rows_out, plan.regions,
-        plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1), places, panel_work,
-        start, y, clamp,
+        plan.shape, plan.image, sizes, direct_plan.shares_of(plan, len(x), parts), plan.rows_in, plan.rows_out,
+        plan.regions, plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1),
+        layout(plan, weight, *steps), panel_work, start, y, clamp,
     )  # fmt: skip
-
-
-def shares_of(plan: Correlation, images: int, parts: int) -> np.ndarray:
-    """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
-    ends = np.cumsum(plan.terms + ROW_TERMS)
-    units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
-    begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
-    return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
 
 
 @kernel
@@ -154,7 +145,7 @@ def _correlate(
     x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
     """One share of a correlation: some of the tiles of all panels of weights, of all batches of joined images."""
-    panels, overhang = sizes.groups * sizes.panels, rows_in.size
+    panels = sizes.groups * sizes.panels
     (first_unit, first_tile), (last_unit, last_tile) = shares[part], shares[part + 1]
     weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
@@ -177,21 +168,34 @@ def _correlate(
             first_row, last_row = blocks[block], blocks[block + 1]
             if panels > 1 or blocks.size > 2 or unit == first_unit:
                 fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
-            for t in range(first, last):
-                tile_in = table_rows(shape, t * shape.rows, overhang, rows_in)
-                tile_out = table_rows(shape, t * shape.rows, overhang, rows_out)
-                if block == 0:
-                    tile = repeat_row(shape, bias, index * shape.width)
-                else:
-                    tile = load_tile(shape, y, tile_out, column, columns)
-                for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
-                    i = group * sizes.group_in + runs[run, 0]
-                    j = (runs[run, 1] - first_row) * shape.width
-                    for c in range(runs[run, 2]):
-                        tile = multiply_add(tile, source, tile_in, i + c, weights, j + c * shape.width)
-                if clamp and block == blocks.size - 2:
-                    tile = relu_tile(tile)
-                store_tile(y, tile_out, column, tile, columns)
+            last_block = block == blocks.size - 2
+            correlate_tiles(
+                shape, first, last, rows_in, rows_out, regions, runs, ends, block, first_row,
+                pointer(source, group * sizes.group_in), weights, pointer(bias, index * shape.width),
+                pointer(y, column), columns, clamp and last_block,
+            )  # fmt: skip
+
+
+@jit
+def correlate_tiles(
+    shape, first, last, rows_in, rows_out, regions, runs, ends, block, first_row,
+    source, weights, bias, y, columns, clamp,
+):  # fmt: skip
+    """One block of the reduction of some tiles of a panel of weights, of which `first_row` is the first row."""
+    for t in range(first, last):
+        tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
+        tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
+        if block == 0:
+            tile = repeat_row(shape, bias, 0)
+        else:
+            tile = load_tile(shape, y, tile_out, 0, columns)
+        for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
+            j = (runs[run, 1] - first_row) * shape.width
+            for c in range(runs[run, 2]):
+                tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weights, j + c * shape.width)
+        if clamp:
+            tile = relu_tile(tile)
+        store_tile(y, tile_out, 0, tile, columns)
 
 
 # The weight gradient -------------------------------------------------------------------------------------------

@@ -37,6 +37,14 @@ def panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -
     return result
 
 
+def start_values(bias: np.ndarray | None, groups: int, columns: int) -> np.ndarray:
+    """What sums begin with: the bias (k), or zeros, filled up to (groups, columns)."""
+    result = np.zeros((groups, columns), np.float32)
+    if bias is not None:
+        result[:, : bias.size // groups] = bias.reshape(groups, -1)
+    return result
+
+
 @jit
 def _fill_panels(weight, layout, panels):
     for group in range(panels.shape[0]):

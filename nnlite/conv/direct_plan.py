@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.conv.direct_regions import Axis, best_ways, padded, tables
+from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 from nnlite.simd import LANES
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
@@ -98,6 +98,14 @@ def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
     whole = n // joined * joined
     pieces = (0, whole, geometry.with_batch(joined)), (whole, n, geometry.with_batch(n - whole))
     return tuple(piece for piece in pieces if piece[0] < piece[1])
+
+
+def shares_of(plan: Correlation, images: int, parts: int) -> np.ndarray:
+    """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
+    ends = np.cumsum(plan.terms + ROW_TERMS)
+    units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
+    begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
+    return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
 
 
 @lru_cache(maxsize=512)

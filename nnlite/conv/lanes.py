@@ -24,7 +24,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import panels
+from nnlite.conv.direct_panels import panels, start_values
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes_layout import (
@@ -38,7 +38,7 @@ from nnlite.conv.lanes_layout import (
     unpool,
 )
 from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem, StemWeights
+from nnlite.conv.stem import Stem
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import LANES, pointer
 from nnlite.tiles import (
@@ -62,6 +62,7 @@ class Lanes(Algorithm):
 
     name = "lanes"
     dtypes = (np.float32,)
+    stem_module, stem_first = "nnlite.conv.lanes_stem", "lanes"
 
     def supports(self, geometry: Geometry) -> str | None:
         if not ENABLED:
@@ -96,7 +97,7 @@ class Lanes(Algorithm):
     ) -> tuple[np.ndarray, Any]:
         plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
         sizes = plan.sizes
-        start = filled(bias, sizes, plan.width)
+        start = start_values(bias, sizes.groups, sizes.panels * plan.width)
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = _NO_BYTES
         if epilogue.pool:
@@ -124,47 +125,15 @@ class Lanes(Algorithm):
         dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
-    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
-        from nnlite.conv import lanes_stem
-
-        return first.name == self.name and self.supports(stem.second) is None and lanes_stem.fits(stem)
-
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
         from nnlite.conv import stages_stem
 
         return stages_stem.lanes(stem, pass_name)
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
-        from nnlite.conv import lanes_stem
-
-        return lanes_stem.forward(x, weights, stem, seed)
-
-    def backward_stem(
-        self,
-        x: np.ndarray,
-        weights: StemWeights,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        stem: Stem,
-        seed: int,
-    ) -> StemWeights:
-        from nnlite.conv import lanes_stem
-
-        return lanes_stem.backward(x, weights, result, saved, dresult, stem, seed)
-
 
 def blocks_of(geometry: Geometry) -> int:
     """Of images, the last perhaps not full."""
     return -(-geometry.input_shape[0] // LANES)
-
-
-def filled(bias: np.ndarray | None, sizes: direct_plan.Sizes, width: int) -> np.ndarray:
-    """The bias, or zeros, by group (groups, panels * width)."""
-    result = np.zeros((sizes.groups, sizes.panels * width), np.float32)
-    if bias is not None:
-        result[:, : sizes.group_out] = bias.reshape(sizes.groups, sizes.group_out)
-    return result
 
 
 @jit

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
-from nnlite.conv.direct_panels import panels
+from nnlite.conv.direct_panels import panels, start_values
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.lanes import (
     SCRATCH,
@@ -20,7 +20,6 @@ from nnlite.conv.lanes import (
     blocks_of,
     bring_gradient,
     correlate,
-    filled,
     reduce_pixels,
     room,
 )
@@ -57,10 +56,11 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     _forward(
         first.shape, first.image, first.image.is_padded, first.sizes, first.rows_in, _rows_inside(second.image),
         first.runs, x, panels(first, weights.first, weights.first.shape[3], 1),
-        filled(weights.first_bias, first.sizes, first.width), stem.relu,
+        start_values(weights.first_bias, first.sizes.groups, first.sizes.panels * first.width), stem.relu,
         second.shape, second.sizes, second.rows_in, second.rows_out, second.runs,
         panels(second, weights.second, weights.second.shape[3], 1),
-        filled(weights.second_bias, second.sizes, second.width), stem.second.output_shape[1:],
+        start_values(weights.second_bias, second.sizes.groups, second.sizes.panels * second.width),
+        stem.second.output_shape[1:],
         memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
         stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
@@ -138,11 +138,12 @@ def backward(
     _backward(
         first.shape, first.image, first.image.is_padded, first.sizes, first.rows_in, _rows_inside(reduction.image),
         first.runs, x, panels(first, weights.first, weights.first.shape[3], 1),
-        filled(weights.first_bias, first.sizes, first.width), stem.relu,
+        start_values(weights.first_bias, first.sizes.groups, first.sizes.panels * first.width), stem.relu,
         first_reduction.shape, first_reduction.sizes, first_reduction.rows, first_sums, first_bias_sums,
         reduction.image, reduction.shape, reduction.sizes, reduction.rows, sums, bias_sums,
         phase.image, phase.image.is_padded, phase.shape, phase.sizes, phase.rows_in, phase.rows_out, phase.runs,
-        panels(phase, weights.second, 1, weights.second.shape[3]), filled(None, phase.sizes, phase.width),
+        panels(phase, weights.second, 1, weights.second.shape[3]),
+        start_values(None, phase.sizes.groups, phase.sizes.panels * phase.width),
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.second.output_shape[3],
         memory.empty((parts, sum(map(room, rooms)) + SCRATCH)), stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip

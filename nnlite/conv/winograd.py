@@ -33,10 +33,11 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.direct_panels import start_values
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem, StemWeights
+from nnlite.conv.stem import Stem
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -56,6 +57,7 @@ class Winograd(Algorithm):
 
     name = "winograd"
     dtypes = (np.float32,)
+    stem_module, stem_first = "nnlite.conv.winograd_stem", "direct"
     fewer_multiplications = True
 
     def supports(self, geometry: Geometry) -> str | None:
@@ -105,7 +107,7 @@ class Winograd(Algorithm):
         sizes, parts = sizes_of(geometry), threads.kernel_parts()
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
-        start = wide_bias(bias, sizes.k_wide)
+        start = start_values(bias, 1, sizes.k_wide)
         u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
         _forward(
@@ -129,42 +131,10 @@ class Winograd(Algorithm):
         dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
-    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
-        from nnlite.conv import winograd_stem
-
-        return first.name == "direct" and self.supports(stem.second) is None and winograd_stem.fits(stem)
-
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
         from nnlite.conv import stages_stem
 
         return stages_stem.winograd(stem, pass_name)
-
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
-        from nnlite.conv import winograd_stem
-
-        return winograd_stem.forward(x, weights, stem, seed)
-
-    def backward_stem(
-        self,
-        x: np.ndarray,
-        weights: StemWeights,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        stem: Stem,
-        seed: int,
-    ) -> StemWeights:
-        from nnlite.conv import winograd_stem
-
-        return winograd_stem.backward(x, weights, result, saved, dresult, stem, seed)
-
-
-def wide_bias(bias: np.ndarray | None, width: int) -> np.ndarray:
-    """The bias (k), or zeros, filled up to (width)."""
-    filled = np.zeros(width, np.float32)
-    if bias is not None:
-        filled[: bias.size] = bias
-    return filled
 
 
 def scratch(parts: int) -> np.ndarray:

@@ -10,10 +10,11 @@ import numpy as np
 
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
-from nnlite.conv.direct_panels import pad_images, panels
+from nnlite.conv.direct import correlate_tiles
+from nnlite.conv.direct_panels import pad_images, panels, start_values
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
-from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels, wide_bias
+from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -31,8 +32,6 @@ from nnlite.tiles import (
     even_rows,
     load_tile,
     multiply_add,
-    relu_tile,
-    repeat_row,
     store_tile,
     table_rows,
     tile_shape,
@@ -80,9 +79,9 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     _forward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
         x, panels(plan, weights.first, weights.first.shape[3], 1),
-        wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
+        start_values(weights.first_bias, 1, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
-        tile_shape(sizes.k), sizes, weights.second, wide_bias(weights.second_bias, sizes.k_wide),
+        tile_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
         u, v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
@@ -124,18 +123,11 @@ def _correlate(shape, image, sizes, rows_in, rows_out, regions, runs, ends, x, n
         pad_images(x, x, False, image, n, n + 1, padded)
         source = padded
     for column in range(0, sizes.group_out, shape.width):
-        panel = pointer(weight, column * sizes.reduction)
-        for t in range(sizes.tiles):
-            tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
-            tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
-            tile = repeat_row(shape, bias, column)
-            for run in range(ends[regions[t], 0], ends[regions[t], 1]):
-                for c in range(runs[run, 2]):
-                    j = (runs[run, 1] + c) * shape.width
-                    tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, panel, j)
-            if clamp:
-                tile = relu_tile(tile)
-            store_tile(y, tile_out, column, tile, sizes.group_out - column)
+        correlate_tiles(
+            shape, 0, sizes.tiles, rows_in, rows_out, regions, runs, ends, 0, 0,
+            source, pointer(weight, column * sizes.reduction), pointer(bias, column),
+            pointer(y, column), sizes.group_out - column, clamp,
+        )  # fmt: skip
 
 
 # The gradients of the parameters --------------------------------------------------------------------------------
@@ -163,7 +155,7 @@ def backward(
     _backward(
         plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
         x, panels(plan, weights.first, weights.first.shape[3], 1),
-        wide_bias(weights.first_bias, plan.sizes.panels * plan.width), stem.relu,
+        start_values(weights.first_bias, 1, plan.sizes.panels * plan.width), stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, swap_channels(weights.second),

@@ -46,7 +46,8 @@ def dense(
     Raises ValueError if the shapes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or `seed` no
     integer of at least 0.
     """
-    dropout, seed = fraction("dropout", dropout), positive_int("seed", seed, minimum=0)
+    if dropout:
+        dropout, seed = fraction("dropout", dropout), positive_int("seed", seed, minimum=0)
     if dropout and not relu:
         raise ValueError(f"dropout: expected relu=True with it. Received: dropout={dropout} alone")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[0]:

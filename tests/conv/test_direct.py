@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import nnlite as nn
 from nnlite import jit
 from nnlite.conv import Epilogue, Geometry, direct_plan
-from nnlite.conv.direct import shares_of
+from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.stages import touched_taps
 
