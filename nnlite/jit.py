@@ -99,7 +99,7 @@ class kernel:
     """A compiled function `f(part, parts, *arrays)` that does one of `parts` equal shares of the work.
 
     Calling the kernel as `f(*arrays)` runs all parts, one a thread. Results depend on how many parts there are only
-    where a kernel says so.
+    where a kernel says so. Arguments may be NamedTuples, of NamedTuples too: the same ones in each call.
     """
 
     def __init__(self, function: Callable):
@@ -107,6 +107,7 @@ class kernel:
         self.__name__ = function.__name__
         self.serial = jit(function)
         self._parallel: Callable | None = None
+        self._flatten: Callable | None = None
         self._function = function
 
     def __call__(self, *arrays: Any) -> None:
@@ -116,7 +117,9 @@ class kernel:
                 self.serial(part, parts, *arrays)
             return
         if self._parallel is None:
-            self._parallel = _parallel(self._function, self.serial)
+            self._parallel, self._flatten = _parallel(self._function, self.serial, arrays)
+        if self._flatten is not None:
+            arrays = self._flatten(*arrays)
         with threads.launch_lock:
             if _launch.threads != parts:
                 numba.set_num_threads(min(parts, config.NUMBA_NUM_THREADS))
@@ -124,22 +127,39 @@ class kernel:
             self._parallel(parts, *arrays)
 
 
-def _parallel(function: Callable, serial: Any) -> Callable:
-    """A compiled function that runs `serial` once a part, in parallel."""
-    arguments = ", ".join(list(inspect.signature(function).parameters)[2:])
+def _is_nested(value: Any) -> bool:
+    """Whether it is a tuple of tuples, which Numba does not hand to a parallel loop."""
+    return isinstance(value, tuple) and any(isinstance(part, tuple) for part in value)
+
+
+def _parallel(function: Callable, serial: Any, arrays: tuple) -> tuple[Callable, Callable | None]:
+    """A compiled function that runs `serial` once a part, in parallel, for arguments as `arrays`.
+
+    It takes nested ones in their parts, to be put together in the loop: the second function takes them apart.
+    """
+    names = list(inspect.signature(function).parameters)[2:]
     name = f"{function.__name__}_parallel"
     links = _Links(serial)
-    source = (
-        f"def jump(typing, part, parts, {arguments}):\n    return links.jump(part, parts, {arguments})\n"
-        f"def {name}(parts, {arguments}):\n    for part in prange(parts):\n        jump(part, parts, {arguments})\n"
-    )
     namespace: dict[str, Any] = {"prange": prange, "links": links, "__name__": function.__module__}
+    taken, given, flat = list(names), list(names), list(names)
+    for i, array in enumerate(arrays):
+        if _is_nested(array):
+            taken[i] = ", ".join(f"{names[i]}_{field}" for field in array._fields)
+            given[i] = f"{type(array).__name__}({taken[i]})"
+            flat[i] = f"*{names[i]}"
+            namespace[type(array).__name__] = type(array)
+    source = (
+        f"def jump(typing, part, parts, {', '.join(names)}):\n    return links.jump(part, parts, {', '.join(names)})\n"
+        f"def {name}(parts, {', '.join(taken)}):\n    for part in prange(parts):\n"
+        f"        jump(part, parts, {', '.join(given)})\n"
+        f"def flatten({', '.join(names)}):\n    return {', '.join(flat)}\n"
+    )
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
     namespace["jump"] = intrinsic(namespace["jump"])
     parallel = namespace[name]
     parallel.__module__ = function.__module__
     parallel.__qualname__ = f"{function.__qualname__}_parallel"
-    return _compiled(parallel, links, inline=False, parallel=True)
+    return _compiled(parallel, links, inline=False, parallel=True), namespace["flatten"] if flat != names else None
 
 
 class _Links:

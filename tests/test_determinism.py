@@ -59,7 +59,7 @@ def test_arithmetic_is_compiled_once(monkeypatch):
             helper(y, y, i)
 
     x, y = np.ones(9, np.float32), np.ones(9, np.float32)
-    parallel = jit._parallel(work._function, work.serial)
+    parallel, _ = jit._parallel(work._function, work.serial, (x, y))
     parallel(2, x, y)
     (loop,), (serial,) = parallel.overloads.values(), work.serial.overloads.values()
     assert "fmul" in serial.library.get_llvm_str()

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import memory
+from nnlite import jit, memory
 
 SHAPE = (64, 1024)
 
@@ -118,7 +119,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_a_fork_has_memory_of_its_own():
     code = """
 import os
-from nnlite import memory
+from nnlite import jit, memory
 array = memory.empty((1 << 20,))
 array.fill(1)
 pid = os.fork()
@@ -144,3 +145,20 @@ assert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)
 """
     environment = os.environ | {"HOME": str(file), "XDG_CACHE_HOME": str(file), "NUMBA_CACHE_DIR": ""}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+class _Pair(NamedTuple):
+    sizes: tuple[int, int]
+    values: np.ndarray
+
+
+def test_a_kernel_takes_tuples_of_tuples():
+    @jit.kernel
+    def scale(part, parts, factor, pair, y):
+        for i in range(part, y.size, parts):
+            y[i] = factor * pair.values[i] + pair.sizes[1]
+
+    y = np.zeros(7, np.float32)
+    for factor in (2.0, 3.0):
+        scale(factor, _Pair((4, 5), np.arange(7, dtype=np.float32)), y)
+        np.testing.assert_array_equal(y, factor * np.arange(7) + 5)

@@ -131,21 +131,20 @@ def _run(
     copied = masked or plan.image.is_padded
     parts = threads.kernel_parts()
     work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
-    panel_work = memory.empty((parts, int(np.diff(plan.blocks).max()) * plan.width))
+    panel_work = memory.empty((parts, int(np.diff(plan.tables.blocks).max()) * plan.width))
     _correlate(
-        plan.shape, plan.image, sizes, direct_plan.shares_of(plan, len(x), parts), plan.rows_in, plan.rows_out,
-        plan.regions, plan.runs, plan.ends, plan.blocks, x, result, masked, copied, work, weight.reshape(-1),
-        layout(plan, weight, *steps), panel_work, start, y, clamp,
+        plan.shape, plan.image, sizes, plan.tables, direct_plan.shares_of(plan, len(x), parts),
+        x, result, masked, copied, work, weight.reshape(-1), layout(plan, weight, *steps), panel_work, start, y, clamp,
     )  # fmt: skip
 
 
 @kernel
 def _correlate(
-    part, parts, shape, image, sizes, shares, rows_in, rows_out, regions, runs, ends, blocks,
+    part, parts, shape, image, sizes, tables, shares,
     x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
 ):  # fmt: skip
     """One share of a correlation: some of the tiles of all panels of weights, of all batches of joined images."""
-    panels = sizes.groups * sizes.panels
+    panels, blocks = sizes.groups * sizes.panels, tables.blocks
     (first_unit, first_tile), (last_unit, last_tile) = shares[part], shares[part + 1]
     weights = pointer(panel_work, part * panel_work.shape[1])
     if copied:
@@ -168,29 +167,25 @@ def _correlate(
             first_row, last_row = blocks[block], blocks[block + 1]
             if panels > 1 or blocks.size > 2 or unit == first_unit:
                 fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
-            last_block = block == blocks.size - 2
             correlate_tiles(
-                shape, first, last, rows_in, rows_out, regions, runs, ends, block, first_row,
-                pointer(source, group * sizes.group_in), weights, pointer(bias, index * shape.width),
-                pointer(y, column), columns, clamp and last_block,
+                shape, tables, first, last, block, pointer(source, group * sizes.group_in), weights,
+                pointer(bias, index * shape.width), pointer(y, column), columns, clamp and block == blocks.size - 2,
             )  # fmt: skip
 
 
 @jit
-def correlate_tiles(
-    shape, first, last, rows_in, rows_out, regions, runs, ends, block, first_row,
-    source, weights, bias, y, columns, clamp,
-):  # fmt: skip
-    """One block of the reduction of some tiles of a panel of weights, of which `first_row` is the first row."""
+def correlate_tiles(shape, tables, first, last, block, source, weights, bias, y, columns, clamp):
+    """One block of the reduction of tiles `first` to `last` of a panel, of which `weights` are the block's rows."""
+    regions, runs, ends = tables.regions, tables.runs, tables.ends
     for t in range(first, last):
-        tile_in = table_rows(shape, t * shape.rows, rows_in.size, rows_in)
-        tile_out = table_rows(shape, t * shape.rows, rows_out.size, rows_out)
+        tile_in = table_rows(shape, t * shape.rows, tables.rows_in.size, tables.rows_in)
+        tile_out = table_rows(shape, t * shape.rows, tables.rows_out.size, tables.rows_out)
         if block == 0:
             tile = repeat_row(shape, bias, 0)
         else:
             tile = load_tile(shape, y, tile_out, 0, columns)
         for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
-            j = (runs[run, 1] - first_row) * shape.width
+            j = (runs[run, 1] - tables.blocks[block]) * shape.width
             for c in range(runs[run, 2]):
                 tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weights, j + c * shape.width)
         if clamp:

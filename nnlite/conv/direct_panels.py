@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite import memory
-from nnlite.conv.direct_plan import NO_TAP, Correlation
+from nnlite.conv.direct_plan import NO_TAP, Correlation, Image, Sizes
+from nnlite.conv.direct_regions import Tables
 from nnlite.jit import jit, kernel
 from nnlite.simd import LANES, load, load_first, pointer, select, store, store_first
 from nnlite.transposition import transpose
@@ -37,8 +38,31 @@ def panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -
     return result
 
 
+class Prepared(NamedTuple):
+    """A correlation with its weights: what kernels need to compute it, besides the shape of its tiles."""
+
+    image: Image
+    sizes: Sizes
+    tables: Tables
+    weights: np.ndarray  # (groups, panels, reduction, width)
+    start: np.ndarray  # (groups, panels * width): the bias, or zeros
+
+
+def prepared(plan: Correlation, weight: np.ndarray, bias: np.ndarray | None, back: bool = False) -> Prepared:
+    """`plan` with all its panels of `weight` (kh, kw, c / groups, k); `back`: of what it reads, k are the channels."""
+    sizes = plan.sizes
+    if plan.is_panel and not back:
+        weights = weight.reshape(1, 1, sizes.reduction, plan.width)
+    else:
+        weights = panels(plan, weight, *((1, weight.shape[3]) if back else (weight.shape[3], 1)))
+    start = start_values(bias, sizes.groups, sizes.panels * plan.width)
+    return Prepared(plan.image, sizes, plan.tables, weights, start)
+
+
 def start_values(bias: np.ndarray | None, groups: int, columns: int) -> np.ndarray:
     """What sums begin with: the bias (k), or zeros, filled up to (groups, columns)."""
+    if bias is not None and bias.size == groups * columns:
+        return bias.reshape(groups, columns)
     result = np.zeros((groups, columns), np.float32)
     if bias is not None:
         result[:, : bias.size // groups] = bias.reshape(groups, -1)

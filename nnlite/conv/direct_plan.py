@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
+from nnlite.conv.direct_regions import ROW_TERMS, Axis, Tables, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 from nnlite.simd import LANES
 from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
@@ -70,20 +70,22 @@ class Sizes(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """A pass over some joined images: result[rows_out[p] + k] = sum over runs of image[rows_in[p] + run] * weights."""
+    """A pass over some joined images: result[rows_out[p] + k] = sum over runs of image[rows_in[p] + run] * weights.
+
+    `rows_in`, `rows_out` and `runs` are in its tables.
+    """
 
     shape: TileShape
     width: int  # output channels in a tile
     image: Image
     sizes: Sizes
-    rows_in: np.ndarray  # (tiles * rows): offset of a position in the joined images; a region's last is repeated
-    rows_out: np.ndarray  # (tiles * rows)
-    regions: np.ndarray  # (tiles): which region that is
-    terms: np.ndarray  # (tiles): length of the reduction
-    runs: np.ndarray  # (runs, 3): offset from a position's, first row of the weights' panel, length; region by region
-    ends: np.ndarray  # (regions, blocks + 1): the runs of each region, block by block
-    blocks: np.ndarray  # (blocks + 1): rows of the weights' panel that are reduced before the next ones are read
+    tables: Tables
     taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the rows, or NO_TAP
+
+    @property
+    def is_panel(self) -> bool:
+        """Whether the weights of a convolution, for its forward pass, lie as the tiles read them."""
+        return self.sizes.groups * self.sizes.panels == 1 and self.sizes.group_out == self.width
 
 
 @lru_cache(maxsize=512)
@@ -102,7 +104,7 @@ def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
 
 def shares_of(plan: Correlation, images: int, parts: int) -> np.ndarray:
     """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
-    ends = np.cumsum(plan.terms + ROW_TERMS)
+    ends = np.cumsum(plan.tables.terms + ROW_TERMS)
     units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
     begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
     return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
@@ -315,7 +317,7 @@ def _correlation(
     if lanes:  # an element is a vector
         found = found._replace(rows_in=LANES * found.rows_in, rows_out=LANES * found.rows_out)
     taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps], np.int64).reshape(-1, pixels)
-    return Correlation(shape, width, image, sizes, *found, np.array(blocks), taps)
+    return Correlation(shape, width, image, sizes, found, taps)
 
 
 def _taps(r: int, pixels: tuple[int, ...], geometry: Geometry) -> list[int]:

@@ -62,6 +62,7 @@ class Tables(NamedTuple):
     terms: np.ndarray  # (tiles): length of the reduction
     runs: np.ndarray  # (runs, 3): offset from a position's, first row of the weights' panel, length; region by region
     ends: np.ndarray  # (regions, blocks + 1): the runs of each region, block by block
+    blocks: np.ndarray  # (blocks + 1): rows of the weights' panel that are reduced before the next ones are read
 
 
 def segmented(axis: Axis) -> Way:
@@ -147,6 +148,7 @@ def tables(
         np.array(terms),
         np.array(runs, np.int64).reshape(-1, 3),
         np.array(ends),
+        np.array(blocks),
     )
 
 

@@ -17,14 +17,15 @@ max pooling, forward and back, cost next to nothing. Where things lie is in tabl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import panels, start_values
+from nnlite.conv.direct_panels import Prepared, prepared
+from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes_layout import (
@@ -97,16 +98,14 @@ class Lanes(Algorithm):
     ) -> tuple[np.ndarray, Any]:
         plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
         sizes = plan.sizes
-        start = start_values(bias, sizes.groups, sizes.panels * plan.width)
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = _NO_BYTES
         if epilogue.pool:
             winners = memory.empty((blocks_of(geometry), result[0].size * LANES if len(result) else 0), np.uint8)
         work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
         _forward(
-            plan.shape, plan.image, plan.image.is_padded, sizes, plan.rows_in, plan.rows_out, plan.runs,
-            x, panels(plan, weight, weight.shape[3], 1), start, geometry.output_shape[1:],
-            work, result, winners, epilogue.relu, epilogue.pool,
+            plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
+            epilogue.relu, epilogue.pool,
         )  # fmt: skip
         return result, winners
 
@@ -146,57 +145,95 @@ def room(elements):
 
 
 @kernel
-def _forward(
-    part, parts, shape, image, padded, sizes, rows_in, rows_out, runs,
-    x, weights, start, out, work, result, winners, clamp, pool,
-):  # fmt: skip
+def _forward(part, parts, shape, plan, x, out, work, result, winners, clamp, pool):
     """One share of the blocks of images."""
-    blocks = -(-x.shape[0] // LANES)
+    sizes, blocks = plan.sizes, -(-x.shape[0] // LANES)
     block_x = pointer(work, part * work.shape[1])
     block_y = pointer(block_x, room(sizes.image_padded))
     block_result = pointer(block_y, room(sizes.image_out))
     scratch = pointer(block_result, room(sizes.image_out))
-    result_size = sizes.image_out
-    if pool:
-        result_size = (out[0] // 2) * (out[1] // 2) * out[2]
-    if padded:
+    if sizes.image_in != sizes.image_padded:
         work[part] = 0
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-        count = min(LANES, x.shape[0] - block * LANES)
-        first = block * LANES
-        image_to_lanes(pointer(x, first * sizes.image_in), sizes.image_in, count, image, padded, block_x, scratch)
-        correlate(shape, sizes, rows_in, rows_out, runs, block_x, weights, start, clamp and not pool, block_y)
-        if pool:
-            places = pointer(winners, block * winners.shape[1])
-            max_pool(block_y, out[0], out[1], out[2], clamp, block_result, places)
-            from_lanes(block_result, count, result_size, pointer(result, first * result_size), result_size, scratch)
-        else:
-            from_lanes(block_y, count, result_size, pointer(result, first * result_size), result_size, scratch)
+        bring_images(plan.image, x, block, block_x, scratch)
+        correlate(shape, plan, block_x, clamp and not pool, block_y)
+        take_result(block_y, block, x.shape[0], out, clamp, pool, block_result, result, winners, scratch)
 
 
 @jit
-def correlate(shape, sizes, rows_in, rows_out, runs, x, weights, start, clamp, y):
+def bring_images(image, x, block, block_x, scratch):
+    """A block of the images x (n, h, w, c) into lanes, inside the border that `image` says."""
+    size, first = image.h * image.w * image.c, block * LANES
+    padded = image.h != image.padded_h or image.w != image.padded_w
+    image_to_lanes(pointer(x, first * size), size, min(LANES, x.shape[0] - first), image, padded, block_x, scratch)
+
+
+@jit
+def take_result(y, block, images, out, clamp, pool, pooled, result, winners, scratch):
+    """A block of a convolution's output of shape `out` out of its lanes, max pooled if asked for.
+
+    Returns (the first element of `result` that it is, the number of its elements).
+    """
+    first, count = block * LANES, min(LANES, images - block * LANES)
+    size = out[0] * out[1] * out[2]
+    if pool:
+        max_pool(y, out[0], out[1], out[2], clamp, pooled, pointer(winners, block * winners.shape[1]))
+        size = (out[0] // 2) * (out[1] // 2) * out[2]
+        from_lanes(pooled, count, size, pointer(result, first * size), size, scratch)
+    else:
+        from_lanes(y, count, size, pointer(result, first * size), size, scratch)
+    return first * size, count * size
+
+
+@jit
+def correlate(shape, plan, x, clamp, y):
     """y = relu(correlation of x + start) for a block of images; the clamp if asked for."""
+    sizes, runs = plan.sizes, plan.tables.runs
     for group in range(sizes.groups):
         for panel in range(sizes.panels):
             index = group * sizes.panels + panel
             column = group * sizes.group_out + panel * shape.vectors
             width = (sizes.group_out - panel * shape.vectors) * LANES
             for t in range(sizes.tiles):
-                tile_in = table_rows(shape, t * shape.rows, sizes.positions, rows_in)
-                tile_out = table_rows(shape, t * shape.rows, sizes.positions, rows_out)
-                tile = repeat_numbers(shape, start, index * shape.vectors)
+                tile_in = table_rows(shape, t * shape.rows, sizes.positions, plan.tables.rows_in)
+                tile_out = table_rows(shape, t * shape.rows, sizes.positions, plan.tables.rows_out)
+                tile = repeat_numbers(shape, plan.start, index * shape.vectors)
                 for run in range(runs.shape[0]):
                     i = (group * sizes.group_in + runs[run, 0]) * LANES
                     j = (index * sizes.reduction + runs[run, 1]) * shape.vectors
                     for c in range(runs[run, 2]):
-                        tile = multiply_add_lanes(tile, x, tile_in, i + c * LANES, weights, j + c * shape.vectors)
+                        tile = multiply_add_lanes(tile, x, tile_in, i + c * LANES, plan.weights, j + c * shape.vectors)
                 if clamp:
                     tile = relu_tile(tile)
                 store_tile(y, tile_out, column * LANES, tile, width)
 
 
 # Both gradients ------------------------------------------------------------------------------------------------
+
+
+class Sums(NamedTuple):
+    """The gradients of a convolution's parameters, as each part sums them over its images."""
+
+    image: Image
+    sizes: WeightSizes
+    rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image, in lanes
+    weights: np.ndarray  # (parts, groups, panels, reduced, width, LANES)
+    bias: np.ndarray  # (parts, k, LANES)
+
+    @classmethod
+    def of(cls, plan: WeightGradient, weight_parts: int) -> Sums:
+        """Not yet zero. `weight_parts` is 0 where the gradient of the weights is not asked for."""
+        sizes, width = plan.sizes, plan.shape.vectors
+        weights = memory.empty((weight_parts, sizes.groups, sizes.panels, sizes.reduced, width, LANES))
+        bias = memory.empty((threads.kernel_parts(), sizes.groups * sizes.group_out, LANES))
+        return cls(plan.image, sizes, plan.rows, weights, bias)
+
+    def total(self, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
+        """(dweight, dbias); dweight is empty if it is not asked for."""
+        dweight = np.empty(geometry.weight_shape if len(self.weights) else (0, 0, 0, 0), np.float32)
+        dbias = np.empty(geometry.weight_shape[3], np.float32)
+        _add_lanes(self.weights, self.bias, dweight.reshape(-1, self.sizes.groups, self.sizes.group_out), dbias)
+        return dweight, dbias
 
 
 def _gradients(
@@ -213,32 +250,25 @@ def _gradients(
     (phase,) = direct_plan.grad_input(one, lanes=True)
     reduction = direct_plan.grad_weight(one, lanes=True)
     sizes = reduction.sizes
-    dx, flipped = _NOTHING, _NOTHING
-    image = phase.image
     if weight is None:  # dY needs no border then
+        dx, image = _NOTHING, phase.image
         image = image._replace(top=0, left=0, padded_h=image.h, padded_w=image.w)
+        flipped = Prepared(image, phase.sizes, phase.tables, _NOTHING, _NOTHING.reshape(0, 0))
     else:
-        dx, flipped = memory.empty(geometry.input_shape), panels(phase, weight, 1, weight.shape[3])
-    start = np.zeros(phase.sizes.groups * phase.sizes.panels * phase.width, np.float32)
-    sums_shape = (sizes.groups, sizes.panels, sizes.reduced, reduction.shape.vectors, LANES)
-    sums = memory.empty((parts if x is not None else 0, *sums_shape))
-    bias_sums = memory.empty((parts, geometry.output_shape[3], LANES))
+        dx, flipped = memory.empty(geometry.input_shape), prepared(phase, weight, None, back=True)
+    sums = Sums.of(reduction, parts if x is not None else 0)
     rooms = room(sizes.image_padded) + room(phase.sizes.image_padded) + room(sizes.image_out)
     work = memory.empty((parts, rooms + room(sizes.image_in) + SCRATCH))
     _backward(
-        phase.shape, image, image.is_padded, phase.sizes, phase.rows_in, phase.rows_out, phase.runs, flipped, start, dx,
-        reduction.shape, reduction.image, reduction.image.is_padded, sizes, reduction.rows,
-        _NOTHING if x is None else x, sums,
-        dresult, result, winners, epilogue.relu, epilogue.pool, geometry.output_shape[3], bias_sums, work,
+        phase.shape, flipped, dx, reduction.shape, sums, _NOTHING if x is None else x,
+        dresult, result, winners, epilogue.relu, epilogue.pool, work,
     )  # fmt: skip
-    dweight = np.empty(geometry.weight_shape if x is not None else (0, 0, 0, 0), np.float32)
-    dbias = np.empty(geometry.output_shape[3], np.float32)
-    add_lanes(sums, bias_sums, dweight.reshape(-1, sizes.groups, sizes.group_out), dbias)
+    dweight, dbias = sums.total(geometry)
     return None if weight is None else dx, None if x is None else dweight, dbias
 
 
 @jit
-def add_lanes(sums, bias_sums, dweight, dbias):
+def _add_lanes(sums, bias_sums, dweight, dbias):
     """dweight (reduced, groups, k / groups) and dbias (k) = the parts' sums over images, added in their order."""
     for k in range(dbias.size):
         total = np.float32(0)
@@ -258,53 +288,52 @@ def add_lanes(sums, bias_sums, dweight, dbias):
 
 
 @kernel
-def _backward(
-    part, parts, shape, image, dy_padded, sizes, rows_in, rows_out, runs, weights, start, dx,
-    weight_shape, x_image, padded, weight_sizes, weight_rows, x, sums,
-    dresult, result, winners, clamp, pool, k, bias_sums, work,
-):  # fmt: skip
+def _backward(part, parts, shape, plan, dx, sums_shape, sums, x, dresult, result, winners, clamp, pool, work):
     """Both gradients over one share of the blocks of images."""
+    sizes, image, k = plan.sizes, plan.image, sums.bias.shape[1]
     blocks = -(-dresult.shape[0] // LANES)
     block_x = pointer(work, part * work.shape[1])
-    block_dy = pointer(block_x, room(weight_sizes.image_padded))
+    block_dy = pointer(block_x, room(sums.sizes.image_padded))
     block_dresult = pointer(block_dy, room(sizes.image_padded))
-    block_dx = pointer(block_dresult, room(weight_sizes.image_out))
+    block_dx = pointer(block_dresult, room(sums.sizes.image_out))
     scratch = pointer(block_dx, room(sizes.image_out))
-    own_sums = pointer(sums, part * (sums.size // max(1, sums.shape[0])))
-    own_bias_sums = pointer(bias_sums, part * k * LANES)
-    dy_line = image.padded_w * k
-    dy = pointer(block_dy, (image.top * image.padded_w + image.left) * k * LANES)
-    work[part, : room(weight_sizes.image_padded) + room(sizes.image_padded)] = 0
-    bias_sums[part] = 0
-    if sums.size:
-        sums[part] = 0
-    height, width = dresult.shape[1], dresult.shape[2]
+    work[part, : room(sums.sizes.image_padded) + room(sizes.image_padded)] = 0
+    sums.bias[part] = 0
+    if sums.weights.size:
+        sums.weights[part] = 0
     for block in range(part * blocks // parts, (part + 1) * blocks // parts):
         first = block * LANES
         count = min(LANES, dresult.shape[0] - first)
         bring_gradient(
-            dresult, result, winners, block, count, height, width, k, clamp, pool, image, dy_padded,
-            block_dresult, block_dy, scratch, own_bias_sums,
+            pointer(dresult, 0), result, winners, block, clamp, pool, image, block_dresult, block_dy, scratch,
+            pointer(sums.bias, part * k * LANES),
         )  # fmt: skip
-        if sums.size:
-            source = pointer(x, first * weight_sizes.image_in)
-            image_to_lanes(source, weight_sizes.image_in, count, x_image, padded, block_x, scratch)
-            reduce_pixels(weight_shape, weight_sizes, weight_rows, block_x, dy, dy_line, k, own_sums)
+        if sums.weights.size:
+            bring_images(sums.image, x, block, block_x, scratch)
+            dy, line = inside(block_dy, image)
+            reduce_pixels(sums_shape, sums, block_x, dy, line, part)
         if dx.size:
-            correlate(shape, sizes, rows_in, rows_out, runs, block_dy, weights, start, False, block_dx)
-            result_size = sizes.image_out
-            from_lanes(block_dx, count, result_size, pointer(dx, first * result_size), result_size, scratch)
+            correlate(shape, plan, block_dy, False, block_dx)
+            from_lanes(block_dx, count, sizes.image_out, pointer(dx, first * sizes.image_out), sizes.image_out, scratch)
 
 
 @jit
-def bring_gradient(
-    dresult, result, winners, block, count, height, width, k, clamp, pool, image, padded,
-    block_dresult, block_dy, scratch, bias_sums,
-):  # fmt: skip
-    """The gradient before the epilogue, of a block of images, into lanes: to block_dy, inside its border of zeros."""
-    size = height * width * k
+def inside(y, image):
+    """(where an image begins behind its border, channels of one of its lines with the border's)."""
+    line = image.padded_w * image.c
+    return pointer(y, (image.top * line + image.left * image.c) * LANES), line
+
+
+@jit
+def bring_gradient(dresult, result, winners, block, clamp, pool, image, block_dresult, block_dy, scratch, bias_sums):
+    """The gradient before the epilogue, of a block of images, into lanes: to block_dy, inside its border of zeros.
+
+    `result` (n, oh, ow, k) is of the shape of the gradient dresult.
+    """
+    (n, height, width, k), size = result.shape, result.shape[1] * result.shape[2] * result.shape[3]
+    count = min(LANES, n - block * LANES)
     d, r = pointer(dresult, block * LANES * size), pointer(result, block * LANES * size)
-    dy, line = pointer(block_dy, (image.top * image.padded_w + image.left) * k * LANES), image.padded_w * k
+    dy, line = inside(block_dy, image)
     if pool:
         if clamp:
             positive_to_lanes(d, r, size, count, size, block_dresult, scratch)
@@ -313,22 +342,25 @@ def bring_gradient(
         add_pixels(block_dresult, height, width, k, width * k, bias_sums)
         unpool(block_dresult, pointer(winners, block * winners.shape[1]), height, width, k, dy, line)
     else:
+        padded = image.h != image.padded_h or image.w != image.padded_w
         gradient_to_lanes(d, r, clamp, size, count, image, padded, block_dy, scratch)
         add_pixels(dy, height, width, k, line, bias_sums)
 
 
 @jit
-def reduce_pixels(shape, sizes, rows, x, dy, dy_line, k, sums):
-    """sums (groups, panels, reduced, width, LANES) += the weight gradient of a block of images."""
+def reduce_pixels(shape, sums, x, dy, dy_line, part):
+    """A part's sums += the weight gradient of a block of images."""
+    sizes, k = sums.sizes, sums.bias.shape[1]
     tiles = -(-sizes.reduced // shape.rows)
     for h in range(sizes.h_out):
         for group in range(sizes.groups):
             for panel in range(sizes.panels):
-                panel_sums = pointer(sums, (group * sizes.panels + panel) * sizes.reduced * shape.width)
+                index = (part * sizes.groups + group) * sizes.panels + panel
+                panel_sums = pointer(sums.weights, index * sizes.reduced * shape.width)
                 i = (group * sizes.group_in + h * sizes.line) * LANES
                 j = (h * dy_line + group * sizes.group_out + panel * shape.vectors) * LANES
                 for t in range(tiles):
-                    weights = table_rows(shape, t * shape.rows, sizes.reduced, rows)
+                    weights = table_rows(shape, t * shape.rows, sizes.reduced, sums.rows)
                     places = even_rows(shape, t * shape.rows, sizes.reduced, shape.width)
                     tile = load_tile(shape, panel_sums, places, 0, shape.width)
                     for w in range(sizes.w_out):

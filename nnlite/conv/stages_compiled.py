@@ -67,7 +67,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
     if pass_name == "forward":
         plan = direct_plan.forward(batch)
-        if not len(plan.runs):
+        if not len(plan.tables.runs):
             return None
         image = plan.image
         products = correlation(plan, n, geometry.flops, lanes=False)
@@ -75,7 +75,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     stages: list[Stage] = []
     if pass_name in ("grad_input", "gradients"):
-        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.runs)]
+        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.tables.runs)]
         if not phases:
             return None
         for phase, plan in enumerate(phases):  # each reads dY
@@ -94,14 +94,14 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     """Products of `n` images; the rate is that of a tile with all taps, as most have."""
     sizes, scale = plan.sizes, LANES if lanes else 1
     pitch = sizes.groups * sizes.group_out
-    begin, end = plan.ends[plan.regions[plan.terms.argmax()]][[0, -1]]
-    runs = plan.runs[begin:end]
+    begin, end = plan.tables.ends[plan.tables.regions[plan.tables.terms.argmax()]][[0, -1]]
+    runs = plan.tables.runs[begin:end]
     length = int(runs[:, 2].max())
     loops = Loops(
         columns=sizes.group_out,
         tiles=sizes.tiles,
-        row_step=int(plan.rows_in[1] - plan.rows_in[0]) if len(plan.rows_in) > 1 else scale,
-        runs=-(-int(plan.terms.max()) // length),
+        row_step=int(plan.tables.rows_in[1] - plan.tables.rows_in[0]) if len(plan.tables.rows_in) > 1 else scale,
+        runs=-(-int(plan.tables.terms.max()) // length),
         run_step=int(runs[1, 0] - runs[0, 0]) * scale if len(runs) > 1 else 0,
         length=length,
         step=scale,
@@ -111,7 +111,7 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     )
     count = (-(-n // LANES) if lanes else n / sizes.images) * sizes.groups * sizes.panels
     stage = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
-    products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
+    products = count * plan.shape.rows * plan.shape.width * int(plan.tables.terms.sum())
     return replace(stage, amount=2.0 * products, bytes=int(count * stage.bytes))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.direct import correlate_tiles
-from nnlite.conv.direct_panels import pad_images, panels, start_values
+from nnlite.conv.direct_panels import pad_images, prepared, start_values
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels
@@ -46,7 +46,7 @@ def fits(stem: Stem) -> bool:
     plan = direct_plan.forward(stem.first.one_image)
     return (
         stem.first.groups == 1
-        and len(plan.blocks) == 2
+        and len(plan.tables.blocks) == 2
         and stem.image_bytes <= BETWEEN_BYTES
         and sizes_of(stem.second.one_image).tiles >= LEAST_TILES
     )
@@ -77,9 +77,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
     u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward(
-        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1),
-        start_values(weights.first_bias, 1, plan.sizes.panels * plan.width), stem.relu,
+        plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
         tile_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
         u, v, m, scratch(parts),
@@ -90,8 +88,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
 
 @kernel
 def _forward(
-    part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
-    x, first_weight, first_bias, first_clamp, padded, between,
+    part, parts, shape, first, x, first_clamp, padded, between,
     shape_k, sizes, weight, bias, u, v, m, scratch, y, winners, clamp, pool, drops, mask,
 ):  # fmt: skip
     """One share of the images."""
@@ -102,31 +99,28 @@ def _forward(
     transform_weight(weight, sizes.k_wide, own_u, own_scratch)
     padded[part] = 0
     for n in range(part * images // parts, (part + 1) * images // parts):
-        _correlate(
-            shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
-            x, n, first_weight, first_bias, first_clamp, own_x, own_y,
-        )  # fmt: skip
-        for first in range(0, sizes.tiles, sizes.block):
-            count = min(sizes.block, sizes.tiles - first)
-            transform_input(own_y, first, count, sizes, own_v, own_scratch)
+        _correlate(shape, first, x, n, first_clamp, own_x, own_y)
+        for tile in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - tile)
+            transform_input(own_y, tile, count, sizes, own_v, own_scratch)
             multiply_v_u(shape_k, sizes, count, own_v, own_u, own_m)
-            transform_output(own_m, n * sizes.tiles + first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+            transform_output(own_m, n * sizes.tiles + tile, count, sizes, bias, own_scratch, y, winners, clamp, pool)
         if drops:
             drop_in_place(pointer(y, n * size), n * size, size, mask)
 
 
 @jit
-def _correlate(shape, image, sizes, rows_in, rows_out, regions, runs, ends, x, n, weight, bias, clamp, padded, y):
+def _correlate(shape, plan, x, n, clamp, padded, y):
     """y = relu(correlation of image n + bias), the clamp if asked for: what nnlite.conv.direct does."""
-    source = pointer(x, n * sizes.image_in)
+    sizes, source = plan.sizes, pointer(x, n * plan.sizes.image_in)
     if sizes.image_in != sizes.image_padded:
-        pad_images(x, x, False, image, n, n + 1, padded)
+        pad_images(x, x, False, plan.image, n, n + 1, padded)
         source = padded
     for column in range(0, sizes.group_out, shape.width):
+        weights, start = pointer(plan.weights, column * sizes.reduction), pointer(plan.start, column)
         correlate_tiles(
-            shape, 0, sizes.tiles, rows_in, rows_out, regions, runs, ends, 0, 0,
-            source, pointer(weight, column * sizes.reduction), pointer(bias, column),
-            pointer(y, column), sizes.group_out - column, clamp,
+            shape, plan.tables, 0, sizes.tiles, 0, source, weights, start, pointer(y, column),
+            sizes.group_out - column, clamp,
         )  # fmt: skip
 
 
@@ -153,9 +147,7 @@ def backward(
     dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
     dfirst_bias = np.zeros((parts, k), np.float32)
     _backward(
-        plan.shape, plan.image, plan.sizes, plan.rows_in, plan.rows_out, plan.regions, plan.runs, plan.ends,
-        x, panels(plan, weights.first, weights.first.shape[3], 1),
-        start_values(weights.first_bias, 1, plan.sizes.panels * plan.width), stem.relu,
+        plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, swap_channels(weights.second),
@@ -174,8 +166,7 @@ def backward(
 
 @kernel
 def _backward(
-    part, parts, shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
-    x, first_weight, first_bias, first_clamp, padded, between, bordered,
+    part, parts, shape, first, x, first_clamp, padded, between, bordered,
     shape_first, reduced_image, reduced_sizes, rows, dfirst, dfirst_bias,
     shape_c, shape_k, sizes, weight, dy, result, winners, clamp, pool, u, v, dm, scratch, du, dbias,
     drops, mask, dropped,
@@ -195,24 +186,21 @@ def _backward(
     bordered[part] = 0
     du[part] = 0
     for n in range(part * images // parts, (part + 1) * images // parts):
-        _correlate(
-            shape, image, first_sizes, rows_in, rows_out, regions, runs, ends,
-            x, n, first_weight, first_bias, first_clamp, own_x, own_y,
-        )  # fmt: skip
+        _correlate(shape, first, x, n, first_clamp, own_x, own_y)
         own_dresult = pointer(dy, 0)
         if drops:
             drop(pointer(dy, n * size), own_dropped, n * size, size, mask)
             own_dresult = pointer(own_dropped, -n * size)
-        for first in range(0, sizes.tiles, sizes.block):
-            count = min(sizes.block, sizes.tiles - first)
-            begin = n * sizes.tiles + first
+        for tile in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - tile)
+            begin = n * sizes.tiles + tile
             transform_dy(
                 own_dresult, result, winners, begin, count, sizes, True, clamp, pool, own_scratch, own_dm, own_dbias
             )
-            transform_input(own_y, first, count, sizes, own_v, own_scratch)
+            transform_input(own_y, tile, count, sizes, own_v, own_scratch)
             multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
             multiply_dm_u(shape_c, sizes, count, own_dm, own_u, own_v)
-            add_dx(own_v, first, count, sizes, own_scratch, own_dy)
+            add_dx(own_v, tile, count, sizes, own_scratch, own_dy)
         _mask_and_sum(own_dy, own_y, first_clamp, sizes.h * sizes.w, sizes.c, own_dfirst_bias)
         source = pointer(x, n * reduced_sizes.image_in)
         if reduced_sizes.image_in != reduced_sizes.image_padded:

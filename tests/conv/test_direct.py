@@ -105,7 +105,7 @@ def test_several_panels_of_several_joined_images(monkeypatch, threads):
     ]
     for plan in (direct_plan.forward(geometry.with_batch(3)), *direct_plan.grad_input(geometry.with_batch(3))):
         assert plan.sizes.panels > 1
-        assert len(plan.blocks) > 2
+        assert len(plan.tables.blocks) > 2
     agrees_with_the_oracle(geometry)
     x, weight, dy, result = (*operands(geometry)[:3], operands(geometry, seed=1)[2])
     epilogue, needs = Epilogue(relu=True), (True, True, False)  # its gradient needs a copy of dY, for each batch anew
@@ -139,7 +139,7 @@ def test_products_with_padding_are_left_out_where_that_is_worth_it(n, size, kern
         assert plan.image.is_padded == padded
         if not padded:
             useful, with_padding = n * touched_taps(geometry) * 64, n * size**2 * kernel**2 * 64
-            assert useful <= plan.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
+            assert useful <= plan.tables.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
 
 
 def test_the_weight_gradient_leaves_padding_out():
@@ -155,7 +155,7 @@ def test_threads_have_equal_shares_of_the_products(parts):
     plan = direct_plan.forward(Geometry.of((2, 7, 7, 16), (3, 3, 16, 80), padding="same"))
     shares = shares_of(plan, 6, parts)
     units = 3 * plan.sizes.panels
-    cost = plan.terms + ROW_TERMS
+    cost = plan.tables.terms + ROW_TERMS
     places = [unit * cost.sum() + cost[:tile].sum() for unit, tile in shares]
     assert places[0] == 0
     assert places[-1] == units * cost.sum()
