@@ -1,7 +1,7 @@
 """Convolution algorithms: arrays in, arrays out; one file each, under one interface."""
 
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice, get, names, register, select, unregister, use, why
 from nnlite.conv.stem import Stem, StemWeights
@@ -13,7 +13,9 @@ __all__ = [
     "Algorithm",
     "Choice",
     "Epilogue",
+    "Fused",
     "Geometry",
+    "Gradients",
     "Stem",
     "StemWeights",
     "Unsupported",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, moved_bytes
 from nnlite.conv.stem import Stem, StemWeights
@@ -80,21 +80,13 @@ class Algorithm:
 
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
-    ) -> tuple[np.ndarray, Any]:
-        """(result after the epilogue, whatever `backward_fused` needs to have remembered)."""
+    ) -> Fused:
+        """What the epilogue makes of the convolution, with what `backward_fused` needs to have remembered."""
         raise NotImplementedError
 
     def backward_fused(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        geometry: Geometry,
-        epilogue: Epilogue,
-        needs: tuple[bool, bool, bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
         """(dx, dweight, dbias), None for what `needs` does not ask for."""
         raise NotImplementedError
 
@@ -107,22 +99,13 @@ class Algorithm:
             and self._stem.fits(stem)
         )
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, Any]:
-        """(result after the dropout, whose mask hangs on `seed`; whatever `backward_stem` needs to have remembered)."""
+    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
+        """The result after the dropout, whose mask hangs on `seed`, with what `backward_stem` needs."""
         return self._stem.forward(x, weights, stem, seed)
 
-    def backward_stem(
-        self,
-        x: np.ndarray,
-        weights: StemWeights,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        stem: Stem,
-        seed: int,
-    ) -> StemWeights:
+    def backward_stem(self, ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
         """The gradients of both convolutions' parameters."""
-        return self._stem.backward(x, weights, result, saved, dresult, stem, seed)
+        return self._stem.backward(ran, dresult, stem, seed)
 
     @cached_property
     def _stem(self) -> Any:

@@ -20,7 +20,6 @@ into one with a border of zeros: in cache, so almost free. The gradient of ReLU 
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
 from nnlite.conv.direct_plan import Correlation
-from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, touched_taps
 from nnlite.jit import ENABLED, jit, kernel
@@ -69,24 +68,16 @@ class Direct(Algorithm):
 
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
-    ) -> tuple[np.ndarray, Any]:
-        return _forward(x, weight, bias, epilogue.relu, geometry), None
+    ) -> Fused:
+        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry))
 
     def backward_fused(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        geometry: Geometry,
-        epilogue: Epilogue,
-        needs: tuple[bool, bool, bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        dx = _grad_input(dresult, result, epilogue.relu, weight, geometry) if needs[0] else None
+        self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        dx = _grad_input(dresult, ran.result, epilogue.relu, ran.weight, geometry) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(x, dresult, result, epilogue.relu, needs[2], geometry)
+        dweight, dbias = _grad_weight(ran.x, dresult, ran.result, epilogue.relu, needs[2], geometry)
         return dx, dweight if needs[1] else None, dbias
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -18,3 +21,19 @@ class Epilogue:
         """The shape after the epilogue of a convolution's output (n, oh, ow, k)."""
         n, oh, ow, k = output_shape
         return (n, oh // 2, ow // 2, k) if self.pool else output_shape
+
+
+class Fused(NamedTuple):
+    """What a forward pass with what follows it read and gave: all that its backward pass needs."""
+
+    x: np.ndarray
+    #: of the convolution; of a stem, the StemWeights of both
+    weight: Any
+    #: after the epilogue
+    result: np.ndarray
+    #: whatever else the algorithm has to remember
+    saved: Any = None
+
+
+#: of a convolution's operands, (dx, dweight, dbias): None for what is not asked for
+Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]

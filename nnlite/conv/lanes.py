@@ -17,7 +17,7 @@ max pooling, forward and back, cost next to nothing. Where things lie is in tabl
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import Prepared, prepared
 from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
-from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes_layout import (
     add_pixels,
@@ -76,7 +76,7 @@ class Lanes(Algorithm):
         return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return self.forward_fused(x, weight, None, geometry, Epilogue())[0]
+        return self.forward_fused(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _gradients(None, weight, dy, dy, _NO_BYTES, geometry, Epilogue())[0]  # type: ignore[return-value]
@@ -95,7 +95,7 @@ class Lanes(Algorithm):
 
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
-    ) -> tuple[np.ndarray, Any]:
+    ) -> Fused:
         plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
         sizes = plan.sizes
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
@@ -107,21 +107,13 @@ class Lanes(Algorithm):
             plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
             epilogue.relu, epilogue.pool,
         )  # fmt: skip
-        return result, winners
+        return Fused(x, weight, result, winners)
 
     def backward_fused(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        geometry: Geometry,
-        epilogue: Epilogue,
-        needs: tuple[bool, bool, bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        asked = x if needs[1] else None, weight if needs[0] else None
-        dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, ran.saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:

@@ -14,6 +14,7 @@ from nnlite import memory, threads
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_panels import prepared
 from nnlite.conv.direct_plan import Correlation, Image
+from nnlite.conv.epilogue import Fused
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes import (
     SCRATCH,
@@ -50,8 +51,8 @@ def _first(geometry: Geometry, image: Image) -> Correlation:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(result (n, oh, ow, k) after the epilogue, winners (blocks, oh * ow * k * LANES): which of a window's four)."""
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
+    """The result (n, oh, ow, k); saved are winners (blocks, oh * ow * k * LANES): which of a window's four."""
     second = direct_plan.forward(stem.second.one_image, lanes=True)
     first = _first(stem.first.one_image, second.image)
     parts, pool = threads.kernel_parts(), stem.epilogue.pool
@@ -65,7 +66,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
         memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
         stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
-    return result, winners
+    return Fused(x, weights, result, winners)
 
 
 @kernel
@@ -93,16 +94,9 @@ def _forward(
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(
-    x: np.ndarray,
-    weights: StemWeights,
-    result: np.ndarray,
-    winners: np.ndarray,
-    dresult: np.ndarray,
-    stem: Stem,
-    seed: int,
-) -> StemWeights:
+def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
+    x, weights, result, winners = ran
     parts, (phase,) = threads.kernel_parts(), direct_plan.grad_input(stem.second.one_image, lanes=True)
     first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))
     first = _first(stem.first.one_image, reduction.image)

@@ -34,7 +34,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import start_values
-from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.conv.stem import Stem
@@ -80,7 +80,7 @@ class Winograd(Algorithm):
         return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return self.forward_fused(x, weight, None, geometry, Epilogue())[0]
+        return self.forward_fused(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         dx, _, _ = _gradients(None, weight, dy, None, None, geometry, Epilogue())
@@ -103,7 +103,7 @@ class Winograd(Algorithm):
 
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
-    ) -> tuple[np.ndarray, Any]:
+    ) -> Fused:
         sizes, parts = sizes_of(geometry), threads.kernel_parts()
         result = memory.empty(epilogue.result_shape(geometry.output_shape))
         winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
@@ -114,21 +114,13 @@ class Winograd(Algorithm):
             tile_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
             epilogue.relu, epilogue.pool,
         )  # fmt: skip
-        return result, winners
+        return Fused(x, weight, result, winners)
 
     def backward_fused(
-        self,
-        x: np.ndarray,
-        weight: np.ndarray,
-        result: np.ndarray,
-        saved: Any,
-        dresult: np.ndarray,
-        geometry: Geometry,
-        epilogue: Epilogue,
-        needs: tuple[bool, bool, bool],
-    ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-        asked = x if needs[1] else None, weight if needs[0] else None
-        dx, dweight, dbias = _gradients(*asked, dresult, result, saved, geometry, epilogue)
+        self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, ran.saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:

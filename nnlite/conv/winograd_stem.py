@@ -13,6 +13,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.direct import correlate_tiles
 from nnlite.conv.direct_panels import pad_images, prepared, start_values
 from nnlite.conv.direct_plan import Image
+from nnlite.conv.epilogue import Fused
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels
 from nnlite.conv.winograd_tiles import (
@@ -65,8 +66,8 @@ def _padded(image: Image, parts: int) -> np.ndarray:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(result, winners): each (n, oh, ow, k) after the epilogue; of each maximum, which of its window's four it is."""
+def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
+    """The result (n, oh, ow, k); saved are winners of its shape: of each maximum, which of its window's four it is."""
     plan, sizes, parts = (
         direct_plan.forward(stem.first.one_image),
         sizes_of(stem.second.one_image),
@@ -83,7 +84,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple
         u, v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
-    return result, winners
+    return Fused(x, weights, result, winners)
 
 
 @kernel
@@ -127,16 +128,9 @@ def _correlate(shape, plan, x, n, clamp, padded, y):
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(
-    x: np.ndarray,
-    weights: StemWeights,
-    result: np.ndarray,
-    winners: np.ndarray,
-    dresult: np.ndarray,
-    stem: Stem,
-    seed: int,
-) -> StemWeights:
-    """The gradients of the parameters, of dresult's shape (n, oh, ow, k): see `forward`."""
+def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
+    """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
+    x, weights, result, winners = ran
     plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
     sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
     between = memory.empty((parts, 2, _room(plan.sizes.image_out)))

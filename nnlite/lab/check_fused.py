@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.conv import Algorithm, Epilogue, Geometry
+from nnlite.conv import Algorithm, Epilogue, Fused, Geometry
 from nnlite.lab import reference
 from nnlite.lab.contract import Refused, asking, declared_bound, dtypes, spoil
 
@@ -44,21 +44,21 @@ def _check_epilogue(algorithm: Algorithm, geometry: Geometry, epilogue: Epilogue
     x, weight = given.x.astype(np.float32), given.weight.astype(np.float32)
     bias32 = None if bias is None else bias.astype(np.float32)
     with asking(f"fused {epilogue}", geometry):
-        got, saved = algorithm.forward_fused(x, weight, bias32, geometry, epilogue)
-    _compare("result", got, wanted["result"], allowed, epilogue, geometry)
+        ran = algorithm.forward_fused(x, weight, bias32, geometry, epilogue)
+    if not isinstance(ran, Fused):
+        raise Refused(f"fused {epilogue} for {geometry}: expected nnlite.conv.Fused. Received: {type(ran).__name__}")
+    _compare("result", ran.result, wanted["result"], allowed, epilogue, geometry)
     for first_layer in (False, True):  # whose input needs no gradient
         needs = (not first_layer, True, epilogue.bias)
         with asking(f"fused {epilogue}", geometry):
-            gradients = algorithm.backward_fused(
-                x, weight, got, saved, dresult.astype(np.float32), geometry, epilogue, needs
-            )
+            gradients = algorithm.backward_fused(ran, dresult.astype(np.float32), geometry, epilogue, needs)
         for name, needed, value in zip(("dx", "dweight", "dbias"), needs, gradients, strict=True):
             if needed:
                 _compare(name, value, wanted[name], allowed, epilogue, geometry)
             elif value is not None:
                 raise Refused(f"fused {epilogue}: {name} for {geometry}, which nothing needs: expected None")
         spoil(gradients)
-    spoil((got,))
+    spoil((ran.result,))
 
 
 def _compare(name: str, got: Any, right: np.ndarray, allowed: float, epilogue: Epilogue, geometry: Geometry) -> None:

@@ -110,15 +110,13 @@ def _fused(
     epilogue: Epilogue,
 ) -> tuple[np.ndarray, Any]:
     """One kernel for the convolution and what follows it, forward and backward."""
-    result, saved = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+    ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
 
     def backward(dresult: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
         with scopes.scope(None, "gradients" if needs[0] else "grad_weight"):
-            return algorithm.backward_fused(
-                x, weight, result, saved, np.ascontiguousarray(dresult), geometry, epilogue, needs
-            )
+            return algorithm.backward_fused(ran, np.ascontiguousarray(dresult), geometry, epilogue, needs)
 
-    return result, backward
+    return ran.result, backward
 
 
 def _check_result(algorithm: Algorithm, array: Any, shape: tuple[int, ...], dtype: np.dtype, pass_name: str) -> None:

@@ -37,14 +37,14 @@ def conv2d_stem(
         _contiguous("weight", weight, second.weight_shape),
         None if bias is None else _contiguous("bias", bias, second.weight_shape[3:]),
     )
-    result, saved = algorithm.forward_stem(x, weights, stem, seed)
+    ran = algorithm.forward_stem(x, weights, stem, seed)
 
     def backward(dresult: np.ndarray, needs: tuple[bool, ...]) -> tuple:
         with scopes.scope(None, "gradients"):
-            gradients = algorithm.backward_stem(x, weights, result, saved, np.ascontiguousarray(dresult), stem, seed)
+            gradients = algorithm.backward_stem(ran, np.ascontiguousarray(dresult), stem, seed)
         return None, *gradients
 
-    return result, backward
+    return ran.result, backward
 
 
 def _contiguous(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

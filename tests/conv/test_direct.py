@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite import jit
-from nnlite.conv import Epilogue, Geometry, direct_plan
+from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.stages import touched_taps
@@ -74,11 +74,12 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
     geometry, epilogue = Geometry.of((n, h, w, c), (3, 3, c, k), padding=1), Epilogue(bias=True, relu=relu)
     x, weight, dy, bias = operands(geometry)
     direct = nn.conv.get("direct")
-    result, saved = direct.forward_fused(x, weight, bias, geometry, epilogue)
+    ran = direct.forward_fused(x, weight, bias, geometry, epilogue)
+    result = ran.result
     y = direct.forward(x, weight, geometry) + bias
     close(result, np.maximum(y, 0) if relu else y, 2e-6)
     masked = dy * (result > 0) if relu else dy
-    dx, dweight, dbias = direct.backward_fused(x, weight, result, saved, dy, geometry, epilogue, (True, True, True))
+    dx, dweight, dbias = direct.backward_fused(ran, dy, geometry, epilogue, (True, True, True))
     close(dx, direct.grad_input(masked, weight, geometry), 1e-6)
     close(dweight, direct.grad_weight(x, masked, geometry), 1e-6)
     close(dbias, masked.astype(np.float64).sum(axis=(0, 1, 2)), 1e-5)
@@ -88,7 +89,7 @@ def test_a_reduction_in_several_blocks_keeps_bias_and_relu():
     geometry = Geometry.of((1, 4, 5, 300), (3, 3, 300, 20), padding=1)
     x, weight, _, bias = operands(geometry)
     expected = ORACLE.forward(x.astype(np.float64), weight.astype(np.float64), geometry) + bias
-    result, _ = nn.conv.get("direct").forward_fused(x, weight, bias, geometry, Epilogue(bias=True, relu=True))
+    result = nn.conv.get("direct").forward_fused(x, weight, bias, geometry, Epilogue(bias=True, relu=True)).result
     close(result, np.maximum(expected, 0), 2e-5)
 
 
@@ -109,7 +110,7 @@ def test_several_panels_of_several_joined_images(monkeypatch, threads):
     agrees_with_the_oracle(geometry)
     x, weight, dy, result = (*operands(geometry)[:3], operands(geometry, seed=1)[2])
     epilogue, needs = Epilogue(relu=True), (True, True, False)  # its gradient needs a copy of dY, for each batch anew
-    dx, dweight, _ = nn.conv.get("direct").backward_fused(x, weight, result, None, dy, geometry, epilogue, needs)
+    dx, dweight, _ = nn.conv.get("direct").backward_fused(Fused(x, weight, result), dy, geometry, epilogue, needs)
     masked = (dy * (result > 0)).astype(np.float64)
     close(dx, ORACLE.grad_input(masked, weight.astype(np.float64), geometry), 2e-5)
     close(dweight, ORACLE.grad_weight(x.astype(np.float64), masked, geometry), 2e-5)
@@ -168,7 +169,7 @@ def test_the_weight_gradient_reads_dy_as_it_lies_or_copied(n, k, biased):
     geometry = Geometry.of((n, 10, 10, 70), (3, 3, 70, k))
     x, weight, dy, _ = operands(geometry)
     needs = (False, True, biased)
-    given = nn.conv.get("direct").backward_fused(x, weight, dy, None, dy, geometry, Epilogue(bias=biased), needs)
+    given = nn.conv.get("direct").backward_fused(Fused(x, weight, dy), dy, geometry, Epilogue(bias=biased), needs)
     wide = dy.astype(np.float64)
     close(given[1], ORACLE.grad_weight(x.astype(np.float64), wide, geometry), 2e-5)
     if biased:

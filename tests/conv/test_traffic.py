@@ -63,9 +63,9 @@ def run(algorithm, geometry, pass_name, epilogue, generator):
     forward = (x, weight, generator.standard_normal(geometry.weight_shape[3:], np.float32), geometry, epilogue)
     if pass_name == "forward":
         return lambda: algorithm.forward_fused(*forward)
-    result, saved = algorithm.forward_fused(*forward)
-    dresult, needs = np.ones_like(result), (pass_name == "gradients", True, True)
-    return lambda: algorithm.backward_fused(x, weight, result, saved, dresult, geometry, epilogue, needs)
+    ran = algorithm.forward_fused(*forward)
+    dresult, needs = np.ones_like(ran.result), (pass_name == "gradients", True, True)
+    return lambda: algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
 
 
 def growth(algorithm, geometry, pass_name, epilogue, launches, generator):
@@ -125,10 +125,10 @@ def test_two_convolutions_in_one_kernel_move_what_they_declare(name, channels, p
         weights = StemWeights(*(generator.standard_normal(shape, np.float32) for shape in shapes))
         x = generator.standard_normal(stem.first.input_shape, np.float32)
         launches.clear()
-        result, saved = algorithm.forward_stem(x, weights, stem, 1)
+        ran = algorithm.forward_stem(x, weights, stem, 1)
         if pass_name == "gradients":
             launches.clear()
-            algorithm.backward_stem(x, weights, result, saved, np.ones_like(result), stem, 1)
+            algorithm.backward_stem(ran, np.ones_like(ran.result), stem, 1)
         counted.append(sum(launches))
         declared.append(moved_bytes(algorithm.stages_stem(stem, pass_name)))
     assert counted[1] - counted[0] == declared[1] - declared[0]

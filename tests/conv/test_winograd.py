@@ -87,7 +87,8 @@ def test_what_it_fuses_equals_the_passes_of_their_own(shape, epilogue):
     geometry = Geometry.of((n, h, w, c), (3, 3, c, k), padding=((1, 0), (1, 1)))
     x, weight, _, bias = operands(geometry)
     winograd = nn.conv.get("winograd")
-    result, saved = winograd.forward_fused(x, weight, bias, geometry, epilogue)
+    ran = winograd.forward_fused(x, weight, bias, geometry, epilogue)
+    result = ran.result
     y = winograd.forward(x, weight, geometry) + bias
     expected, place = pooled(y) if epilogue.pool else (y, None)
     np.testing.assert_array_equal(result, np.maximum(expected, 0) if epilogue.relu else expected)
@@ -95,9 +96,7 @@ def test_what_it_fuses_equals_the_passes_of_their_own(shape, epilogue):
     dresult = np.random.default_rng(1).standard_normal(result.shape).astype(np.float32)
     d = dresult * (result > 0) if epilogue.relu else dresult
     dy = unpooled(d, place, y.shape) if epilogue.pool else d
-    dx, dweight, dbias = winograd.backward_fused(
-        x, weight, result, saved, dresult, geometry, epilogue, (True, True, True)
-    )
+    dx, dweight, dbias = winograd.backward_fused(ran, dresult, geometry, epilogue, (True, True, True))
     np.testing.assert_array_equal(dx, winograd.grad_input(dy, weight, geometry))
     np.testing.assert_array_equal(dweight, winograd.grad_weight(x, dy, geometry))
     assert error(dbias, dy.astype(np.float64).sum(axis=(0, 1, 2))) < 1e-5
@@ -107,10 +106,10 @@ def test_of_equal_numbers_the_first_wins_the_pool():
     geometry, epilogue = Geometry.of((1, 6, 6, 1), (3, 3, 1, 1)), Epilogue(pool=True)
     x, weight = np.ones((1, 6, 6, 1), np.float32), np.zeros((3, 3, 1, 1), np.float32)
     winograd = nn.conv.get("winograd")
-    result, saved = winograd.forward_fused(x, weight, None, geometry, epilogue)
-    assert not saved.any()
-    dresult = np.arange(1, 5, dtype=np.float32).reshape(result.shape)
-    _, dweight, _ = winograd.backward_fused(x, weight, result, saved, dresult, geometry, epilogue, (False, True, False))
+    ran = winograd.forward_fused(x, weight, None, geometry, epilogue)
+    assert not ran.saved.any()
+    dresult = np.arange(1, 5, dtype=np.float32).reshape(ran.result.shape)
+    _, dweight, _ = winograd.backward_fused(ran, dresult, geometry, epilogue, (False, True, False))
     np.testing.assert_allclose(dweight, 10, rtol=1e-5)
 
 
@@ -119,7 +118,7 @@ def test_nan_wins_the_pool_and_passes_relu(pixel, window, place):
     geometry = Geometry.of((1, 6, 6, 2), (3, 3, 2, 4))
     x, weight, _, bias = operands(geometry)
     x[0, pixel, pixel] = np.nan  # a corner, which one output alone sees: the first or the last of its window
-    result, winners = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
+    _, _, result, winners = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
     reached = np.zeros((1, 2, 2, 4), bool)
     reached[0, window, window] = True
     np.testing.assert_array_equal(np.isnan(result), reached)

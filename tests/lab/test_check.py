@@ -5,7 +5,7 @@ import pytest
 
 import nnlite as nn
 from nnlite import conv
-from nnlite.conv import Algorithm, Geometry
+from nnlite.conv import Algorithm, Fused, Geometry
 from nnlite.lab import reference
 from nnlite.lab.check import check, check_at
 from nnlite.lab.contract import LARGEST_BOUND, Refused
@@ -244,22 +244,31 @@ class FusedWrongly(Right):
         return epilogue.relu and not epilogue.pool and not epilogue.bias
 
     def forward_fused(self, x, weight, bias, geometry, epilogue):
-        return np.maximum(self.forward(x, weight, geometry), 0), None
+        return Fused(x, weight, np.maximum(self.forward(x, weight, geometry), 0))
 
-    def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
-        return (*self.backward(x, weight, dresult, geometry, needs[:2]), None)
+    def backward_fused(self, ran, dresult, geometry, epilogue, needs):
+        return (*self.backward(ran.x, ran.weight, dresult, geometry, needs[:2]), None)
 
 
 class FusedWronglyForTheFirstLayer(FusedWrongly):
-    def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
-        dy = dresult * (result > 0) if needs[0] else dresult
-        return super().backward_fused(x, weight, result, saved, dy, geometry, epilogue, needs)
+    def backward_fused(self, ran, dresult, geometry, epilogue, needs):
+        dy = dresult * (ran.result > 0) if needs[0] else dresult
+        return super().backward_fused(ran, dy, geometry, epilogue, needs)
 
 
 class FusedGivesWhatNobodyNeeds(FusedWronglyForTheFirstLayer):
-    def backward_fused(self, x, weight, result, saved, dresult, geometry, epilogue, needs):
-        dy = dresult * (result > 0)
-        return (*self.backward(x, weight, dy, geometry, needs[:2]), dy.sum((0, 1, 2)))
+    def backward_fused(self, ran, dresult, geometry, epilogue, needs):
+        dy = dresult * (ran.result > 0)
+        return (*self.backward(ran.x, ran.weight, dy, geometry, needs[:2]), dy.sum((0, 1, 2)))
+
+
+class FusedGivesAPair(FusedWrongly):
+    def forward_fused(self, x, weight, bias, geometry, epilogue):
+        return super().forward_fused(x, weight, bias, geometry, epilogue).result, None
+
+
+def test_a_fused_pass_that_gives_something_else_is_refused():
+    assert "expected nnlite.conv.Fused. Received: tuple" in check(FusedGivesAPair()).refusal
 
 
 def test_a_fused_gradient_that_is_wrong_without_dx_is_refused():
