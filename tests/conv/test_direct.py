@@ -143,6 +143,28 @@ def test_products_with_padding_are_left_out_where_that_is_worth_it(n, size, kern
             assert useful <= plan.tables.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
 
 
+def test_positions_with_no_tap_inside_have_no_terms():
+    geometry = Geometry.of((1, 2, 2, 3), (3, 3, 3, 4), padding=((4, 3), (5, 3)))
+    assert direct_plan.forward(geometry).tables.terms.min() >= 0
+    agrees_with_the_oracle(geometry)
+
+
+@pytest.mark.parametrize(("c", "stride"), [(1, 1), (2, 1), (4, 1), (4, 2)])
+def test_the_input_gradient_of_few_channels_takes_the_block_of_pixels_with_fewest_products(monkeypatch, c, stride):
+    geometry = Geometry.of((1, 24, 24, c), (3, 3, c, 32), strides=stride)
+
+    def products():
+        plans = direct_plan.grad_input.__wrapped__(geometry)
+        return sum(plan.tables.terms.sum() * plan.shape.rows * plan.width * plan.sizes.panels for plan in plans)
+
+    chosen, each = products(), []
+    for block in (1, 2, 3, 4, 6, 8, 12):
+        if block % stride == 0 or block == 1:
+            monkeypatch.setattr(direct_plan, "_best_block", lambda _, block=block: block)
+            each.append(products())
+    assert chosen == min(each) < max(each) / 1.5
+
+
 def test_the_weight_gradient_leaves_padding_out():
     geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
     plan = direct_plan.grad_weight(geometry)
