@@ -10,7 +10,7 @@ import argparse
 
 import nnlite as nn
 from nnlite.lab.bench import bench
-from nnlite.lab.ladder import picture, rungs, table
+from nnlite.lab.ladder import picture, rungs, table, writable_picture
 from nnlite.lab.shapes import resolve
 from nnlite.lab.terminal import Bar, announce_compilation, console
 
@@ -18,11 +18,16 @@ parser = argparse.ArgumentParser(description="One layer by every algorithm, from
 parser.add_argument("picture", nargs="?", default="ladder.png")
 parser.add_argument("shape", nargs="?", default="128,32,26,26,64,3,3,1,0", help="default: the CNN's second layer")
 options = parser.parse_args()
+try:
+    writable_picture("picture", options.picture)
+    shapes = resolve([options.shape], 128)
+except (ValueError, OSError) as error:
+    parser.error(str(error))
 
 announce_compilation()
 with Bar() as bar:
     algorithms = [nn.conv.get(name) for name in nn.conv.names()]
-    run = bench(algorithms, resolve([options.shape], 128), ["forward"], seconds=20, bar=bar)
+    run = bench(algorithms, shapes, ["forward"], seconds=20, bar=bar)
 ladder = rungs(run.rows[0])
 console().print(table(ladder, run.rows[0]))
 picture(ladder, run).savefig(options.picture, dpi=150)

@@ -4,16 +4,22 @@ Keras's examples/mnist_mlp.py, in its order and with its names; what had to diff
 Gets to about 95% test accuracy on the 5,000 digits after 8 epochs.
 """
 
-import sys
+import argparse
 
 import numpy as np
 
 import nnlite as nn
 from nnlite import Dense, Dropout, RMSprop, Sequential
 
+parser = argparse.ArgumentParser(description="Trains on the MNIST digits that come with nnlite.")
+parser.add_argument("--epochs", type=int, default=8, metavar="N", help="default: 8; Keras: 20, on 60,000 digits")
+options = parser.parse_args()
+if options.epochs < 1:
+    parser.error(f"--epochs: expected an integer of at least 1. Received: {options.epochs}")
+
 batch_size = 128
 num_classes = 10
-epochs = int(sys.argv[1]) if len(sys.argv) > 1 else 8  # Keras: 20, on 60,000 digits
+epochs = options.epochs
 
 # the data, split between train and test sets
 # Keras: mnist.load_data(); here the 5,000 digits that come with the package, already in [0, 1]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from operator import index
 from pathlib import Path
+from tempfile import TemporaryFile
 
 
 class NNLiteError(Exception):
@@ -66,8 +67,26 @@ def writable_file(argument: str, path: str | Path | None) -> None:
         raise FileNotFoundError(f"{argument}: expected an existing folder. Received: {str(path.parent)!r}")
     if path.is_dir() or not path.name:
         raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a folder")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ValueError(f"{argument}: expected a file that may be written. Received: {str(path)!r}")
+    try:
+        target = path.resolve()
+        if not target.exists():  # made and taken away again: permissions do not tell of a virtual file system
+            target.touch()
+            target.unlink()
+        elif not os.access(target, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        raise ValueError(f"{argument}: expected a file that may be written. Received: {str(path)!r}") from error
+
+
+def writable_folder(argument: str, path: str | Path) -> Path:
+    """The folder `path`, made if need be. Raises ValueError if there is none and none can be made, or written in."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return Path(path)
+    except OSError as error:
+        what = f"{str(path)!r}: {error.strerror or error}"
+        raise ValueError(f"{argument}: expected a folder to write in, made if need be. Received: {what}") from error
 
 
 def fraction(argument: str, value: object) -> float:

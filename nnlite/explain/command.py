@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
+from nnlite.errors import positive_int, writable_folder
 from nnlite.explain import output, roofs, sweeps, tables
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
@@ -53,10 +53,9 @@ def run(options: argparse.Namespace) -> int:
     models = [resolve_model(spec) for spec in options.models or QUESTIONED]
     if len({model.name for model in models}) < len(models):
         raise ValueError("MODEL: expected each network once. Received: one twice")
-    if options.rounds < 1:
-        raise ValueError(f"--rounds: expected at least 1. Received: {options.rounds}")
+    positive_int("--rounds", options.rounds)
     sweeps.chosen(options.sweep)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
+    writable_folder("--out", options.out)
     console = tables.console()
     if not options.models:
         console.print(QUESTION + "\n")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
-from nnlite.errors import writable_file
+from nnlite.errors import positive_int, writable_file
 from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    positive_int("--batch-size", options.batch_size)
+    positive_int("--epochs", options.epochs)
     model = resolve_model(options.model)
     path = Path(options.out or f"{model.name}.safetensors")
     writable_file("--out", path)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.errors import positive_int, unknown, writable_file
+from nnlite.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithm
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
         raise unknown("--baseline", options.baseline, [a.name for a in algorithms])
     writable_file("--csv", options.csv)
     if options.figures is not None:
-        _make_folder("--figures", Path(options.figures))
+        writable_folder("--figures", options.figures)
     announce_compilation()
     with Bar() as bar:
         result = bench(
@@ -91,14 +91,6 @@ def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[
         if name not in known:
             raise unknown(option, name, known)
     return names
-
-
-def _make_folder(option: str, path: Path) -> None:
-    """Raises ValueError if there is none and none can be made."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"{option}: expected a folder, made if need be. Received: {str(path)!r}: {error}") from error
 
 
 def _print(result: Run) -> None:

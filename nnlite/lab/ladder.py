@@ -6,9 +6,11 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import conv
+from nnlite.errors import writable_file
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.tables import number, percent
@@ -71,6 +73,18 @@ def table(ladder: Sequence[Rung], row: Row) -> Table:
 
 def _ms(cell: Cell) -> str:
     return ("~" if cell.scale != 1 else "") + number(cell.median_ms)
+
+
+def writable_picture(argument: str, path: str) -> None:
+    """Raises OSError or ValueError unless matplotlib can write a picture of that name."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    kinds = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in kinds:
+        raise ValueError(
+            f"{argument}: expected a name that ends in one of .{', .'.join(sorted(kinds))}. Received: {path!r}"
+        )
+    writable_file(argument, path)
 
 
 def picture(ladder: Sequence[Rung], run: Run) -> Figure:

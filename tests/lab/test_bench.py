@@ -173,7 +173,7 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         (["--json", "no/where.json"], "--json: expected an existing folder"),
         (["--json", "."], "--json: expected the name of a file"),
         (["--csv", "no/where.csv"], "--csv: expected an existing folder"),
-        (["--figures", "mine.py"], "--figures: expected a folder, made if need be. Received: 'mine.py'"),
+        (["--figures", "mine.py"], "--figures: expected a folder to write in, made if need be. Received: 'mine.py'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
