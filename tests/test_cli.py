@@ -61,6 +61,18 @@ def test_the_verdict_follows_from_the_numbers():
     assert "Parameters predict these times" in " ".join(sentences({"auto": same}))
 
 
+def test_the_verdicts_table_fits_a_terminal_without_broken_words(capsys):
+    from nnlite.explain import tables
+
+    measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
+    (table,) = tables.ratios({"auto": measurements})
+    tables.console().print(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("small_cnn: predicted" in line for line in lines)
+    assert any("measured (95%)" in line and "20 (20 to 20)" in line for line in lines)
+
+
 def fake(name, parameters, ms):
     from nnlite.cost import Cost, Pass
     from nnlite.explain.measure import LayerTime, Measurement

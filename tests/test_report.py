@@ -95,6 +95,16 @@ def test_what_a_user_named_can_not_break_the_page():
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in html
 
 
+def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
+    content = documents.document(("cnn",))
+    content["models"][0]["layers"][0]["name"] = "conv2d+conv2d_1+max_pooling2d+dropout"
+    html = page.render(content)
+    assert '<th scope="row">conv2d+3</th>' in html
+    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel</caption>" in html
+    assert "<title>conv2d+conv2d_1+max_pooling2d+dropout forward: " in html
+    assert ">conv2d+3 forward</text>" in html
+
+
 def test_what_was_not_computed_is_named():
     html = unescape(page.render(documents.document(complete=False)))
     for said in (

@@ -13,10 +13,14 @@ pytestmark = pytest.mark.skipif(browser.executable() is None, reason="chromium i
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The report of a complete run, and of one where everything is null that can be."""
+    """The report of a complete run, of one where everything is null that can be, and of one with fused layers."""
     folder = tmp_path_factory.mktemp("report")
-    for name, complete in (("complete", True), ("sparse", False)):
-        (folder / f"{name}.html").write_text(page.render(documents.document(complete=complete)), encoding="utf-8")
+    runs = {name: documents.document(complete=name != "sparse") for name in ("complete", "sparse", "fused")}
+    for model in runs["fused"]["models"][1:]:
+        for layer in model["layers"]:
+            layer["name"] = layer["name"].replace("conv2d_1", "conv2d+conv2d_1+max_pooling2d+dropout")
+    for name, run in runs.items():
+        (folder / f"{name}.html").write_text(page.render(run), encoding="utf-8")
     return folder
 
 
@@ -139,6 +143,18 @@ def test_it_fits_the_width(tab, files, width, name):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+SCROLLED = """[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth)
+  .map(box => box.getAttribute('aria-label'))"""
+
+
+@pytest.mark.parametrize("name", ["complete", "sparse", "fused"])
+@pytest.mark.parametrize("scripts", [True, False])
+def test_no_table_scrolls_sideways_where_there_is_room(tab, files, name, scripts):
+    size(tab, 1200)
+    tab.open(files / f"{name}.html", scripts=scripts)
+    assert tab.evaluate(SCROLLED) == []
+
+
 OUTSIDE = """[...document.querySelectorAll('svg text')].filter(text => {
   const svg = text.ownerSVGElement, box = text.getBoundingClientRect(), whole = svg.getBoundingClientRect();
   return box.width && (box.left < whole.left - 1 || box.right > whole.right + 1 || box.top < whole.top - 1
@@ -153,7 +169,7 @@ OVERLAPS = """[...document.querySelectorAll('svg')].flatMap(svg => {
 })"""
 
 
-@pytest.mark.parametrize("name", ["complete", "sparse"])
+@pytest.mark.parametrize("name", ["complete", "sparse", "fused"])
 def test_words_in_pictures_stay_inside_and_apart(tab, files, name):
     size(tab, 1280)
     tab.open(files / f"{name}.html", scripts=False)

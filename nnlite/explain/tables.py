@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
 from nnlite.explain.measure import LayerTime, Measurement
+from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.question import BASELINE, EPOCH_IMAGES, REPORTED_SECONDS
-from nnlite.explain.verdict import METRICS, Prediction, measured_ratio, predictions, step_of
+from nnlite.explain.verdict import METRICS, WITHIN, Prediction, measured_ratio, predictions, step_of
+from nnlite.lab.statistics import Ratio
 from nnlite.lab.terminal import console as console
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def side_by_side(measurements: Sequence[Measurement]) -> Table:
             f"{m.step_ms:.2f} ms",
             f"{m.predicted_ms:.2f} ms" if m.predicted_ms is not None else "",
             _off(m.predicted_ms, m.step_ms),
-            f"{ratio.value:.3g} ({ratio.low:.3g} to {ratio.high:.3g})" if ratio else "",
+            _interval(ratio) if ratio else "",
             f"{REPORTED_SECONDS[m.name] / REPORTED_SECONDS[BASELINE]:.3g}" if m.name in REPORTED_SECONDS else "",
         )
         if m.name == "small_cnn":
@@ -73,17 +75,10 @@ def side_by_side(measurements: Sequence[Measurement]) -> Table:
 
 def algorithms(m: Measurement) -> list[str]:
     """One line a convolution: how it was computed, and why so; and one for layers that one kernel computed."""
-    together = dict.fromkeys(layer.name for layer in m.layers if "+" in layer.name)
     return [
         *(f"{layer}: {algorithm} ({reason})" for layer, (algorithm, reason) in m.algorithms.items()),
-        *(f"{_short(name)}: {name.replace('+', ', ')} in one kernel" for name in together),
+        *spelled_out(layer.name for layer in m.layers),
     ]
-
-
-def _short(name: str) -> str:
-    """The name of layers that one kernel computes: the first, and how many follow."""
-    first, *rest = name.split("+")
-    return f"{first}+{len(rest)}" if rest else first
 
 
 def layers(m: Measurement) -> Table:
@@ -107,7 +102,7 @@ def layers(m: Measurement) -> Table:
 
 def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
     row = [
-        _short(layer.name),
+        shorten(layer.name),
         PART_NAMES.get(layer.part, layer.part),
         f"{layer.flops / 1e6:,.1f}" if layer.flops else "",
         "",
@@ -171,7 +166,7 @@ def ratios(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[Table]:
         networks = list(dict.fromkeys(p.model for p in rows))
         table = _table(
             f"Which count predicts the time? Under {algorithm}, ratios to the {BASELINE}",
-            ("count", *(f"{network}: predicted" for network in networks), *(f"{n}: within 1.5x" for n in networks)),
+            ("count", *(name for network in networks for name in (f"{network}: predicted", f"within {WITHIN:g}x"))),
         )
         for metric in METRICS:
             row = {p.model: p for p in rows if p.metric == metric}
@@ -179,18 +174,20 @@ def ratios(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[Table]:
                 table.add_row(metric, *_cells(row, networks))
         measured = {p.model: p.measured for p in rows}
         table.add_section()
-        table.add_row(
-            "measured (95%)",
-            *(f"{m.value:.3g} ({m.low:.3g} to {m.high:.3g})" for m in map(measured.get, networks) if m),
-        )
+        table.add_row("measured (95%)", *(cell for n in networks for cell in (_interval(measured[n]), "")))
         result.append(table)
     return result
 
 
 def _cells(row: Mapping[str, Prediction], networks: Sequence[str]) -> list[str]:
-    known = [row.get(network) for network in networks]
-    predicted = [f"{p.predicted:.3g}" if p else "" for p in known]
-    return predicted + [("yes" if p.lands else "no") if p else "" for p in known]
+    cells = []
+    for p in map(row.get, networks):
+        cells += [f"{p.predicted:.3g}", "yes" if p.lands else "no"] if p else ["", ""]
+    return cells
+
+
+def _interval(measured: Ratio) -> str:
+    return f"{measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
 
 
 def _off(predicted: float | None, measured: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nnlite.cost import human_bytes
+from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas, theme
 from nnlite.explain.report.figures.metrics import lands
 from nnlite.explain.report.formulas import Formula
@@ -166,7 +167,8 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
         f'<tr><th scope="row">the step</th><td></td><td></td><td></td><td></td><td>{short(total)}</td><td>100%</td>'
         f"<td></td><td>{predicted}</td><td></td></tr>"
     )
-    caption = f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms"
+    said = [f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms"]
+    caption = ". ".join(said + spelled_out(layer["name"] for layer in model["layers"]))
     return table(caption, columns, rows, popovers, last)
 
 
@@ -177,7 +179,7 @@ def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
     predicted = layer.get("predicted_ms")
     count, least = layer["flops"], layer["bytes"]
     return [
-        Cell(layer["name"]),
+        Cell(shorten(layer["name"])),
         Cell(theme.PASS_NAMES.get(layer["pass"], layer["pass"])),
         Cell(f"{count / 1e6:,.1f}", count, formulas.flops(model, layer, batch)) if count else Cell(""),
         Cell(human_bytes(least), least, formulas.least_bytes(model, layer, batch)) if least else Cell(""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import sqrt
 from typing import Any
 
+from nnlite.explain.names import shorten
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, Point, text_width
 from nnlite.explain.report.figures.legend import legend
@@ -99,8 +100,9 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
         radius = _radius(layer, model)
         role = theme.PASS_ROLES.get(layer["pass"], "c5")
         share = f"{100 * layer['ms'] / step(model):.1f}%"
-        title = f"{_name(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte, {milliseconds(layer['ms'])}"
-        canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=f"{title}, {share}")
+        title = f"{layer['name']} {_pass(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte"
+        title += f", {milliseconds(layer['ms'])}, {share}"
+        canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=title)
     boxes = [(LEFT, y(run.peak_gflops) - 18, RIGHT, y(run.peak_gflops) + 3)] if run.peak_gflops else []
     _label(canvas, model, limits, boxes)
     return canvas
@@ -138,9 +140,11 @@ def _name_roofs(canvas: Canvas, roofs: list[tuple[str, float]], x: axes.Scale, y
 
 
 def _name(layer: dict[str, Any]) -> str:
-    first, *more = layer["name"].split("+")  # layers that one kernel computes
-    name = f"{first} and {len(more)} more," if len(more) > 1 else layer["name"]
-    return f"{name} {theme.PASS_NAMES.get(layer['pass'], layer['pass'])}"
+    return f"{shorten(layer['name'])} {_pass(layer)}"
+
+
+def _pass(layer: dict[str, Any]) -> str:
+    return theme.PASS_NAMES.get(layer["pass"], layer["pass"])
 
 
 def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], boxes: list[Box]) -> None:
