@@ -14,7 +14,7 @@ import nnlite as nn
 from nnlite.explain import report
 from nnlite.explain.report import canvas, page, theme
 from nnlite.explain.report.axes import Scale
-from nnlite.explain.report.figures import waterfall
+from nnlite.explain.report.figures import paradox, waterfall
 from nnlite.explain.report.run import Run, step
 
 FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
@@ -158,6 +158,26 @@ def test_each_picture_says_in_words_what_it_shows():
         for panel in figure.panels:
             assert len(panel.label) > 20
             assert f'aria-label="{panel.label[:5]}' in canvas.svg(panel)
+
+
+@pytest.mark.parametrize("ratios", [(1.02, 0.98), (0.9, 0.8), (30, 25), (0.01, 0.012), (1.3, 1.2)])
+def test_the_paradoxs_labels_stay_apart_and_off_the_mlps_line(ratios):
+    content = documents.document()
+    mlp, *others = content["models"]
+    for model, ratio in zip(others, ratios, strict=True):
+        model["step_ms"]["median"] = ratio * step(mlp)
+    (panel,) = paradox.draw(Run(content)).panels
+    line = next(s.points[0][0] for s in panel.shapes if isinstance(s, canvas.Path) and s.stroke == "text")
+    labels = [s for s in panel.shapes if isinstance(s, canvas.Text) and s.size == paradox.SIZE and "×" in s.text]
+    assert len(labels) == 12
+    rows = {}
+    for label in labels:
+        (left, height), wide = label.points[0], canvas.text_width(label.text, label.size)
+        assert not left < line < left + wide
+        assert left >= 0
+        assert left + wide <= panel.width
+        assert all(left >= end or left + wide <= begin for begin, end in rows.get(height, []))
+        rows.setdefault(height, []).append((left, left + wide))
 
 
 def test_scales():

@@ -7,7 +7,8 @@ from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import listed, times
 from nnlite.explain.report.run import METRICS, Figure, Run, Variant, asked, ratio, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 470.0, 14.0, 40.0, 34.0, 50.0
+WIDTH, LEFT, RIGHT, TOP, ROW = 470.0, 14.0, 40.0, 34.0, 54.0
+SIZE, GAP = 11.5, 8.0  # of a dot's label, and between labels
 
 Row = tuple[str, dict[str, float]]  # what is said, and each network's ratio to the MLP
 
@@ -51,21 +52,29 @@ def _measured(variant: Variant) -> dict[str, float]:
 
 
 def _draw_row(run: Run, canvas: Canvas, x: axes.Scale, top: float, name: str, ratios: dict[str, float]) -> None:
-    middle = top + 36
-    canvas.text(LEFT, top + 12, name, size=12, fill="text")
+    middle = top + 40
+    canvas.text(LEFT, top + 12, name, size=12, bold=True)
     canvas.line((LEFT, middle), (WIDTH - RIGHT, middle), stroke="line", width=1)
-    taken: list[tuple[float, float]] = []
-    for network, value in sorted(ratios.items(), key=lambda item: -item[1]):
-        colour, kind = theme.series(run.index(network))
-        label = f"{network} {times(value)}"
-        canvas.marker(x(value), middle, 6, colour, kind, title=label)
-        width = text_width(label, 11.5)
-        left = x(value) + 10
-        if left + width > WIDTH or any(left < end and begin < left + width for begin, end in taken):
-            left = x(value) - 10 - width
-        left = max(left, LEFT)
-        taken.append((min(left, x(value) - 8), left + width))
-        canvas.text(left, middle - 8 if left < x(value) else middle + 4, label, size=11.5)
+    for slower, low, high in ((True, x(1) + GAP, WIDTH - GAP), (False, LEFT, x(1) - GAP)):
+        dots = sorted((value, network) for network, value in ratios.items() if (value >= 1) == slower)
+        labels = [f"{network} {times(value)}" for value, network in dots]
+        lefts = _apart([x(value) for value, _ in dots], [text_width(label, SIZE) for label in labels], low, high)
+        for (value, network), label, left in zip(dots, labels, lefts, strict=True):
+            colour, kind = theme.series(run.index(network))
+            canvas.marker(x(value), middle, 6, colour, kind, title=label)
+            canvas.text(left, middle - 12, label, size=SIZE)
+
+
+def _apart(centres: list[float], widths: list[float], low: float, high: float) -> list[float]:
+    """Where labels begin that stand above their dots as far as they can: between `low` and `high`, and apart."""
+    lefts = []
+    for centre, wide in zip(centres, widths, strict=True):
+        lefts.append(max(centre - wide / 2, low))
+        low = lefts[-1] + wide + GAP
+    for i in reversed(range(len(lefts))):
+        lefts[i] = min(lefts[i], high - widths[i])
+        high = lefts[i] - GAP
+    return lefts
 
 
 def _said(ratios: dict[str, float]) -> str:

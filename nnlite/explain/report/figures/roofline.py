@@ -12,10 +12,11 @@ from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
 
-WIDTH, HEIGHT, LEFT, TOP = 470.0, 400.0, 56.0, 34.0
+WIDTH, HEIGHT, LEFT, TOP = 470.0, 416.0, 56.0, 50.0
 RIGHT, BOTTOM = WIDTH - 14, HEIGHT - 44
 LARGEST = 26.0  # the radius of a dot that is the whole step
 LABELS = 6  # dots with a name, those of the largest share
+ALONG = 60  # boxes along a slope that keep names off it
 
 Box = tuple[float, float, float, float]
 Dot = tuple[dict[str, Any], float, float]  # the layer's pass, FLOPs a byte (unfused least), GFLOP/s
@@ -77,9 +78,14 @@ def _limits(run: Run, models: list[Model]) -> tuple[axes.Scale, axes.Scale]:
             up.append(speed)
     if run.peak_gflops:
         up.append(run.peak_gflops)
-        across += [run.peak_gflops / gbs for _, gbs in _roofs(run)]
+        across += [run.peak_gflops / gbs / 4 for _, gbs in _roofs(run)]  # so that some of each slope is seen
     x = axes.Scale(*axes.log_range(across), LEFT, RIGHT)
     return x, axes.Scale(*axes.log_range(up, 2.0), BOTTOM, TOP)
+
+
+def _slope(gbs: float, peak: float, x: axes.Scale, y: axes.Scale) -> tuple[float, float]:
+    """From which to which FLOPs a byte a bandwidth's line is seen: as far as the picture, or up to the peak."""
+    return max(x.low, y.low / gbs), min(peak / gbs, x.high)
 
 
 def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Canvas:
@@ -103,8 +109,7 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
         title = f"{layer['name']} {_pass(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte"
         title += f", {milliseconds(layer['ms'])}, {share}"
         canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=title)
-    boxes = [(LEFT, y(run.peak_gflops) - 18, RIGHT, y(run.peak_gflops) + 3)] if run.peak_gflops else []
-    _label(canvas, model, limits, boxes)
+    _label(canvas, model, limits, _roof_boxes(run, x, y))
     return canvas
 
 
@@ -121,22 +126,27 @@ def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
     canvas.line((x(x.inside(begin)), y(peak)), (RIGHT, y(peak)), width=2)
     canvas.text(RIGHT - 2, y(peak) - 6, f"peak {peak:.0f} GFLOP/s", size=11, anchor="end")
     for level, gbs in roofs:
-        low = max(x.low, y.low / gbs)
-        high = min(peak / gbs, x.high)
+        low, high = _slope(gbs, peak, x, y)
         if low < high:
             dashed = level != "memory"
             canvas.line((x(low), y(low * gbs)), (x(high), y(high * gbs)), width=1 if dashed else 2, dashed=dashed)
-    _name_roofs(canvas, roofs, x, y)
+    said = ", ".join(f"{level} {short(gbs)}" for level, gbs in roofs)
+    canvas.text(LEFT, 37, f"slopes, from above: {said} GB/s", size=10.5, fill="muted")
 
 
-def _name_roofs(canvas: Canvas, roofs: list[tuple[str, float]], x: axes.Scale, y: axes.Scale) -> None:
-    lowest = y.end - 12
-    for level, gbs in roofs:
-        low = max(x.low, y.low / gbs)
-        at = max(y(low * gbs) - 6, lowest + 13)
-        lowest = at
-        if at < BOTTOM:
-            canvas.text(x(low) + 3, at, f"{level} {short(gbs)} GB/s", size=10.5, fill="muted")
+def _roof_boxes(run: Run, x: axes.Scale, y: axes.Scale) -> list[Box]:
+    """Where no name may stand: the peak with its own, and small boxes along the slopes."""
+    peak = run.peak_gflops
+    if not peak:
+        return []
+    boxes = [(LEFT, y(peak) - 18, RIGHT, y(peak) + 3)]
+    for _, gbs in _roofs(run):
+        low, high = _slope(gbs, peak, x, y)
+        for i in range(ALONG if low < high else 0):
+            intensity = low * (high / low) ** (i / ALONG)
+            across, up = x(intensity), y(intensity * gbs)
+            boxes.append((across - 2, up - 2, across + 2, up + 2))
+    return boxes
 
 
 def _name(layer: dict[str, Any]) -> str:
@@ -153,7 +163,7 @@ def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], 
     placed = [(x(i), y(s), 0.8 * _radius(layer, model)) for layer, i, s in _dots(model)]
     for layer, intensity, speed in _dots(model):
         left, right = sorted((x(intensity), x(layer["flops"] / (moved(layer) or layer["bytes"]))))
-        boxes.append((left, y(speed) - 4, right, y(speed) + 4))
+        boxes.append((left - 4, y(speed) - 4, right + 4, y(speed) + 4))
     boxes = [*boxes, *((cx - r, cy - r, cx + r, cy + r) for cx, cy, r in placed)]
     for (layer, _, _), (cx, cy, r) in list(zip(_dots(model), placed, strict=True))[:LABELS]:
         wide = text_width(_name(layer), 10.5)
