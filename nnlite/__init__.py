@@ -9,8 +9,9 @@ from nnlite.autograd import Tensor, differentiable, no_grad
 from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
 from nnlite.gradients import gradcheck
 from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
-from nnlite.model import History, Sequential, load_model
+from nnlite.model import Sequential, load_model
 from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
+from nnlite.progress import History
 from nnlite.random import seed
 from nnlite.threads import get_num_threads, set_num_threads
 from nnlite.version import __version__

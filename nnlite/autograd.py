@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnlite import scopes
-from nnlite.errors import GraphError
+from nnlite.errors import GraphError, boolean
 
 Backward = Callable[..., Any]
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -57,7 +57,7 @@ class Tensor:
                 raise TypeError(f"data: expected numbers. Received: {type(data).__name__} of dtype {array.dtype}")
             array = array.astype(np.float32)
         self.data: np.ndarray = array
-        self.requires_grad = requires_grad
+        self.requires_grad = boolean("requires_grad", requires_grad)
         self.grad: np.ndarray | None = None
         self.name = name
         self._node: Node | None = None
@@ -107,7 +107,7 @@ class Tensor:
         `gradient` has this tensor's shape; a tensor with one element needs none (it is 1). The graph gives its memory
         back on the way, unless `retain_graph`; a second call then raises GraphError before it changes anything.
         """
-        _backward(self, gradient, retain_graph)
+        _backward(self, gradient, boolean("retain_graph", retain_graph))
 
     def __len__(self) -> int:
         return len(self.data)

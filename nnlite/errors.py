@@ -12,6 +12,8 @@ from operator import index
 from pathlib import Path
 from tempfile import TemporaryFile
 
+import numpy as np
+
 
 class NNLiteError(Exception):
     """Base of nnlite's own exceptions."""
@@ -87,6 +89,13 @@ def writable_folder(argument: str, path: str | Path) -> Path:
     except OSError as error:
         what = f"{str(path)!r}: {error.strerror or error}"
         raise ValueError(f"{argument}: expected a folder to write in, made if need be. Received: {what}") from error
+
+
+def boolean(argument: str, value: object) -> bool:
+    """`value`, if it is True or False (NumPy's as well); nothing else stands for one."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ValueError(f"{argument}: expected True or False. Received: {value!r}")
 
 
 def fraction(argument: str, value: object) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite import ops
 from nnlite.autograd import Tensor
-from nnlite.errors import unknown
+from nnlite.errors import boolean, unknown
 from nnlite.ops import crossentropy
 
 Loss = Callable[..., Tensor]
@@ -21,12 +21,14 @@ def sparse_categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bo
     y_pred holds probabilities, or logits if `from_logits` (stable for any size of them).
     Raises ValueError on shapes that do not fit and on a label out of range, which it names.
     """
-    return ops.sparse_categorical_crossentropy(y_pred, labels=_array(y_true), from_logits=from_logits)
+    return ops.sparse_categorical_crossentropy(
+        y_pred, labels=_array(y_true), from_logits=boolean("from_logits", from_logits)
+    )
 
 
 def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Mean over the batch of -sum(y_true * log p): both (n, classes), y_true one-hot or a distribution."""
-    return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=from_logits)
+    return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=boolean("from_logits", from_logits))
 
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:

@@ -10,24 +10,11 @@ import numpy as np
 
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
-from nnlite.errors import positive_int
+from nnlite.errors import boolean, positive_int
 from nnlite.fusion import Run, is_plain, runs
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
-from nnlite.progress import Progress, describe
-
-
-class History:
-    """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
-
-    def __init__(self) -> None:
-        self.history: dict[str, list[float]] = {}
-        self.epoch: list[int] = []
-
-    def append(self, epoch: int, values: dict[str, float]) -> None:
-        self.epoch.append(epoch)
-        for name, value in values.items():
-            self.history.setdefault(name, []).append(value)
+from nnlite.progress import History, Progress, check_verbose, describe
 
 
 class Sequential:
@@ -128,7 +115,7 @@ class Sequential:
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
         """The result for x (n, *input_shape), as a Tensor through which gradients flow."""
-        return self._forward(x, training)
+        return self._forward(x, boolean("training", training))
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
@@ -182,7 +169,7 @@ class Sequential:
         if isinstance(metrics, str):
             raise ValueError(f"metrics: expected a list, as in [{metrics!r}]. Received: {metrics!r}")
         self._metrics = [_get_metric(metric) for metric in metrics]
-        self.fuse = fuse
+        self.fuse = boolean("fuse", fuse)
         for layer in self.layers:
             if isinstance(layer, (Conv2D, Dense)):
                 layer.fuse = fuse
@@ -262,6 +249,7 @@ class Sequential:
             samples = batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
             targets = batches.as_targets("validation_data[1]", validation_data[1], len(samples))
             losses.check_targets("validation_data[1]", targets, self.output_shape, loss_function)
+        shuffle = boolean("shuffle", shuffle)
         history = History()
         progress = Progress(epochs, len(x), verbose)
         try:
@@ -287,6 +275,7 @@ class Sequential:
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = "auto") -> Any:
         """The loss, or [loss, *metrics], over x and y, without training. Prints them unless `verbose` is 0."""
+        check_verbose(verbose)
         results = self._evaluate("x", x, y, positive_int("batch_size", batch_size))
         if verbose:
             print(describe(results))
@@ -307,6 +296,7 @@ class Sequential:
 
     def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
         """The results for x (n, *input_shape) as one array, computed in batches."""
+        check_verbose(verbose)
         x = batches.as_samples("x", x, self.input_shape)
         with no_grad():
             parts = [

@@ -11,7 +11,7 @@ import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import Tensor
-from nnlite.errors import fraction, unknown
+from nnlite.errors import boolean, fraction, unknown
 
 if TYPE_CHECKING:
     from nnlite.kernels.updates import Table
@@ -156,8 +156,8 @@ class RMSprop(Optimizer):
         self.rho = fraction("rho", rho)
         self.momentum = fraction("momentum", momentum)
         self.epsilon = _positive("epsilon", epsilon)
-        self.centered = bool(centered)
-        self.epsilon_inside_root = bool(epsilon_inside_root)
+        self.centered = boolean("centered", centered)
+        self.epsilon_inside_root = boolean("epsilon_inside_root", epsilon_inside_root)
 
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
@@ -189,7 +189,7 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False):
         super().__init__(learning_rate)
         self.momentum = fraction("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = boolean("nesterov", nesterov)
 
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0

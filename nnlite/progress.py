@@ -13,12 +13,30 @@ def describe(values: Mapping[str, float]) -> str:
     return " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
 
 
+class History:
+    """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def append(self, epoch: int, values: dict[str, float]) -> None:
+        self.epoch.append(epoch)
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+
+
+def check_verbose(verbose: object) -> None:
+    """Raises ValueError unless it is one of Keras's."""
+    if not isinstance(verbose, (int, str)) or verbose not in (0, 1, 2, "auto"):
+        raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
+
+
 class Progress:
     """Shows one epoch after the other. `verbose`: 0 nothing, 1 a bar where there is a terminal, 2 one line an epoch."""
 
     def __init__(self, epochs: int, samples: int, verbose: int | str):
-        if verbose not in (0, 1, 2, "auto"):
-            raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
+        check_verbose(verbose)
         self.epochs = epochs
         self.samples = samples
         self.silent = verbose == 0

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
-from nnlite.errors import Unsupported, unknown
+from nnlite.errors import Unsupported, boolean, unknown
 
 #: what installed packages list their algorithms under
 ENTRY_POINTS = "nnlite.algorithms"
@@ -100,7 +100,7 @@ def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
     name = getattr(algorithm, "name", None)
     if not isinstance(name, str) or not name or name == "auto":
         raise ValueError(f"algorithm: expected a name other than 'auto' in its class. Received: {name!r}")
-    if name in names() and not replace:
+    if not boolean("replace", replace) and name in names():
         raise ValueError(f"algorithm: {name!r} is registered already; pass replace=True to replace it")
     if type(algorithm).forward is Algorithm.forward:
         raise ValueError(f"algorithm: expected {name!r} to define forward(x, weight, geometry). Received: none")

@@ -25,7 +25,7 @@ from nnlite.conv import registry
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice
-from nnlite.errors import unknown
+from nnlite.errors import boolean, unknown
 from nnlite.processor import processor_name
 from nnlite.version import __version__
 
@@ -50,11 +50,12 @@ class autotune:
     the same bits. `with nn.conv.autotune():` does it for what runs inside. `passes` are those that count, all three
     unless you say so: ("forward",) for inference. Convolutions are measured without what is fused into them.
 
-    Raises ValueError if a pass is unknown.
+    Raises ValueError if a pass is unknown, or `on` neither True nor False.
     """
 
     def __init__(self, on: bool = True, *, passes: Iterable[str] = PASSES):
         global _passes
+        on = boolean("on", on)
         passes = tuple(passes)
         for name in passes:
             if name not in PASSES:

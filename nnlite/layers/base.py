@@ -10,6 +10,7 @@ import numpy as np
 from nnlite import initializers, random, scopes
 from nnlite.autograd import Tensor
 from nnlite.cost import Operation
+from nnlite.errors import boolean
 
 #: a shape without the batch
 Shape = tuple[int, ...]
@@ -78,6 +79,7 @@ class Layer:
         return parameter
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
+        training = boolean("training", training)
         x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
         if self.input_shape is None:
             self.build(x.shape[1:])

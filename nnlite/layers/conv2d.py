@@ -8,7 +8,7 @@ from typing import Any
 from nnlite import conv, cost, ops
 from nnlite.autograd import Tensor
 from nnlite.conv.geometry import Padding, check_padding
-from nnlite.errors import int_pair, positive_int
+from nnlite.errors import boolean, int_pair, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
 from nnlite.layers.base import Layer, Shape, expect_rank
@@ -45,7 +45,7 @@ class Conv2D(Layer):
         if self.filters % self.groups:
             raise ValueError(f"groups: expected a divisor of the {self.filters} filters. Received: {self.groups}")
         self.activation = ops.get_activation(activation)
-        self.use_bias = use_bias
+        self.use_bias = boolean("use_bias", use_bias)
         self.kernel_initializer = kernel_initializer
         self.bias_initializer = bias_initializer
         if algorithm != "auto":

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnlite import cost, ops
 from nnlite.autograd import Tensor
-from nnlite.errors import positive_int
+from nnlite.errors import boolean, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
 from nnlite.layers.base import Layer, Shape
@@ -29,7 +29,7 @@ class Dense(Layer):
         super().__init__(name)
         self.units = positive_int("units", units)
         self.activation = ops.get_activation(activation)
-        self.use_bias = use_bias
+        self.use_bias = boolean("use_bias", use_bias)
         self.kernel_initializer = kernel_initializer
         self.bias_initializer = bias_initializer
         self.weight: Tensor | None = None  # (in, units)

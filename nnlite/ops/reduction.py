@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Tensor, differentiable
+from nnlite.errors import boolean
 
 Result = tuple[np.ndarray, Any]
 Axis = int | tuple[int, ...] | None
@@ -26,13 +27,13 @@ def sum(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
         return np.broadcast_to(_over(dy, axis, keepdims), x.shape), None, None
 
-    return x.sum(axis=axis, keepdims=keepdims), backward
+    return x.sum(axis=axis, keepdims=boolean("keepdims", keepdims)), backward
 
 
 @differentiable
 def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
     """The mean over `axis` (an int, several, or None for all)."""
-    y = x.mean(axis=axis, keepdims=keepdims, dtype=x.dtype)
+    y = x.mean(axis=axis, keepdims=boolean("keepdims", keepdims), dtype=x.dtype)
     count = x.size / np.size(y)
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
@@ -44,7 +45,7 @@ def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
 @differentiable
 def max(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
     """The maximum over `axis` (an int, several, or None for all). Equal maxima share the gradient."""
-    y = x.max(axis=axis, keepdims=keepdims)
+    y = x.max(axis=axis, keepdims=boolean("keepdims", keepdims))
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
         largest = x == _over(y, axis, keepdims)
