@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from operator import index
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +97,13 @@ def boolean(argument: str, value: object) -> bool:
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{argument}: expected True or False. Received: {value!r}")
+
+
+def several(argument: str, value: Any, what: str) -> list[Any]:
+    """The elements of a list, tuple or other iterable of `what`; a string is none."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"{argument}: expected a list of {what}. Received: {value!r}")
+    return list(value)
 
 
 def fraction(argument: str, value: object) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
-from nnlite.errors import boolean, positive_int
+from nnlite.errors import boolean, positive_int, several
 from nnlite.fusion import Run, is_plain, runs
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
@@ -31,7 +31,7 @@ class Sequential:
         self.loss: Callable[..., Tensor] | None = None
         self.fuse = True
         self._metrics: list[tuple[str, metrics.Metric]] = []
-        for layer in layers:
+        for layer in several("layers", layers, "layers"):
             self.add(layer)
 
     # Building ---------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Sequential:
         """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
         self._require_built()
         parameters = self.parameters()
-        arrays = [np.asarray(weight, dtype=np.float32) for weight in weights]
+        arrays = [np.asarray(weight, dtype=np.float32) for weight in several("weights", weights, "arrays")]
         if len(arrays) != len(parameters):
             raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
         for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
@@ -166,9 +166,7 @@ class Sequential:
         """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation its own kernel."""
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
-        if isinstance(metrics, str):
-            raise ValueError(f"metrics: expected a list, as in [{metrics!r}]. Received: {metrics!r}")
-        self._metrics = [_get_metric(metric) for metric in metrics]
+        self._metrics = [_get_metric(metric) for metric in several("metrics", metrics, "names or functions")]
         self.fuse = boolean("fuse", fuse)
         for layer in self.layers:
             if isinstance(layer, (Conv2D, Dense)):

@@ -55,3 +55,23 @@ def test_verbose_is_one_of_keras(method, wrong):
     arguments = (X,) if method == "predict" else (X, Y)
     with pytest.raises(ValueError, match='verbose: expected 0, 1, 2 or "auto". Received: '):
         getattr(model(), method)(*arguments, verbose=wrong)
+
+
+@pytest.mark.parametrize("wrong", [3, None, "accuracy"])
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("layers", nn.Sequential),
+        ("metrics", lambda wrong: model().compile(metrics=wrong)),
+        ("weights", lambda wrong: model().set_weights(wrong)),
+        ("passes", lambda wrong: nn.conv.autotune(passes=wrong)),
+    ],
+)
+def test_a_list_is_expected_where_there_are_several(argument, call, wrong):
+    with pytest.raises(ValueError, match=f"^{argument}: expected a list of .*Received: {wrong!r}$"):
+        call(wrong)
+
+
+def test_a_layers_name_is_a_string():
+    with pytest.raises(ValueError, match="name: expected a string. Received: 3"):
+        nn.Dense(2, name=3)

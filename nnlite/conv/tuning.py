@@ -25,7 +25,7 @@ from nnlite.conv import registry
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice
-from nnlite.errors import boolean, unknown
+from nnlite.errors import boolean, several, unknown
 from nnlite.processor import processor_name
 from nnlite.version import __version__
 
@@ -56,7 +56,7 @@ class autotune:
     def __init__(self, on: bool = True, *, passes: Iterable[str] = PASSES):
         global _passes
         on = boolean("on", on)
-        passes = tuple(passes)
+        passes = tuple(several("passes", passes, "passes"))
         for name in passes:
             if name not in PASSES:
                 raise unknown("pass", name, PASSES)

@@ -24,6 +24,8 @@ class Layer:
     """
 
     def __init__(self, name: str | None = None):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"name: expected a string. Received: {name!r}")
         self.name = name
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
