@@ -22,6 +22,15 @@ def five_classes():
     return nn.Sequential([nn.Input((784,)), nn.Dense(5)])
 def raises():
     raise RuntimeError("no luck")
+def leaves():
+    raise SystemExit(0)
+def with_a_layer(call):
+    layer = type("Mine", (nn.Layer,), {"call": call})()
+    return nn.Sequential([nn.Input((28, 28, 1)), nn.Flatten(), layer, nn.Dense(10)])
+def broken_layer():
+    return with_a_layer(lambda self, x, training: 1 / 0)
+def no_tensor():
+    return with_a_layer(lambda self, x, training: x.numpy())
 number = 3
 """
 
@@ -111,7 +120,10 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:number"], "expected a function"),
         (["explain", "mine.py:unbuilt"], "expected it to return a built Sequential"),
         (["explain", "mine.py:too_many"], "pool_size: expected a window no larger than the padded input"),
-        (["explain", "mine.py:raises"], "RuntimeError: no luck"),
+        (["explain", "mine.py:raises"], "it raised RuntimeError in line 15: no luck"),
+        (["explain", "mine.py:leaves"], "it raised SystemExit in line 17: 0"),
+        (["explain", "mine.py:broken_layer"], "MODEL broken_layer: a step raised ZeroDivisionError: division by zero"),
+        (["explain", "mine.py:no_tensor"], "layer 'mine': expected call to return a Tensor. Received: ndarray"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
         (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),

@@ -100,6 +100,8 @@ def test_files_that_can_not_be_read_are_one_line_each(folder, capsys):
     (folder / "unknown.json").write_text(json.dumps(described([keras_layer("Flatten", "f")])))
     pooled = [LAYERS[0], keras_layer("MaxPooling2D", "p", pool_size=[40, 40])]
     (folder / "pooled.json").write_text(json.dumps(described(pooled)))
+    (folder / "units.json").write_text(json.dumps(described([LAYERS[0], keras_layer("Dense", "d", units="many")])))
+    (folder / "torn.json").write_text('{"class_name": "Sequential", "config": {"layers": 3}}')
     for name, said in {
         "text.keras": "a zip archive",
         "empty.keras": "config.json",
@@ -108,6 +110,8 @@ def test_files_that_can_not_be_read_are_one_line_each(folder, capsys):
         "unknown.json": "an input shape without unknown sizes",
         "pooled.json": "a window no larger than the padded input",
         "none.keras": "does not exist",
+        "units.json": "Dense 'd': units: expected an integer of at least 1. Received: 'many'",
+        "torn.json": "expected a file that holds together. Received: one with TypeError",
     }.items():
         assert main(["explain", name]) == 2
         error = capsys.readouterr().err
@@ -256,6 +260,9 @@ def test_onnx_that_branches_or_is_no_onnx(folder):
     g.add("Tanh").save(folder / "net.onnx")
     with pytest.raises(ValueError, match="not a chain"):
         importing.load(folder / "net.onnx")
+    Graph([1, 28, 28]).save(folder / "nothing.onnx")
+    with pytest.raises(ValueError, match="expected at least one layer. Received: none"):
+        importing.load(folder / "nothing.onnx")
     (folder / "bad.onnx").write_text("no")
     with pytest.raises(ValueError, match="expected an ONNX file"):
         importing.load(folder / "bad.onnx")

@@ -66,6 +66,9 @@ def run(options: argparse.Namespace) -> int:
     contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
     asked = {"batch_size": options.batch_size, "data": options.data, "data_dir": options.data_dir}
     steps = training_steps(contestants, **asked)
+    for contestant, step in zip(contestants, steps, strict=True) if options.models else ():
+        with contestant.surroundings():
+            step()  # a network of the user's own may raise here, before the machine is measured
     ceilings = _ceilings()
     measured = measure(contestants, steps, ceilings, batch_size=options.batch_size, rounds=options.rounds)
     measurements = [m for m in measured if m.algorithm == options.algorithm]

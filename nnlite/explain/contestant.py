@@ -77,6 +77,9 @@ def training_step(
             position = 0
         batch = slice(position, position + batch_size)
         position += batch_size
-        return model.train_on_batch(images[batch], labels[batch])
+        try:
+            return model.train_on_batch(images[batch], labels[batch])
+        except Exception as error:  # of a layer of the user's own
+            raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 
     return step

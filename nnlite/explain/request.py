@@ -14,7 +14,7 @@ from nnlite import datasets, losses, models, ops
 from nnlite.autograd import Tensor
 from nnlite.errors import unknown
 from nnlite.explain import importing
-from nnlite.lab.loading import load_object
+from nnlite.lab.loading import load_object, said
 from nnlite.model import Sequential
 
 #: what a command's MODEL can be, for --help
@@ -43,8 +43,8 @@ def resolve_model(spec: str) -> Sequential:
         raise ValueError(f"MODEL {spec}: expected a function. Received: {type(function).__name__}")
     try:
         model = function()
-    except Exception as error:
-        raise ValueError(f"MODEL {spec}: it raised {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"MODEL {spec}: it raised {said(error, Path(spec.rpartition(':')[0]))}") from error
     if not isinstance(model, Sequential) or not model.built or not model.layers:
         received = repr(model)
         if isinstance(model, Sequential):

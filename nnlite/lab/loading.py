@@ -29,12 +29,17 @@ def load_object(spec: str, kind: str) -> Any:
     try:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
-        where = f" in line {lines[-1]}" if lines else ""
-        raise ValueError(f"{kind} {spec}: {path.name} raised {type(error).__name__}{where}: {error}") from error
+        raise ValueError(f"{kind} {spec}: {path.name} raised {said(error, path)}") from error
     if not hasattr(module, name):
         raise ValueError(f"{kind} {spec}: expected the name {name!r} in {path.name}. Received: a file without it")
     return getattr(module, name)
+
+
+def said(error: BaseException, path: Path) -> str:
+    """What an error says in one line, with the last line of the user's file that it came through."""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
+    where = f" in line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}{where}: {error}"
 
 
 def load_algorithm(spec: str) -> conv.Algorithm:

@@ -90,7 +90,10 @@ class Layer:
                 f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
             )
         with scopes.scope(self.name or self.default_name(), "forward"):
-            return self.call(x, training)
+            result = self.call(x, training)
+        if not isinstance(result, Tensor):
+            raise TypeError(f"{self.label}: expected call to return a Tensor. Received: {type(result).__name__}")
+        return result
 
     def parameters(self) -> list[Tensor]:
         """The trainable parameters, in Keras's order: weight, bias."""

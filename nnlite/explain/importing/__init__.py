@@ -21,6 +21,12 @@ def load(path: Path) -> Sequential:
         from nnlite.explain.importing.onnx_file import load_onnx as load_file
     else:
         from nnlite.explain.importing.keras_file import load_keras as load_file
-    model = load_file(path)
+    try:
+        model = load_file(path)
+    except (AttributeError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"MODEL {path}: expected a file that holds together. Received: one with {reason}") from error
+    if not model.layers:
+        raise ValueError(f"MODEL {path}: expected at least one layer. Received: none")
     model.name = path.stem
     return model

@@ -150,7 +150,11 @@ def _layer(entry: Config, problems: Problems) -> Layer | None:
     if len(problems.found) > before:
         return None
     make, options = _LAYERS[kind]
-    return make(**{option: _tupled(config[option]) for option in options if config.get(option) is not None})
+    try:
+        return make(**{option: _tupled(config[option]) for option in options if config.get(option) is not None})
+    except ValueError as error:
+        problems.add(f"{what}: {error}")
+        return None
 
 
 def _exists(activation: Any) -> bool:
