@@ -117,6 +117,14 @@ def test_too_little_memory_is_not_the_algorithms_fault(folder, capsys, monkeypat
     assert "mine declines: there is too little memory (1 PiB)." in capsys.readouterr().out
 
 
+def test_a_stall_is_not_taken_for_the_time_of_a_call(monkeypatch):
+    clock = iter([1.0, 1e-5, 1e-5, 1e-3])
+    monkeypatch.setattr(timing, "_seconds", lambda call: next(clock))
+    monkeypatch.setattr(timing.reference, "run_pass", lambda *arguments: None)
+    geometry = conv.Geometry.of((64, 16, 16, 8), (3, 3, 8, 8))
+    assert timing.plan(conv.get("im2col"), "forward", geometry, lambda part: None) == timing.Slice(geometry, 1, 1e-3)
+
+
 def test_one_that_is_wrong_only_where_it_would_be_timed_is_refused_everywhere(folder, capsys):
     arguments = ["--algorithm", "mine.py:WrongWhereTimed", "--only", "im2col", "--shapes", "1,3,8,9,4,3,3,1,0"]
     assert main(["bench", *arguments, *SMALL, "--json", "r.json"]) == 1
