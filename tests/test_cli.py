@@ -1,6 +1,7 @@
 """The commands: what they print and write, and one line and status 2 for a request that is wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,14 @@ def test_the_verdict_follows_from_the_numbers():
     assert "its step took 20 times as long under auto, and 21.2 times as long in the question" in said
     same = [fake("mlp", 100, 10.0), fake("cnn", 1000, 100.0)]
     assert "Parameters predict these times" in " ".join(sentences({"auto": same}))
+
+
+def test_the_largest_part_is_named_even_if_it_is_no_layer():
+    measured = fake("mlp", 100, 10.0)
+    assert "the largest part of the step is layer (forward): 10.00" in " ".join(sentences({"auto": [measured]}))
+    measured.layers.append(replace(measured.layers[0], name="other", part="other", ms=12.0))
+    said = " ".join(sentences({"auto": [measured]}))
+    assert "the largest part of the step is what lies between the layers: 12.00 of 10.00 ms" in said
 
 
 def test_the_verdicts_table_fits_a_terminal_without_broken_words(capsys):

@@ -145,7 +145,8 @@ def _print(
         console.print(tables.layers(measurement))
         for line in tables.algorithms(measurement):
             console.print(line, highlight=False)
-    console.print(tables.terms(everything))
+    if any(m.predicted_ms is not None for m in everything):
+        console.print(tables.terms(everything))
     for table in tables.ratios(by_algorithm):
         console.print(table)
     for sentence in verdict:

@@ -15,3 +15,8 @@ def spelled_out(names: Iterable[str]) -> list[str]:
     """A sentence for each name that `shorten` changes: which layers it stands for."""
     together = dict.fromkeys(name for name in names if "+" in name)
     return [f"{shorten(name)}: {name.replace('+', ', ')} in one kernel" for name in together]
+
+
+def spoken(name: str, part: str) -> str:
+    """A pass of a layer, or what is left of the step, as a sentence calls it."""
+    return "what lies between the layers" if part == "other" else f"{name} ({part.replace('_', ' ')})"

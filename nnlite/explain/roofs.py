@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nnlite.explain.measure import LayerTime, Measurement
+from nnlite.explain.names import spoken
 from nnlite.machine import Machine
 
 #: above this share, a ceiling or a count is wrong
@@ -28,7 +29,7 @@ def shares(measurements: Sequence[Measurement], machine: Machine) -> list[Share]
     result = []
     for m in measurements:
         for layer in m.layers:
-            where = f"{layer.name} ({layer.part.replace('_', ' ')}) of the {m.name} under {m.algorithm}"
+            where = f"{spoken(layer.name, layer.part)} of the {m.name} under {m.algorithm}"
             result += [Share(where, roof, share) for roof, share in _of_layer(layer, machine)]
     return sorted(result, key=lambda s: -s.share)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nnlite.cost import human_bytes
 from nnlite.explain.measure import Measurement
+from nnlite.explain.names import spoken
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
 from nnlite.explain.verdict import METRICS, baseline, measured_ratio, predictions, step_of
 
@@ -184,8 +185,8 @@ def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
 def _where_time_goes(m: Measurement) -> str:
     largest = max(m.layers, key=lambda layer: layer.ms)
     return (
-        f"In the {m.name} under {m.algorithm}, the largest part of the step is {largest.name} "
-        f"({largest.part.replace('_', ' ')}): {largest.ms:.2f} of {m.step_ms:.2f} ms, "
+        f"In the {m.name} under {m.algorithm}, the largest part of the step is "
+        f"{spoken(largest.name, largest.part)}: {largest.ms:.2f} of {m.step_ms:.2f} ms, "
         f"{100 * largest.ms / m.step_ms:.0f}%."
     )
 
@@ -202,7 +203,7 @@ def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
     return [
         f"What remains unexplained: the model is furthest off for the {worst.name} under {worst.algorithm}, "
         f"{worst.predicted_ms:.2f} ms predicted and {worst.step_ms:.2f} measured ({off:+.0f}%), most of it in "
-        f"{part.name} ({part.part.replace('_', ' ')}), {part.predicted_ms:.2f} and {part.ms:.2f} ms."
+        f"{spoken(part.name, part.part)}, {part.predicted_ms:.2f} and {part.ms:.2f} ms."
     ]
 
 
