@@ -12,7 +12,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.explain import report
-from nnlite.explain.report import canvas, page, theme
+from nnlite.explain.report import axes, canvas, page, theme
 from nnlite.explain.report.axes import Scale
 from nnlite.explain.report.figures import paradox, waterfall
 from nnlite.explain.report.run import Run, step
@@ -178,6 +178,14 @@ def test_the_paradoxs_labels_stay_apart_and_off_the_mlps_line(ratios):
         assert left + wide <= panel.width
         assert all(left >= end or left + wide <= begin for begin, end in rows.get(height, []))
         rows.setdefault(height, []).append((left, left + wide))
+
+
+def test_the_last_tick_stays_in_the_picture():
+    panel = canvas.Canvas(100, 50)
+    axes.draw_x(panel, Scale(1, 1000, 10, 98), 5, 30, "")
+    *_, tick, _ = (shape for shape in panel.shapes if isinstance(shape, canvas.Text))
+    assert tick.text == "1,000"
+    assert tick.points[0][0] + canvas.text_width(tick.text, tick.size) / 2 <= panel.width
 
 
 def test_scales():

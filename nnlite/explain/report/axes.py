@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
-from nnlite.explain.report.canvas import Canvas
+from nnlite.explain.report.canvas import Canvas, text_width
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def draw_x(
     """Grid lines from top to bottom, their values below them, and what they mean."""
     for tick in x.ticks() if ticks is None else ticks:
         canvas.line((x(tick), top), (x(tick), bottom), stroke="grid", width=1)
-        canvas.text(x(tick), bottom + 15, tick_text(tick), fill="muted", size=11, anchor="middle")
+        text = tick_text(tick)
+        inside = min(x(tick), canvas.width - text_width(text, 11) / 2 - 2)
+        canvas.text(inside, bottom + 15, text, fill="muted", size=11, anchor="middle")
     canvas.text((x.start + x.end) / 2, bottom + 32, label, fill="muted", size=11.5, anchor="middle")
 
 

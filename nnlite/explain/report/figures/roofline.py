@@ -169,7 +169,7 @@ def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], 
         wide = text_width(_name(layer), 10.5)
         for left, base in _places(cx, cy, 1.25 * r + 4, wide):
             box = (left, base - 9, left + wide, base + 2)
-            if left > LEFT and left + wide < WIDTH and box[1] > TOP and not any(_meet(box, b) for b in boxes):
+            if left > LEFT and left + wide < RIGHT and box[1] > TOP and not any(_meet(box, b) for b in boxes):
                 canvas.text(left, base, _name(layer), size=10.5)
                 boxes.append(box)
                 break
