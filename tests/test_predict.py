@@ -135,6 +135,20 @@ def test_kept_rates_that_no_longer_hold_are_forgotten():
     assert kept.states[0].known == dict.fromkeys(names, 50.0)
 
 
+def test_a_kept_rate_that_is_off_gives_way_alone():
+    names = [str(i) for i in range(CHECKED)]
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0) | {"1": 1e5})
+    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0, 101.0, *[100.0] * (CHECKED - 2)]
+    assert kept.states[0].known == dict.fromkeys([*names, "last"], 100.0) | {"1": 101.0}
+
+
+def test_a_rate_that_several_layers_ask_for_is_checked_once():
+    kept, asked = Moving({"a": 100.0}), []
+    for _ in range(3):
+        kept._checked("a", lambda: asked.append(1) or 101.0)
+    assert len(asked) == 1
+
+
 def test_a_rate_that_is_hidden_for_a_moment_still_holds():
     kept = Moving(dict.fromkeys([str(i) for i in range(CHECKED)], 100.0))
     values = itertools.cycle([50.0, 60.0, 99.0])

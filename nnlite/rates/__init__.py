@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,13 @@ CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
 _T = TypeVar("_T")
 
 
+class Again(NamedTuple):
+    """What was measured again of what was kept, and whether that was off."""
+
+    rate: float
+    off: bool
+
+
 class Rates:
     """The rates for one number of threads and one owner of them; measured when first asked for, kept by `save`.
 
@@ -63,7 +70,7 @@ class Rates:
         self.states: list[State] = _read(self._path)
         self.state = self.where()
         #: by state, what was measured again of what was kept from an earlier run
-        self._again: dict[int, dict[str, float]] = {}
+        self._again: dict[int, dict[str, Again]] = {}
         self._measured: set[str] = set()
         self.borrowed: set[str] = set()
         self._saved = True
@@ -119,13 +126,18 @@ class Rates:
         return self._checked(f"{stage.kind} {stage.size} {working_set} {touched}", measure)
 
     def _checked(self, key: str, measure: Callable[[], float]) -> float:
-        """The rate kept under a key, after the first of them were measured again; if these differ, none is kept."""
+        """The rate kept under a key, after the first of them were measured again.
+
+        One that is off gives way to the new one; if half of them are off, so do all that are kept.
+        """
         kept, again = self.states[self.state].known, self._again.setdefault(self.state, {})
-        if key in kept and not self._borrows and key not in self._measured and len(again) < CHECKED:
-            again[key] = self._closest(kept[key], measure)
-            off = [_off(now, kept[k]) for k, now in again.items()]
-            if len(off) == CHECKED and 2 * sum(off) >= CHECKED:
-                self.states[self.state].known, self._saved = dict(again), False
+        if key in kept and not self._borrows and key not in self._measured | again.keys() and len(again) < CHECKED:
+            now = self._closest(kept[key], measure)
+            again[key] = Again(now, _off(now, kept[key]))
+            if again[key].off:
+                kept[key], self._saved = now, False
+            if len(again) == CHECKED and 2 * sum(one.off for one in again.values()) >= CHECKED:
+                self.states[self.state].known, self._saved = {k: one.rate for k, one in again.items()}, False
         return self.known(key, measure)
 
     def _closest(self, kept: float, measure: Callable[[], float]) -> float:
