@@ -23,6 +23,8 @@ OTHER: Key = ("other", "other")
 LONG, WARMING = 0.05, 0.03
 #: rounds that make a profile, and how many times as long to wait for them
 FEWEST, PATIENCE = 5, 1.4
+#: instead of a state: it was another one after the step than before
+CHANGED = object()
 
 
 class _Recorder:
@@ -108,8 +110,9 @@ def profile(
     branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
     `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. `states`
     tells for each the state of the machine, in its context: rounds in the same states are kept, the most there are of
-    `preferred` ones if those are FEWEST, of any otherwise. Stops after `rounds` rounds, or after `seconds` once there
-    are FEWEST preferred, or after PATIENCE times as many.
+    `preferred` ones if those are FEWEST, of any otherwise. A round in which a state changed is kept only if it did so
+    in all. Stops after `rounds` rounds, or after `seconds` once there are FEWEST preferred, or after PATIENCE times as
+    many.
     """
     around = surroundings or [nullcontext] * len(steps)
     tell = states or [lambda: None] * len(steps)
@@ -132,7 +135,10 @@ def profile(
     if len(chosen) < FEWEST:
         chosen = _most_common(seen)
     for i, result in enumerate(profiles):
-        result.keep(chosen, seen[chosen[0]][i])
+        if chosen:
+            result.keep(chosen, seen[chosen[0]][i])
+        else:
+            result.state = CHANGED
     return profiles
 
 
@@ -142,20 +148,20 @@ def _turn(
     state: Callable[[], object],
     result: StepProfile,
 ) -> object:
-    """Warm a step and record it. Gives the state of the machine, or None if that changed meanwhile."""
+    """Warm a step and record it. Gives the state of the machine, or CHANGED."""
     with surrounding():
         before = state()
         if not result.steps or result.steps[-1] < 1e3 * LONG:
             _warm(step)
         result.record(step)
-        return before if state() == before else None
+        return before if state() == before else CHANGED
 
 
 def _most_common(
     seen: Sequence[tuple[object, ...]], preferred: Callable[[Sequence[object]], bool] = lambda states: True
 ) -> list[int]:
-    """The indices of what there is most of, among what is preferred."""
-    counts = Counter(states for states in seen if preferred(states)).most_common(1)
+    """The indices of the rounds in the states that there are most of, among what is preferred and did not change."""
+    counts = Counter(states for states in seen if CHANGED not in states and preferred(states)).most_common(1)
     return [i for i, states in enumerate(seen) if counts and states == counts[0][0]]
 
 

@@ -1,0 +1,113 @@
+"""Which rounds make a profile, where a script tells the state of the machine and a clock of its own the time."""
+
+from statistics import median
+
+import pytest
+
+from nnlite import profiler
+from nnlite.explain.forecast import Forecast
+from nnlite.predict import StepPrediction
+from nnlite.profiler import CHANGED, FEWEST, PATIENCE, profile
+
+
+class Clock:
+    """Time passes in steps alone."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(profiler, "time", clock)
+    return clock
+
+
+def scripted(clock, rounds, seconds=1e9, **options):
+    """The profile of one step whose turn i is in rounds[i]: a state, or two of which the second is found after it.
+
+    A step takes a second and as many thousandths as there were steps before, so that its time tells which it was.
+    """
+    turns = [turn if isinstance(turn, tuple) else (turn, turn) for turn in rounds]
+    asked, taken = [0], [0]
+
+    def state():
+        turn, moment = divmod(asked[0], 2)
+        asked[0] += 1
+        return turns[turn][moment]
+
+    def step():
+        clock.now += 1 + taken[0] / 1000
+        taken[0] += 1
+
+    (result,) = profile([step], states=[state], warmup=0, rounds=len(turns), seconds=seconds, **options)
+    kept = [round(ms - 1e3) for ms in result.steps]  # the first turn warms its step: one step more
+    return result, [number - 1 for number in kept]
+
+
+def test_rounds_in_the_commonest_state_are_kept(clock):
+    result, kept = scripted(clock, "abbabbb")
+    assert kept == [1, 2, 4, 5, 6]
+    assert (result.state, result.left_out) == ("b", 2)
+    assert result.step_ms == median(result.steps)
+    assert all(len(samples) == 5 for samples in result.parts.values())
+
+
+def test_a_round_in_which_the_state_changed_is_left_out(clock):
+    result, kept = scripted(clock, ["a", ("a", "b"), ("a", "b"), ("a", "b"), "a"])
+    assert kept == [0, 4]
+    assert (result.state, result.left_out) == ("a", 3)
+
+
+def test_if_it_changed_in_all_they_are_all_kept_and_that_is_told(clock):
+    result, kept = scripted(clock, [("a", "b"), ("b", "a")])
+    assert kept == [0, 1]
+    assert (result.state, result.left_out) == (CHANGED, 0)
+
+
+def test_the_state_of_every_step_counts(clock):
+    """One of two steps changes its state from round to round: no more than what both share is kept."""
+
+    def step():
+        clock.now += 1
+
+    both = profile([step] * 2, states=[lambda: "a", iter("xxyyyyxxyy").__next__], warmup=0, rounds=5)
+    assert [(p.state, len(p.steps), p.left_out) for p in both] == [("a", 3, 2), ("y", 3, 2)]
+
+
+def test_preferred_states_are_kept_though_others_are_commoner(clock):
+    result, kept = scripted(clock, "b" * FEWEST + "a" * (FEWEST + 3), preferred=lambda states: states == ("b",))
+    assert (result.state, kept) == ("b", list(range(FEWEST)))
+
+
+def test_fewer_than_enough_of_the_preferred_give_way_to_the_commonest(clock):
+    result, _ = scripted(clock, "b" * (FEWEST - 1) + "a" * FEWEST, preferred=lambda states: states == ("b",))
+    assert (result.state, len(result.steps)) == ("a", FEWEST)
+
+
+def test_after_its_seconds_it_waits_for_enough_of_the_preferred(clock):
+    states = "a" * 4 + "b" * 30
+    result, kept = scripted(clock, states, preferred=lambda states: states == ("b",), seconds=8.0)
+    assert (result.state, len(kept)) == ("b", FEWEST)
+
+
+def test_it_stops_after_its_seconds_if_there_are_enough(clock):
+    result, _ = scripted(clock, "a" * 30, seconds=8.0)
+    assert len(result.steps) == 7  # and one that warmed
+
+
+def test_its_patience_ends(clock):
+    result, _ = scripted(clock, "a" * 100, preferred=lambda states: False, seconds=20.0)
+    assert 20 * PATIENCE - 2 <= len(result.steps) <= 20 * PATIENCE + 1
+    assert result.state == "a"
+
+
+def test_a_forecast_knows_a_state_if_nothing_of_it_is_borrowed():
+    forecast = Forecast([StepPrediction({}), StepPrediction({}, borrowed=1)], lambda: 0)
+    assert [forecast.knows(state) for state in (0, 1, 2, None, CHANGED)] == [True, False, False, False, False]
+    assert [forecast.predictions.index(forecast.at(state)) for state in (0, 2, CHANGED)] == [0, 0, 0]
+    assert forecast.at(1) is forecast.predictions[1]
