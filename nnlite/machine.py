@@ -32,10 +32,14 @@ SECONDS = 0.15  # short works are repeated for so long: among many, some meet a 
 _USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 _MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
 _PAGE = 4096
+_ROUNDS = 200_000  # of multiply-adds, a millisecond: starting the threads takes some microseconds
+_SIDE = 512  # of the matrices of a product for all threads of BLAS: a millisecond as well
 #: kept ceilings hold if they are within so much of what is measured in one of so many tries
 CHECKS, TOLERANCE = 3, 0.1
 #: a process that gets this part of the processors is as good as alone
 UNDISTURBED = 0.9
+#: it is asked for so long; a system may count processor time in ticks of 4 ms
+SHARE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -146,12 +150,23 @@ def load_and_check(threads: int | None = None) -> Machine:
     return load_or_measure(machine.threads, fresh=True)
 
 
-def share_of_processors(threads: int) -> float:
-    """The part of the processors' time that this process got while all of its threads computed; 1 if it is alone."""
+def share_of_processors(threads: int, *, blas: bool = False) -> float:
+    """The part of the processors' time that this process gets while all of its threads compute; 1 if it is alone.
+
+    `blas`: they are those of NumPy's BLAS, which has to own them.
+    """
+    if blas:
+        return _share(_products(), threads)
     with _threads(threads):
-        wall, processor = time.perf_counter(), time.process_time()
-        _fma_gflops(threads)
-        return (time.process_time() - processor) / (time.perf_counter() - wall) / threads
+        return _share(_multiply_adds(threads), threads)
+
+
+def _share(work: Callable[[], object], threads: int) -> float:
+    work()
+    wall, processor = time.perf_counter(), time.process_time()
+    while time.perf_counter() < wall + SHARE_SECONDS:
+        work()
+    return (time.process_time() - processor) / (time.perf_counter() - wall) / threads
 
 
 def _measured_again(machine: Machine) -> Machine:
@@ -289,11 +304,21 @@ def _fma_gflops(threads: int) -> float:
     from nnlite.kernels import ceilings
     from nnlite.simd import LANES
 
-    rounds = 200_000  # a millisecond: starting the threads takes some microseconds
+    return threads * _ROUNDS * ceilings.SUMS * LANES * 2 / _best_seconds(_multiply_adds(threads)) / 1e9
+
+
+def _multiply_adds(threads: int) -> Callable[[], object]:
+    from nnlite.kernels import ceilings
+    from nnlite.simd import LANES
+
     factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals
     out = np.zeros(threads * LANES, np.float32)
-    seconds = _best_seconds(lambda: ceilings.multiply_adds(rounds, factors, out))
-    return threads * rounds * ceilings.SUMS * LANES * 2 / seconds / 1e9
+    return lambda: ceilings.multiply_adds(_ROUNDS, factors, out)
+
+
+def _products() -> Callable[[], object]:
+    square, out = (np.ones((_SIDE, _SIDE), np.float32) for _ in range(2))
+    return lambda: np.matmul(square, square, out=out)
 
 
 def _bandwidths(caches: dict[str, int], threads: int) -> tuple[Bandwidth, ...]:

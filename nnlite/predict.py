@@ -95,6 +95,8 @@ class StepPrediction:
     parts: dict[Key, PartPrediction]
     #: rates that were measured while the processors were in another state
     borrowed: int = 0
+    #: rates that were measured while other programs used the processors
+    disturbed: int = 0
 
     @property
     def seconds(self) -> float:
@@ -168,7 +170,7 @@ def predict(
     part(*OTHER).calls += around["other"]
     further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
     updates.calls += around["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
-    return StepPrediction(parts, len(rates.borrowed))
+    return StepPrediction(parts, len(rates.borrowed), len(rates.disturbed))
 
 
 def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:

@@ -1,15 +1,18 @@
 """The time model: its terms against a hand calculation, and that nothing it needs was timed in the step."""
 
 import itertools
+import json
+import time
 
 import pytest
 
 import nnlite as nn
-from nnlite import jit, machine, predict
+from nnlite import jit, jit_cache, machine, predict
 from nnlite.conv.stages import Stage
+from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
-from nnlite.explain.measure import measure, training_steps
-from nnlite.profiler import OTHER
+from nnlite.explain.measure import Measurement, measure, training_steps
+from nnlite.profiler import OTHER, StepProfile
 from nnlite.rates import CHECKED, Rates
 from nnlite.rates.state import SAME, State
 
@@ -109,13 +112,17 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
 
 
 class Moving(Rates):
-    """Rates of processors that a test moves."""
+    """Rates of processors that a test moves, and gives to other programs."""
 
-    def __init__(self, kept=()):
+    def __init__(self, kept=(), shares=()):
         self.launch = 2.4
+        self.shares = iter(shares)
         super().__init__(machine.load_or_measure(), 1, 2)
         self.states = [State(2.4, dict(kept))]
         self.state = self.where()
+
+    def share(self):
+        return next(self.shares, 1.0)
 
     def where(self):
         fits = [state.distance(self.launch) <= SAME for state in self.states]
@@ -165,6 +172,77 @@ def test_a_rate_belongs_to_the_state_it_was_measured_in():
     rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
     assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
     assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]
+
+
+@pytest.fixture
+def kept_in(tmp_path, monkeypatch):
+    ceilings = machine.load_or_measure()
+    monkeypatch.setattr(machine, "load_or_measure", lambda: ceilings)
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
+
+    def known():
+        return [state["known"] for file in tmp_path.glob("rates-*.json") for state in json.loads(file.read_text())]
+
+    return known
+
+
+def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
+    rates, values = Moving(shares=[1.0, 0.5, 0.5, 1.0, 1.0]), iter([1.0, 2.0, 3.0, 4.0])
+    assert rates.known("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
+    rates.save()
+    assert kept_in() == [{"a": 4.0}]
+    assert not rates.disturbed
+
+
+def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(kept_in, monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    rates = Moving(shares=[1.0, 0.5, 0.5])
+    assert rates.known("a", lambda: 7.0) == 7.0
+    assert rates.known("b", lambda: 8.0) == 8.0
+    rates.known("c", lambda: 9.0)  # half disturbed
+    rates.known("d", lambda: 10.0)
+    assert rates.disturbed == {(0, "a"), (0, "b"), (0, "c")}
+    rates.save()
+    assert kept_in() == [{"d": 10.0}]
+
+
+def test_patience_with_other_programs_ends(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
+    rates, tries = Moving(shares=[0.5] * 20), []
+    for key in "abc":
+        rates.known(key, lambda: tries.append(1) or time.sleep(0.02) or 1.0)
+    assert 3 <= len(tries) <= 6
+
+
+def test_a_check_that_is_disturbed_tells_nothing_of_what_is_kept(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    names = [str(i) for i in range(CHECKED)]
+    rates = Moving(dict.fromkeys(names, 100.0), shares=itertools.repeat(0.5))
+    assert [rates._checked(name, lambda: 1.0) for name in names] == [100.0] * CHECKED
+    assert rates.states[0].known == dict.fromkeys(names, 100.0)
+
+
+def measured_with(share=1.0, borrowed=0, disturbed=0):
+    prediction = predict.StepPrediction({}, borrowed, disturbed)
+    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share)
+
+
+def test_other_programs_are_told_of():
+    assert cautions([measured_with()]) == []
+    for caution in ({"share": 0.5}, {"disturbed": 3}, {"borrowed": 2}):
+        (said,) = cautions([measured_with(**caution)])
+        assert said.startswith("CAUTION: ")
+    assert "50% of it" in cautions([measured_with(share=0.5)])[0]
+    assert len(cautions([measured_with(0.5, 2, 3)])) == 3
+
+
+def test_the_share_of_the_processors_is_asked_for_between_the_rounds(monkeypatch):
+    shares = iter([1.0, 0.5, 0.6])
+    monkeypatch.setattr("nnlite.explain.measure.share_of_processors", lambda threads, blas: next(shares))
+    contestants = [Contestant(nn.models.mlp(), "auto")]
+    steps = training_steps(contestants, batch_size=8)
+    (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=8, rounds=2)
+    assert m.share == pytest.approx(0.7)
 
 
 def test_nothing_is_predicted_of_what_does_not_say_what_it_does():

@@ -14,7 +14,9 @@ from nnlite.explain.document import document
 from nnlite.explain.measure import Measurement, measure, training_steps
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
 from nnlite.explain.sentences import sentences
+from nnlite.lab.tables import disturbance
 from nnlite.lab.terminal import announce_compilation
+from nnlite.profiler import CHANGED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +76,8 @@ def run(options: argparse.Namespace) -> int:
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings) + _moved(measured) + _disturbed(ceilings)
+    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings)
+    verdict = cautions(measured) + verdict + _left_out(measured)
     _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
@@ -98,15 +101,34 @@ def _ceilings() -> machine.Machine | None:
     return machine.load_and_check() if jit.ENABLED else None
 
 
-def _moved(measured: Sequence[Measurement]) -> list[str]:
-    """That the host moved the processors meanwhile, if it did, and what follows for the numbers."""
-    said = []
+def _left_out(measured: Sequence[Measurement]) -> list[str]:
+    """That the host moved the processors meanwhile, if it did."""
     profile = measured[0].profile
-    if profile.left_out:
-        total = profile.left_out + len(profile.steps)
+    if not profile.left_out:
+        return []
+    total = profile.left_out + len(profile.steps)
+    return [
+        f"In {profile.left_out} of {total} rounds the processors lay otherwise to each other than in the rest, as "
+        "handing work over between them told; these rounds are left out."
+    ]
+
+
+def cautions(measured: Sequence[Measurement]) -> list[str]:
+    """Why the numbers are not to be relied on, as far as other programs or the host are why."""
+    said = []
+    share = measured[0].share
+    if share < machine.UNDISTURBED:
+        said.append(disturbance(share))
+    rates = max((m.prediction.disturbed for m in measured if m.prediction), default=0)
+    if rates:
         said.append(
-            f"In {profile.left_out} of {total} rounds the processors lay otherwise to each other than in the rest, as "
-            "handing work over between them told; these rounds are left out."
+            f"CAUTION: other programs used the processor while {rates} of the rates were measured. The predictions of "
+            "this run are not to be relied on; the next one measures these rates again."
+        )
+    if measured[0].profile.state is CHANGED:
+        said.append(
+            "CAUTION: in no round did the processors lie to each other all the time as they did at first, as handing "
+            "work over between them told. Predictions are those for how they lay at first."
         )
     borrowed = [m for m in measured if m.prediction and m.prediction.borrowed]
     if borrowed:
@@ -116,17 +138,6 @@ def _moved(measured: Sequence[Measurement]) -> list[str]:
             f"rates were measured: of {names}. Their predictions are worse for it; another run measures the missing."
         )
     return said
-
-
-def _disturbed(ceilings: machine.Machine | None) -> list[str]:
-    """That other programs use the processor, if they do: the times are not this machine's then."""
-    share = machine.share_of_processors(ceilings.threads) if ceilings else 1.0
-    if share >= machine.UNDISTURBED:
-        return []
-    return [
-        f"CAUTION: other programs use the processor: {100 * (1 - share):.0f}% of it went to them just after the steps "
-        "were timed. Times and predictions of this run are not to be relied on."
-    ]
 
 
 def _print(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import fmean
 
 from nnlite import conv, cost, datasets, memory, scopes
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
 from nnlite.explain.request import check_outputs, fit_images
-from nnlite.machine import Machine
+from nnlite.machine import Machine, share_of_processors
 from nnlite.predict import PartPrediction, StepPrediction
 from nnlite.profiler import Key, StepProfile, profile
 
@@ -51,6 +53,8 @@ class Measurement:
     prediction: StepPrediction | None = None
     #: by the name of each Conv2D, how it was computed, and why so
     algorithms: dict[str, conv.Choice] = field(default_factory=dict)
+    #: of the processors' time, that this process got between the rounds; 1 if it was not asked for
+    share: float = 1.0
 
     @property
     def step_ms(self) -> float:
@@ -97,9 +101,14 @@ def measure(
     """
     forecasts = forecast(contestants, steps, machine, batch_size) if machine else []
     memory.trim()  # of what measuring rates left in the pool
+    first, *others = contestants
+    shares: list[float] = []
     profiles = profile(
         steps,
-        surroundings=[c.surroundings for c in contestants],
+        surroundings=[
+            partial(_asking, first, shares) if machine else first.surroundings,
+            *(c.surroundings for c in others),
+        ],
         states=[f.where for f in forecasts],
         preferred=lambda states: all(f.knows(state) for f, state in zip(forecasts, states, strict=False)),
         rounds=rounds,
@@ -112,8 +121,17 @@ def measure(
         times = _layer_times(counts, prediction, result.medians())
         with c.surroundings():
             algorithms = c.model.algorithms(batch_size)
-        results.append(Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms))
+        share = fmean(shares) if shares else 1.0
+        results.append(Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, share))
     return results
+
+
+@contextmanager
+def _asking(c: Contestant, shares: list[float]) -> Iterator[None]:
+    """A contestant's surroundings, in which it is first asked for its share of the processors."""
+    with c.surroundings():
+        shares.append(share_of_processors(max(c.thread_counts), blas=c.thread_counts[0] > 1))
+        yield
 
 
 def _layer_times(counts: cost.Cost, prediction: StepPrediction | None, medians: dict[Key, float]) -> list[LayerTime]:

@@ -117,6 +117,14 @@ def checks(run: Run) -> Iterator[str]:
         yield f"REFUSED {report.algorithm}: {report.refusal}"
 
 
+def disturbance(share: float) -> str:
+    """That this process got no more than a share of the processors' time."""
+    return (
+        f"CAUTION: other programs use the processor: {100 * (1 - share):.0f}% of it went to them while the times were "
+        "taken. The times of this run are not to be relied on."
+    )
+
+
 def remarks(run: Run) -> Iterator[str]:
     """What a reader has to know about the numbers, a sentence each."""
     machine = run.machine

@@ -8,15 +8,17 @@ algorithm runs on a layer's geometry.
 A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
 leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
 Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and the state of
-the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold.
+the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold. What is
+measured while other programs use the processors is measured anew for a while, and never kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -44,6 +46,8 @@ _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
 #: so many kept rates are measured again, and the others with them if half of these are off by more than that, each in
 #: all of so many tries
 CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
+#: seconds that all samples of a run together are taken anew for, while other programs use the processors
+PATIENCE = 5.0
 
 
 _T = TypeVar("_T")
@@ -73,6 +77,9 @@ class Rates:
         self._again: dict[int, dict[str, Again]] = {}
         self._measured: set[str] = set()
         self.borrowed: set[str] = set()
+        #: (state, key) of what was measured while other programs used the processors
+        self.disturbed: set[tuple[int, str]] = set()
+        self._share, self._patience = self.share(), PATIENCE
         self._saved = True
         self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
@@ -87,6 +94,11 @@ class Rates:
             self.states.append(State(now))
             return len(self.states) - 1
         return distances.index(min(distances))
+
+    def share(self) -> float:
+        """The part of the processors' time that their owner gets now."""
+        blas = self.blas_threads > 1
+        return machine.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
 
     def complete(self, compute: Callable[[], object]) -> None:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile."""
@@ -132,8 +144,8 @@ class Rates:
         """
         kept, again = self.states[self.state].known, self._again.setdefault(self.state, {})
         if key in kept and not self._borrows and key not in self._measured | again.keys() and len(again) < CHECKED:
-            now = self._closest(kept[key], measure)
-            again[key] = Again(now, _off(now, kept[key]))
+            now, alone = self._alone(lambda: self._closest(kept[key], measure))
+            again[key] = Again(now, _off(now, kept[key])) if alone else Again(kept[key], off=False)
             if again[key].off:
                 kept[key], self._saved = now, False
             if len(again) == CHECKED and 2 * sum(one.off for one in again.values()) >= CHECKED:
@@ -199,15 +211,29 @@ class Rates:
         return own
 
     def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Measured, and kept for the state that it was measured in."""
+        """Measured, and known for the state that it was measured in."""
         for _ in range(TRIES):
-            before, values, after = self.where(), measure(), self.where()
+            before, (values, alone), after = self.where(), self._alone(measure), self.where()
             if before == after:
                 break
         self.states[after].known |= values
         self._measured |= set(values)
+        sampled = {(after, key) for key in values}
+        self.disturbed = self.disturbed - sampled if alone else self.disturbed | sampled
         self._saved, self._strayed = False, self._strayed or after != self.state
         return values
+
+    def _alone(self, measure: Callable[[], _T]) -> tuple[_T, bool]:
+        """What is measured, anew as long as there is patience with other programs, and whether they left it alone."""
+        while True:
+            before, began = self._share, time.perf_counter()
+            value = measure()
+            self._share = self.share()
+            if (before + self._share) / 2 >= machine.UNDISTURBED:
+                return value, True
+            if self._patience <= 0:
+                return value, False
+            self._patience -= time.perf_counter() - began
 
     def bandwidth(self, nbytes: float) -> float:
         """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
@@ -217,13 +243,15 @@ class Rates:
         return 1e9 * chosen.copy_gbs
 
     def save(self) -> None:
-        """Keep what was measured for the next run, unless other programs use the processor."""
+        """Keep for the next run what was measured while other programs left the processors alone."""
         if self._saved or self._path is None:
             return
-        if machine.share_of_processors(self.kernel_threads) >= machine.UNDISTURBED:
-            kept = [asdict(state) for state in self.states if state.known]
-            self._path.write_text(json.dumps(kept, indent=1) + "\n")
-            self._saved = True
+        kept = [replace(state, known=self._undisturbed(i)) for i, state in enumerate(self.states)]
+        self._path.write_text(json.dumps([asdict(state) for state in kept if state.known], indent=1) + "\n")
+        self._saved = True
+
+    def _undisturbed(self, state: int) -> dict[str, float]:
+        return {key: rate for key, rate in self.states[state].known.items() if (state, key) not in self.disturbed}
 
 
 def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int) -> Path | None:
