@@ -206,6 +206,31 @@ def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(k
     assert kept_in() == [{"d": 10.0}]
 
 
+def test_a_disturbed_rate_does_not_take_the_place_of_a_good_one(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    rates = Moving({"a forward": 100.0}, shares=itertools.repeat(0.5))
+    both = {"a forward": 1.0, "a other": 2.0}
+    rates.all_known(list(both), lambda: both)
+    assert rates.states[0].known == {"a forward": 100.0, "a other": 2.0}
+    assert rates.disturbed == {(0, "a other")}
+
+
+def test_a_state_that_other_programs_feign_is_none(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    handing = 30.0
+    monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: handing)
+    shares = [1.0]
+    monkeypatch.setattr(Rates, "share", lambda self: shares[0])
+    rates = Rates(machine.load_or_measure(), 7, 1)  # nothing is kept of so many threads
+    assert (rates.where(), [state.handing_us for state in rates.states]) == (0, [30.0])
+    handing, shares[0] = 16000.0, 0.5
+    assert (rates.where(), len(rates.states)) == (0, 1)
+    shares[0] = 1.0
+    rates.where()  # half disturbed
+    assert (rates.where(), len(rates.states)) == (1, 2)
+    assert (rates.where(), len(rates.states)) == (1, 2)
+
+
 def test_patience_with_other_programs_ends(monkeypatch):
     monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
     rates, tries = Moving(shares=[0.5] * 20), []

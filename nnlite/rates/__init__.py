@@ -30,7 +30,7 @@ from nnlite.conv.stages import Stage
 from nnlite.rates.measure import MOST_BYTES, Work, rate_of
 from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 10
+SCHEMA = 11
 _LEAST_BYTES = 16 << 10
 _ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
@@ -71,6 +71,7 @@ class Rates:
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
+        self._share, self._patience = self.share(), PATIENCE
         self.states: list[State] = _read(self._path)
         self.state = self.where()
         #: by state, what was measured again of what was kept from an earlier run
@@ -79,7 +80,6 @@ class Rates:
         self.borrowed: set[str] = set()
         #: (state, key) of what was measured while other programs used the processors
         self.disturbed: set[tuple[int, str]] = set()
-        self._share, self._patience = self.share(), PATIENCE
         self._saved = True
         self._borrows = self._strayed = False
         self._other = np.zeros(0, np.float32)
@@ -87,13 +87,18 @@ class Rates:
         self._square = np.ones((256, 256), np.float32)
 
     def where(self) -> int:
-        """The state that the processors are in now."""
-        now = handing_us(self.blas_threads, self.kernel_threads)
-        distances = [state.distance(now) for state in self.states]
-        if not distances or min(distances) > SAME:
+        """The state that the processors are in now; of those that are known while other programs hide it."""
+        tell = partial(handing_us, self.blas_threads, self.kernel_threads)
+        now, alone = tell(), True
+        if self._is_new(now):
+            now, alone = self._alone(tell)
+        if not self.states or (alone and self._is_new(now)):
             self.states.append(State(now))
-            return len(self.states) - 1
+        distances = [state.distance(now) for state in self.states]
         return distances.index(min(distances))
+
+    def _is_new(self, handing: float) -> bool:
+        return all(state.distance(handing) > SAME for state in self.states)
 
     def share(self) -> float:
         """The part of the processors' time that their owner gets now."""
@@ -216,10 +221,14 @@ class Rates:
             before, (values, alone), after = self.where(), self._alone(measure), self.where()
             if before == after:
                 break
-        self.states[after].known |= values
+        known = self.states[after].known
+        if alone:
+            self.disturbed -= {(after, key) for key in values}
+            known |= values
+        else:
+            self.disturbed |= {(after, key) for key in values.keys() - known.keys()}
+            self.states[after].known = values | known
         self._measured |= set(values)
-        sampled = {(after, key) for key in values}
-        self.disturbed = self.disturbed - sampled if alone else self.disturbed | sampled
         self._saved, self._strayed = False, self._strayed or after != self.state
         return values
 
