@@ -1,20 +1,16 @@
 """The time model: its terms against a hand calculation, and that nothing it needs was timed in the step."""
 
-import itertools
-import json
-import time
-
+import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, jit_cache, machine, predict
+from nnlite import jit, machine, predict
+from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.measure import Measurement, measure, training_steps
 from nnlite.profiler import OTHER, StepProfile
-from nnlite.rates import CHECKED, Rates
-from nnlite.rates.state import SAME, State
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -22,8 +18,11 @@ pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with
 class FakeRates:
     """Rates as a test gives them."""
 
+    borrowed, disturbed = ("a",), ("b", "c")
+
     class machine:
         numpy_call_us = 2.0
+        numba_call_us = 3.0
         fresh_gbs = 4.0
         caches = {"L3": 32 << 20}  # noqa: RUF012
 
@@ -32,6 +31,14 @@ class FakeRates:
 
     def bandwidth(self, nbytes):
         return self._bandwidth
+
+    def rate(self, stage, flushed):
+        return 1e9
+
+    def all_known(self, keys, measure):
+        """Of each smallest operation a microsecond forward and 10 of the tape, of the smallest step 20 and 4."""
+        known = {"forward": 1e-6, "other": 20e-6 if keys[0].startswith("around") else 10e-6, "update": 4e-6}
+        return {key: known.get(key.split()[-1], 0.0) for key in keys}
 
 
 def stage(kind, amount, moved, calls=1, fresh=0):
@@ -50,6 +57,95 @@ def test_calls_beyond_the_first_and_fresh_memory_are_added():
     assert terms == predict.Terms(memory=pytest.approx(1e-3), calls=pytest.approx(2e-5), fresh=pytest.approx(1e-3))
     assert terms.seconds == pytest.approx(2.02e-3)
     assert terms.bound == "overhead"  # 1.02 ms of calls and fresh memory, 1 ms of copying
+
+
+def predicted(calls, arrays=2, rates=None):
+    optimizer = nn.RMSprop()
+    optimizer.build([nn.Tensor(np.zeros(3, np.float32), requires_grad=True) for _ in range(arrays)])
+    return predict.predict(calls, optimizer, rates or FakeRates(), None, None, held=0)
+
+
+def test_each_parameter_beyond_those_of_the_smallest_step_costs_a_call():
+    update = ("rmsprop", "optimizer")
+    assert predicted([], arrays=2).parts[update].calls == pytest.approx(4e-6)
+    assert predicted([], arrays=5).parts[update].calls == pytest.approx(4e-6 + 3 * 3e-6)
+    assert predicted([], arrays=1).parts[update].calls == pytest.approx(4e-6)
+
+
+def dense_call(*needs):
+    arrays = [predict.Array(shape, np.dtype(np.float32)) for shape in ((4, 6), (6, 3), (3,))]
+    return predict.Call("dense", nn.ops.dense, tuple(arrays), {}, needs)
+
+
+def test_the_tape_of_each_operation_is_other():
+    result = predicted([dense_call(True, True, True)] * 2)
+    assert result.parts[OTHER].calls == pytest.approx(2 * 10e-6 + 20e-6)
+    assert result.parts["dense", "forward"].calls == pytest.approx(2 * 1e-6)
+
+
+def test_the_tape_of_the_smallest_step_is_not_counted_twice(monkeypatch):
+    """Its "other" is what is measured less the tape of its own operations."""
+    update = ("rmsprop", "optimizer")
+    measured = StepProfile([7.0] * 3, {OTHER: [5.0, 90.0, 4.0], update: [2.0, 2.0, 3.0]})
+    monkeypatch.setattr(predict, "_profile", lambda step, between: measured)
+    monkeypatch.setattr(predict, "trace", lambda step: ["a call", "another"])
+    tape = 1e-3
+    monkeypatch.setattr(predict, "calling_cost", lambda call, between: {"other": tape, "forward": 1.0})
+
+    class Measuring(FakeRates):
+        def all_known(self, keys, measure):
+            return measure()
+
+    between = predict.Between(Measuring(), 0, None)
+    assert predict._around(None, "rmsprop", between) == pytest.approx({"other": 3e-3, "update": 2e-3})
+    tape = 1.0
+    assert predict._around(None, "rmsprop", between)["other"] == 0.0
+
+
+def test_what_needs_no_gradient_has_none():
+    assert [part for _, part in predicted([dense_call(False, False, False)]).parts if part != "forward"] == [
+        "optimizer", "other",
+    ]  # fmt: skip
+    assert ("dense", "gradients") in predicted([dense_call(True, True, True)]).parts
+    parts = [set(predict._measure_call(dense_call(*[need] * 3), lambda: None)) for need in (False, True)]
+    assert parts == [{"forward", "other"}, {"forward", "other", "grad_input", "gradients"}]
+
+
+def test_a_call_that_needs_fewer_gradients_is_another_call():
+    asked = []
+
+    class Asked(FakeRates):
+        def all_known(self, keys, measure):
+            asked.append(keys[0])
+            return dict.fromkeys(keys, 0.0)
+
+    for flushed, needs in ((0, (True, True)), (0, (False, True)), (1, (True, True)), (0, (True, True))):
+        predict.calling_cost(dense_call(*needs, True), predict.Between(Asked(), flushed, None))
+    assert len(set(asked)) == 3
+    assert asked[0] == asked[3]
+
+
+def test_rates_that_are_not_to_be_relied_on_are_counted():
+    result = predicted([])
+    assert (result.borrowed, result.disturbed) == (1, 2)
+
+
+def test_all_caches_are_flushed_if_a_step_works_in_more_than_the_last():
+    last = FakeRates.machine.caches["L3"]
+    assert predict._flushed(last, FakeRates()) == predict.LEAST_FLUSHED
+    assert predict._flushed(last + 1, FakeRates()) == 2 * last
+
+
+def test_the_smallest_convolution_runs_the_same_code():
+    """Strides, dilation, taps and groups as they are; one pixel, or those of a pool; of the channels the fewest."""
+    geometry = Geometry((8, 30, 30, 12), (3, 2, 6, 64), strides=(2, 3), dilation_rate=(1, 2), groups=2)
+    least = predict._smallest_geometry(geometry, 1, 2)
+    assert least.output_shape[:3] == (1, 1, 2)
+    assert (least.strides, least.dilation_rate, least.groups) == ((2, 3), (1, 2), 2)
+    (kh, kw, c, k), fewest = least.weight_shape, predict._fewest
+    assert (kh, kw, c, k) == (3, 2, fewest(6), 2 * fewest(32))
+    assert fewest(6) < 6 or fewest(32) < 32
+    assert predict._smallest_geometry(geometry, 1, 2, keep_channels=True).weight_shape == geometry.weight_shape
 
 
 @pytest.fixture(scope="module")
@@ -109,142 +205,6 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     x, y = digits[0][0][:8].reshape(8, 784), digits[0][1][:8]
     losses = [loss_of(model)(y, model(x)).item() for model in (logits, probabilities)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-class Moving(Rates):
-    """Rates of processors that a test moves, and gives to other programs."""
-
-    def __init__(self, kept=(), shares=()):
-        self.launch = 2.4
-        self.shares = iter(shares)
-        super().__init__(machine.load_or_measure(), 1, 2)
-        self.states = [State(2.4, dict(kept))]
-        self.state = self.where()
-
-    def share(self):
-        return next(self.shares, 1.0)
-
-    def where(self):
-        fits = [state.distance(self.launch) <= SAME for state in self.states]
-        if True not in fits:
-            self.states.append(State(self.launch))
-        return fits.index(True) if True in fits else len(fits)
-
-
-def test_kept_rates_that_no_longer_hold_are_forgotten():
-    names = [str(i) for i in range(CHECKED)]
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
-    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0] * CHECKED
-    assert kept._checked("last", lambda: 50.0) == 100.0  # enough were checked
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
-    for name in names:
-        kept._checked(name, lambda: 50.0)
-    assert kept.states[0].known == dict.fromkeys(names, 50.0)
-
-
-def test_a_kept_rate_that_is_off_gives_way_alone():
-    names = [str(i) for i in range(CHECKED)]
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0) | {"1": 1e5})
-    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0, 101.0, *[100.0] * (CHECKED - 2)]
-    assert kept.states[0].known == dict.fromkeys([*names, "last"], 100.0) | {"1": 101.0}
-
-
-def test_a_rate_that_several_layers_ask_for_is_checked_once():
-    kept, asked = Moving({"a": 100.0}), []
-    for _ in range(3):
-        kept._checked("a", lambda: asked.append(1) or 101.0)
-    assert len(asked) == 1
-
-
-def test_a_rate_that_is_hidden_for_a_moment_still_holds():
-    kept = Moving(dict.fromkeys([str(i) for i in range(CHECKED)], 100.0))
-    values = itertools.cycle([50.0, 60.0, 99.0])
-    assert [kept._checked(str(i), lambda: next(values)) for i in range(CHECKED)] == [100.0] * CHECKED
-
-
-def test_a_rate_belongs_to_the_state_it_was_measured_in():
-    rates = Moving()
-
-    def moved_meanwhile():
-        rates.launch = 3.7
-        return 60.0
-
-    rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
-    assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
-    assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]
-
-
-@pytest.fixture
-def kept_in(tmp_path, monkeypatch):
-    ceilings = machine.load_or_measure()
-    monkeypatch.setattr(machine, "load_or_measure", lambda: ceilings)
-    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
-
-    def known():
-        return [state["known"] for file in tmp_path.glob("rates-*.json") for state in json.loads(file.read_text())]
-
-    return known
-
-
-def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
-    rates, values = Moving(shares=[1.0, 0.5, 0.5, 1.0, 1.0]), iter([1.0, 2.0, 3.0, 4.0])
-    assert rates.known("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
-    rates.save()
-    assert kept_in() == [{"a": 4.0}]
-    assert not rates.disturbed
-
-
-def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(kept_in, monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
-    rates = Moving(shares=[1.0, 0.5, 0.5])
-    assert rates.known("a", lambda: 7.0) == 7.0
-    assert rates.known("b", lambda: 8.0) == 8.0
-    rates.known("c", lambda: 9.0)  # half disturbed
-    rates.known("d", lambda: 10.0)
-    assert rates.disturbed == {(0, "a"), (0, "b"), (0, "c")}
-    rates.save()
-    assert kept_in() == [{"d": 10.0}]
-
-
-def test_a_disturbed_rate_does_not_take_the_place_of_a_good_one(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
-    rates = Moving({"a forward": 100.0}, shares=itertools.repeat(0.5))
-    both = {"a forward": 1.0, "a other": 2.0}
-    rates.all_known(list(both), lambda: both)
-    assert rates.states[0].known == {"a forward": 100.0, "a other": 2.0}
-    assert rates.disturbed == {(0, "a other")}
-
-
-def test_a_state_that_other_programs_feign_is_none(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
-    handing = 30.0
-    monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: handing)
-    shares = [1.0]
-    monkeypatch.setattr(Rates, "share", lambda self: shares[0])
-    rates = Rates(machine.load_or_measure(), 7, 1)  # nothing is kept of so many threads
-    assert (rates.where(), [state.handing_us for state in rates.states]) == (0, [30.0])
-    handing, shares[0] = 16000.0, 0.5
-    assert (rates.where(), len(rates.states)) == (0, 1)
-    shares[0] = 1.0
-    rates.where()  # half disturbed
-    assert (rates.where(), len(rates.states)) == (1, 2)
-    assert (rates.where(), len(rates.states)) == (1, 2)
-
-
-def test_patience_with_other_programs_ends(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
-    rates, tries = Moving(shares=[0.5] * 20), []
-    for key in "abc":
-        rates.known(key, lambda: tries.append(1) or time.sleep(0.02) or 1.0)
-    assert 3 <= len(tries) <= 6
-
-
-def test_a_check_that_is_disturbed_tells_nothing_of_what_is_kept(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
-    names = [str(i) for i in range(CHECKED)]
-    rates = Moving(dict.fromkeys(names, 100.0), shares=itertools.repeat(0.5))
-    assert [rates._checked(name, lambda: 1.0) for name in names] == [100.0] * CHECKED
-    assert rates.states[0].known == dict.fromkeys(names, 100.0)
 
 
 def measured_with(share=1.0, borrowed=0, disturbed=0):

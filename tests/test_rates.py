@@ -1,0 +1,209 @@
+"""The rates: which are measured anew, kept and told of, as processors are moved and other programs take them."""
+
+import itertools
+import json
+import time
+from types import SimpleNamespace
+
+import pytest
+
+import nnlite as nn
+from nnlite import jit, jit_cache, machine
+from nnlite.rates import CHECKED, TRIES, Rates, state
+from nnlite.rates.state import SAME, TIMES, UNTIMED, State, handing_us
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+
+
+class Moving(Rates):
+    """Rates of processors that a test moves, and gives to other programs."""
+
+    def __init__(self, kept=(), shares=()):
+        self.launch = 2.4
+        self.shares = iter(shares)
+        super().__init__(machine.load_or_measure(), 1, 2)
+        self.states = [State(2.4, dict(kept))]
+        self.state = self.where()
+
+    def share(self):
+        return next(self.shares, 1.0)
+
+    def where(self):
+        fits = [state.distance(self.launch) <= SAME for state in self.states]
+        if True not in fits:
+            self.states.append(State(self.launch))
+        return fits.index(True) if True in fits else len(fits)
+
+
+def test_kept_rates_that_no_longer_hold_are_forgotten():
+    names = [str(i) for i in range(CHECKED)]
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
+    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0] * CHECKED
+    assert kept._checked("last", lambda: 50.0) == 100.0  # enough were checked
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
+    for name in names:
+        kept._checked(name, lambda: 50.0)
+    assert kept.states[0].known == dict.fromkeys(names, 50.0)
+
+
+def test_a_kept_rate_that_is_off_gives_way_alone():
+    names = [str(i) for i in range(CHECKED)]
+    kept = Moving(dict.fromkeys([*names, "last"], 100.0) | {"1": 1e5})
+    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0, 101.0, *[100.0] * (CHECKED - 2)]
+    assert kept.states[0].known == dict.fromkeys([*names, "last"], 100.0) | {"1": 101.0}
+
+
+def test_a_rate_that_several_layers_ask_for_is_checked_once():
+    kept, asked = Moving({"a": 100.0}), []
+    for _ in range(3):
+        kept._checked("a", lambda: asked.append(1) or 101.0)
+    assert len(asked) == 1
+
+
+def test_a_rate_that_is_hidden_for_a_moment_still_holds():
+    kept = Moving(dict.fromkeys([str(i) for i in range(CHECKED)], 100.0))
+    values = itertools.cycle([50.0, 60.0, 99.0])
+    assert [kept._checked(str(i), lambda: next(values)) for i in range(CHECKED)] == [100.0] * CHECKED
+
+
+def test_a_rate_belongs_to_the_state_it_was_measured_in():
+    rates = Moving()
+
+    def moved_meanwhile():
+        rates.launch = 3.7
+        return 60.0
+
+    rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
+    assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
+    assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]
+
+
+@pytest.fixture
+def kept_in(tmp_path, monkeypatch):
+    ceilings = machine.load_or_measure()
+    monkeypatch.setattr(machine, "load_or_measure", lambda: ceilings)
+    monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
+
+    def known():
+        return [state["known"] for file in tmp_path.glob("rates-*.json") for state in json.loads(file.read_text())]
+
+    return known
+
+
+def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
+    rates, values = Moving(shares=[1.0, 0.5, 0.5, 1.0, 1.0]), iter([1.0, 2.0, 3.0, 4.0])
+    assert rates.known("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
+    rates.save()
+    assert kept_in() == [{"a": 4.0}]
+    assert not rates.disturbed
+
+
+def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(kept_in, monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    rates = Moving(shares=[1.0, 0.5, 0.5])
+    assert rates.known("a", lambda: 7.0) == 7.0
+    assert rates.known("b", lambda: 8.0) == 8.0
+    rates.known("c", lambda: 9.0)  # half disturbed
+    rates.known("d", lambda: 10.0)
+    assert rates.disturbed == {(0, "a"), (0, "b"), (0, "c")}
+    rates.save()
+    assert kept_in() == [{"d": 10.0}]
+
+
+def test_a_disturbed_rate_does_not_take_the_place_of_a_good_one(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    rates = Moving({"a forward": 100.0}, shares=itertools.repeat(0.5))
+    both = {"a forward": 1.0, "a other": 2.0}
+    rates.all_known(list(both), lambda: both)
+    assert rates.states[0].known == {"a forward": 100.0, "a other": 2.0}
+    assert rates.disturbed == {(0, "a other")}
+
+
+def test_a_state_that_other_programs_feign_is_none(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    handing = 30.0
+    monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: handing)
+    shares = [1.0]
+    monkeypatch.setattr(Rates, "share", lambda self: shares[0])
+    rates = Rates(machine.load_or_measure(), 7, 1)  # nothing is kept of so many threads
+    assert (rates.where(), [state.handing_us for state in rates.states]) == (0, [30.0])
+    handing, shares[0] = 16000.0, 0.5
+    assert (rates.where(), len(rates.states)) == (0, 1)
+    shares[0] = 1.0
+    rates.where()  # half disturbed
+    assert (rates.where(), len(rates.states)) == (1, 2)
+    assert (rates.where(), len(rates.states)) == (1, 2)
+
+
+def test_patience_with_other_programs_ends(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
+    rates, tries = Moving(shares=[0.5] * 20), []
+    for key in "abc":
+        rates.known(key, lambda: tries.append(1) or time.sleep(0.02) or 1.0)
+    assert 3 <= len(tries) <= 6
+
+
+def test_a_check_that_is_disturbed_tells_nothing_of_what_is_kept(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    names = [str(i) for i in range(CHECKED)]
+    rates = Moving(dict.fromkeys(names, 100.0), shares=itertools.repeat(0.5))
+    assert [rates._checked(name, lambda: 1.0) for name in names] == [100.0] * CHECKED
+    assert rates.states[0].known == dict.fromkeys(names, 100.0)
+
+
+@pytest.mark.parametrize(("moves", "times"), [(0, 1), (1, 2), (9, TRIES)])
+def test_what_is_computed_while_the_processors_move_is_computed_again_a_few_times(moves, times):
+    rates, computed = Moving(), []
+
+    def measure():
+        if len(computed) <= moves:
+            rates.launch *= 2
+        return 1.0
+
+    rates.complete(lambda: computed.append(1) or rates.known(str(len(computed)), measure))
+    assert len(computed) == times
+
+
+def test_what_one_state_lacks_is_borrowed_of_another_and_counted():
+    rates = Moving({"a": 1.0})
+    rates.states.append(State(5.0, {"a": 3.0, "b": 2.0}))
+    found = rates.everywhere(lambda: (rates.known("a", None), rates.known("b", None), len(rates.borrowed)))
+    assert found == [(1.0, 2.0, 1), (3.0, 2.0, 0)]
+
+
+def test_what_is_measured_together_is_kept_together():
+    rates = Moving()
+    assert rates.all_known(["a", "b"], lambda: {"b": 5.0}) == {"a": 0.0, "b": 5.0}
+    assert rates.all_known(["b", "a"], None) == {"a": 0.0, "b": 5.0}
+
+
+# The state of the processors ------------------------------------------------------------------------------------
+
+
+def test_states_differ_by_a_factor():
+    assert State(2.0).distance(3.0) == State(3.0).distance(2.0) == 1.5
+    assert State(2.0).distance(2.0) == 1.0
+
+
+@pytest.mark.parametrize(("quick", "usual_us"), [(TIMES // 3, 1.0), (TIMES // 5, 1000.0)])
+def test_handing_over_costs_what_it_does_when_it_is_quick(quick, usual_us, monkeypatch):
+    """Other programs take three of four samples at most; the first samples do not count."""
+    now = 0.0
+    monkeypatch.setattr(state, "time", SimpleNamespace(perf_counter=lambda: now))
+    durations = iter([1e-9] * UNTIMED + [1e-6] * quick + [1e-3] * (TIMES - quick))
+
+    def work():
+        nonlocal now
+        now += next(durations)
+
+    assert state._usual_us(work) == pytest.approx(usual_us)
+    assert next(durations, None) is None
+
+
+def test_work_is_handed_to_those_that_own_the_threads(monkeypatch):
+    assert handing_us(1, 1) == 1.0
+    monkeypatch.setattr(state, "_usual_us", lambda work: work())
+    monkeypatch.setattr("nnlite.kernels.ceilings.nothing", len)
+    assert handing_us(1, 3) == 3
+    product = handing_us(2, 1)
+    assert (product == len(product)).all()
