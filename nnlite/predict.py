@@ -245,14 +245,14 @@ def _smallest(call: Call) -> Call:
     options.pop("seed", None)
     if call.name == "conv2d":
         algorithm, geometry, epilogue = problem(call)
-        least = _smallest_geometry(geometry, 1 + epilogue.pool, 1 + epilogue.pool, _fewest)
+        least = _smallest_geometry(geometry, 1 + epilogue.pool, 1 + epilogue.pool)
         shapes = [least.input_shape, least.weight_shape, least.weight_shape[3:]]
         options["algorithm"] = algorithm.name
     elif call.name == "conv2d_stem":
         stem = options["stem"]
-        fewest = _fewest if stem.first.groups == stem.second.groups else int
-        second = _smallest_geometry(stem.second, 1 + stem.epilogue.pool, 1 + stem.epilogue.pool, fewest)
-        first = _smallest_geometry(stem.first, *second.input_shape[1:3], fewest)
+        kept = stem.first.groups != stem.second.groups  # else what one gives might not be what the other takes
+        second = _smallest_geometry(stem.second, 1 + stem.epilogue.pool, 1 + stem.epilogue.pool, keep_channels=kept)
+        first = _smallest_geometry(stem.first, *second.input_shape[1:3], keep_channels=kept)
         shapes = [first.input_shape, *(s for g in (first, second) for s in (g.weight_shape, g.weight_shape[3:]))]
         options["stem"] = replace(stem, first=first, second=second)
     elif call.name == "dense":
@@ -279,13 +279,14 @@ def _smallest(call: Call) -> Call:
     return replace(call, arguments=described, options=options)
 
 
-def _smallest_geometry(geometry: Geometry, oh: int, ow: int, fewest: Callable[[int], int]) -> Geometry:
-    """The convolution of one image with a result of (oh, ow), no padding, and `fewest` of so many channels."""
+def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: bool = False) -> Geometry:
+    """The convolution of one image with a result of (oh, ow), no padding, and as few channels as run the same code."""
     (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
     (sh, sw), (dh, dw) = geometry.strides, geometry.dilation_rate
     h, w = (kh - 1) * dh + 1 + (oh - 1) * sh, (kw - 1) * dw + 1 + (ow - 1) * sw
-    c, k = fewest(c), fewest(k // groups)
-    return Geometry((1, h, w, c * groups), (kh, kw, c, k * groups), (sh, sw), dilation_rate=(dh, dw), groups=groups)
+    if not keep_channels:
+        c, k = _fewest(c), groups * _fewest(k // groups)
+    return Geometry((1, h, w, c * groups), (kh, kw, c, k), (sh, sw), dilation_rate=(dh, dw), groups=groups)
 
 
 def _fewest(columns: int) -> int:
