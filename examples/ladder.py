@@ -29,6 +29,6 @@ with Bar() as bar:
     algorithms = [nn.conv.get(name) for name in nn.conv.names()]
     run = bench(algorithms, shapes, ["forward"], seconds=20, bar=bar)
 ladder = rungs(run.rows[0])
-console().print(table(ladder, run.rows[0]))
+console().print(table(ladder, run))
 picture(ladder, run).savefig(options.picture, dpi=150)
 print(f"wrote {options.picture}")

@@ -115,10 +115,7 @@ def _left_out(measured: Sequence[Measurement]) -> list[str]:
 
 def cautions(measured: Sequence[Measurement]) -> list[str]:
     """Why the numbers are not to be relied on, as far as other programs or the host are why."""
-    said = []
-    share = measured[0].share
-    if share < machine.UNDISTURBED:
-        said.append(disturbance(share))
+    said = disturbance(measured[0].share)
     rates = max((m.prediction.disturbed for m in measured if m.prediction), default=0)
     if rates:
         said.append(

@@ -102,7 +102,7 @@ def _ladder(options: argparse.Namespace, console: Console) -> list[dict[str, Any
     algorithms = [conv.get(name) for name in conv.names()]
     run = bench(algorithms, resolve([LADDER_SHAPE], options.batch_size), ["forward"], seconds=20)
     rungs = ladder.rungs(run.rows[0])
-    console.print(ladder.table(rungs, run.rows[0]))
+    console.print(ladder.table(rungs, run))
     return [
         {
             "name": rung.cell.algorithm,

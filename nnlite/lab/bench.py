@@ -194,6 +194,7 @@ def _time_all(
         row.baseline = base.algorithm.name
         progress = partial(bar.step, f"timing {row.shape.name}, {row.pass_name}")
         samples: dict[str, list[float]] = {}
+        run.shares.append(machine.share_of_processors(run.threads))
         try:
             contestants = _contestants(row, entries, base, run.seed)
             timing.run_rounds(
@@ -203,6 +204,7 @@ def _time_all(
             for entry in entries:
                 entry.cell.seconds = samples.get(entry.algorithm.name, [])
             row.control_seconds = samples.get(base.algorithm.name + CONTROL, [])
+    run.shares.append(machine.share_of_processors(run.threads))
 
 
 def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:

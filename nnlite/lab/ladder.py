@@ -13,7 +13,7 @@ from nnlite import conv
 from nnlite.errors import writable_file
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
 from nnlite.lab.results import Cell, Row, Run
-from nnlite.lab.tables import number, percent
+from nnlite.lab.tables import disturbance, number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,11 +47,12 @@ def _sentence(name: str) -> str:
     return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
 
 
-def table(ladder: Sequence[Rung], row: Row) -> Table:
+def table(ladder: Sequence[Rung], run: Run) -> Table:
     """One line a rung, the lowest first."""
     from rich import box
     from rich.table import Table
 
+    row = run.rows[0]
     result = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
     result.title = f"The ladder: {row.shape.geometry}, {row.pass_name}"
     for column in ("rung", "ms", "x below", "x first", "of peak"):
@@ -67,7 +68,8 @@ def table(ladder: Sequence[Rung], row: Row) -> Table:
             percent(cell.percent_of_peak) + (" eff" if cell.effective else ""),
             rung.change,
         )
-    result.caption = "~: scaled from a slice of the work. eff: by the definition's count of operations."
+    legend = "~: scaled from a slice of the work. eff: by the definition's count of operations."
+    result.caption = " ".join([*disturbance(run.share), legend])
     return result
 
 

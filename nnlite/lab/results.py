@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -148,6 +148,12 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     blas: list[str] = field(default_factory=list)  # algorithms that had the threads as BLAS's
     interrupted: bool = False
+    shares: list[float] = field(default_factory=list)  # of the processors' time, that this process got between the rows
+
+    @property
+    def share(self) -> float:
+        """The part of the processors' time that this process got while it timed; 1 if it was alone."""
+        return fmean(self.shares) if self.shares else 1.0
 
     @property
     def refused(self) -> list[Report]:
@@ -163,6 +169,7 @@ class Run:
             "seed": self.seed,
             "dtype": "float32",
             "machine": self.machine.to_dict(),
+            "share_of_processors": self.share,
             "interrupted": self.interrupted,
             "threads_given_to_blas_for": self.blas,
             "checks": [report.to_dict() for report in self.checks],

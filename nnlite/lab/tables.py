@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from nnlite.cost import human_bytes
 from nnlite.lab.results import Cell, Row, Run
+from nnlite.machine import UNDISTURBED
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,17 +118,20 @@ def checks(run: Run) -> Iterator[str]:
         yield f"REFUSED {report.algorithm}: {report.refusal}"
 
 
-def disturbance(share: float) -> str:
-    """That this process got no more than a share of the processors' time."""
-    return (
+def disturbance(share: float) -> list[str]:
+    """That this process got no more than a share of the processors' time, unless it was as good as alone."""
+    if share >= UNDISTURBED:
+        return []
+    return [
         f"CAUTION: other programs use the processor: {100 * (1 - share):.0f}% of it went to them while the times were "
         "taken. The times of this run are not to be relied on."
-    )
+    ]
 
 
 def remarks(run: Run) -> Iterator[str]:
     """What a reader has to know about the numbers, a sentence each."""
     machine = run.machine
+    yield from disturbance(run.share)
     yield (
         f"Peak: {machine.fma_gflops_all:.0f} GFLOP/s on {machine.threads} thread(s) of {machine.processor}, measured "
         f"{machine.measured_at[:10]}. Extra: memory beside operands and result. Error: the largest, relative to the "

@@ -11,7 +11,7 @@ from rich.console import Console
 from nnlite import conv, machine
 from nnlite.lab import figures, tables, timing
 from nnlite.lab.bench import bench
-from nnlite.lab.ladder import rungs
+from nnlite.lab.ladder import rungs, table
 from nnlite.lab.machine_command import remarks
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import LARGE_BATCH, resolve
@@ -94,6 +94,22 @@ def test_the_baseline_is_the_one_asked_for_and_both_gradients_are_twice_the_work
     run = bench(algorithms, shapes, ["forward", "gradients"], baseline="windows", rounds=5, seconds=0.1)
     assert [row.baseline for row in run.rows] == ["windows", "windows"]
     assert [row.cells[0].flops for row in run.rows] == [2 * shapes[0].geometry.macs, 4 * shapes[0].geometry.macs]
+
+
+@pytest.mark.parametrize(("shares", "told"), [([1.0, 0.5, 0.6], True), ([machine.UNDISTURBED], False), ([], False)])
+def test_a_run_that_other_programs_disturbed_says_so(run, shares, told):
+    run.shares = shares
+    for said in (next(tables.remarks(run)), table(rungs(run.rows[0]), run).caption):
+        assert said.startswith("CAUTION: other programs use the processor: ") == told
+        assert ("30% of it went to them while the times were taken." in said) == told
+
+
+def test_between_rows_the_share_of_the_processors_is_asked_for(monkeypatch):
+    shares = iter([1.0, 0.5, 0.6])
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: next(shares))
+    passes = ["forward", "grad_weight"]
+    result = bench([conv.get("windows")], resolve(["1,2,5,5,3,3,3,1,0"], 1), passes, rounds=5, seconds=0.1)
+    assert result.to_dict()["share_of_processors"] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize(("load", "told"), [(2.0, True), (0.1, False), (None, False)])
