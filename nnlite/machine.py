@@ -1,6 +1,7 @@
 """This machine's measured ceilings: what "percent of peak" means everywhere.
 
-Each number is the best of at least 30 repeats, because a ceiling is what the machine can do when nothing disturbs it.
+Each number is the best of at least 30 repeats, because a ceiling is what the machine can do when nothing disturbs it;
+but what a launch costs is the usual, which tells in which state the processors are (nnlite.rates.state).
 A measurement is kept on disk under the processor, the threads and the versions it was made with.
 """
 
@@ -15,25 +16,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
+from statistics import quantiles
 from typing import Any
 
 import numpy as np
 
 from nnlite import threads as thread_owner
 from nnlite.errors import positive_int
-from nnlite.processor import processor_name, sysctl
+from nnlite.processor import cache_sizes, processor_name
 
-SCHEMA = 2
+SCHEMA = 3
 REPEATS = 30
 SECONDS = 0.15  # short works are repeated for so long: among many, some meet a moment without other programs
-#: sizes where the system does not tell
-_USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 _MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
 _PAGE = 4096
 _ROUNDS = 200_000  # of multiply-adds, a millisecond: starting the threads takes some microseconds
 _SIDE = 512  # of the matrices of a product for all threads of BLAS: a millisecond as well
+#: samples of a launch
+LAUNCHES, UNTIMED = 100, 10
 #: kept ceilings hold if they are within so much of what is measured in one of so many tries
 CHECKS, TOLERANCE = 3, 0.1
 #: a process that gets this part of the processors is as good as alone
@@ -76,15 +77,10 @@ class Machine:
     load_average: float | None  # of the minute before the measurement; None where the system does not tell
     measured_at: str
 
-    def bandwidth_for(self, nbytes: float) -> Bandwidth:
-        """The bandwidth, on all threads, of the smallest measured working set that holds `nbytes`."""
-        mine = [b for b in self.bandwidths if b.threads == self.threads]
-        return next((b for b in mine if nbytes <= b.bytes), mine[-1])
-
     @property
     def main_ceilings(self) -> dict[str, float]:
-        """The peak (GFLOP/s) and the copies beyond the first cache (GB/s), on all threads."""
-        copies = {b.level: b.copy_gbs for b in self.bandwidths if b.threads == self.threads and b.level != "L1"}
+        """The peak (GFLOP/s) and the copies (GB/s), on all threads."""
+        copies = {b.level: b.copy_gbs for b in self.bandwidths if b.threads == self.threads}
         return {"multiply-adds": self.fma_gflops_all, **copies}
 
     def roof(self, nbytes: float) -> Bandwidth:
@@ -143,7 +139,7 @@ def load_and_check(threads: int | None = None) -> Machine:
             found = now.main_ceilings
             if all(found[name] >= (1 - TOLERANCE) * kept for name, kept in machine.main_ceilings.items()):
                 return _highest(machine, now)
-            if _parallel_region_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us:
+            if launch_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us:
                 return _highest(machine, now)
     if share_of_processors(machine.threads) < UNDISTURBED:
         return _highest(machine, now)
@@ -173,8 +169,7 @@ def _measured_again(machine: Machine) -> Machine:
     """With those of `Machine.main_ceilings` as they are now."""
 
     def again(b: Bandwidth) -> Bandwidth:
-        checked = b.threads == machine.threads and b.level != "L1"
-        return _bandwidth(b.level, b.bytes, b.threads) if checked else b
+        return _bandwidth(b.level, b.bytes, b.threads) if b.threads == machine.threads else b
 
     bandwidths = tuple(again(b) for b in machine.bandwidths)
     return replace(machine, fma_gflops_all=_fma_gflops(machine.threads), bandwidths=bandwidths)
@@ -205,7 +200,7 @@ def measure(threads: int) -> Machine:
         fma_all = max(_fma_gflops(threads), fma_one)
         if threads > 1:
             bandwidths += _bandwidths(caches, threads)
-        region = _parallel_region_us(threads)
+        region = launch_us(threads)
     fresh = _fresh_gbs("MADV_NOHUGEPAGE")
     return Machine(
         processor=processor_name(),
@@ -230,22 +225,6 @@ def measure(threads: int) -> Machine:
 
 
 # What the system says ----------------------------------------------------------------------------------------------
-
-
-@cache
-def cache_sizes() -> dict[str, int]:
-    """Bytes of the first, second and third cache; the usual sizes where the system does not tell."""
-    sizes = dict(_USUAL_CACHES)
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level = f"L{(index / 'level').read_text().strip()}"
-        if level in sizes and (index / "type").read_text().strip() != "Instruction":
-            text = (index / "size").read_text().strip()
-            sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
-    if platform.system() == "Darwin":
-        for level, key in (("L1", "hw.l1dcachesize"), ("L2", "hw.l2cachesize"), ("L3", "hw.l3cachesize")):
-            told = sysctl(key)
-            sizes[level] = int(told) if told.isdigit() and int(told) else sizes[level]
-    return sizes
 
 
 def versions() -> dict[str, str]:
@@ -340,15 +319,22 @@ def _bandwidth(level: str, nbytes: int, threads: int) -> Bandwidth:
 
     unit = 8 * LANES  # elements that the kernels move at once
     size = max(nbytes // 4 // threads // (2 * unit) * (2 * unit), 2 * unit)
-    x = np.ones((threads, size), np.float32)
+    x = _ones(threads, size)
     rounds = max(1, (32 << 20) // (4 * size * threads))  # long enough that starting the threads does not matter
     out = np.zeros(threads * LANES, np.float32)
     read = _best_seconds(lambda: ceilings.read(rounds, x, out))
     # a copy's two halves make the same working set
-    source, target = x[:, : size // 2].copy(), np.zeros((threads, size // 2), np.float32)
+    source, target = _ones(threads, size // 2), _ones(threads, size // 2)
     copied = _best_seconds(lambda: ceilings.copy(rounds, source, target))
     moved = 4 * threads * size * rounds
     return Bandwidth(level, 4 * threads * size, threads, moved / read / 1e9, moved / copied / 1e9)
+
+
+def _ones(threads: int, size: int) -> np.ndarray:
+    """(threads, size) ones from the beginning of a page: vectors across cache lines move at a third of the rate."""
+    room = np.ones(threads * size + _PAGE // 4, np.float32)
+    skipped = -room.ctypes.data % _PAGE // 4
+    return room[skipped : skipped + threads * size].reshape(threads, size)
 
 
 def _call_costs() -> tuple[float, float]:
@@ -369,18 +355,24 @@ def _call_costs() -> tuple[float, float]:
     return _best_seconds(numpy_calls) / count * 1e6, _best_seconds(numba_calls) / count * 1e6
 
 
-def _parallel_region_us(threads: int) -> float:
-    """A kernel that does nothing, on all threads, as nnlite launches it: microseconds."""
+def launch_us(threads: int) -> float:
+    """A kernel that does nothing, on all threads, as nnlite launches it: microseconds, usually."""
     from nnlite.kernels import ceilings
 
-    out = np.zeros(threads, np.int64)
-    count = 100
+    places = np.zeros(threads, np.int64)
+    return usual_us(lambda: ceilings.nothing(places))
 
-    def launches() -> None:
-        for _ in range(count):
-            ceilings.nothing(out)
 
-    return _best_seconds(launches) / count * 1e6
+def usual_us(work: Callable[[], object]) -> float:
+    """The lower quartile of LAUNCHES times, in microseconds: what other programs take is not in it."""
+    for _ in range(UNTIMED):
+        work()
+    samples = []
+    for _ in range(LAUNCHES):
+        began = time.perf_counter()
+        work()
+        samples.append(time.perf_counter() - began)
+    return 1e6 * quantiles(samples, n=4)[0]
 
 
 def _fresh_gbs(advice: str) -> float:

@@ -1,4 +1,4 @@
-"""Which processor this is: measurements are kept under its name."""
+"""Which processor this is, whose name measurements are kept under, and its caches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+
+#: bytes, where the system does not tell
+_USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 
 
 @cache
@@ -19,6 +22,22 @@ def processor_name() -> str:
     if platform.system() == "Darwin":
         return sysctl("machdep.cpu.brand_string") or platform.processor()
     return platform.processor() or platform.machine()
+
+
+@cache
+def cache_sizes() -> dict[str, int]:
+    """Bytes of the first, second and third cache; the usual sizes where the system does not tell."""
+    sizes = dict(_USUAL_CACHES)
+    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level = f"L{(index / 'level').read_text().strip()}"
+        if level in sizes and (index / "type").read_text().strip() != "Instruction":
+            text = (index / "size").read_text().strip()
+            sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
+    if platform.system() == "Darwin":
+        for level, key in (("L1", "hw.l1dcachesize"), ("L2", "hw.l2cachesize"), ("L3", "hw.l3cachesize")):
+            told = sysctl(key)
+            sizes[level] = int(told) if told.isdigit() and int(told) else sizes[level]
+    return sizes
 
 
 def sysctl(key: str) -> str:

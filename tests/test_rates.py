@@ -3,14 +3,14 @@
 import itertools
 import json
 import time
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 
 import nnlite as nn
 from nnlite import jit, jit_cache, machine
-from nnlite.rates import CHECKED, TRIES, Rates, state
-from nnlite.rates.state import SAME, TIMES, UNTIMED, State, handing_us
+from nnlite.rates import CHECKED, TRIES, Rates
+from nnlite.rates.state import SAME, State, handing_us
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -177,6 +177,16 @@ def test_what_is_measured_together_is_kept_together():
     assert rates.all_known(["b", "a"], None) == {"a": 0.0, "b": 5.0}
 
 
+def test_a_bandwidth_is_that_of_the_smallest_working_set_that_holds_so_much():
+    rates = Moving()
+    measured = ((100, 1, 5.0), (1000, 1, 3.0), (200, 2, 8.0), (1000, 2, 4.0))
+    bandwidths = tuple(machine.Bandwidth("", nbytes, threads, 0.0, gbs) for nbytes, threads, gbs in measured)
+    rates.machine = replace(rates.machine, threads=2, bandwidths=bandwidths)
+    assert [rates.bandwidth(nbytes) for nbytes in (1, 200, 201, 1e15)] == [8e9, 8e9, 4e9, 4e9]
+    rates.kernel_threads = 1
+    assert [rates.bandwidth(nbytes) for nbytes in (100, 101)] == [5e9, 3e9]
+
+
 # The state of the processors ------------------------------------------------------------------------------------
 
 
@@ -185,24 +195,9 @@ def test_states_differ_by_a_factor():
     assert State(2.0).distance(2.0) == 1.0
 
 
-@pytest.mark.parametrize(("quick", "usual_us"), [(TIMES // 3, 1.0), (TIMES // 5, 1000.0)])
-def test_handing_over_costs_what_it_does_when_it_is_quick(quick, usual_us, monkeypatch):
-    """Other programs take three of four samples at most; the first samples do not count."""
-    now = 0.0
-    monkeypatch.setattr(state, "time", SimpleNamespace(perf_counter=lambda: now))
-    durations = iter([1e-9] * UNTIMED + [1e-6] * quick + [1e-3] * (TIMES - quick))
-
-    def work():
-        nonlocal now
-        now += next(durations)
-
-    assert state._usual_us(work) == pytest.approx(usual_us)
-    assert next(durations, None) is None
-
-
 def test_work_is_handed_to_those_that_own_the_threads(monkeypatch):
     assert handing_us(1, 1) == 1.0
-    monkeypatch.setattr(state, "_usual_us", lambda work: work())
+    monkeypatch.setattr(machine, "usual_us", lambda work: work())
     monkeypatch.setattr("nnlite.kernels.ceilings.nothing", len)
     assert handing_us(1, 3) == 3
     product = handing_us(2, 1)

@@ -83,7 +83,8 @@ def remarks(m: Machine) -> Iterator[str]:
     caches = ", ".join(f"{level} {human_bytes(size)}" for level, size in m.caches.items())
     yield f"Vectors of {m.lanes} float32; caches: {caches}; memory: {human_bytes(m.memory_bytes)}."
     versions = ", ".join(f"{name} {version}" for name, version in m.versions.items())
-    yield f"Measured {m.measured_at} with {versions}; the best of at least {machine.REPEATS} repeats each."
+    yield f"Measured {m.measured_at} with {versions}."
+    yield f"The best of at least {machine.REPEATS} repeats each; of starting a kernel the usual."
     if m.disturbed:
         yield f"Other programs were running (load {m.load_average:.1f}): measure again with --fresh when they are not."
     folder = jit_cache.cache_dir() or "no folder to keep them in was found"

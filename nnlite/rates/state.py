@@ -9,15 +9,12 @@ step is compared with those of the one that it ran in.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import quantiles
 
 import numpy as np
 
-#: samples of handing over
-TIMES, UNTIMED = 100, 10
+from nnlite import machine
+
 #: two costs within this factor are of one state
 SAME = 1.18
 _SIDE = 128  # of the matrices of a product for all threads of BLAS
@@ -41,23 +38,8 @@ def handing_us(blas_threads: int, kernel_threads: int) -> float:
     Of one thread there is but one state, and the number is 1.
     """
     if kernel_threads > 1:
-        from nnlite.kernels import ceilings
-
-        places = np.zeros(kernel_threads, np.int64)
-        return _usual_us(lambda: ceilings.nothing(places))
+        return machine.launch_us(kernel_threads)
     if blas_threads > 1:
         square, out = (np.ones((_SIDE, _SIDE), np.float32) for _ in range(2))
-        return _usual_us(lambda: np.matmul(square, square, out=out))
+        return machine.usual_us(lambda: np.matmul(square, square, out=out))
     return 1.0
-
-
-def _usual_us(work: Callable[[], object]) -> float:
-    """The lower quartile: what other programs take is not in it."""
-    for _ in range(UNTIMED):
-        work()
-    samples = []
-    for _ in range(TIMES):
-        began = time.perf_counter()
-        work()
-        samples.append(time.perf_counter() - began)
-    return 1e6 * quantiles(samples, n=4)[0]
