@@ -33,8 +33,7 @@ _MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
 _PAGE = 4096
 _ROUNDS = 200_000  # of multiply-adds, a millisecond: starting the threads takes some microseconds
 _SIDE = 512  # of the matrices of a product for all threads of BLAS: a millisecond as well
-#: samples of a launch
-LAUNCHES, UNTIMED = 100, 10
+LAUNCHES, UNTIMED = 100, 10  # samples of a launch
 #: kept ceilings hold if they are within so much of what is measured in one of so many tries
 CHECKS, TOLERANCE = 3, 0.1
 #: a process that gets this part of the processors is as good as alone
@@ -108,7 +107,10 @@ class Machine:
 
 
 def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machine:
-    """The kept measurement for so many threads (default: those in use), or a new one, kept for the next time."""
+    """The kept measurement for so many threads (default: those in use), or a new one, kept for the next time.
+
+    One that other programs disturbed does not take the place of what is kept.
+    """
     count = positive_int("threads", thread_owner.get_num_threads() if threads is None else threads)
     path = _kept_path(count)
     if not fresh and path is not None and path.is_file():
@@ -117,7 +119,7 @@ def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machi
         except (ValueError, KeyError, TypeError):
             pass  # written by something else: measured again
     machine = measure(count)
-    if path is not None:
+    if path is not None and (not path.is_file() or share_of_processors(count) >= UNDISTURBED):
         path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
     return machine
 

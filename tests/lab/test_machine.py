@@ -53,6 +53,15 @@ def test_it_is_measured_once_and_again_when_asked(quickly):
     assert quickly == [2, 2, 1]
 
 
+@pytest.mark.parametrize(("share", "kept"), [(0.5, 1.0), (1.0, 2.0)])
+def test_a_disturbed_measurement_does_not_take_the_place_of_what_is_kept(quickly, monkeypatch, ceilings, share, kept):
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: share)
+    for us in (1.0, 2.0):
+        monkeypatch.setattr(machine, "measure", lambda threads, us=us: replace(ceilings, numba_call_us=us))
+        assert machine.load_or_measure(2, fresh=True).numba_call_us == us
+    assert machine.load_or_measure(2).numba_call_us == kept
+
+
 def test_a_spoiled_file_is_measured_again(quickly, tmp_path):
     machine.load_or_measure(2)
     (file,) = tmp_path.glob("machine-*.json")
