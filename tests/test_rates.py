@@ -90,6 +90,38 @@ def kept_in(tmp_path, monkeypatch):
     return known
 
 
+@pytest.fixture
+def asks_each_time(monkeypatch):
+    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 0.0)
+
+
+def test_what_was_measured_since_it_last_asked_is_disturbed_too(kept_in, monkeypatch):
+    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    rates = Moving(shares=[1.0, 0.5])
+    for key in "abc":
+        rates.known(key, lambda: 7.0)
+    assert not rates.disturbed  # it has not asked yet
+    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 0.0)
+    rates.known("d", lambda: 8.0)
+    assert rates.disturbed == {(0, key) for key in "abcd"}
+    rates.known("e", lambda: 9.0)
+    rates.known("f", lambda: 9.0)
+    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
+    rates.known("g", lambda: 9.0)
+    rates.save()
+    assert kept_in() == [{"f": 9.0, "g": 9.0}]
+
+
+def test_before_it_is_kept_what_was_measured_last_is_asked_about(kept_in, monkeypatch):
+    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
+    rates = Moving(shares=[1.0, 0.5])
+    rates.known("a", lambda: 7.0)
+    rates.save()
+    assert kept_in() == []
+
+
+@pytest.mark.usefixtures("asks_each_time")
 def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
     rates, values = Moving(shares=[1.0, 0.5, 0.5, 1.0, 1.0]), iter([1.0, 2.0, 3.0, 4.0])
     assert rates.known("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
@@ -98,6 +130,7 @@ def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
     assert not rates.disturbed
 
 
+@pytest.mark.usefixtures("asks_each_time")
 def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(kept_in, monkeypatch):
     monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
     rates = Moving(shares=[1.0, 0.5, 0.5])
@@ -110,6 +143,7 @@ def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(k
     assert kept_in() == [{"d": 10.0}]
 
 
+@pytest.mark.usefixtures("asks_each_time")
 def test_a_disturbed_rate_does_not_take_the_place_of_a_good_one(monkeypatch):
     monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
     rates = Moving({"a forward": 100.0}, shares=itertools.repeat(0.5))
@@ -135,6 +169,7 @@ def test_a_state_that_other_programs_feign_is_none(monkeypatch):
     assert (rates.where(), len(rates.states)) == (1, 2)
 
 
+@pytest.mark.usefixtures("asks_each_time")
 def test_patience_with_other_programs_ends(monkeypatch):
     monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
     rates, tries = Moving(shares=[0.5] * 20), []

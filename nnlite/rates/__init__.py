@@ -48,6 +48,8 @@ _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
 CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
 #: seconds that all samples of a run together are taken anew for, while other programs use the processors
 PATIENCE = 5.0
+#: seconds after which this process asks again whether it is alone
+ASKED_EVERY = 0.2
 
 
 _T = TypeVar("_T")
@@ -71,7 +73,10 @@ class Rates:
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
-        self._share, self._patience = self.share(), PATIENCE
+        self._patience = PATIENCE
+        self._share, self._asked = self.share(), time.perf_counter()
+        #: (state, key) of what was measured since this process asked for its share
+        self._since: set[tuple[int, str]] = set()
         self.states: list[State] = _read(self._path)
         self.state = self.where()
         #: by state, what was measured again of what was kept from an earlier run
@@ -218,12 +223,13 @@ class Rates:
     def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Measured, and known for the state that it was measured in."""
         for _ in range(TRIES):
-            before, (values, alone), after = self.where(), self._alone(measure), self.where()
+            before, (values, alone), after = self.where(), self._alone(measure, lately=True), self.where()
             if before == after:
                 break
         known = self.states[after].known
         if alone:
             self.disturbed -= {(after, key) for key in values}
+            self._since |= {(after, key) for key in values}
             known |= values
         else:
             self.disturbed |= {(after, key) for key in values.keys() - known.keys()}
@@ -232,17 +238,32 @@ class Rates:
         self._saved, self._strayed = False, self._strayed or after != self.state
         return values
 
-    def _alone(self, measure: Callable[[], _T]) -> tuple[_T, bool]:
-        """What is measured, anew as long as there is patience with other programs, and whether they left it alone."""
+    def _alone(self, measure: Callable[[], _T], *, lately: bool = False) -> tuple[_T, bool]:
+        """What is measured, anew as long as there is patience with other programs, and whether they left it alone.
+
+        `lately`: it is enough that they did when this process last asked, unless they do not when it asks next.
+        """
         while True:
-            before, began = self._share, time.perf_counter()
+            began = time.perf_counter()
             value = measure()
-            self._share = self.share()
-            if (before + self._share) / 2 >= machine.UNDISTURBED:
+            if (lately and self._was_alone_lately()) or self._is_alone():
                 return value, True
             if self._patience <= 0:
                 return value, False
             self._patience -= time.perf_counter() - began
+
+    def _was_alone_lately(self) -> bool:
+        return self._share >= machine.UNDISTURBED and time.perf_counter() < self._asked + ASKED_EVERY
+
+    def _is_alone(self) -> bool:
+        """Whether other programs left this process alone since it last asked; they disturbed what was measured else."""
+        before, self._share = self._share, self.share()
+        self._asked = time.perf_counter()
+        alone = (before + self._share) / 2 >= machine.UNDISTURBED
+        if not alone:
+            self.disturbed |= self._since
+        self._since = set()
+        return alone
 
     def bandwidth(self, nbytes: float) -> float:
         """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
@@ -255,6 +276,7 @@ class Rates:
         """Keep for the next run what was measured while other programs left the processors alone."""
         if self._saved or self._path is None:
             return
+        self._is_alone()
         kept = [replace(state, known=self._undisturbed(i)) for i, state in enumerate(self.states)]
         self._path.write_text(json.dumps([asdict(state) for state in kept if state.known], indent=1) + "\n")
         self._saved = True
