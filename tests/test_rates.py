@@ -159,6 +159,9 @@ def test_a_state_that_other_programs_feign_is_none(monkeypatch):
     monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: handing)
     shares = [1.0]
     monkeypatch.setattr(Rates, "share", lambda self: shares[0])
+    shares[0] = 0.5
+    assert len(Rates(machine.load_or_measure(), 7, 1).states) == 1  # it needs one to begin with
+    shares[0] = 1.0
     rates = Rates(machine.load_or_measure(), 7, 1)  # nothing is kept of so many threads
     assert (rates.where(), [state.handing_us for state in rates.states]) == (0, [30.0])
     handing, shares[0] = 16000.0, 0.5

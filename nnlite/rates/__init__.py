@@ -77,8 +77,6 @@ class Rates:
         self._share, self._asked = self.share(), time.perf_counter()
         #: (state, key) of what was measured since this process asked for its share
         self._since: set[tuple[int, str]] = set()
-        self.states: list[State] = _read(self._path)
-        self.state = self.where()
         #: by state, what was measured again of what was kept from an earlier run
         self._again: dict[int, dict[str, Again]] = {}
         self._measured: set[str] = set()
@@ -90,6 +88,8 @@ class Rates:
         self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
         self._square = np.ones((256, 256), np.float32)
+        self.states: list[State] = _read(self._path)
+        self.state = self.where()
 
     def where(self) -> int:
         """The state that the processors are in now; of those that are known while other programs hide it."""
