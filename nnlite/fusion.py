@@ -55,7 +55,9 @@ def runs(
 
 def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
     """Whether it computes what layers of this kind do: a subclass with a `call` of its own is not for their kernel."""
-    return isinstance(layer, kind) and type(layer).call is kind.call
+    return isinstance(layer, kind) and all(
+        getattr(type(layer), method, None) is getattr(kind, method, None) for method in ("call", "product")
+    )
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
@@ -91,7 +93,7 @@ def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
         return None
     return Run(
         (layer, dropout),
-        lambda x: ops.dense(x, layer.weight, layer.bias, relu=True, dropout=dropout.rate, seed=dropout.next_seed()),
+        lambda x: layer.product(x, relu=True, dropout=dropout.rate, seed=dropout.next_seed()),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +21,11 @@ import llvmlite.binding as llvm
 import numba
 from numba.core import cgutils, config, dispatcher, types
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 from nnlite import threads
-from nnlite.jit_cache import CodeCache, Links, cache_dir
+from nnlite.jit_cache import CodeCache, Links, can_keep
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -33,6 +35,12 @@ ENABLED = not config.DISABLE_JIT
 prange = numba.prange
 
 threads.own("kernels")
+if hasattr(os, "register_at_fork"):  # a child would wait for ever for a parent's thread that compiles
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, parallel: bool = False, **options: Any) -> Any:
@@ -53,7 +61,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool, parallel
         pipeline_class=_Compiler,
         **options,
     )(function)
-    if isinstance(compiled, dispatcher.Dispatcher) and not inline and cache_dir() is not None:
+    if isinstance(compiled, dispatcher.Dispatcher) and not inline and can_keep(function):
         setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose a cache
         _watch(compiled)
     return compiled
@@ -98,8 +106,9 @@ class _Compiler(Compiler):
 class kernel:
     """A compiled function `f(part, parts, *arrays)` that does one of `parts` equal shares of the work.
 
-    Calling the kernel as `f(*arrays)` runs all parts, one a thread. Results depend on how many parts there are only
-    where a kernel says so. Arguments may be NamedTuples, of NamedTuples too: the same ones in each call.
+    Calling the kernel as `f(*arrays)` runs all parts, one a thread; `f.run(parts, *arrays)` runs so many, where arrays
+    have room for each. Results depend on how many parts there are only where a kernel says so. Arguments may be
+    NamedTuples, of NamedTuples too: the same ones in each call.
     """
 
     def __init__(self, function: Callable):
@@ -111,7 +120,10 @@ class kernel:
         self._function = function
 
     def __call__(self, *arrays: Any) -> None:
-        parts = threads.kernel_parts()
+        self.run(threads.kernel_parts(), *arrays)
+
+    def run(self, parts: int, *arrays: Any) -> None:
+        """Do all of so many parts, however many threads there are meanwhile."""
         if parts == 1 or threads.forked() or not ENABLED:
             for part in range(parts):
                 self.serial(part, parts, *arrays)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 import os
 import pickle
 import re
@@ -26,6 +27,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
+_PACKAGE = Path(__file__).parent
 #: what a module outside of conv/ and kernels/ imports if it has a part in what is compiled
 _COMPILES = re.compile(r"^(from|import) (numba|llvmlite)\b", re.MULTILINE)
 
@@ -33,12 +35,11 @@ _COMPILES = re.compile(r"^(from|import) (numba|llvmlite)\b", re.MULTILINE)
 @cache
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
-    package = Path(__file__).parent
-    own = (file for file in package.glob("*.py") if _COMPILES.search(file.read_text("utf-8")))
-    files = sorted([*own, *package.glob("[ck]*/*.py")])
+    own = (file for file in _PACKAGE.glob("*.py") if _COMPILES.search(file.read_text("utf-8")))
+    files = sorted([*own, *_PACKAGE.glob("[ck]*/*.py")])
     digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
     for file in files:
-        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes())
+        digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -77,6 +78,11 @@ def cache_dir() -> Path | None:
     return root / f"kernels-{sources_hash()}" if root else None
 
 
+def can_keep(function: Callable) -> bool:
+    """Whether the code of a function can be found again: it is not where there is no file that it stands in."""
+    return cache_dir() is not None and Path(inspect.getfile(function)).is_file()
+
+
 def clear_cache() -> int:
     """Empty the cache on disk, also of earlier sources, and forget what `autotune` measured; how many files went."""
     root = cache_root()
@@ -103,10 +109,17 @@ class Links(Protocol):
 
 
 class _Locator(_CacheLocator):
-    """Tells Numba to keep a function's code in our folder, and that it is as old as all kernel sources together."""
+    """Tells Numba to keep a function's code in our folder, and that it is as old as all kernel sources together.
 
-    def __init__(self, function: Callable):
-        self._name = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode()).hexdigest()[:8]
+    Of a user's function the name tells its file too, and what is in it.
+    """
+
+    def __init__(self, function: Callable, py_file: str):
+        self._py_file = py_file  # by this name Numba warns of what it does not keep
+        digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode())
+        if not Path(py_file).is_relative_to(_PACKAGE):
+            digest.update(py_file.encode() + b"\0" + Path(py_file).read_bytes())
+        self._name = digest.hexdigest()[:8]
 
     def get_cache_path(self) -> str:
         return str(cache_dir())
@@ -119,7 +132,7 @@ class _Locator(_CacheLocator):
 
     @classmethod
     def from_function(cls, py_func: Callable, py_file: str) -> _Locator:
-        return cls(py_func)
+        return cls(py_func, py_file)
 
 
 class _Implementation(CompileResultCacheImpl):

@@ -53,7 +53,7 @@ class Optimizer:
         for i, parameter in enumerate(parameters):
             if not isinstance(parameter, Tensor) or not parameter.requires_grad:
                 raise ValueError(f"parameters[{i}]: expected a Tensor with requires_grad=True. Received: {parameter!r}")
-            _check_contiguous(i, parameter)
+            _check_in_place(i, parameter)
             if any(parameter is other for other in parameters[:i]):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
         if not parameters:
@@ -93,7 +93,7 @@ class Optimizer:
                     f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
                     f"Received: {data.shape} and {gradient.shape}"
                 )
-            _check_contiguous(i, parameter)
+            _check_in_place(i, parameter)
             which, arrays, gradients = groups.setdefault(data.dtype, ([], [], []))
             which.append(i)
             arrays.append(data)
@@ -271,7 +271,9 @@ def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
     return _OPTIMIZERS[optimizer](**options)
 
 
-def _check_contiguous(i: int, parameter: Tensor) -> None:
+def _check_in_place(i: int, parameter: Tensor) -> None:
+    if not parameter.data.flags.writeable:
+        raise ValueError(f"parameters[{i}]: expected an array that can be written. Received: a read-only one")
     if not parameter.data.flags.c_contiguous:
         raise ValueError(
             f"parameters[{i}]: expected a C-contiguous array, to update in place. "

@@ -4,9 +4,8 @@ Kernels and NumPy's BLAS have a pool of threads each, and the idle threads of on
 on two processors a step in which they alternate takes many times as long. So one of them owns the threads and the
 other computes on the caller's alone: the kernels, unless convolution algorithms that use BLAS are measured.
 
-Every parallel launch holds one lock, because not all of
-Numba's threading layers bear two launches at once, and a forked child runs the same parts one after another,
-because the threads of its parent did not come along.
+Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once, and a
+forked child runs the same parts one after another, because the threads of its parent did not come along.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Literal
 
 from nnlite.errors import positive_int
@@ -39,11 +39,13 @@ def available_cpus() -> int:
 
 def get_num_threads() -> int:
     """How many threads kernels and BLAS may use: what was set, else `NUMBA_NUM_THREADS`, else every processor."""
-    global _num_threads
-    if _num_threads is None:
-        asked = os.environ.get("NUMBA_NUM_THREADS", "")
-        _num_threads = int(asked) if asked.isdigit() and int(asked) > 0 else available_cpus()
-    return _num_threads
+    return _asked_for() if _num_threads is None else _num_threads
+
+
+@cache
+def _asked_for() -> int:
+    asked = os.environ.get("NUMBA_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else available_cpus()
 
 
 def set_num_threads(n: int, *, argument: str = "n") -> None:
@@ -54,7 +56,7 @@ def set_num_threads(n: int, *, argument: str = "n") -> None:
     """
     global _num_threads
     n = positive_int(argument, n)
-    limit = max(available_cpus(), get_num_threads())
+    limit = max(available_cpus(), _asked_for())
     if n > limit:
         raise ValueError(f"{argument}: expected at most {limit} threads, what this process may use. Received: {n}")
     _num_threads = n

@@ -64,6 +64,44 @@ def test_an_edit_changes_the_code_that_runs(tmp_path, file, program, result, lin
     assert changed[1] == compiled != "0"
 
 
+USERS = """
+import numpy as np
+from nnlite import jit
+@jit.kernel
+def scale(part, parts, x):
+    for i in range(part, x.size, parts):
+        x[i] *= {factor}
+def run():
+    x = np.ones(3)
+    scale(x)
+    return x.sum()
+"""
+
+
+def test_a_users_edited_kernel_is_compiled_anew(tmp_path):
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    program = f"{COUNT}import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine\nprint(mine.run(), len(compiled))"
+    for factor, compiled in ((2, "2"), (2, "0"), (5, "2"), (5, "0")):  # the kernel and its parallel loop
+        (tmp_path / "mine.py").write_text(USERS.format(factor=factor))
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        assert run(program, **environment, NUMBA_NUM_THREADS="2") == [f"{3.0 * factor}", compiled]
+
+
+def test_what_numba_does_not_keep_works(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import numpy as np\nfrom nnlite import jit\ntable = np.ones(2_000_000)\n"
+        "@jit.jit\ndef total(n):\n    return table[:n].sum()\n"
+    )
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine; print(mine.total(5))"
+    assert run(program, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["5.0"]
+
+
+def test_what_stands_in_no_file_is_compiled_each_time():
+    namespace = {"jit": jit}
+    exec("@jit.jit\ndef twice(x):\n    return 2 * x", namespace)
+    assert namespace["twice"](4) == 8
+
+
 def test_a_read_only_home_is_done_without(tmp_path):
     file = tmp_path / "file"
     file.touch()

@@ -218,3 +218,13 @@ def test_a_parameter_that_was_made_non_contiguous_is_refused_before_anything_cha
     with pytest.raises(ValueError, match=r"parameters\[1\]: expected a C-contiguous array"):
         optimizer.step()
     np.testing.assert_array_equal(first.data, before)
+
+
+def test_read_only_memory_is_refused_before_anything_changes():
+    numbers = bytes(np.ones(3, np.float32))
+    parameter = nn.Tensor(np.frombuffer(numbers, np.float32), requires_grad=True)
+    parameter.grad = np.ones(3, np.float32)
+    optimizer = nn.SGD(0.1)
+    with pytest.raises(ValueError, match=r"parameters\[0\]: expected an array that can be written"):
+        optimizer.build([parameter])
+    assert numbers == bytes(np.ones(3, np.float32))

@@ -1,5 +1,6 @@
 """Memory, threads and the compiled code's cache."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory
+from nnlite import jit, memory, threads
 
 SHAPE = (64, 1024)
 
@@ -55,8 +56,8 @@ def test_gradients_agree_across_thread_counts(generator):
     x = generator.standard_normal((8, 10, 10, 3)).astype(np.float32)
     weight = generator.standard_normal((3, 3, 3, 8)).astype(np.float32)
     gradients = []
-    for threads in range(1, nn.get_num_threads() + 1):
-        nn.set_num_threads(threads)
+    for count in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(count)
         tensor = nn.Tensor(weight, requires_grad=True)
         nn.ops.conv2d(nn.Tensor(x), tensor, relu=True).sum().backward()
         gradients.append(tensor.grad)
@@ -116,10 +117,90 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.skipif(not hasattr(os, "fork") or not jit.ENABLED, reason="needs fork and the compiler")
+def test_a_fork_while_another_thread_compiles():
+    code = """
+import os, sys, threading, time
+from numba.core.compiler_lock import global_compiler_lock
+import nnlite as nn
+from nnlite import jit
+held = threading.Event()
+def compile_for_long():
+    with global_compiler_lock:
+        held.set()
+        time.sleep(0.3)
+threading.Thread(target=compile_for_long).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    with global_compiler_lock:
+        os._exit(7)
+end = time.time() + 20
+while time.time() < end:
+    done, status = os.waitpid(child, os.WNOHANG)
+    if done:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.01)
+os.kill(child, 9)
+sys.exit(1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+
+
+@pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+def test_another_thread_may_set_the_number_of_threads_at_any_time(monkeypatch, generator):
+    """Each kernel runs in as many parts as its arrays have room for."""
+    second = nn.conv.Geometry.of((3, 26, 26, 4), (3, 3, 4, 5))
+
+    def results():
+        data = np.random.default_rng(0)
+        given = [data.standard_normal(shape).astype(np.float32) for shape in ((3, 26, 26, 4), (3, 3, 4, 5), (5,))]
+        dy = data.standard_normal(second.output_shape).astype(np.float32)
+        found = []
+        for name in ("direct", "lanes", "winograd", "numba_direct", "numba_blocked"):
+            operands = [nn.Tensor(a.copy(), requires_grad=True) for a in given]
+            y = nn.ops.conv2d(*operands, algorithm=name, relu=True)
+            y.backward(dy)
+            found += [y.data, *(operand.grad for operand in operands)]
+        for k, n in ((600, 130), (600, 10)):
+            a, b = (data.standard_normal(shape).astype(np.float32) for shape in ((70, k), (k, n)))
+            operands = [nn.Tensor(a, requires_grad=True), nn.Tensor(b, requires_grad=True)]
+            y = nn.ops.dense(*operands)
+            y.backward(data.standard_normal(y.shape).astype(np.float32))
+            found += [y.data, *(operand.grad for operand in operands)]
+        for filters, name in ((4, "lanes"), (32, "winograd")):
+            before = nn.conv.Geometry.of((3, 28, 28, 1), (3, 3, 1, filters))
+            after = nn.conv.Geometry.of(before.output_shape, (3, 3, filters, 6))
+            stem = nn.conv.Stem(before, True, after, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
+            shapes = before.input_shape, before.weight_shape, (filters,), after.weight_shape, (6,)
+            x, *weights = (data.standard_normal(shape).astype(np.float32) for shape in shapes)
+            algorithm = nn.conv.get(name)
+            ran = algorithm.forward_stem(x, nn.conv.StemWeights(*weights), stem, 1)
+            found += [ran.result, *algorithm.backward_stem(ran, np.ones_like(ran.result), stem, 1)]
+        return found
+
+    nn.set_num_threads(1)
+    alone = results()
+    counts = itertools.cycle([1, 2])
+    monkeypatch.setattr(threads, "kernel_parts", lambda: next(counts))
+    for _ in range(2):
+        next(counts)  # first one way around, then the other
+        for got, expected in zip(results(), alone, strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_limit_of_threads_is_what_was_asked_for():
+    code = "import nnlite as nn; nn.set_num_threads(1); nn.set_num_threads(5); print(nn.get_num_threads())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"NUMBA_NUM_THREADS": "5"}, capture_output=True, text=True
+    )
+    assert done.stdout == "5\n", done.stderr
+
+
 def test_a_fork_has_memory_of_its_own():
     code = """
 import os
-from nnlite import jit, memory
+from nnlite import jit, memory, threads
 array = memory.empty((1 << 20,))
 array.fill(1)
 pid = os.fork()

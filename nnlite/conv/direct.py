@@ -123,8 +123,8 @@ def _run(
     parts = threads.kernel_parts()
     work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
     panel_work = memory.empty((parts, int(np.diff(plan.tables.blocks).max()) * plan.width))
-    _correlate(
-        plan.shape, plan.image, sizes, plan.tables, direct_plan.shares_of(plan, len(x), parts),
+    _correlate.run(
+        parts, plan.shape, plan.image, sizes, plan.tables, direct_plan.shares_of(plan, len(x), parts),
         x, result, masked, copied, work, weight.reshape(-1), layout(plan, weight, *steps), panel_work, start, y, clamp,
     )  # fmt: skip
 
@@ -210,8 +210,8 @@ def _grad_weight(
     spread = memory.empty((parts if is_copied else 0, panels * band_size))
     sums = memory.empty((copies, dweight.size)) if copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((parts if biased else 0, sizes.groups, sizes.panels * width))
-    _reduce_pixels(
-        plan.shape, image, sizes, plan.rows, plan.inside, batches, bands, band_size,
+    _reduce_pixels.run(
+        parts, plan.shape, image, sizes, plan.rows, plan.inside, batches, bands, band_size,
         x, dy, result, masked, padded, spread, sums, bias_sums,
     )  # fmt: skip
     if copies > 1:

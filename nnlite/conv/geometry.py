@@ -57,8 +57,8 @@ class Geometry:
             if "unhashable" not in str(error):
                 raise
             raise ValueError(
-                "padding, strides and dilation_rate: expected integers. "
-                f"Received: {padding!r}, {strides!r} and {dilation_rate!r}"
+                "padding, strides, dilation_rate and groups: expected integers. "
+                f"Received: {padding!r}, {strides!r}, {dilation_rate!r} and {groups!r}"
             ) from None
 
     def __hash__(self) -> int:
@@ -176,7 +176,7 @@ def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1024, typed=True)  # True and 1.0 are no integers
 def _checked(
     input_shape: tuple,
     weight_shape: tuple,
@@ -189,6 +189,8 @@ def _checked(
         raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {input_shape}")
     if len(weight_shape) != 4:
         raise ValueError(f"weight: expected 4 dimensions (kh, kw, c / groups, k). Received: shape {weight_shape}")
+    for size in input_shape:
+        positive_int("x's shape", size, minimum=0)
     _, h, w, c = input_shape
     kh, kw, c_group, k = weight_shape
     if min(weight_shape) < 1:

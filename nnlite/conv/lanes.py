@@ -103,8 +103,8 @@ class Lanes(Algorithm):
         if epilogue.pool:
             winners = memory.empty((blocks_of(geometry), result[0].size * LANES if len(result) else 0), np.uint8)
         work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
-        _forward(
-            plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
+        _forward.run(
+            parts, plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
             epilogue.relu, epilogue.pool,
         )  # fmt: skip
         return Fused(x, weight, result, winners)
@@ -213,12 +213,12 @@ class Sums(NamedTuple):
     bias: np.ndarray  # (parts, k, LANES)
 
     @classmethod
-    def of(cls, plan: WeightGradient, weight_parts: int) -> Sums:
-        """Not yet zero. `weight_parts` is 0 where the gradient of the weights is not asked for."""
+    def of(cls, plan: WeightGradient, parts: int, *, weights: bool = True) -> Sums:
+        """Not yet zero; without those of the weights where their gradient is not asked for."""
         sizes, width = plan.sizes, plan.shape.vectors
-        weights = memory.empty((weight_parts, sizes.groups, sizes.panels, sizes.reduced, width, LANES))
-        bias = memory.empty((threads.kernel_parts(), sizes.groups * sizes.group_out, LANES))
-        return cls(plan.image, sizes, plan.rows, weights, bias)
+        shape = (parts if weights else 0, sizes.groups, sizes.panels, sizes.reduced, width, LANES)
+        bias = memory.empty((parts, sizes.groups * sizes.group_out, LANES))
+        return cls(plan.image, sizes, plan.rows, memory.empty(shape), bias)
 
     def total(self, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
         """(dweight, dbias); dweight is empty if it is not asked for."""
@@ -248,11 +248,11 @@ def _gradients(
         flipped = Prepared(image, phase.sizes, phase.tables, _NOTHING, _NOTHING.reshape(0, 0))
     else:
         dx, flipped = memory.empty(geometry.input_shape), prepared(phase, weight, None, back=True)
-    sums = Sums.of(reduction, parts if x is not None else 0)
+    sums = Sums.of(reduction, parts, weights=x is not None)
     rooms = room(sizes.image_padded) + room(phase.sizes.image_padded) + room(sizes.image_out)
     work = memory.empty((parts, rooms + room(sizes.image_in) + SCRATCH))
-    _backward(
-        phase.shape, flipped, dx, reduction.shape, sums, _NOTHING if x is None else x,
+    _backward.run(
+        parts, phase.shape, flipped, dx, reduction.shape, sums, _NOTHING if x is None else x,
         dresult, result, winners, epilogue.relu, epilogue.pool, work,
     )  # fmt: skip
     dweight, dbias = sums.total(geometry)

@@ -60,8 +60,8 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused
     size = result[0].size * LANES if pool and len(result) else 0
     winners = memory.empty((blocks_of(stem.second) if pool else 0, size), np.uint8)
     rooms = room(first.sizes.image_padded) + room(second.sizes.image_padded) + 2 * room(second.sizes.image_out)
-    _forward(
-        first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
+    _forward.run(
+        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
         second.shape, prepared(second, weights.second, weights.second_bias), stem.second.output_shape[1:],
         memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
         stem.dropout > 0, Mask.of(stem.dropout, seed),
@@ -105,8 +105,8 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
         first.sizes.image_padded, reduction.sizes.image_padded, phase.sizes.image_padded, reduction.sizes.image_out,
         reduction.sizes.image_in, reduction.sizes.image_out,
     )  # fmt: skip
-    _backward(
-        first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
+    _backward.run(
+        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
         first_reduction.shape, first_sums, reduction.shape, sums,
         phase.shape, prepared(phase, weights.second, None, back=True),
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool,

@@ -123,6 +123,7 @@ class NumbaBlocked(Algorithm):
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
         # float64 sums of rows that were added up in the input's dtype: exact enough for any number of images
-        sums = np.empty((threads.kernel_parts(), *geometry.weight_shape), np.float64)
-        _grad_weight(x, dy, sums, *steps(geometry))
+        parts = threads.kernel_parts()
+        sums = np.empty((parts, *geometry.weight_shape), np.float64)
+        _grad_weight.run(parts, x, dy, sums, *steps(geometry))
         return sums.sum(axis=0).astype(x.dtype)

@@ -144,11 +144,12 @@ class NumbaDirect(Algorithm):
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
         # an image's sum in the input's dtype, those of the images in float64: exact enough for any number of them
-        shape = (threads.kernel_parts(), geometry.reduction_length, dy.shape[3])
+        parts = threads.kernel_parts()
+        shape = (parts, geometry.reduction_length, dy.shape[3])
         of_image, sums = np.empty(shape, x.dtype), np.empty(shape, np.float64)
         terms, corners = _terms(geometry), _corners(geometry)
         stride, groups = geometry.strides[0], geometry.groups
-        _grad_weight(pad_image(x, geometry), dy, terms, corners, of_image, sums, stride, groups)
+        _grad_weight.run(parts, pad_image(x, geometry), dy, terms, corners, of_image, sums, stride, groups)
         return sums.sum(axis=0).astype(x.dtype).reshape(geometry.weight_shape)
 
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:

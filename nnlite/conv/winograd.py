@@ -110,8 +110,8 @@ class Winograd(Algorithm):
         start = start_values(bias, 1, sizes.k_wide)
         u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-        _forward(
-            tile_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
+        _forward.run(
+            parts, tile_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
             epilogue.relu, epilogue.pool,
         )  # fmt: skip
         return Fused(x, weight, result, winners)
@@ -202,8 +202,8 @@ def _gradients(
     du = memory.empty((parts if x is not None else 0, 36, sizes.c, sizes.k_wide))
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     fused = epilogue != Epilogue()
-    _backward(
-        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
+    _backward.run(
+        parts, tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
         nothing if x is None else x, swapped, dy, dy if result is None else result,
         np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
         u, v, dm, scratch(parts), dx, du, dbias,
@@ -211,7 +211,7 @@ def _gradients(
     dweight = None
     if x is not None:
         dweight = memory.empty(geometry.weight_shape)
-        transform_du(du, scratch(parts), dweight)
+        transform_du.run(parts, du, scratch(parts), dweight)
     return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if fused else None
 
 

@@ -77,8 +77,8 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused
     winners = memory.empty(result.shape if stem.epilogue.pool else (0, 0, 0, 0), np.uint8)
     u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-    _forward(
-        plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
+    _forward.run(
+        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
         tile_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
         u, v, m, scratch(parts),
@@ -140,8 +140,8 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
     dfirst_bias = np.zeros((parts, k), np.float32)
-    _backward(
-        plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
+    _backward.run(
+        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, swap_channels(weights.second),
@@ -149,7 +149,7 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
         stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
     )  # fmt: skip
     dweight = memory.empty(stem.second.weight_shape)
-    transform_du(du, scratch(parts), dweight)
+    transform_du.run(parts, du, scratch(parts), dweight)
     return StemWeights(
         np.add.reduce(dfirst).reshape(stem.first.weight_shape),
         np.add.reduce(dfirst_bias),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nnlite import memory, threads
@@ -43,26 +41,19 @@ def relu_backward(dy: np.ndarray, y: np.ndarray, scale: float = 1.0) -> tuple[np
     """(dy * scale where y > 0, else 0; its sum over rows): dy and y (m, n) -> (m, n), (n)."""
     masked = memory.empty(dy.shape, dy.dtype)
     sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
-    _run(_backward, len(sums), dy, y, dy.dtype.type(scale), masked, sums)
+    _backward.run(len(sums), dy, y, dy.dtype.type(scale), masked, sums)
     return masked, _total(sums)
 
 
 def bias_gradient(dy: np.ndarray) -> np.ndarray:
     """The sum over rows of dy (m, n) -> (n)."""
     sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
-    _run(_sum, len(sums), dy, sums)
+    _sum.run(len(sums), dy, sums)
     return _total(sums)
 
 
 def _parts(dy: np.ndarray) -> int:
     return 1 if dy.size < PARALLEL_SIZE else threads.kernel_parts()
-
-
-def _run(work: kernel, parts: int, *arrays: Any) -> None:
-    if parts == 1:
-        work.serial(0, 1, *arrays)
-    else:
-        work(*arrays)
 
 
 def _total(sums: np.ndarray) -> np.ndarray:

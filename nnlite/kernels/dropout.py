@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory
+from nnlite import memory, threads
 from nnlite.jit import jit, kernel
 from nnlite.simd import pointer
 
@@ -121,8 +121,5 @@ def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     low, high, threshold, _ = Mask.of(rate, seed)
     arguments = np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
-        if x.size < PARALLEL_SIZE:
-            _apply.serial(0, 1, *arguments)
-        else:
-            _apply(*arguments)
+        _apply.run(1 if x.size < PARALLEL_SIZE else threads.kernel_parts(), *arguments)
     return y

@@ -106,8 +106,9 @@ def _product(
         start = start.copy()
         start[: sizes.n] = bias
     if c.size:
-        panels = memory.empty((threads.get_num_threads(), room))
-        _tiles(shape, sizes, a, b, transposed, start, panels, c, clamp, mask is not None, mask or _NO_MASK)
+        parts = threads.kernel_parts()
+        panels = memory.empty((parts, room))
+        _tiles.run(parts, shape, sizes, a, b, transposed, start, panels, c, clamp, mask is not None, mask or _NO_MASK)
     return c
 
 

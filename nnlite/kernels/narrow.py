@@ -42,8 +42,9 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     y = memory.empty((m, n))
     start = np.zeros(n, np.float32) if bias is None else bias
     room = (-(-k // LANES) * n + _ROWS * WIDEST + _LINES) * LANES
-    panels = memory.empty((threads.get_num_threads(), room))
-    _forward(_shape(_ROWS, n), x, weight, start, relu, panels, y)
+    parts = threads.kernel_parts()
+    panels = memory.empty((parts, room))
+    _forward.run(parts, _shape(_ROWS, n), x, weight, start, relu, panels, y)
     return y
 
 
@@ -82,8 +83,9 @@ def gradients(
     dx = memory.empty((m, k)) if needs[0] else _NOTHING
     dweight = memory.empty((k, n)) if needs[1] else _NOTHING
     sums, block = _shape(n, _STRIP), _shape(_BLOCK, _STRIP)
-    scratch = memory.empty((threads.get_num_threads(), (_LINES + WIDEST + 1) * sums.width))
-    _backward(sums, block, x, weight, dy, scratch, dx, dweight)
+    parts = threads.kernel_parts()
+    scratch = memory.empty((parts, (_LINES + WIDEST + 1) * sums.width))
+    _backward.run(parts, sums, block, x, weight, dy, scratch, dx, dweight)
     return (dx if needs[0] else None), (dweight if needs[1] else None)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import carray
 
+from nnlite import threads
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import array_at
 
@@ -46,10 +47,8 @@ class Table:
             self.addresses[:, 2] = [_address(g) for g in gradients]
         else:
             table = [(None, row[0], g, *row[1:]) for row, g in zip(self.rows, gradients, strict=True)]
-        if self.size < PARALLEL_SIZE:
-            update.serial(0, 1, table, self.like, *arguments)
-        else:
-            update(table, self.like, *arguments)
+        parts = 1 if self.size < PARALLEL_SIZE else threads.kernel_parts()
+        update.run(parts, table, self.like, *arguments)
 
 
 def _address(array: np.ndarray | None) -> int:

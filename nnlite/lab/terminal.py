@@ -24,7 +24,7 @@ def console() -> Console:
 
 def announce_compilation() -> None:
     """From now on, say on stderr when the first kernel is compiled, and that the next run will not."""
-    from nnlite import jit
+    from nnlite import jit, jit_cache
 
     said = False
 
@@ -32,7 +32,7 @@ def announce_compilation() -> None:
         nonlocal said
         if not said:
             said = True
-            kept = "kept for the next run" if jit.cache_dir() else "no folder to keep them in was found"
+            kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
             print(f"compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
 
     jit.on_compile(say)

@@ -48,13 +48,13 @@ class Dense(Layer):
         return (*input_shape[:-1], self.units)
 
     def call(self, x: Tensor, training: bool) -> Tensor:
-        if self.fuse and self.activation is ops.relu:
-            return ops.dense(x, self.weight, self.bias, relu=True)
+        if self.fuse and self.activation is ops.relu and type(self).product is Dense.product:
+            return self.product(x, relu=True)
         return self.activation(self.product(x))
 
-    def product(self, x: Tensor) -> Tensor:
-        """x @ weight + bias, without the activation."""
-        return ops.dense(x, self.weight, self.bias)
+    def product(self, x: Tensor, *, relu: bool = False, dropout: float = 0.0, seed: int = 0) -> Tensor:
+        """x @ weight + bias, and what of ReLU and dropout is asked for; not the activation."""
+        return ops.dense(x, self.weight, self.bias, relu=relu, dropout=dropout, seed=seed)
 
     def operations(self, batch: int) -> list[cost.Operation]:
         assert self.input_shape is not None

@@ -48,6 +48,7 @@ def conv2d(
         )
     chosen = registry.select(geometry, x.dtype, algorithm)
     x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+    bias = None if bias is None else np.ascontiguousarray(bias)
     epilogue = Epilogue(bias is not None, relu, max_pool)
     if chosen.fuses(geometry, epilogue):
         return _fused(chosen, x, weight, bias, geometry, epilogue)

@@ -305,3 +305,11 @@ def test_a_result_of_another_shape_or_dtype_is_refused(mine, result):
     mine.forward = lambda x, weight, geometry: result
     with pytest.raises(ValueError, match=r"forward of algorithm 'mine': expected float32 of shape \(1, 3, 3, 1\)"):
         nn.ops.conv2d(nn.Tensor(X), W, algorithm="mine")
+
+
+@pytest.mark.parametrize("name", nn.conv.names())
+@pytest.mark.parametrize("bias", [np.arange(128, dtype=np.float32)[::2], np.broadcast_to(np.float32(3), 64)])
+def test_a_bias_may_lie_anyhow(name, bias, generator):
+    x, weight = (generator.standard_normal(shape).astype(np.float32) for shape in ((1, 6, 6, 2), (3, 3, 2, 64)))
+    given = nn.ops.conv2d(x, weight, bias, algorithm=name).data
+    np.testing.assert_array_equal(given, nn.ops.conv2d(x, weight, bias.copy(), algorithm=name).data)

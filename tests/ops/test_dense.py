@@ -115,6 +115,11 @@ class _Own(nn.layers.Dense):
         return super().call(x, training) * 2
 
 
+class _OwnProduct(nn.layers.Dense):
+    def product(self, x):
+        return super().product(x) * 2
+
+
 class _OwnDropout(nn.layers.Dropout):
     def call(self, x, training):
         return x
@@ -128,9 +133,10 @@ class _OwnDropout(nn.layers.Dropout):
         (nn.layers.Dense(40, activation="relu"), nn.layers.Dropout(0)),
         (nn.layers.Dense(10, activation="relu"), nn.layers.Dropout(0.5)),
         (_Own(40, activation="relu"), nn.layers.Dropout(0.5)),
+        (_OwnProduct(40, activation="relu"), nn.layers.Dropout(0.5)),
         (nn.layers.Dense(40, activation="relu"), _OwnDropout(0.5)),
     ],
-    ids=["linear", "tanh", "rate 0", "narrow", "own dense", "own dropout"],
+    ids=["linear", "tanh", "rate 0", "narrow", "own dense", "own product", "own dropout"],
 )
 def test_what_is_not_fused_with_its_dropout(dense, dropout):
     model = nn.Sequential([nn.layers.Input((30,)), dense, dropout])
