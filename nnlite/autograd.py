@@ -16,14 +16,17 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from nnlite import scopes
-from nnlite.errors import GraphError, boolean
+from nnlite.errors import GraphError, as_array, boolean, numbers
 
 Backward = Callable[..., Any]
+#: what an operation annotates an argument with (by this name) to get nothing but arrays of float32 or float64 for it;
+#: with `| None` or `| float`, that as well
+Floats: TypeAlias = np.ndarray
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _order = itertools.count()
 
@@ -51,7 +54,7 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False, name: str | None = None):
         if isinstance(data, Tensor):
             data = data.data
-        array = np.asarray(data)
+        array = as_array("data", data)
         if array.dtype not in _FLOATS or (array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic))):
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"data: expected numbers. Received: {type(data).__name__} of dtype {array.dtype}")
@@ -214,7 +217,8 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     - or, where they share work, one `backward(dy, needs) -> (gradient or None, ...)` for all arguments.
 
     Arguments count as the function declares them, also those left to their default. Keyword-only ones are options,
-    through which no gradient flows.
+    through which no gradient flows. What is annotated `Floats` is checked: ValueError unless it is a Tensor or an
+    array of float32 or float64.
 
     A gradient has its argument's shape, and is a new array, `dy` itself or a view of it, never one that is kept.
 
@@ -224,6 +228,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     """
     name = function.__name__
     positional = _positional(inspect.signature(function))
+    checked = _checked(positional or ())
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
@@ -243,6 +248,12 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
                 arrays.append(arg)
                 shapes.append(None)
                 parents.append(None)
+        for i, argument, others in checked:
+            array = arrays[i]
+            if (type(array) is not np.ndarray or array.dtype not in _FLOATS) and not _is_floats(array, others):
+                raise ValueError(
+                    f"{argument}: expected a Tensor or array of float32 or float64. Received: {_kind(array)}"
+                )
         recorded = recorded and _mode.grad_enabled
         if scopes.tracer is not None:
             scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
@@ -272,6 +283,27 @@ def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] |
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def _checked(positional: tuple[inspect.Parameter, ...]) -> tuple[tuple[int, str, tuple[type, ...]], ...]:
+    """Of each argument that is annotated `Floats`: its position, its name, and the types it may have beside."""
+    types = {"None": (type(None),), "float": (float, int)}
+    found = []
+    for i, parameter in enumerate(positional):
+        first, *others = str(parameter.annotation).split(" | ")
+        if first == "Floats":
+            found.append((i, parameter.name, tuple(kind for other in others for kind in types[other])))
+    return tuple(found)
+
+
+def _is_floats(value: Any, others: tuple[type, ...]) -> bool:
+    """Whether an operation can take `value` where it takes `Floats`: NumPy's scalars and subclasses of ndarray too."""
+    return isinstance(value, others) or (isinstance(value, (np.ndarray, np.generic)) and value.dtype in _FLOATS)
+
+
+def _kind(value: Any) -> str:
+    """What messages call a value that is no operand."""
+    return f"dtype {value.dtype}" if isinstance(value, (np.ndarray, np.generic)) else f"{value!r:.60}"
 
 
 def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple, options: dict) -> tuple:
@@ -351,7 +383,8 @@ def _seed(tensor: Tensor, gradient: Any) -> np.ndarray:
                 f"Received: shape {tensor.shape}"
             )
         return np.ones(tensor.shape, tensor.dtype)
-    seed = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient, dtype=tensor.dtype)
+    seed = numbers("gradient", gradient.data if isinstance(gradient, Tensor) else gradient)
+    seed = seed.astype(tensor.dtype, copy=False)
     if seed.shape != tensor.shape:
         raise ValueError(f"gradient: expected shape {tensor.shape}, the tensor's. Received: shape {seed.shape}")
     return seed
@@ -371,5 +404,6 @@ def _reachable(last: Node) -> list[Node]:
 
 def _accumulate(leaf: Tensor, gradient: np.ndarray) -> None:
     if gradient.dtype != leaf.data.dtype:
+        gradient = numbers("gradient", gradient)
         gradient = gradient.astype(leaf.data.dtype)
     leaf.grad = gradient if leaf.grad is None else np.asarray(leaf.grad + gradient)

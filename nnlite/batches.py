@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Tensor
+from nnlite.errors import as_array, numbers
 
 
 def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """`x` as a C-contiguous array of samples (n, *shape), or a ValueError that names the argument."""
-    array = np.ascontiguousarray(x.data if isinstance(x, Tensor) else x)
+    array = np.ascontiguousarray(as_array(argument, x.data if isinstance(x, Tensor) else x))
     expected = "(n, ...)" if shape is None else f"(n{''.join(f', {size}' for size in shape)})"
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{argument}: expected an array of numbers, shape {expected}. Received: dtype {array.dtype}")
@@ -27,7 +28,7 @@ def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarr
 
 def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
     """`y` as an array with one row for each of `count` samples."""
-    array = np.asarray(y.data if isinstance(y, Tensor) else y)
+    array = numbers(argument, y.data if isinstance(y, Tensor) else y)
     if array.ndim < 1 or len(array) != count:
         raise ValueError(f"{argument}: expected {count} rows, one for each sample of x. Received: shape {array.shape}")
     return array

@@ -6,14 +6,16 @@ Every message names the argument, what was expected and what was received.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from operator import index
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+Value = TypeVar("Value")
 
 
 class NNLiteError(Exception):
@@ -30,6 +32,13 @@ class GradientError(NNLiteError, AssertionError):
 
 class GraphError(NNLiteError, RuntimeError):
     """backward() cannot run: no graph, or a graph whose memory was already given back."""
+
+
+def one_of(kind: str, name: object, table: Mapping[str, Value]) -> Value:
+    """What stands under `name` in a table; a ValueError that lists the names if nothing does."""
+    if not isinstance(name, str) or name not in table:
+        raise unknown(kind, name, table)
+    return table[name]
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
@@ -104,6 +113,23 @@ def several(argument: str, value: Any, what: str) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{argument}: expected a list of {what}. Received: {value!r}")
     return list(value)
+
+
+def as_array(argument: str, value: Any) -> np.ndarray:
+    """`value` as an array; a ValueError for lists whose rows differ in length."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        kind = type(value).__name__
+        raise ValueError(f"{argument}: expected rows of one length. Received: a {kind} of others") from None
+
+
+def numbers(argument: str, value: Any) -> np.ndarray:
+    """`value` as an array of real numbers, of whatever dtype; a ValueError for text, and for what is complex."""
+    array = as_array(argument, value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{argument}: expected an array of numbers. Received: dtype {array.dtype}")
+    return array
 
 
 def fraction(argument: str, value: object) -> float:

@@ -11,7 +11,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from nnlite.errors import unknown
+from nnlite.errors import one_of
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
@@ -66,6 +66,4 @@ def get(initializer: str | Initializer) -> Initializer:
     """The initializer of that name, or the callable `(shape, generator) -> array` itself."""
     if callable(initializer):
         return initializer
-    if initializer not in _INITIALIZERS:
-        raise unknown("initializer", initializer, _INITIALIZERS)
-    return _INITIALIZERS[initializer]
+    return one_of("initializer", initializer, _INITIALIZERS)

@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite import ops
 from nnlite.autograd import Tensor
-from nnlite.errors import boolean, unknown
+from nnlite.errors import numbers, one_of
 from nnlite.ops import crossentropy
 
 Loss = Callable[..., Tensor]
@@ -21,14 +21,12 @@ def sparse_categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bo
     y_pred holds probabilities, or logits if `from_logits` (stable for any size of them).
     Raises ValueError on shapes that do not fit and on a label out of range, which it names.
     """
-    return ops.sparse_categorical_crossentropy(
-        y_pred, labels=_array(y_true), from_logits=boolean("from_logits", from_logits)
-    )
+    return ops.sparse_categorical_crossentropy(y_pred, labels=_array(y_true), from_logits=from_logits)
 
 
 def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Mean over the batch of -sum(y_true * log p): both (n, classes), y_true one-hot or a distribution."""
-    return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=boolean("from_logits", from_logits))
+    return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=from_logits)
 
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
@@ -54,9 +52,7 @@ def get(loss: str | Loss) -> Loss:
     """The loss of that name, or the callable itself. Raises ValueError, listing the known ones."""
     if callable(loss):
         return loss
-    if loss not in _LOSSES:
-        raise unknown("loss", loss, _LOSSES)
-    return _LOSSES[loss]
+    return one_of("loss", loss, _LOSSES)
 
 
 def check_targets(argument: str, y_true: Any, output_shape: tuple[int, ...], loss: Loss) -> None:
@@ -72,4 +68,4 @@ def name_of(loss: Loss | None) -> str | None:
 
 
 def _array(y_true: Any) -> np.ndarray:
-    return y_true.data if isinstance(y_true, Tensor) else np.asarray(y_true)
+    return y_true.data if isinstance(y_true, Tensor) else numbers("y_true", y_true)

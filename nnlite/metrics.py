@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnlite.errors import unknown
+from nnlite.errors import one_of
 
 #: (y_true, y_pred) -> the sum of the metric over a batch, so that batches of unlike size average rightly
 Metric = Callable[[np.ndarray, np.ndarray], float]
@@ -52,6 +52,4 @@ def get(metric: str | Metric) -> tuple[str, Metric]:
     """The name and the function of a metric given as either."""
     if callable(metric):
         return getattr(metric, "__name__", "metric"), metric
-    if metric not in _METRICS:
-        raise unknown("metric", metric, _METRICS)
-    return metric, _METRICS[metric]
+    return metric, one_of("metric", metric, _METRICS)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nnlite import batches, conv, cost, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
-from nnlite.errors import boolean, positive_int, several
+from nnlite.errors import boolean, numbers, positive_int, several
 from nnlite.fusion import Run, is_plain, runs
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
@@ -102,7 +102,7 @@ class Sequential:
         """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
         self._require_built()
         parameters = self.parameters()
-        arrays = [np.asarray(weight, dtype=np.float32) for weight in several("weights", weights, "arrays")]
+        arrays = [numbers(f"weights[{i}]", weight) for i, weight in enumerate(several("weights", weights, "arrays"))]
         if len(arrays) != len(parameters):
             raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
         for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
@@ -119,7 +119,7 @@ class Sequential:
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
         """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
-        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
+        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
         self._check_input(x)
 
         def flows_back() -> bool:

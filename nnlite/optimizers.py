@@ -11,7 +11,7 @@ import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import Tensor
-from nnlite.errors import boolean, fraction, unknown
+from nnlite.errors import boolean, fraction, one_of
 
 if TYPE_CHECKING:
     from nnlite.kernels.updates import Table
@@ -80,7 +80,7 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ValueError, with nothing changed, if a gradient's shape is not its parameter's.
+        Raises ValueError, with nothing changed, if a gradient is no array of numbers of its parameter's shape.
         """
         #: dtype -> (numbers of the parameters that have a gradient, their arrays, the gradients)
         groups: dict[np.dtype, tuple[list[int], list[np.ndarray], list[np.ndarray]]] = {}
@@ -88,6 +88,8 @@ class Optimizer:
             data, gradient = parameter.data, parameter.grad
             if gradient is None:
                 continue
+            if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
+                raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
             if not gradient.shape == data.shape == shape:
                 raise ValueError(
                     f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
@@ -266,9 +268,7 @@ def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
     """A new optimizer of that name, made with `options`; or the instance itself."""
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if optimizer not in _OPTIMIZERS:
-        raise unknown("optimizer", optimizer, _OPTIMIZERS)
-    return _OPTIMIZERS[optimizer](**options)
+    return one_of("optimizer", optimizer, _OPTIMIZERS)(**options)
 
 
 def _check_in_place(i: int, parameter: Tensor) -> None:

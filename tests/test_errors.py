@@ -32,6 +32,10 @@ BOOLEANS = {
     "centered": lambda wrong: nn.RMSprop(centered=wrong),
     "epsilon_inside_root": lambda wrong: nn.RMSprop(epsilon_inside_root=wrong),
     "on": nn.conv.autotune,
+    "relu": lambda wrong: nn.ops.conv2d(np.zeros((1, 4, 4, 1)), np.zeros((3, 3, 1, 1)), relu=wrong),
+    "relu of dense": lambda wrong: nn.ops.dense(X, np.zeros((3, 2), np.float32), relu=wrong),
+    "max_pool": lambda wrong: nn.ops.conv2d(np.zeros((1, 4, 4, 1)), np.zeros((3, 3, 1, 1)), max_pool=wrong),
+    "from_logits of ops": lambda wrong: nn.ops.sparse_categorical_crossentropy(X, labels=Y, from_logits=wrong),
     "replace": lambda wrong: nn.conv.register(nn.conv.get("im2col"), replace=wrong),
 }
 
@@ -75,3 +79,140 @@ def test_a_list_is_expected_where_there_are_several(argument, call, wrong):
 def test_a_layers_name_is_a_string():
     with pytest.raises(ValueError, match="name: expected a string. Received: 3"):
         nn.Dense(2, name=3)
+
+
+IMAGES, KERNEL, MATRIX = np.ones((1, 4, 4, 1), np.float32), np.ones((3, 3, 1, 2), np.float32), np.ones((3, 2))
+OPERANDS = {
+    "x of conv2d": lambda wrong: nn.ops.conv2d(wrong(IMAGES), KERNEL),
+    "weight of conv2d": lambda wrong: nn.ops.conv2d(nn.Tensor(IMAGES), wrong(KERNEL)),
+    "bias of conv2d": lambda wrong: nn.ops.conv2d(IMAGES, KERNEL, wrong(np.ones(2, np.float32))),
+    "x of conv2d, with a weight alike": lambda wrong: nn.ops.conv2d(wrong(IMAGES), wrong(KERNEL)),
+    "x of dense": lambda wrong: nn.ops.dense(wrong(X), MATRIX),
+    "weight of dense, by name": lambda wrong: nn.ops.dense(X, weight=wrong(MATRIX)),
+    "x of max_pool2d": lambda wrong: nn.ops.max_pool2d(wrong(IMAGES)),
+    "x of dropout": lambda wrong: nn.ops.dropout(wrong(X), rate=0.5),
+    "predictions of a loss": lambda wrong: nn.ops.sparse_categorical_crossentropy(wrong(X), labels=Y),
+    "predictions of a dense loss": lambda wrong: nn.ops.categorical_crossentropy(wrong(X), targets=X),
+    "x of relu": lambda wrong: nn.ops.relu(wrong(X)),
+    "x of softmax": lambda wrong: nn.ops.softmax(wrong(X)),
+    "x of exp": lambda wrong: nn.ops.exp(wrong(X)),
+    "x of mean": lambda wrong: nn.ops.mean(wrong(X)),
+    "x of flatten": lambda wrong: nn.ops.flatten(wrong(X)),
+    "y of add": lambda wrong: nn.ops.add(X, wrong(X)),
+    "x of matmul": lambda wrong: nn.ops.matmul(wrong(X), MATRIX),
+}
+WRONG = {
+    "a list": lambda array: array.tolist(),
+    "a string": lambda array: "array",
+    "integers": lambda array: array.astype(np.int64),
+    "float16": lambda array: array.astype(np.float16),
+    "longdouble": lambda array: array.astype(np.longdouble),
+    "another byte order": lambda array: array.astype(">f4"),
+    "complex": lambda array: array.astype(np.complex64),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", OPERANDS)
+def test_an_operation_takes_tensors_and_arrays_of_its_two_dtypes(name, kind):
+    message = f"^{name.split()[0]}: expected a Tensor or array of float32 or float64. Received: ."
+    with pytest.raises(ValueError, match=message):
+        OPERANDS[name](WRONG[kind])
+
+
+def test_none_is_no_operand_but_where_there_may_be_none():
+    with pytest.raises(ValueError, match=r"^weight: expected a Tensor or array.*Received: None$"):
+        nn.ops.conv2d(IMAGES, None)
+    assert nn.ops.conv2d(IMAGES, KERNEL, None).shape == (1, 2, 2, 2)
+
+
+def test_a_tensor_whose_data_was_replaced_is_checked_as_an_array_is():
+    x = nn.Tensor(X)
+    x.data = x.data.astype(np.float16)
+    with pytest.raises(
+        ValueError, match="x: expected a Tensor or array of float32 or float64. Received: dtype float16"
+    ):
+        nn.ops.relu(x)
+
+
+def test_the_elementwise_take_numbers():
+    assert nn.ops.multiply(nn.Tensor(X + 1), 2).numpy().tolist() == (X + 2).tolist()
+    assert nn.ops.add(2.0, nn.Tensor(X)).dtype == np.float32
+
+
+RAGGED, TEXT = [[1.0, 2.0, 3.0], [4.0]], np.full((4, 3), "a")
+
+
+@pytest.mark.parametrize(
+    ("argument", "call"),
+    [
+        ("x", lambda wrong: model().fit(wrong, Y[:2], verbose=0)),
+        ("x", lambda wrong: model().predict(wrong)),
+        ("x", lambda wrong: model()(wrong)),
+        ("x", lambda wrong: nn.Dense(2)(wrong)),
+        ("y", lambda wrong: model().fit(X, wrong, verbose=0)),
+        ("y", lambda wrong: model().train_on_batch(X, wrong)),
+        ("y", lambda wrong: model().evaluate(X, wrong, verbose=0)),
+        ("y_true", lambda wrong: nn.losses.mean_squared_error(wrong, nn.Tensor(X))),
+        ("y_true", lambda wrong: nn.ops.categorical_crossentropy(X, targets=wrong)),
+        ("y_true", lambda wrong: nn.ops.sparse_categorical_crossentropy(X, labels=wrong)),
+        (r"weights\[0\]", lambda wrong: model().set_weights([wrong, np.zeros(2)])),
+        ("weight_initializer", lambda wrong: nn.Dense(2, kernel_initializer=lambda *_: wrong).build((3,))),
+        ("operand", lambda wrong: nn.Tensor(X) + wrong),
+        ("gradient", lambda wrong: (nn.Tensor(X, requires_grad=True) * 2).backward(wrong)),
+    ],
+)
+@pytest.mark.parametrize("wrong", [RAGGED, TEXT, np.ones((4, 3), np.complex64)], ids=["ragged", "text", "complex"])
+def test_numbers_are_expected_in_rows_of_one_length(argument, call, wrong):
+    with pytest.raises(ValueError, match=f"^{argument}: expected (an array|rows of one|.* labels)"):
+        call(wrong)
+
+
+def test_a_ragged_list_is_no_tensor():
+    with pytest.raises(ValueError, match="data: expected rows of one length. Received: a list"):
+        nn.Tensor(RAGGED)
+
+
+@pytest.mark.parametrize("wrong", [3.0, [1.0], np.ones(2, np.complex64), np.array(["a", "b"])])
+def test_a_gradient_is_an_array_of_numbers(wrong):
+    parameter = nn.Tensor(np.ones(2, np.float32), requires_grad=True)
+    optimizer = nn.SGD()
+    optimizer.build([parameter])
+    parameter.grad = wrong
+    with pytest.raises(ValueError, match=r"parameters\[0\]: expected an array of numbers as grad. Received: "):
+        optimizer.step()
+    assert parameter.data.tolist() == [1, 1]
+
+
+def test_a_gradient_that_comes_back_complex_is_refused():
+    @nn.differentiable
+    def turned(x):
+        return x, lambda dy: dy * 1j
+
+    with pytest.raises(ValueError, match="gradient: expected an array of numbers. Received: dtype complex64"):
+        turned(nn.Tensor(X, requires_grad=True)).backward(X)
+
+
+@pytest.mark.parametrize("wrong", [["x"], None, {}, 3])
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        ("optimizer", lambda wrong: model().compile(wrong)),
+        ("loss", lambda wrong: model().compile(loss=wrong)),
+        ("metric", lambda wrong: model().compile(metrics=[wrong])),
+        ("activation", lambda wrong: nn.Activation(wrong) if wrong is not None else nn.Activation(["x"])),
+        ("initializer", lambda wrong: nn.Dense(2, kernel_initializer=wrong).build((3,))),
+        ("algorithm", nn.conv.get),
+        ("algorithm", lambda wrong: nn.ops.conv2d(IMAGES, KERNEL, algorithm=wrong)),
+    ],
+)
+def test_a_name_is_expected_where_there_are_names(kind, call, wrong):
+    with pytest.raises(ValueError, match=f"^unknown {kind} .*: expected one of "):
+        call(wrong)
+
+
+@pytest.mark.parametrize("wrong", [np.float16, np.longdouble, "f5", [1], np.int32])
+def test_auto_computes_in_two_dtypes(wrong):
+    geometry = nn.conv.Geometry(IMAGES.shape, KERNEL.shape)
+    with pytest.raises(ValueError, match="^dtype: expected float32 or float64. Received: "):
+        nn.conv.why(geometry, wrong)

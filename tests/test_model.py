@@ -284,7 +284,7 @@ def test_an_optimizer_belongs_to_one_model(model):
 def test_set_weights_changes_all_or_none(model):
     before = model.get_weights()
     broken = [np.ones((4, 8)), np.array(["a"] * 8), *before[2:]]
-    with pytest.raises(ValueError, match="could not convert"):
+    with pytest.raises(ValueError, match=r"weights\[1\]: expected an array of numbers"):
         model.set_weights(broken)
     assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nnlite.conv import registry, tuning
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.registry import Choice
@@ -86,4 +88,4 @@ def _by_rule(geometry: Geometry, dtype: Any, version: int) -> Choice:
             algorithm = registry.get(rule.name)
             if not algorithm.reference_only and algorithm.declines(geometry, dtype) is None:
                 return Choice(rule.name, rule.reason)
-    raise AssertionError("im2col computes every geometry")
+    raise ValueError(f"dtype: expected float32 or float64. Received: {np.dtype(dtype).name}")

@@ -16,6 +16,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.errors import Unsupported, boolean, unknown
@@ -61,6 +63,8 @@ def get(name: str) -> Algorithm:
 
     Raises ImportError if it is an installed package's that cannot be loaded.
     """
+    if not isinstance(name, str):
+        raise unknown("algorithm", name, names())
     if name not in _registered:
         if name in _BUILT_IN:
             module, _, class_name = _BUILT_IN[name].partition(":")
@@ -144,6 +148,8 @@ def select(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bo
 
 def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Choice:
     """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
+    if not isinstance(dtype, np.dtype):
+        dtype = _dtype(dtype)
     reason = "asked for by name"
     if algorithm == "auto" and (used := _in_use.get()):
         algorithm, reason = used, "asked for by nn.conv.use"
@@ -155,3 +161,10 @@ def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool 
     if refusal is not None:
         raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")
     return Choice(algorithm, reason)
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype: expected float32 or float64. Received: {dtype!r}") from None

@@ -10,7 +10,7 @@ import numpy as np
 from nnlite import initializers, random, scopes
 from nnlite.autograd import Tensor
 from nnlite.cost import Operation
-from nnlite.errors import boolean
+from nnlite.errors import boolean, numbers
 
 #: a shape without the batch
 Shape = tuple[int, ...]
@@ -73,7 +73,8 @@ class Layer:
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
         """A new trainable parameter, float32, begun by `initializer`."""
-        values = np.ascontiguousarray(initializers.get(initializer)(shape, random.generator()), dtype=np.float32)
+        made = numbers(f"{name}_initializer", initializers.get(initializer)(shape, random.generator()))
+        values = np.ascontiguousarray(made, dtype=np.float32)
         if values.shape != shape:
             raise ValueError(f"{name}_initializer: expected an array of shape {shape}. Received: shape {values.shape}")
         parameter = Tensor(values, requires_grad=True, name=name)
@@ -82,7 +83,7 @@ class Layer:
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
         training = boolean("training", training)
-        x = x if isinstance(x, Tensor) else Tensor(np.asarray(x, dtype=np.float32))
+        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
         if self.input_shape is None:
             self.build(x.shape[1:])
         elif x.shape[1:] != self.input_shape:

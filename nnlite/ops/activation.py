@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from nnlite import memory
-from nnlite.autograd import Tensor, differentiable
-from nnlite.errors import unknown
+from nnlite.autograd import Floats, Tensor, differentiable
+from nnlite.errors import one_of
 
 Result = tuple[np.ndarray, Any]
 
 
 @differentiable
-def relu(x: np.ndarray) -> Result:
+def relu(x: Floats) -> Result:
     """max(x, 0); NaN stays NaN. The gradient passes where the result is above 0."""
     y = np.maximum(x, 0, out=memory.empty(x.shape, x.dtype))
     return y, lambda dy: relu_gradient(dy, y)
@@ -28,7 +28,7 @@ def relu_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 @differentiable
-def sigmoid(x: np.ndarray) -> Result:
+def sigmoid(x: Floats) -> Result:
     """1 / (1 + e ** -x), without overflow."""
     e = np.exp(-np.abs(x))
     y = np.where(x >= 0, 1, e) / (1 + e)
@@ -36,14 +36,14 @@ def sigmoid(x: np.ndarray) -> Result:
 
 
 @differentiable
-def tanh(x: np.ndarray) -> Result:
+def tanh(x: Floats) -> Result:
     """The hyperbolic tangent."""
     y = np.tanh(x)
     return y, lambda dy: dy * (1 - y * y)
 
 
 @differentiable
-def softmax(x: np.ndarray) -> Result:
+def softmax(x: Floats) -> Result:
     """e ** x / sum(e ** x) along the last axis; the largest element is subtracted first, so that nothing overflows."""
     y = np.exp(x - x.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)
@@ -51,7 +51,7 @@ def softmax(x: np.ndarray) -> Result:
 
 
 @differentiable
-def linear(x: np.ndarray) -> Result:
+def linear(x: Floats) -> Result:
     """x itself."""
     return x, lambda dy: dy
 
@@ -71,9 +71,7 @@ def get_activation(activation: str | Callable | None) -> Callable[..., Tensor]:
         return linear
     if callable(activation):
         return activation
-    if activation not in _ACTIVATIONS:
-        raise unknown("activation", activation, _ACTIVATIONS)
-    return _ACTIVATIONS[activation]
+    return one_of("activation", activation, _ACTIVATIONS)
 
 
 def activation_name(activation: Callable[..., Tensor]) -> str | None:

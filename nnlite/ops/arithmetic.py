@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Backward, Tensor, differentiable
+from nnlite.autograd import Backward, Floats, Tensor, differentiable
+from nnlite.errors import numbers
 
 Result = tuple[np.ndarray, Any]
 
@@ -21,38 +22,38 @@ def unbroadcast(gradient: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @differentiable
-def add(x: np.ndarray, y: np.ndarray) -> Result:
+def add(x: Floats | float, y: Floats | float) -> Result:
     """x + y"""
-    return np.add(x, y), (lambda dz: unbroadcast(dz, x.shape), lambda dz: unbroadcast(dz, y.shape))
+    return np.add(x, y), (lambda dz: unbroadcast(dz, np.shape(x)), lambda dz: unbroadcast(dz, np.shape(y)))
 
 
 @differentiable
-def subtract(x: np.ndarray, y: np.ndarray) -> Result:
+def subtract(x: Floats | float, y: Floats | float) -> Result:
     """x - y"""
-    return np.subtract(x, y), (lambda dz: unbroadcast(dz, x.shape), lambda dz: unbroadcast(-dz, y.shape))
+    return np.subtract(x, y), (lambda dz: unbroadcast(dz, np.shape(x)), lambda dz: unbroadcast(-dz, np.shape(y)))
 
 
 @differentiable
-def multiply(x: np.ndarray, y: np.ndarray) -> Result:
+def multiply(x: Floats | float, y: Floats | float) -> Result:
     """x * y"""
-    return np.multiply(x, y), (lambda dz: unbroadcast(dz * y, x.shape), lambda dz: unbroadcast(dz * x, y.shape))
+    return np.multiply(x, y), (lambda dz: unbroadcast(dz * y, np.shape(x)), lambda dz: unbroadcast(dz * x, np.shape(y)))
 
 
 @differentiable
-def divide(x: np.ndarray, y: np.ndarray) -> Result:
+def divide(x: Floats | float, y: Floats | float) -> Result:
     """x / y"""
     z = np.divide(x, y)
-    return z, (lambda dz: unbroadcast(dz / y, x.shape), lambda dz: unbroadcast(-dz * z / y, y.shape))
+    return z, (lambda dz: unbroadcast(dz / y, np.shape(x)), lambda dz: unbroadcast(-dz * z / y, np.shape(y)))
 
 
 @differentiable
-def negative(x: np.ndarray) -> Result:
+def negative(x: Floats) -> Result:
     """-x"""
     return np.negative(x), np.negative
 
 
 @differentiable
-def power(x: np.ndarray, *, exponent: float) -> Result:
+def power(x: Floats, *, exponent: float) -> Result:
     """x ** exponent, for a number as exponent"""
     if exponent == 0:  # constant, also at 0, where the formula below is 0 times infinity
         return x**exponent, np.zeros_like
@@ -60,7 +61,7 @@ def power(x: np.ndarray, *, exponent: float) -> Result:
 
 
 @differentiable
-def matmul(x: np.ndarray, y: np.ndarray) -> Result:
+def matmul(x: Floats, y: Floats) -> Result:
     """x @ y: matrices (m, k) and (k, n) -> (m, n), with leading batch axes broadcast; vectors as NumPy has them."""
     z = np.matmul(x, y)
 
@@ -82,7 +83,7 @@ def _operand(value: Any, like: Tensor) -> Any:
     """What stands on the other side of an operator: numbers and arrays take the tensor's dtype."""
     if isinstance(value, Tensor):
         return value
-    return np.asarray(value, dtype=like.data.dtype)
+    return numbers("operand", value).astype(like.data.dtype, copy=False)
 
 
 def _power(x: Tensor, exponent: Any) -> Tensor:

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import differentiable
+from nnlite.autograd import Floats, differentiable
 from nnlite.conv import Algorithm, Epilogue, Geometry, registry
 from nnlite.conv.geometry import Padding
+from nnlite.errors import boolean
 from nnlite.ops.activation import relu_gradient
 
 
 @differentiable
 def conv2d(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
+    x: Floats,
+    weight: Floats,
+    bias: Floats | None = None,
     *,
     strides: int | tuple[int, int] = 1,
     padding: Padding = "valid",
@@ -37,10 +38,11 @@ def conv2d(
     Raises ValueError that names the argument where shapes do not fit, Unsupported (a ValueError) where the named
     algorithm declines.
     """
+    relu, max_pool = boolean("relu", relu), boolean("max_pool", max_pool)
     geometry = Geometry.of(
         x.shape, weight.shape, strides=strides, padding=padding, dilation_rate=dilation_rate, groups=groups
     )
-    if x.dtype != weight.dtype or x.dtype.kind != "f":
+    if x.dtype != weight.dtype:
         raise ValueError(f"x: expected weight's dtype, {weight.dtype}. Received: {x.dtype}")
     if bias is not None and (bias.shape != weight.shape[3:] or bias.dtype != weight.dtype):
         raise ValueError(

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import differentiable
+from nnlite.autograd import Floats, differentiable
+from nnlite.errors import as_array, boolean, numbers
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7
@@ -14,14 +15,14 @@ EPSILON = 1e-7
 
 @differentiable
 def sparse_categorical_crossentropy(
-    predictions: np.ndarray, *, labels: np.ndarray, from_logits: bool = False
+    predictions: Floats, *, labels: np.ndarray, from_logits: bool = False
 ) -> tuple[np.ndarray, Any]:
     """The mean of -log p[label] over samples: predictions (n, classes), labels (n) integers -> ().
 
     Raises ValueError that names the first label out of range, or the shapes that do not fit.
     """
     labels = check_labels(labels, predictions.shape)
-    if from_logits:
+    if boolean("from_logits", from_logits):
         from nnlite.kernels.crossentropy import sparse_from_logits
 
         loss, gradient = sparse_from_logits(predictions, labels)
@@ -44,13 +45,13 @@ def sparse_categorical_crossentropy(
 
 @differentiable
 def categorical_crossentropy(
-    predictions: np.ndarray, *, targets: np.ndarray, from_logits: bool = False
+    predictions: Floats, *, targets: np.ndarray, from_logits: bool = False
 ) -> tuple[np.ndarray, Any]:
     """The mean over samples of -sum(targets * log p): predictions and targets (n, classes) -> ().
 
     Raises ValueError if the shapes differ.
     """
-    targets = np.asarray(targets, dtype=predictions.dtype)
+    targets = numbers("y_true", targets).astype(predictions.dtype, copy=False)
     if targets.shape != predictions.shape or targets.ndim != 2:
         raise ValueError(
             f"y_true: expected one-hot rows of shape {predictions.shape}, y_pred's. Received: shape {targets.shape}"
@@ -58,7 +59,7 @@ def categorical_crossentropy(
     n = len(targets)
     if not n:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {predictions.shape}")
-    if from_logits:
+    if boolean("from_logits", from_logits):
         log_p = log_softmax(predictions)
         weight = targets.sum(axis=-1, keepdims=True)  # (n, 1), 1 where a row of targets is a distribution
 
@@ -87,7 +88,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 def check_labels(labels: Any, shape: tuple[int, ...], argument: str = "y_true") -> np.ndarray:
     """Labels as integers (n) for predictions of `shape`; a ValueError names the first that is no class."""
-    labels = np.asarray(labels)
+    labels = as_array(argument, labels)
     if len(shape) != 2 or not shape[0]:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {shape}")
     n, classes = shape

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import differentiable
-from nnlite.errors import fraction, positive_int
+from nnlite.autograd import Floats, differentiable
+from nnlite.errors import boolean, fraction, positive_int
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -30,9 +30,9 @@ class Products(NamedTuple):
 
 @differentiable
 def dense(
-    x: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None = None,
+    x: Floats,
+    weight: Floats,
+    bias: Floats | None = None,
     *,
     relu: bool = False,
     dropout: float = 0.0,
@@ -46,6 +46,7 @@ def dense(
     Raises ValueError if the shapes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or `seed` no
     integer of at least 0.
     """
+    relu = boolean("relu", relu)
     if dropout:
         dropout, seed = fraction("dropout", dropout), positive_int("seed", seed, minimum=0)
     if dropout and not relu:

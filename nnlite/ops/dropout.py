@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from nnlite import random
-from nnlite.autograd import differentiable
+from nnlite.autograd import Floats, differentiable
 from nnlite.errors import fraction, positive_int
 
 
 @differentiable
-def dropout(x: np.ndarray, *, rate: float, seed: int | None = None) -> tuple[np.ndarray, Any]:
+def dropout(x: Floats, *, rate: float, seed: int | None = None) -> tuple[np.ndarray, Any]:
     """Sets each element to 0 with probability `rate` and divides the others by 1 - rate ("inverted" dropout).
 
     The mask is a function of `seed` (None draws one from nnlite's generator) and an element's position; backward

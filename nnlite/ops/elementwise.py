@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Tensor, differentiable
+from nnlite.autograd import Floats, Tensor, differentiable
 
 Result = tuple[np.ndarray, Any]
 
 
 @differentiable
-def exp(x: np.ndarray) -> Result:
+def exp(x: Floats) -> Result:
     """e ** x"""
     y = np.exp(x)
     return y, lambda dy: dy * y
 
 
 @differentiable
-def log(x: np.ndarray) -> Result:
+def log(x: Floats) -> Result:
     """The natural logarithm."""
     return np.log(x), lambda dy: dy / x
 
 
 @differentiable
-def sqrt(x: np.ndarray) -> Result:
+def sqrt(x: Floats) -> Result:
     """The square root."""
     y = np.sqrt(x)
     return y, lambda dy: dy / (2 * y)

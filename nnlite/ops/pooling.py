@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import differentiable
+from nnlite.autograd import Floats, differentiable
 from nnlite.conv.geometry import Padding, resolve_pads
 from nnlite.errors import int_pair
 
 
 @differentiable
 def max_pool2d(
-    x: np.ndarray,
+    x: Floats,
     pool_size: int | tuple[int, int] = 2,
     strides: int | tuple[int, int] | None = None,
     padding: Padding = "valid",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Tensor, differentiable
+from nnlite.autograd import Floats, Tensor, differentiable
 from nnlite.errors import boolean
 
 Result = tuple[np.ndarray, Any]
@@ -21,7 +21,7 @@ def _over(gradient: np.ndarray, axis: Axis, keepdims: bool) -> np.ndarray:
 
 
 @differentiable
-def sum(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
+def sum(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
     """The sum over `axis` (an int, several, or None for all)."""
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
@@ -31,7 +31,7 @@ def sum(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
 
 
 @differentiable
-def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
+def mean(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
     """The mean over `axis` (an int, several, or None for all)."""
     y = x.mean(axis=axis, keepdims=boolean("keepdims", keepdims), dtype=x.dtype)
     count = x.size / np.size(y)
@@ -43,7 +43,7 @@ def mean(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
 
 
 @differentiable
-def max(x: np.ndarray, axis: Axis = None, keepdims: bool = False) -> Result:
+def max(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
     """The maximum over `axis` (an int, several, or None for all). Equal maxima share the gradient."""
     y = x.max(axis=axis, keepdims=boolean("keepdims", keepdims))
 

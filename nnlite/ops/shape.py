@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Tensor, differentiable
+from nnlite.autograd import Floats, Tensor, differentiable
 
 Result = tuple[np.ndarray, Any]
 
 
 @differentiable
-def reshape(x: np.ndarray, *, shape: tuple[int, ...]) -> Result:
+def reshape(x: Floats, *, shape: tuple[int, ...]) -> Result:
     """The same elements, in C order, in another shape; one size may be -1."""
     return x.reshape(shape), lambda dy: dy.reshape(x.shape)
 
 
 @differentiable
-def transpose(x: np.ndarray, *, axes: tuple[int, ...] | None = None) -> Result:
+def transpose(x: Floats, *, axes: tuple[int, ...] | None = None) -> Result:
     """The axes in another order; all reversed if none are given."""
     back = None if axes is None else np.argsort([axis % x.ndim for axis in axes])
     return x.transpose(axes), lambda dy: dy.transpose(back)
 
 
 @differentiable
-def getitem(x: np.ndarray, *, index: Any) -> Result:
+def getitem(x: Floats, *, index: Any) -> Result:
     """x[index], as NumPy indexes; an element that is taken twice gets both gradients."""
 
     def backward(dy: np.ndarray) -> np.ndarray:
@@ -41,7 +41,7 @@ def getitem(x: np.ndarray, *, index: Any) -> Result:
 
 
 @differentiable
-def flatten(x: np.ndarray) -> Result:
+def flatten(x: Floats) -> Result:
     """All axes but the first as one: (n, ...) -> (n, features)."""
     return x.reshape(x.shape[0], prod(x.shape[1:])), lambda dy: dy.reshape(x.shape)
 

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import differentiable
+from nnlite.autograd import Floats, differentiable
 from nnlite.conv import Algorithm, Stem, StemWeights
 
 
 @differentiable
 def conv2d_stem(
-    x: np.ndarray,
-    first_weight: np.ndarray,
-    first_bias: np.ndarray | None,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
+    x: Floats,
+    first_weight: Floats,
+    first_bias: Floats | None,
+    weight: Floats,
+    bias: Floats | None,
     *,
     stem: Stem,
     algorithm: Algorithm,
