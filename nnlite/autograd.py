@@ -28,6 +28,7 @@ Backward = Callable[..., Any]
 #: with `| None` or `| float`, that as well
 Floats: TypeAlias = np.ndarray
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_ndarray = np.ndarray
 _order = itertools.count()
 
 
@@ -248,12 +249,10 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
                 arrays.append(arg)
                 shapes.append(None)
                 parents.append(None)
-        for i, argument, others in checked:
+        for i in checked:
             array = arrays[i]
-            if (type(array) is not np.ndarray or array.dtype not in _FLOATS) and not _is_floats(array, others):
-                raise ValueError(
-                    f"{argument}: expected a Tensor or array of float32 or float64. Received: {_kind(array)}"
-                )
+            if array.__class__ is not _ndarray or array.dtype not in _FLOATS:
+                _require_floats(array, *checked[i])
         recorded = recorded and _mode.grad_enabled
         if scopes.tracer is not None:
             scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
@@ -285,25 +284,28 @@ def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] |
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
-def _checked(positional: tuple[inspect.Parameter, ...]) -> tuple[tuple[int, str, tuple[type, ...]], ...]:
-    """Of each argument that is annotated `Floats`: its position, its name, and the types it may have beside."""
-    types = {"None": (type(None),), "float": (float, int)}
-    found = []
+def _checked(positional: tuple[inspect.Parameter, ...]) -> dict[int, tuple[str, tuple[type, ...]]]:
+    """By position, of each argument that is annotated `Floats`: its name, and the types it may have beside."""
+    beside: dict[str, tuple[type, ...]] = {"None": (type(None),), "float": (float, int)}
+    found = {}
     for i, parameter in enumerate(positional):
         first, *others = str(parameter.annotation).split(" | ")
         if first == "Floats":
-            found.append((i, parameter.name, tuple(kind for other in others for kind in types[other])))
-    return tuple(found)
+            found[i] = parameter.name, tuple(kind for other in others for kind in beside[other])
+    return found
 
 
-def _is_floats(value: Any, others: tuple[type, ...]) -> bool:
-    """Whether an operation can take `value` where it takes `Floats`: NumPy's scalars and subclasses of ndarray too."""
-    return isinstance(value, others) or (isinstance(value, (np.ndarray, np.generic)) and value.dtype in _FLOATS)
-
-
-def _kind(value: Any) -> str:
-    """What messages call a value that is no operand."""
-    return f"dtype {value.dtype}" if isinstance(value, (np.ndarray, np.generic)) else f"{value!r:.60}"
+def _require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
+    """Raise ValueError unless it is an array (NumPy's scalars and subclasses too) of _FLOATS, or of a type `beside`."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        if value.dtype in _FLOATS:
+            return
+        received = f"dtype {value.dtype}"
+    elif isinstance(value, beside):
+        return
+    else:
+        received = f"{value!r:.60}"
+    raise ValueError(f"{argument}: expected a Tensor or array of float32 or float64. Received: {received}")
 
 
 def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple, options: dict) -> tuple:

@@ -48,7 +48,9 @@ class Choice(NamedTuple):
     reason: str
 
 
+#: those that were registered, and, apart from them, the built-in and installed ones that were asked for so far
 _registered: dict[str, Algorithm] = {}
+_loaded: dict[str, Algorithm] = {}
 _version = 0
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
@@ -65,15 +67,17 @@ def get(name: str) -> Algorithm:
     """
     if not isinstance(name, str):
         raise unknown("algorithm", name, names())
-    if name not in _registered:
+    if name in _registered:
+        return _registered[name]
+    if name not in _loaded:
         if name in _BUILT_IN:
             module, _, class_name = _BUILT_IN[name].partition(":")
-            _registered[name] = getattr(import_module(module), class_name)()
+            _loaded[name] = getattr(import_module(module), class_name)()
         elif name in _installed():
-            _registered[name] = _load(_installed()[name])
+            _loaded[name] = _load(_installed()[name])
         else:
             raise unknown("algorithm", name, names())
-    return _registered[name]
+    return _loaded[name]
 
 
 @cache
@@ -114,9 +118,14 @@ def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
 
 
 def unregister(name: str) -> None:
-    """Take a registered algorithm out again; a built-in one that it had replaced is back."""
+    """Take a registered algorithm out again; a built-in one that it had replaced is back.
+
+    Raises ValueError if none of that name was registered: what is built in, or an installed package's, stays.
+    """
     global _version
-    if name not in _registered:
+    if not isinstance(name, str) or name not in _registered:
+        if name in names():
+            raise ValueError(f"name: expected an algorithm that was registered. Received: {name!r}, which is built in")
         raise unknown("registered algorithm", name, _registered)
     del _registered[name]
     _version += 1

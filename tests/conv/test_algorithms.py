@@ -283,6 +283,27 @@ def test_unregistering_an_unknown_one_lists_the_registered(mine):
         nn.conv.unregister("yours")
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_a_built_in_one_stays_whether_it_was_used_or_not(used, monkeypatch):
+    monkeypatch.setattr("nnlite.conv.registry._loaded", {})
+    if used:
+        nn.ops.conv2d(nn.Tensor(X), W, algorithm="windows")
+    with pytest.raises(ValueError, match="name: expected an algorithm that was registered. Received: 'windows'"):
+        nn.conv.unregister("windows")
+    assert nn.conv.get("windows").name == "windows"
+
+
+def test_replacing_one_and_back_gives_the_same_object_as_before():
+    before = nn.conv.get("windows")
+
+    class Better(Mine):
+        name = "windows"
+
+    nn.conv.register(Better(), replace=True)
+    nn.conv.unregister("windows")
+    assert nn.conv.get("windows") is before
+
+
 def test_use_ends_with_its_block_even_after_an_error(mine):
     with pytest.raises(KeyError), nn.conv.use("mine"):
         raise KeyError
