@@ -254,6 +254,42 @@ def test_options_of_onnx_that_do_not_exist_here(folder, operator, attributes, sa
     assert said in str(caught.value)
 
 
+def test_what_follows_an_activation_is_not_the_bias_of_the_product_before_it(folder):
+    g = Graph([784]).add("MatMul", np.ones((784, 10), np.float32)).add("Relu")
+    g.add("Add", np.ones(10, np.float32)).save(folder / "net.onnx")
+    with pytest.raises(ValueError, match="Add 'Add2': expected the bias of a MatMul right before it"):
+        importing.load(folder / "net.onnx")
+
+
+@pytest.mark.parametrize("bias", [np.ones((10, 1), np.float32), np.ones(1, np.float32)])
+def test_a_bias_is_one_number_a_unit(folder, bias):
+    Graph([784]).add("MatMul", np.ones((784, 10), np.float32)).add("Add", bias).save(folder / "net.onnx")
+    with pytest.raises(ValueError, match=r"expected a bias of shape \(10,\)"):
+        importing.load(folder / "net.onnx")
+
+
+def test_a_product_whose_weight_is_on_the_left_is_refused(folder):
+    g = Graph([10]).add("MatMul", np.ones((10, 10), np.float32))
+    g.nodes[-1].input.reverse()
+    g.save(folder / "net.onnx")
+    with pytest.raises(ValueError, match="MatMul 'MatMul0' whose first operand is constant"):
+        importing.load(folder / "net.onnx")
+
+
+def test_what_would_read_another_axis_than_here_is_refused(folder):
+    Graph([1, 28, 28]).add("MatMul", np.ones((28, 10), np.float32)).save(folder / "product.onnx")
+    with pytest.raises(ValueError, match=r"expected \(n, features\) by a matrix. Received: \(n, 28, 28, 1\)"):
+        importing.load(folder / "product.onnx")
+    g = Graph([1, 28, 28]).add("Conv", np.ones((4, 1, 3, 3), np.float32)).add("Flatten").add("Relu")
+    g.save(folder / "flat.onnx")
+    with pytest.raises(ValueError, match="a Flatten that no product follows"):
+        importing.load(folder / "flat.onnx")
+    g = Graph([28, 28, 4]).add("Transpose", perm=[0, 3, 1, 2]).add("Transpose", perm=[0, 2, 3, 1])
+    g.add("MaxPool", kernel_shape=[2, 2]).save(folder / "pool.onnx")
+    with pytest.raises(ValueError, match="MaxPool 'MaxPool2': expected channels first"):
+        importing.load(folder / "pool.onnx")
+
+
 def test_onnx_that_branches_or_is_no_onnx(folder):
     g = Graph([1, 28, 28])
     g.add("Relu").last = "x"

@@ -73,6 +73,9 @@ class _Reader:
             self._follow(node)
             if self.problems.found:
                 return
+        if self.order is not None:
+            self.problems.add("a Flatten that no product follows (its output is in the order of channels first)")
+            return
         self.model.set_weights(self.weights)
 
     def _constant(self, node: Any) -> bool:
@@ -92,6 +95,9 @@ class _Reader:
         read = [name for name in node.input if name and name not in self.constants]
         if read != [self.current]:
             self.problems.add(f"{node.op_type} {node.name!r} that reads {', '.join(read)} (not a chain)")
+            return
+        if node.op_type != "Add" and node.input[0] != self.current:
+            self.problems.add(f"{node.op_type} {node.name!r} whose first operand is constant")
             return
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         values = [self.constants[name] for name in node.input if name in self.constants]
@@ -127,6 +133,10 @@ class _Reader:
         self._dense(values[0], [])
 
     def _dense(self, weight: np.ndarray, bias: list[np.ndarray]) -> None:
+        shape = self.model.output_shape
+        if weight.ndim != 2 or (len(shape) == 3 and self.channels_first):
+            received = f"(n, {', '.join(map(str, shape))}) by a weight of shape {weight.shape}"
+            raise ValueError(f"expected (n, features) by a matrix. Received: {received}")
         if self.order is not None:
             weight, self.order = weight[self.order], None
         self._add(Dense(weight.shape[1], use_bias=bool(bias)), [weight, *(b.reshape(-1) for b in bias)])
@@ -134,13 +144,17 @@ class _Reader:
     def add(self, attributes: Attributes, values: list[np.ndarray]) -> None:
         """The bias of a MatMul."""
         layer = self.model.layers[-1] if self.model.layers else None
-        if not isinstance(layer, Dense) or layer.use_bias or values[0].size != layer.units:
+        if not isinstance(layer, Dense) or layer.use_bias or layer.activation is not ops.linear:
             raise ValueError("expected the bias of a MatMul right before it")
+        if values[0].size != layer.units or values[0].shape[-1] != layer.units:
+            raise ValueError(f"expected a bias of shape ({layer.units},). Received: {values[0].shape}")
         rebuilt = Sequential([Input(self.model.input_shape or ()), *self.model.layers[:-1], Dense(layer.units)])
         self.model = rebuilt
         self.weights.append(values[0].reshape(-1))
 
     def max_pool(self, attributes: Attributes, values: list[np.ndarray]) -> None:
+        if not self.channels_first:
+            raise ValueError("expected channels first")
         if attributes.get("ceil_mode", 0) or set(attributes.get("dilations", (1,))) != {1}:
             raise ValueError("expected neither ceil_mode nor dilations")
         kernel = tuple(attributes["kernel_shape"])
@@ -155,7 +169,7 @@ class _Reader:
         shape = self.model.output_shape
         if attributes.get("axis", 1) != 1 or (values and (values[0].size != 2 or values[0][0] > 1)):
             raise ValueError("expected (n, ...) -> (n, features)")
-        if self.channels_first and len(shape) == 3:
+        if self.channels_first and len(shape) == 3 and shape[2] > 1:
             h, w, c = shape
             self.order = np.arange(c * h * w).reshape(c, h, w).transpose(1, 2, 0).reshape(-1)
         if len(shape) > 1:
