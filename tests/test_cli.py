@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 
+from nnlite import models
 from nnlite.cli import main
+from nnlite.explain import question, request
 from nnlite.explain.sentences import sentences
+from nnlite.lab.terminal import Line
 
 MODEL = """
 import nnlite as nn
@@ -28,6 +31,10 @@ def leaves():
 def with_a_layer(call):
     layer = type("Mine", (nn.Layer,), {"call": call})()
     return nn.Sequential([nn.Input((28, 28, 1)), nn.Flatten(), layer, nn.Dense(10)])
+def cnn():
+    return tiny()
+def mlp():
+    return nn.models.mlp()
 def broken_layer():
     return with_a_layer(lambda self, x, training: 1 / 0)
 def no_tensor():
@@ -68,6 +75,34 @@ def test_cautions_come_first(folder, monkeypatch):
     first, *others = json.loads((folder / "nnlite-report" / "explain.json").read_text())["verdict"]
     assert first.startswith("CAUTION: other programs use the processor: 40% of it")
     assert others
+
+
+def test_what_was_reported_is_not_said_of_a_network_that_only_has_the_name(folder, capsys):
+    assert main(["explain", "mine.py:cnn", "mlp", "--rounds", "1", "--batch-size", "16"]) == 0
+    content = json.loads((folder / "nnlite-report" / "explain.json").read_text())
+    assert [m["name"] for m in content["models"]] == ["mine.py:cnn", "mlp"]
+    assert "340" not in capsys.readouterr().out
+    assert "340 s" not in (folder / "nnlite-report" / "report.html").read_text()
+    assert "in the question" not in " ".join(content["verdict"])
+
+
+def test_a_network_that_is_the_questions_has_its_name(folder):
+    own, other = (request.resolve_networks([spec])[0] for spec in ("mine.py:mlp", "mine.py:cnn"))
+    assert (own.name, other.name) == ("mlp", "mine.py:cnn")
+
+
+def test_the_question_gives_the_parameters_as_they_are_counted():
+    for name, parameters in question.PARAMETERS.items():
+        assert getattr(models, name)().count_params() == parameters
+        assert f"{parameters:,}" in question.TEXT
+
+
+def test_a_line_that_says_what_goes_on_is_for_terminals_alone(monkeypatch, capsys):
+    for terminal, expected in ((False, ""), (True, "\r\x1b[2Kmeasuring\r\x1b[2K")):
+        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+        with Line() as line:
+            line.say("measuring")
+        assert capsys.readouterr().err == expected
 
 
 def test_the_verdict_follows_from_the_numbers():
@@ -147,9 +182,10 @@ def test_summary_counts(folder, capsys):
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),
         (["explain", "--seed", "-1"], "--seed: expected an integer of at least 0. Received: -1"),
-        (["explain", "--batch-size", "100000"], "batch_size: expected 1 to 4000"),
+        (["explain", "--batch-size", "100000"], "--batch-size: expected 1 to 4000, the images of mnist5k"),
+        (["explain", "--batch-size", "0"], "--batch-size: expected an integer of at least 1. Received: 0"),
         (["explain", "--rounds", "0"], "--rounds: expected an integer of at least 1. Received: 0"),
-        (["explain", "mlp", "mlp"], "each network once"),
+        (["explain", "mlp", "mlp"], "different names. Received: mlp and mlp, which are both called mlp"),
         (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
         (["summary", "mlp", "--batch-size", "0"], "--batch-size: expected an integer of at least 1"),
@@ -164,7 +200,8 @@ def test_summary_counts(folder, capsys):
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
     assert main(arguments) == 2
-    error = capsys.readouterr().err
+    output, error = capsys.readouterr()
+    assert output == ""
     assert error.count("\n") == 1
     assert error.startswith("nnlite: ")
     assert message in error

@@ -8,27 +8,29 @@ from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
 from nnlite.errors import positive_int, writable_folder
-from nnlite.explain import output, roofs, sweeps, tables
+from nnlite.explain import output, question, roofs, sweeps, tables
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
 from nnlite.explain.measure import Measurement, measure, training_steps
-from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_model
+from nnlite.explain.request import (
+    MODEL_HELP,
+    add_autotune_argument,
+    add_data_arguments,
+    check_batch_size,
+    resolve_model,
+    resolve_networks,
+)
 from nnlite.explain.sentences import sentences
 from nnlite.lab.tables import disturbance
-from nnlite.lab.terminal import announce_compilation
+from nnlite.lab.terminal import Line, announce_compilation
 from nnlite.profiler import CHANGED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: the networks of the question, and the algorithms that they are shown under beside the one asked for
-QUESTIONED = ("mlp", "cnn", "small_cnn")
+QUESTIONED = tuple(question.PARAMETERS)
 COMPARED = ("theano2017", "im2col")
-QUESTION = (
-    "Somebody trained Keras's MNIST examples on a CPU, batch 128: the fully connected network (mlp, 669,706 "
-    "parameters) took 16 s an epoch, the convolutional one (cnn, 110,986) took 340 s, and with 4 filters a layer "
-    "(small_cnn, 5,958) it still took 28 s. Why?"
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.algorithm != "auto":
         conv.get(options.algorithm)
-    models = [resolve_model(spec) for spec in options.models or QUESTIONED]
-    if len({model.name for model in models}) < len(models):
-        raise ValueError("MODEL: expected each network once. Received: one twice")
+    models = resolve_networks(options.models or QUESTIONED)
     positive_int("--rounds", options.rounds)
+    check_batch_size(options)
     sweeps.chosen(options.sweep)
     writable_folder("--out", options.out)
-    console = tables.console()
-    if not options.models:
-        console.print(QUESTION + "\n")
     announce_compilation()
     conv.autotune(options.autotune)
     others = COMPARED if not options.models and options.algorithm == "auto" else ()
@@ -68,11 +66,17 @@ def run(options: argparse.Namespace) -> int:
     contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
     asked = {"batch_size": options.batch_size, "data": options.data, "data_dir": options.data_dir}
     steps = training_steps(contestants, **asked)
+    console = tables.console()
+    if not options.models:
+        console.print(question.TEXT + "\n")
     for contestant, step in zip(contestants, steps, strict=True) if options.models else ():
         with contestant.surroundings():
             step()  # a network of the user's own may raise here, before the machine is measured
-    ceilings = _ceilings()
-    measured = measure(contestants, steps, ceilings, batch_size=options.batch_size, rounds=options.rounds)
+    with Line() as line:
+        line.say("showing that this machine's ceilings still hold ...")
+        ceilings = _ceilings()
+        line.say("measuring the rates that the predictions need, then the steps in turn: up to a minute ...")
+        measured = measure(contestants, steps, ceilings, batch_size=options.batch_size, rounds=options.rounds)
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}

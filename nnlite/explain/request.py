@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -12,8 +12,8 @@ import numpy as np
 
 from nnlite import datasets, losses, models, ops
 from nnlite.autograd import Tensor
-from nnlite.errors import unknown
-from nnlite.explain import importing
+from nnlite.errors import positive_int, unknown
+from nnlite.explain import importing, question
 from nnlite.lab.loading import load_object, said
 from nnlite.model import Sequential
 
@@ -55,6 +55,26 @@ def resolve_model(spec: str) -> Sequential:
     return model
 
 
+def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
+    """The networks that are to be compared, each under a name of its own.
+
+    One that is called as a network of the question, and is another, has the name that it was asked for by: what was
+    reported is not about it. Raises ValueError as `resolve_model` does, and if two have the same name.
+    """
+    found: dict[str, str] = {}
+    networks = []
+    for spec in specs:
+        model = resolve_model(spec)
+        if question.pretends(model.name, model.count_params()):
+            model.name = Path(spec).name
+        if model.name in found:
+            both = f"{found[model.name]} and {spec}, which are both called {model.name}"
+            raise ValueError(f"MODEL: expected networks of different names. Received: {both}")
+        found[model.name] = spec
+        networks.append(model)
+    return networks
+
+
 def loss_of(model: Sequential) -> Callable[..., Tensor]:
     """Cross-entropy of digits, of logits where the model does not end in a softmax, as exported networks do not."""
     ends_in_softmax = getattr(model.layers[-1], "activation", None) is ops.softmax
@@ -78,6 +98,15 @@ def check_outputs(model: Sequential, labels: np.ndarray) -> None:
     classes, shape = int(labels.max()) + 1, model.layers[-1].output_shape
     if shape is None or len(shape) != 1 or shape[0] < classes:
         raise ValueError(f"MODEL {model.name}: expected {classes} outputs, one a class of the data. Received: {shape}")
+
+
+def check_batch_size(options: argparse.Namespace) -> None:
+    """Raises ValueError unless --data has as many images as --batch-size asks for; what `datasets.load` raises."""
+    positive_int("--batch-size", options.batch_size)
+    (images, _), _ = datasets.load(options.data, data_dir=options.data_dir)
+    if options.batch_size > len(images):
+        expected = f"1 to {len(images)}, the images of {options.data}"
+        raise ValueError(f"--batch-size: expected {expected}. Received: {options.batch_size}")
 
 
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:

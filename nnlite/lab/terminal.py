@@ -33,9 +33,34 @@ def announce_compilation() -> None:
         if not said:
             said = True
             kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
+            _clear_line()
             print(f"compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
 
     jit.on_compile(say)
+
+
+def _clear_line() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+class Line:
+    """One line on stderr that says what goes on, each `say` in the place of the one before; gone at the end.
+
+    Nothing where stderr is no terminal. No thread redraws it, so it takes no time from what is measured meanwhile.
+    """
+
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _clear_line()
+
+    def say(self, text: str) -> None:
+        """`text`, instead of what was said before."""
+        if sys.stderr.isatty():
+            _clear_line()
+            print(text, end="", file=sys.stderr, flush=True)
 
 
 class Bar:

@@ -27,6 +27,8 @@ def load_onnx(path: Path) -> Sequential:
         proto = onnx.load(str(path))
     except Exception as error:
         raise problems.unreadable("an ONNX file", f"a file that is none ({type(error).__name__})") from None
+    if not proto.HasField("graph"):
+        raise problems.unreadable("an ONNX file", "a file without a graph")
     reader = _Reader(proto.graph, problems)
     reader.read()
     problems.raise_any()
