@@ -39,6 +39,16 @@ def test_more_than_a_ceiling_is_a_defect():
     assert "250% of the bandwidth of memory" in said
 
 
+def test_so_far_as_two_measurements_spread_is_no_defect_and_said():
+    (said,) = roofs.sentences([step(1.0, 10.1 * 10**7, 1000)], CEILINGS)
+    assert said.startswith("No part of a step is above a ceiling of this machine by more than 3%: the highest share")
+    assert "101% of the multiply-add peak" in said
+    (said,) = roofs.sentences([step(1.0, 10.4 * 10**7, 1000)], CEILINGS)
+    assert said.startswith("DEFECT")
+    (said,) = roofs.sentences([step(1.0, 9.9 * 10**7, 1000)], CEILINGS)
+    assert "by more than" not in said
+
+
 @pytest.mark.parametrize(
     ("nbytes", "level"), [(1000, "L1"), (1 << 20, "L2"), (2 << 20, "L2"), (3 << 20, "L3"), (33 << 20, "memory")]
 )

@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import spoken
+from nnlite.lab.results import MOST_OF_A_CEILING
 from nnlite.machine import Machine
-
-#: above this share, a ceiling or a count is wrong
-MOST = 1.03
 
 
 class Share(NamedTuple):
@@ -52,12 +50,13 @@ def sentences(measurements: Sequence[Measurement], machine: Machine | None) -> l
     found = shares(measurements, machine) if machine else []
     if not found:
         return []
-    above = [s for s in found if s.share > MOST]
+    above = [s for s in found if s.share > MOST_OF_A_CEILING]
     if above:
         listed = "; ".join(f"{s.where}, {100 * s.share:.0f}% of {s.roof}" for s in above)
         return [f"DEFECT: above a ceiling, so that a count or a ceiling is wrong: {listed}."]
     top = found[0]
+    by = f" by more than {100 * MOST_OF_A_CEILING - 100:.0f}%" if top.share > 1 else ""
     return [
-        f"No part of a step is above a ceiling of this machine: the highest share is {100 * top.share:.0f}% of "
+        f"No part of a step is above a ceiling of this machine{by}: the highest share is {100 * top.share:.0f}% of "
         f"{top.roof}, of {top.where}."
     ]

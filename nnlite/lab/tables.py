@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nnlite.cost import human_bytes
-from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.results import MOST_OF_A_CEILING, Cell, Row, Run
 from nnlite.machine import UNDISTURBED
 
 if TYPE_CHECKING:
@@ -141,7 +141,10 @@ def remarks(run: Run) -> Iterator[str]:
     if any(cell.effective for cell in cells):
         yield "eff: by the definition's count; the algorithm needs fewer multiplications, so it may exceed the peak."
     if any(cell.over_peak for cell in cells):
-        yield "! DEFECT: a rate above the measured peak. Measure the machine again: nnlite machine --fresh."
+        yield (
+            f"! DEFECT: a rate more than {100 * MOST_OF_A_CEILING - 100:.0f}% above the measured peak. Measure the "
+            "machine again: nnlite machine --fresh."
+        )
     if run.blas:
         yield (
             f"While {', '.join(run.blas)} ran, NumPy's BLAS had the {run.threads} thread(s), else the kernels: "

@@ -51,6 +51,12 @@ def test_the_table_marks_the_best_slices_effective_rates_and_defects(row, run):
     assert not any("DEFECT" in sentence for sentence in tables.remarks(run))
 
 
+@pytest.mark.parametrize(("percent", "defect"), [(101, False), (104, True)])
+def test_so_far_as_two_measurements_of_a_peak_spread_is_no_defect(percent, defect):
+    cell = Cell("direct", "timed", seconds=[1.0], flops=int(percent * 1e9), peak_gflops=100.0)
+    assert cell.over_peak == cell.to_dict()["over_peak"] == defect
+
+
 def test_rungs_go_up_from_the_slowest(row):
     found = [(rung.cell.algorithm, rung.over_below, rung.over_first) for rung in rungs(row)]
     assert found == [("naive", 1, 1), ("im2col", 8, 8), ("winograd", 2, 16), ("direct", 2, 32)]
