@@ -1,14 +1,12 @@
 """The commands: what they print and write, and one line and status 2 for a request that is wrong."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from nnlite import models
 from nnlite.cli import main
 from nnlite.explain import question, request
-from nnlite.explain.sentences import sentences
 from nnlite.lab.terminal import Line
 
 MODEL = """
@@ -103,45 +101,6 @@ def test_a_line_that_says_what_goes_on_is_for_terminals_alone(monkeypatch, capsy
         with Line() as line:
             line.say("measuring")
         assert capsys.readouterr().err == expected
-
-
-def test_the_verdict_follows_from_the_numbers():
-    measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
-    said = " ".join(sentences({"auto": measurements}))
-    assert "Parameters do not predict" in said
-    assert "its step took 20 times as long under auto, and 21.2 times as long in the question" in said
-    same = [fake("mlp", 100, 10.0), fake("cnn", 1000, 100.0)]
-    assert "Parameters predict these times" in " ".join(sentences({"auto": same}))
-
-
-def test_the_largest_part_is_named_even_if_it_is_no_layer():
-    measured = fake("mlp", 100, 10.0)
-    assert "the largest part of the step is layer (forward): 10.00" in " ".join(sentences({"auto": [measured]}))
-    measured.layers.append(replace(measured.layers[0], name="other", part="other", ms=12.0))
-    said = " ".join(sentences({"auto": [measured]}))
-    assert "the largest part of the step is what lies between the layers: 12.00 of 10.00 ms" in said
-
-
-def test_the_verdicts_table_fits_a_terminal_without_broken_words(capsys):
-    from nnlite.explain import tables
-
-    measurements = [fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0)]
-    (table,) = tables.ratios({"auto": measurements})
-    tables.console().print(table)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 100
-    assert any("small_cnn: predicted" in line for line in lines)
-    assert any("measured (95%)" in line and "20 (20 to 20)" in line for line in lines)
-
-
-def fake(name, parameters, ms):
-    from nnlite.cost import Cost, Pass
-    from nnlite.explain.measure import LayerTime, Measurement
-    from nnlite.profiler import StepProfile
-
-    passes = (Pass("layer", "forward", parameters, parameters),)
-    cost = Cost(name, 1, parameters, passes)
-    return Measurement(name, "auto", cost, StepProfile([ms] * 3), [LayerTime("layer", "forward", 2, 1, ms)])
 
 
 def test_train_saves_a_model_that_can_be_loaded(folder, capsys):

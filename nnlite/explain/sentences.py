@@ -8,7 +8,7 @@ from nnlite.cost import human_bytes
 from nnlite.explain.measure import Measurement
 from nnlite.explain.names import spoken
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
-from nnlite.explain.verdict import METRICS, baseline, measured_ratio, predictions, step_of
+from nnlite.explain.verdict import METRICS, WITHIN, baseline, measured_ratio, predictions, step_of
 
 
 def sentences(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]:
@@ -47,12 +47,15 @@ def _why_the_cnn_takes_longer(by_algorithm: Mapping[str, Sequence[Measurement]])
     cnn, base = step_of(asked, asked[0].algorithm, "cnn"), baseline(asked)
     if cnn is None or base is None:
         return []
+    if measured_ratio(cnn, base).value <= 1:
+        return []
     uses = cnn.cost.forward_macs_per_image / cnn.cost.parameters
     uses_base = base.cost.forward_macs_per_image / base.cost.parameters
     macs = cnn.cost.training_macs_per_image / base.cost.training_macs_per_image
     return [
-        f"Why the cnn takes longer: each of its parameters is used {uses:.0f} times an image, forward, each of the "
-        f"{base.name}'s {uses_base:.1f} times. So with fewer parameters it does {macs:.1f} times the arithmetic of "
+        "Why the cnn takes longer: a Conv2D's weight is used once for each output position, a Dense layer's once an "
+        f"image. So each of its parameters is used {uses:.0f} times an image on average, forward, each of the "
+        f"{base.name}'s {uses_base:.1f} times, and with fewer parameters it does {macs:.1f} times the arithmetic of "
         "training."
     ]
 
@@ -60,6 +63,8 @@ def _why_the_cnn_takes_longer(by_algorithm: Mapping[str, Sequence[Measurement]])
 def _why_the_small_cnn_is_slow(everything: Sequence[Measurement]) -> list[str]:
     small, base = step_of(everything, "im2col", "small_cnn"), step_of(everything, "im2col", BASELINE)
     if small is None or base is None or small.prediction is None or small.moved_bytes is None:
+        return []
+    if measured_ratio(small, base).value <= 1:
         return []
     macs = small.cost.training_macs_per_image / base.cost.training_macs_per_image
     parts = [part.terms for part in small.prediction.parts.values()]
@@ -88,9 +93,9 @@ def _what_cache_changes(everything: Sequence[Measurement], asked: str) -> list[s
         if before is None or after is None or before is after or not (before.moved_bytes and after.moved_bytes):
             continue
         said.append(
-            f"What changes when kernels keep their data in cache: the {name} moves {human_bytes(after.moved_bytes)} a "
-            f"step under {asked}, not {human_bytes(before.moved_bytes)}, and takes {after.step_ms:.2f} ms, not "
-            f"{before.step_ms:.2f}: {before.step_ms / after.step_ms:.1f} times as fast."
+            f"What changes from im2col to {asked}: the {name} moves {human_bytes(after.moved_bytes)} a step, not "
+            f"{human_bytes(before.moved_bytes)}, and takes {after.step_ms:.2f} ms, not {before.step_ms:.2f}: "
+            f"{before.step_ms / after.step_ms:.1f} times as fast. {_what_else_changes(after)}"
         )
     small, base = step_of(everything, asked, "small_cnn"), step_of(everything, asked, BASELINE)
     if said and small and base:
@@ -105,6 +110,16 @@ def _what_cache_changes(everything: Sequence[Measurement], asked: str) -> list[s
                 "not yet as its arithmetic says."
             )
     return said
+
+
+def _what_else_changes(m: Measurement) -> str:
+    """What this step has beside data that stay in cache, from NumPy's im2col on."""
+    algorithms = {choice.name for choice in m.algorithms.values()}
+    found = ["compiled kernels in place of NumPy's calls"]
+    found += ["an image in each lane of a vector"] if "lanes" in algorithms else []
+    found += ["Winograd's fewer products"] if "winograd" in algorithms else []
+    found += ["layers fused into one kernel"] if any("+" in layer.name for layer in m.layers) else []
+    return f"Data that stay in cache are a part of that; the rest: {_list(found)}."
 
 
 def _as_it_ran_then(everything: Sequence[Measurement]) -> list[str]:
@@ -152,11 +167,13 @@ def _which_count(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]
         singular = metric.startswith("the ")
         if not missed:
             verb = "predicts" if singular else "predict"
-            said.append(f"{subject} {verb} these times within a factor of 1.5, under {_list(landed)}.")
+            said.append(f"{subject} {verb} these times within a factor of {WITHIN:g}, under {_list(landed)}.")
         else:
             verb = "does not" if singular else "do not"
             also = f" (it lands under {_list(landed)})" if landed else ""
-            said.append(f"{subject} {verb} predict these times: {'; '.join(missed)}{also}.")
+            said.append(
+                f"{subject} {verb} predict these times within a factor of {WITHIN:g}: {'; '.join(missed)}{also}."
+            )
     return said
 
 
@@ -197,14 +214,27 @@ def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
     if not predicted:
         return []
     worst = max(predicted, key=lambda m: abs((m.predicted_ms or 0) / m.step_ms - 1))
-    rows = [layer for layer in worst.layers if layer.predicted_ms is not None]
-    part = max(rows, key=lambda layer: abs((layer.predicted_ms or 0) - layer.ms))
     off = 100 * ((worst.predicted_ms or 0) / worst.step_ms - 1)
     return [
         f"What remains unexplained: the model is furthest off for the {worst.name} under {worst.algorithm}, "
-        f"{worst.predicted_ms:.2f} ms predicted and {worst.step_ms:.2f} measured ({off:+.0f}%), most of it in "
-        f"{spoken(part.name, part.part)}, {part.predicted_ms:.2f} and {part.ms:.2f} ms."
+        f"{worst.predicted_ms:.2f} ms predicted and {worst.step_ms:.2f} measured ({off:+.0f}%)."
+        + _largest_miss(worst, longer=off < 0)
     ]
+
+
+def _largest_miss(m: Measurement, longer: bool) -> str:
+    """Of the parts that are off as the step is, the one that is most so; "" if there are none."""
+    sign = 1 if longer else -1
+    misses = [(sign * (layer.ms - (layer.predicted_ms or 0)), layer) for layer in m.layers]
+    together = sum(miss for miss, _ in misses if miss > 0)
+    if not together:
+        return ""
+    most, part = max(misses, key=lambda miss: miss[0])
+    return (
+        f" The parts that took {'longer' if longer else 'less'} than predicted did so by {together:.2f} ms together, "
+        f"{most:.2f} of them in {spoken(part.name, part.part)}, {part.predicted_ms or 0:.2f} ms predicted and "
+        f"{part.ms:.2f} measured."
+    )
 
 
 def _times(ratio: float) -> str:
@@ -212,7 +242,10 @@ def _times(ratio: float) -> str:
 
 
 def _factor(ratio: float) -> str:
-    return f"{ratio:.1f}x too much" if ratio > 1 else f"{1 / ratio:.1f}x too little"
+    """How far off a miss is, in as many digits as show that it is one."""
+    off = max(ratio, 1 / ratio)
+    digits = next((digits for digits in range(1, 6) if round(off, digits) > WITHIN), 6)
+    return f"{off:.{digits}f}x too {'much' if ratio > 1 else 'little'}"
 
 
 def _list(words: Sequence[str]) -> str:
