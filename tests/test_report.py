@@ -12,9 +12,9 @@ import pytest
 
 import nnlite as nn
 from nnlite.explain import report
-from nnlite.explain.report import axes, canvas, page, theme
+from nnlite.explain.report import axes, canvas, labels, page, theme
 from nnlite.explain.report.axes import Scale
-from nnlite.explain.report.figures import paradox, waterfall
+from nnlite.explain.report.figures import paradox, roofline, waterfall
 from nnlite.explain.report.run import Run, step
 
 FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
@@ -178,6 +178,48 @@ def test_the_paradoxs_labels_stay_apart_and_off_the_mlps_line(ratios):
         assert left + wide <= panel.width
         assert all(left >= end or left + wide <= begin for begin, end in rows.get(height, []))
         rows.setdefault(height, []).append((left, left + wide))
+
+
+def gap(x, y, left, top, right, bottom):
+    """From a point to a box."""
+    return np.hypot(max(left - x, x - right, 0), max(top - y, y - bottom, 0))
+
+
+#: dots that lie close to each other, as im2col's of the small CNN do: name, centre, radius, end of its arrow
+CLOSE = [
+    labels.Dot("first input gradient", (290, 335), 18, (205, 335)),
+    labels.Dot("first weight gradient", (348, 299), 14, (205, 299)),
+    labels.Dot("first forward", (307, 298), 14, (210, 298)),
+    labels.Dot("second weight gradient", (292, 320), 9, (193, 320)),
+    labels.Dot("second forward", (236, 284), 7, (170, 284)),
+    labels.Dot("third forward", (310, 204), 3, (310, 204)),
+]
+
+
+@pytest.mark.parametrize("dots", [CLOSE, [*CLOSE[:3], *reversed(CLOSE[3:])]])
+def test_a_dots_name_is_nearest_to_it_or_joined_to_it(dots):
+    panel = canvas.Canvas(470, 416)
+    labels.draw(panel, dots, len(dots), (56, 50, 456, 372), [], [])
+    joined = {shape.points for shape in panel.shapes if isinstance(shape, canvas.Path)}
+    names = {shape.text: shape.points[0] for shape in panel.shapes if isinstance(shape, canvas.Text)}
+    assert set(names) == {dot.name for dot in dots}
+    assert joined
+    for dot in dots:
+        x, y = names[dot.name]
+        box = (x, y - 9, x + canvas.text_width(dot.name, labels.SIZE), y + 2)
+        away = {other.name: gap(*other.centre, *box) - other.radius for other in dots}
+        ends = [begin for begin, end in joined if end == dot.centre and gap(*begin, *box) < 2]
+        assert ends or min(away, key=away.get) == dot.name
+
+
+def test_the_largest_dots_of_a_roofline_are_named():
+    content = documents.document()
+    for variant in Run(content).variants:
+        for panel, model in zip(roofline.draw(Run(content), variant).panels, variant.models, strict=True):
+            names = [shape.text for shape in panel.shapes if isinstance(shape, canvas.Text)]
+            rows = sorted((x for x in model["layers"] if x["flops"]), key=lambda x: -x["ms"])
+            for layer in rows[:2]:
+                assert f"{layer['name']} {theme.PASS_NAMES[layer['pass']]}" in names
 
 
 def test_the_last_tick_stays_in_the_picture():

@@ -6,9 +6,10 @@ from math import sqrt
 from typing import Any
 
 from nnlite.explain.names import shorten
-from nnlite.explain.report import axes, theme
-from nnlite.explain.report.canvas import Canvas, Point, text_width
+from nnlite.explain.report import axes, labels, theme
+from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
+from nnlite.explain.report.labels import Box
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
 
@@ -18,7 +19,6 @@ LARGEST = 26.0  # the radius of a dot that is the whole step
 LABELS = 6  # dots with a name, those of the largest share
 ALONG = 60  # boxes along a slope that keep names off it
 
-Box = tuple[float, float, float, float]
 Dot = tuple[dict[str, Any], float, float]  # the layer's pass, FLOPs a byte (unfused least), GFLOP/s
 
 
@@ -109,7 +109,7 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
         title = f"{layer['name']} {_pass(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte"
         title += f", {milliseconds(layer['ms'])}, {share}"
         canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=title)
-    _label(canvas, model, limits, _roof_boxes(run, x, y))
+    _name_dots(run, canvas, model, limits)
     return canvas
 
 
@@ -124,7 +124,7 @@ def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
     roofs = _roofs(run)
     begin = peak / roofs[0][1] if roofs else x.low
     canvas.line((x(x.inside(begin)), y(peak)), (RIGHT, y(peak)), width=2)
-    canvas.text(RIGHT - 2, y(peak) - 6, f"peak {peak:.0f} GFLOP/s", size=11, anchor="end")
+    canvas.text(RIGHT - 2, y(peak) - 6, _peak_name(peak), size=11, anchor="end")
     for level, gbs in roofs:
         low, high = _slope(gbs, peak, x, y)
         if low < high:
@@ -135,11 +135,11 @@ def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
 
 
 def _roof_boxes(run: Run, x: axes.Scale, y: axes.Scale) -> list[Box]:
-    """Where no name may stand: the peak with its own, and small boxes along the slopes."""
+    """Where no dot's name may stand: the peak, and small boxes along the slopes."""
     peak = run.peak_gflops
     if not peak:
         return []
-    boxes = [(LEFT, y(peak) - 18, RIGHT, y(peak) + 3)]
+    boxes = [(LEFT, y(peak) - 3, RIGHT, y(peak) + 3)]
     for _, gbs in _roofs(run):
         low, high = _slope(gbs, peak, x, y)
         for i in range(ALONG if low < high else 0):
@@ -157,29 +157,24 @@ def _pass(layer: dict[str, Any]) -> str:
     return theme.PASS_NAMES.get(layer["pass"], layer["pass"])
 
 
-def _label(canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale], boxes: list[Box]) -> None:
-    """Names of the largest dots, each where it meets no dot, name or box; else none, as the table has it."""
+def _peak_name(peak: float) -> str:
+    return f"peak {peak:.0f} GFLOP/s"
+
+
+def _name_dots(run: Run, canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> None:
+    """Names of the dots of the largest shares."""
     x, y = limits
-    placed = [(x(i), y(s), 0.8 * _radius(layer, model)) for layer, i, s in _dots(model)]
-    for layer, intensity, speed in _dots(model):
-        left, right = sorted((x(intensity), x(layer["flops"] / (moved(layer) or layer["bytes"]))))
-        boxes.append((left - 4, y(speed) - 4, right + 4, y(speed) + 4))
-    boxes = [*boxes, *((cx - r, cy - r, cx + r, cy + r) for cx, cy, r in placed)]
-    for (layer, _, _), (cx, cy, r) in list(zip(_dots(model), placed, strict=True))[:LABELS]:
-        wide = text_width(_name(layer), 10.5)
-        for left, base in _places(cx, cy, 1.25 * r + 4, wide):
-            box = (left, base - 9, left + wide, base + 2)
-            if left > LEFT and left + wide < RIGHT and box[1] > TOP and not any(_meet(box, b) for b in boxes):
-                canvas.text(left, base, _name(layer), size=10.5)
-                boxes.append(box)
-                break
-
-
-def _places(cx: float, cy: float, reach: float, wide: float) -> list[Point]:
-    """Right, left, above and below of a dot, nearest first."""
-    beside = [(side, cy + dy) for dy in (4, 15, -8, 27, -20) for side in (cx + reach, cx - reach - wide)]
-    return [*beside, (cx - wide / 2, cy + reach + 10), (cx - wide / 2, cy - reach - 3)]
-
-
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    dots = [
+        labels.Dot(
+            _name(layer),
+            (x(intensity), y(speed)),
+            _radius(layer, model),
+            (x(layer["flops"] / (moved(layer) or layer["bytes"])), y(speed)),
+        )
+        for layer, intensity, speed in _dots(model)
+    ]
+    names = []
+    if run.peak_gflops:
+        up = y(run.peak_gflops)
+        names = [(RIGHT - 2 - text_width(_peak_name(run.peak_gflops), 11), up - 18, RIGHT, up)]
+    labels.draw(canvas, dots, LABELS, (LEFT, TOP, RIGHT, BOTTOM), _roof_boxes(run, x, y), names)
