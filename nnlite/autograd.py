@@ -16,18 +16,15 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnlite import scopes
 from nnlite.errors import GraphError, as_array, boolean, numbers
+from nnlite.operands import FLOATS, checked_operands, require_floats
 
 Backward = Callable[..., Any]
-#: what an operation annotates an argument with (by this name) to get nothing but arrays of float32 or float64 for it;
-#: with `| None` or `| float`, that as well
-Floats: TypeAlias = np.ndarray
-_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ndarray = np.ndarray
 _order = itertools.count()
 
@@ -56,7 +53,7 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.data
         array = as_array("data", data)
-        if array.dtype not in _FLOATS or (array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic))):
+        if array.dtype not in FLOATS or (array.dtype == np.float64 and not isinstance(data, (np.ndarray, np.generic))):
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"data: expected numbers. Received: {type(data).__name__} of dtype {array.dtype}")
             array = array.astype(np.float32)
@@ -229,7 +226,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     """
     name = function.__name__
     positional = _positional(inspect.signature(function))
-    checked = _checked(positional or ())
+    checked = checked_operands(positional or ())
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
@@ -251,8 +248,8 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
                 parents.append(None)
         for i in checked:
             array = arrays[i]
-            if array.__class__ is not _ndarray or array.dtype not in _FLOATS:
-                _require_floats(array, *checked[i])
+            if array.__class__ is not _ndarray or array.dtype not in FLOATS:
+                require_floats(array, *checked[i])
         recorded = recorded and _mode.grad_enabled
         if scopes.tracer is not None:
             scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
@@ -282,30 +279,6 @@ def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] |
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return None
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-
-
-def _checked(positional: tuple[inspect.Parameter, ...]) -> dict[int, tuple[str, tuple[type, ...]]]:
-    """By position, of each argument that is annotated `Floats`: its name, and the types it may have beside."""
-    beside: dict[str, tuple[type, ...]] = {"None": (type(None),), "float": (float, int)}
-    found = {}
-    for i, parameter in enumerate(positional):
-        first, *others = str(parameter.annotation).split(" | ")
-        if first == "Floats":
-            found[i] = parameter.name, tuple(kind for other in others for kind in beside[other])
-    return found
-
-
-def _require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
-    """Raise ValueError unless it is an array (NumPy's scalars and subclasses too) of _FLOATS, or of a type `beside`."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        if value.dtype in _FLOATS:
-            return
-        received = f"dtype {value.dtype}"
-    elif isinstance(value, beside):
-        return
-    else:
-        received = f"{value!r:.60}"
-    raise ValueError(f"{argument}: expected a Tensor or array of float32 or float64. Received: {received}")
 
 
 def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple, options: dict) -> tuple:

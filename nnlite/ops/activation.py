@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from nnlite import memory
-from nnlite.autograd import Floats, Tensor, differentiable
+from nnlite.autograd import Tensor, differentiable
 from nnlite.errors import one_of
+from nnlite.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Backward, Floats, Tensor, differentiable
+from nnlite.autograd import Backward, Tensor, differentiable
 from nnlite.errors import numbers
+from nnlite.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, Epilogue, Geometry, registry
 from nnlite.conv.geometry import Padding
 from nnlite.errors import boolean
+from nnlite.operands import Floats
 from nnlite.ops.activation import relu_gradient
 
 

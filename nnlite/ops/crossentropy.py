@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.errors import as_array, boolean, numbers
+from nnlite.operands import Floats
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.errors import boolean, fraction, positive_int
+from nnlite.operands import Floats
 
 _FLOAT32 = np.dtype(np.float32)
 

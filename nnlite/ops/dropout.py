@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnlite import random
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.errors import fraction, positive_int
+from nnlite.operands import Floats
 
 
 @differentiable

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Floats, Tensor, differentiable
+from nnlite.autograd import Tensor, differentiable
+from nnlite.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

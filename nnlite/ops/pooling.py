@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.conv.geometry import Padding, resolve_pads
 from nnlite.errors import int_pair
+from nnlite.operands import Floats
 
 
 @differentiable

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Floats, Tensor, differentiable
+from nnlite.autograd import Tensor, differentiable
 from nnlite.errors import boolean
+from nnlite.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 Axis = int | tuple[int, ...] | None

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnlite import scopes
-from nnlite.autograd import Floats, differentiable
+from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, Stem, StemWeights
+from nnlite.operands import Floats
 
 
 @differentiable
