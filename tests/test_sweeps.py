@@ -31,6 +31,35 @@ def test_names():
         sweeps.chosen(["filter"])
 
 
+def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(monkeypatch):
+    times = {("mlp", "auto"): 2.0, ("mlp", "im2col"): 20.0, ("CNN", "auto"): 1.0, ("CNN", "im2col"): 10.0}
+
+    def measured(cases, algorithm, images, labels, shares):
+        shares.append(0.5)
+        return [
+            {
+                "x": x,
+                "network": network,
+                "algorithm": algorithm,
+                "ms": times[network, algorithm] * max(x, 1),
+                "training_macs_per_image": 1,
+            }
+            for network, x, *_ in cases
+        ]
+
+    monkeypatch.setattr(sweeps, "_measure", measured)
+    monkeypatch.setattr(sweeps, "FILTERS", (1, 4, 16))
+    sweep = sweeps.run("filters", algorithm="auto", batch_size=2, data="mnist5k", data_dir=None)
+    assert [(base["network"], base["ms"]) for base in sweep["baselines"]] == [("mlp", 2.0), ("mlp", 20.0)]
+    assert [(c["algorithm"], pytest.approx(c["x"])) for c in sweep["crossings"]] == [("auto", 2.0), ("im2col", 2.0)]
+    caution, auto, im2col = sweep["findings"]
+    assert caution.startswith("CAUTION: other programs use the processor: 50%")
+    assert "Under auto, a CNN with more than 2.0 filters" in auto
+    assert "(2.00 ms)" in auto
+    assert "Under im2col, a CNN with more than 2.0 filters" in im2col
+    assert "(20.00 ms)" in im2col
+
+
 @pytest.mark.parametrize("name", sweeps.names())
 def test_each_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -41,6 +70,7 @@ def test_each_runs(name, tmp_path, monkeypatch, capsys):
     (sweep,) = json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())["sweeps"]
     assert {p["x"] for p in sweep["points"]} == {9, 11, 13}
     assert [b["network"] for b in sweep["baselines"]] == (["mlp"] if name == "filters" else [])
-    assert len(sweep["findings"]) == len(sweeps.groups(sweep["points"]))
+    findings = [text for text in sweep["findings"] if not text.startswith("CAUTION")]
+    assert len(findings) == len(sweeps.groups(sweep["points"]))
     assert f'id="sweep-{name}"' in (tmp_path / "nnlite-report" / "report.html").read_text()
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100

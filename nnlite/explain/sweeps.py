@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 
-from nnlite import conv, datasets, models, threads
+from nnlite import datasets, models
 from nnlite.errors import unknown
+from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.question import BASELINE
 from nnlite.explain.report.numbers import short
 from nnlite.explain.request import fit_images
+from nnlite.lab.tables import disturbance
 from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
+from nnlite.machine import share_of_processors
 from nnlite.model import Sequential
-from nnlite.optimizers import RMSprop
 from nnlite.profiler import profile
 
 ROUNDS = 7
@@ -61,16 +62,19 @@ def chosen(requested: Sequence[str]) -> list[str]:
 def run(name: str, *, algorithm: str, batch_size: int, data: str, data_dir: str | None) -> dict[str, Any]:
     """Measure a sweep that `chosen` gave, under `algorithm` and, if that is auto, under im2col as well.
 
+    A network that does not vary is compared with those under the same algorithm.
+
     The result is an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs an image),
     baselines (networks that do not vary), crossings of the two, and findings in sentences.
     """
     sweep = _SWEEPS[name]
     (images, labels), _ = datasets.load(data, data_dir=data_dir)
     points: list[Point] = []
+    shares: list[float] = []
     for under in ("auto", "im2col") if algorithm == "auto" else (algorithm,):
-        points += _measure(sweep.cases(batch_size), under, images, labels)
+        points += _measure(sweep.cases(batch_size), under, images, labels, shares)
     varying = {p["network"] for p in points if sum(p["network"] == q["network"] for q in points) > 2}
-    baselines = [p for p in points if p["network"] not in varying and p["algorithm"] == algorithm]
+    baselines = [p for p in points if p["network"] not in varying]
     points = [p for p in points if p["network"] in varying]
     return {
         "name": name,
@@ -78,38 +82,37 @@ def run(name: str, *, algorithm: str, batch_size: int, data: str, data_dir: str 
         "x": sweep.x,
         "points": points,
         "baselines": baselines,
-        "crossings": [c for base in baselines for c in crossings(points, base["ms"])],
-        "findings": sweep.findings(points, baselines),
+        "crossings": [c for base in baselines for c in crossings(_like(base, points), base["ms"])],
+        "findings": disturbance(fmean(shares)) + sweep.findings(points, baselines),
     }
 
 
 # Measuring ---------------------------------------------------------------------------------------------------------
 
 
-def _measure(cases: Iterator[Case], algorithm: str, images: np.ndarray, labels: np.ndarray) -> list[Point]:
+def _measure(
+    cases: Iterator[Case], algorithm: str, images: np.ndarray, labels: np.ndarray, shares: list[float]
+) -> list[Point]:
+    """A point a case; to `shares`, the part of the processors that this process got before each."""
     points = []
-    with ExitStack() as stack:
-        stack.enter_context(conv.use(algorithm))
-        if algorithm != "auto" and conv.get(algorithm).uses_blas:
-            stack.enter_context(threads.owned_by("blas"))
-        for network, x, model, batch in cases:
-            ms = _step_ms(model, _resized(images[:batch], model), labels[:batch])
-            macs = model.cost(batch).training_macs_per_image
-            points.append(
-                {"x": x, "network": network, "algorithm": algorithm, "ms": ms, "training_macs_per_image": macs}
-            )
+    for network, x, model, batch in cases:
+        contestant = Contestant(model, algorithm)
+        blas, kernels = contestant.thread_counts
+        with contestant.surroundings():
+            shares.append(share_of_processors(max(blas, kernels), blas=blas > 1))
+            step = training_step(model, _resized(images[:batch], model), labels[:batch], batch, contestant.fuse)
+            ms = _step_ms(step)
+        macs = model.cost(batch).training_macs_per_image
+        points.append({"x": x, "network": network, "algorithm": algorithm, "ms": ms, "training_macs_per_image": macs})
     return points
 
 
-def _step_ms(model: Sequential, x: np.ndarray, y: np.ndarray) -> float:
-    """The median training step on this batch, ms."""
-    model.compile(RMSprop(), "sparse_categorical_crossentropy")
+def _step_ms(step: Callable[[], object]) -> float:
+    """The median of a training step, ms."""
     began = time.perf_counter()
-    model.train_on_batch(x, y)
+    step()
     slow = time.perf_counter() - began > SECONDS / ROUNDS
-    return median(
-        profile([lambda: model.train_on_batch(x, y)], warmup=1 if slow else 2, rounds=ROUNDS, seconds=SECONDS)[0].steps
-    )
+    return median(profile([step], warmup=1 if slow else 2, rounds=ROUNDS, seconds=SECONDS)[0].steps)
 
 
 def _resized(images: np.ndarray, model: Sequential) -> np.ndarray:
@@ -174,6 +177,11 @@ def groups(points: list[Point]) -> dict[tuple[str, str], list[Point]]:
     }
 
 
+def _like(base: Point, points: list[Point]) -> list[Point]:
+    """The points under the same algorithm."""
+    return [p for p in points if p["algorithm"] == base["algorithm"]]
+
+
 def crossings(points: list[Point], level: float) -> list[dict[str, Any]]:
     """Where each line last rises through `level`, between two points straight on log axes."""
     found = []
@@ -199,8 +207,9 @@ def _filter_findings(points: list[Point], baselines: list[Point]) -> list[str]:
     """Where each network's line crosses the baseline's."""
     said = []
     for base in baselines:
-        found = {(c["network"], c["algorithm"]): c["x"] for c in crossings(points, base["ms"])}
-        for (network, algorithm), line in groups(points).items():
+        compared = _like(base, points)
+        found = {(c["network"], c["algorithm"]): c["x"] for c in crossings(compared, base["ms"])}
+        for (network, algorithm), line in groups(compared).items():
             if (network, algorithm) in found:
                 said.append(
                     f"Under {algorithm}, a {network} with more than {found[network, algorithm]:.1f} filters in each "

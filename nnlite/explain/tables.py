@@ -201,6 +201,6 @@ def sweep(content: dict[str, Any]) -> Table:
     found = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
     for x in sorted({p["x"] for p in content["points"]}):
         table.add_row(f"{x:g}", *(f"{found[*key, x]:.3f}" for key in keys))
-    for base in content["baselines"]:
-        table.caption = f"the {base['network']}: {base['ms']:.3f} ms"
+    bases = [f"the {b['network']} under {b['algorithm']}: {b['ms']:.3f} ms" for b in content["baselines"]]
+    table.caption = "; ".join(bases) or None
     return table

@@ -50,7 +50,7 @@ def _canvas(sweep: Sweep) -> Canvas:
     for baseline in sweep["baselines"]:
         at = y(baseline["ms"])
         canvas.line((LEFT, at), (RIGHT, at), stroke="text", dashed=True)
-        names.append((at, f"{baseline['network']}, {milliseconds(baseline['ms'])}", "text"))
+        names.append((at, f"{baseline['network']}, {baseline['algorithm']}", "text"))
     for i, line in enumerate(lines(sweep)):
         names.append(_draw_line(canvas, x, y, line, i))
     for crossing in sweep["crossings"]:
