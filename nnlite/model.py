@@ -370,12 +370,15 @@ def load_model(path: str | Path) -> Sequential:
     from nnlite.saving import read_model
 
     described, layers, weights = read_model(path)
-    model = Sequential([Input(tuple(described["input_shape"])), *layers], name=described["name"])
-    model.set_weights(weights)
-    chosen = described["compile"]
-    if chosen is not None:
-        optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
-        model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
+    try:
+        model = Sequential([Input(tuple(described["input_shape"])), *layers], name=described["name"])
+        model.set_weights(weights)
+        chosen = described["compile"]
+        if chosen is not None:
+            optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
+            model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"path: expected a model that fits together. Received: {str(path)!r} ({error!r})") from None
     return model
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnlite import layers as layer_classes
 from nnlite import losses, metrics, optimizers
-from nnlite.errors import unknown
+from nnlite.errors import unknown, writable_file
 from nnlite.layers import Layer
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ def save_model(model: Sequential, path: str | Path) -> None:
     """Write `model` to `path`: under a temporary name beside it, renamed when complete."""
     from safetensors.numpy import save
 
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path: expected an existing folder. Received: {str(path.parent)!r}")
+    path = _path(path)
+    writable_file("path", path)
     tensors = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
     content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -48,11 +47,10 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.n
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = _path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"path: expected a file that model.save wrote. Received: {str(path)!r}, which does not exist"
-        )
+        which = "which is none" if path.exists() else "which does not exist"
+        raise FileNotFoundError(f"path: expected a file that model.save wrote. Received: {str(path)!r}, {which}")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -66,6 +64,12 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.n
         return described, [_layer(entry) for entry in described["layers"]], weights
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r})") from None
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"path: expected the name of a file. Received: {path!r}")
+    return Path(path)
 
 
 def _umask() -> int:

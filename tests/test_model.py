@@ -139,6 +139,46 @@ def test_loading_what_is_no_model(tmp_path):
         nn.load_model(tmp_path / "text")
 
 
+@pytest.mark.parametrize("path", [None, 3, ""])
+def test_a_path_that_is_none(model, path):
+    for act in (model.save, nn.load_model):
+        with pytest.raises((ValueError, FileNotFoundError), match="path: expected"):
+            act(path)
+
+
+def test_a_folder_is_no_file_of_a_model(model, tmp_path):
+    with pytest.raises(ValueError, match="path: expected the name of a file"):
+        model.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="which is none"):
+        nn.load_model(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compile": {"optimizer": {"name": "rmsprop", "config": {"colour": 3}}}},
+        {"compile": 7},
+        {"input_shape": 5},
+        {"input_shape": [9, 9, 2]},
+        {"name": ...},
+        {"compile": ...},
+    ],
+)
+def test_a_file_that_does_not_fit_together(model, tmp_path, change):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    model.save(tmp_path / "model")
+    with safe_open(str(tmp_path / "model"), framework="numpy") as file:
+        metadata = file.metadata()
+    described = json.loads(metadata["model"]) | change
+    described = {key: value for key, value in described.items() if value is not ...}
+    save_file(load_file(tmp_path / "model"), tmp_path / "broken", metadata | {"model": json.dumps(described)})
+    with pytest.raises(ValueError, match="path: expected a model that fits together"):
+        nn.load_model(tmp_path / "broken")
+
+
 def test_names_count_up_as_in_keras():
     assert [layer.name for layer in nn.models.mnist_cnn().layers] == [
         "conv2d", "conv2d_1", "max_pooling2d", "dropout", "flatten", "dense", "dropout_1", "dense_1",

@@ -14,7 +14,10 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +134,21 @@ def measure(geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...]
     x = generator.standard_normal(geometry.input_shape).astype(dtype)
     weight = generator.standard_normal(geometry.weight_shape).astype(dtype)
     dy = generator.standard_normal(geometry.output_shape).astype(dtype)
-    runs: dict[str, Callable[[], object]] = {}
+    runs: dict[str, Callable[[], dict[str, np.ndarray | None]]] = {}
+    reference = registry.get("im2col")
+    right = _results(reference, x, weight, dy, geometry, passes)
     for algorithm in candidates(geometry, dtype):
-        runs[algorithm.name] = _work(algorithm, x, weight, dy, geometry, passes)
-        runs[algorithm.name]()  # compiles
+        work = partial(_results, algorithm, x, weight, dy, geometry, passes)
+        try:
+            wrong = _wrong(algorithm, reference, work(), right, geometry)  # compiles too
+        except Exception as error:  # of a user's algorithm: the others compute all the same
+            wrong = f"it raised {type(error).__name__}: {error}"
+        if wrong is None:
+            runs[algorithm.name] = work
+        else:
+            warnings.warn(f"autotune leaves out algorithm {algorithm.name!r} for {geometry}: {wrong}", stacklevel=2)
+    if not runs:
+        runs[reference.name] = partial(_results, reference, x, weight, dy, geometry, passes)
     best = dict.fromkeys(runs, float("inf"))
     rounds, end = 0, time.perf_counter() + SECONDS
     while rounds == 0 or (len(runs) > 1 and (rounds < ROUNDS or time.perf_counter() < end)):
@@ -147,19 +161,35 @@ def measure(geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...]
     return {name: 1e3 * seconds for name, seconds in best.items()}
 
 
-def _work(
+def _results(
     algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, passes: tuple[str, ...]
-) -> Callable[[], object]:
-    """A function that runs the passes once."""
+) -> dict[str, np.ndarray | None]:
+    """What the passes give, by their names; None for those that are not asked for."""
     needs = "grad_input" in passes, "grad_weight" in passes
+    y = algorithm.forward(x, weight, geometry) if "forward" in passes else None
+    dx, dweight = algorithm.backward(x, weight, dy, geometry, needs) if any(needs) else (None, None)
+    return {"forward": y, "grad_input": dx, "grad_weight": dweight}
 
-    def run() -> None:
-        if "forward" in passes:
-            algorithm.forward(x, weight, geometry)
-        if any(needs):
-            algorithm.backward(x, weight, dy, geometry, needs)
 
-    return run
+def _wrong(
+    algorithm: Algorithm,
+    reference: Algorithm,
+    results: dict[str, np.ndarray | None],
+    right: dict[str, np.ndarray | None],
+    geometry: Geometry,
+) -> str | None:
+    """What is wrong with results, beside the reference's: more than both algorithms' error bounds; None if nothing."""
+    for name, expected in right.items():
+        if expected is None:
+            continue
+        got = results[name]
+        if not isinstance(got, np.ndarray) or (got.shape, got.dtype) != (expected.shape, expected.dtype):
+            return f"{name}: expected {expected.dtype} of shape {expected.shape}"
+        allowed = sum(a.error_bound(geometry, name, expected.dtype) for a in (algorithm, reference))
+        scale = max(float(np.sqrt(np.mean(expected**2, dtype=np.float64))), np.finfo(expected.dtype).tiny)
+        if expected.size and not np.abs(got - expected).max() <= allowed * scale:
+            return f"{name} is not what {reference.name} gives"
+    return None
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -221,9 +251,11 @@ def _write(text: str, times: dict[str, float]) -> None:
     if path is None:
         return
     content = {"environment": _environment(), "choices": _read() | {text: times}}
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix="new-", delete=False) as file:
-            json.dump(content, file, indent=1)
-        os.replace(file.name, path)
-    except OSError:
-        pass  # a full disk: measured again next time
+    with suppress(OSError):  # a full disk: measured again next time
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="new-")
+        try:
+            with os.fdopen(handle, "w") as file:
+                json.dump(content, file, indent=1)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)

@@ -80,6 +80,47 @@ def test_the_rule_wins_where_the_difference_is_small(field, monkeypatch):
         assert choose().name == "quick"
 
 
+class Raising(Paced):
+    def backward(self, x, weight, dy, geometry, needs):
+        raise RuntimeError("boom")
+
+
+class WrongShape(Paced):
+    def forward(self, x, weight, geometry):
+        return np.zeros(1, np.float32)
+
+
+class WrongNumbers(Paced):
+    def forward(self, x, weight, geometry):
+        return 1.01 * nn.conv.get("im2col").forward(x, weight, geometry)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Raising, "it raised RuntimeError: boom"),
+        (WrongShape, r"forward: expected float32 of shape \(2, 4, 4, 4\)"),
+        (WrongNumbers, "forward is not what im2col gives"),
+    ],
+)
+def test_one_that_fails_is_left_out_and_named(field, monkeypatch, kind, message):
+    others = tuning.candidates(GEOMETRY, np.float32)
+    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [kind("broken", 0), *others])
+    with nn.conv.autotune(), pytest.warns(UserWarning, match=f"leaves out algorithm 'broken'.*{message}"):
+        assert choose().name == "quick"
+    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [kind("broken", 0)])
+    tuning.forget()
+    with nn.conv.autotune(), pytest.warns(UserWarning, match="broken"):
+        assert choose().name == "im2col"
+
+
+def test_a_disk_that_is_full_leaves_no_file_behind(field, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with nn.conv.autotune():
+        assert choose().name == "quick"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_far_behind_is_not_run_to_the_end(field):
     counted = []
     slow = nn.conv.get("slow")
