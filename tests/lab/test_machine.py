@@ -22,8 +22,10 @@ def test_the_ceilings_are_plausible(ceilings):
     assert 0.01 < ceilings.numpy_call_us < 100
     assert 0.1 < ceilings.parallel_region_us < 10_000
     assert ceilings.fresh_gbs > 0.1
-    reads = {b.level: b.read_gbs for b in ceilings.bandwidths if b.threads == ceilings.threads}
-    assert list(reads) == ["L1", "L2", "L3", "memory"]
+    levels = ["L1", "L2", "L3", "memory"]
+    assert [b.level for b in ceilings.bandwidths if b.threads == ceilings.threads] == levels
+    reads = {b.level: b.read_gbs for b in ceilings.bandwidths if b.threads == 1}  # whatever other programs take
+    assert list(reads) == levels
     assert reads["L1"] > reads["memory"]
 
 
