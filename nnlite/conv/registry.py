@@ -125,7 +125,8 @@ def unregister(name: str) -> None:
     global _version
     if not isinstance(name, str) or name not in _registered:
         if name in names():
-            raise ValueError(f"name: expected an algorithm that was registered. Received: {name!r}, which is built in")
+            whose = "is built in" if name in _BUILT_IN else "an installed package offers"
+            raise ValueError(f"name: expected an algorithm that was registered. Received: {name!r}, which {whose}")
         raise unknown("registered algorithm", name, _registered)
     del _registered[name]
     _version += 1

@@ -304,9 +304,11 @@ def test_an_installed_packages_algorithm_is_there_by_name(tmp_path, monkeypatch)
     try:
         assert "theirs" in nn.conv.names()
         assert type(nn.conv.get("theirs")).__name__ == "Mine"
-        nn.conv.unregister("theirs")
+        with pytest.raises(ValueError, match="'theirs', which an installed package offers"):
+            nn.conv.unregister("theirs")
     finally:
         registry._installed.cache_clear()
+        registry._loaded.pop("theirs", None)
 
 
 def test_control_names_cannot_be_an_algorithms():
