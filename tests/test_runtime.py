@@ -55,11 +55,12 @@ def test_set_num_threads_refuses(n):
 def test_gradients_agree_across_thread_counts(generator):
     x = generator.standard_normal((8, 10, 10, 3)).astype(np.float32)
     weight = generator.standard_normal((3, 3, 3, 8)).astype(np.float32)
+    upstream = generator.standard_normal((8, 8, 8, 8)).astype(np.float32)
     gradients = []
     for count in range(1, nn.get_num_threads() + 1):
         nn.set_num_threads(count)
         tensor = nn.Tensor(weight, requires_grad=True)
-        nn.ops.conv2d(nn.Tensor(x), tensor, relu=True).sum().backward()
+        nn.ops.conv2d(nn.Tensor(x), tensor, relu=True).backward(upstream)
         gradients.append(tensor.grad)
     for gradient in gradients:
         np.testing.assert_allclose(gradient, gradients[0], rtol=1e-4)

@@ -13,6 +13,7 @@ from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
 from nnlite.explain.request import check_outputs, fit_images
 from nnlite.machine import Machine, share_of_processors
+from nnlite.model import Sequential
 from nnlite.predict import PartPrediction, StepPrediction
 from nnlite.profiler import Key, StepProfile, profile
 
@@ -118,7 +119,7 @@ def measure(
     for i, (c, result) in enumerate(zip(contestants, profiles, strict=True)):
         prediction = forecasts[i].at(result.state) if forecasts else None
         counts = c.model.cost(batch_size)
-        times = _layer_times(counts, prediction, result.medians())
+        times = _layer_times(c.model, counts, prediction, result.medians())
         with c.surroundings():
             algorithms = c.model.algorithms(batch_size)
         share = fmean(shares) if shares else 1.0
@@ -134,9 +135,11 @@ def _asking(c: Contestant, shares: list[float]) -> Iterator[None]:
         yield
 
 
-def _layer_times(counts: cost.Cost, prediction: StepPrediction | None, medians: dict[Key, float]) -> list[LayerTime]:
+def _layer_times(
+    model: Sequential, counts: cost.Cost, prediction: StepPrediction | None, medians: dict[Key, float]
+) -> list[LayerTime]:
     """Each measured part beside its counts and its prediction, in the network's order."""
-    order = [p.layer for p in counts.passes]
+    order = [layer.name for layer in model.layers]
 
     def place(key: Key) -> tuple[int, int]:
         first = key[0].split("+")[0]

@@ -14,6 +14,12 @@ from nnlite.lab.statistics import Ratio, paired_ratio
 #: a prediction lands if it is within this factor of the measured ratio
 WITHIN = 1.5
 
+
+def within(factor: float) -> bool:
+    """Whether a prediction that is `factor` times what was measured lands."""
+    return 1 / WITHIN <= factor <= WITHIN
+
+
 #: what may predict the time: a number of a network's step, None where it is not known
 METRICS: dict[str, Callable[[Measurement], float | None]] = {
     "parameters": lambda m: m.cost.parameters,
@@ -41,7 +47,7 @@ class Prediction:
 
     @property
     def lands(self) -> bool:
-        return 1 / WITHIN <= self.factor <= WITHIN
+        return within(self.factor)
 
 
 def predictions(measurements: Sequence[Measurement]) -> list[Prediction]:

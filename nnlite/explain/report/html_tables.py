@@ -9,10 +9,9 @@ from html import escape
 from nnlite.cost import human_bytes
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas, theme
-from nnlite.explain.report.figures.metrics import lands
 from nnlite.explain.report.formulas import Formula
 from nnlite.explain.report.numbers import miss, short, times
-from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, ratio, step
+from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, step
 from nnlite.explain.verdict import WITHIN
 
 
@@ -125,22 +124,21 @@ def predictions(variant: Variant, popovers: Popovers) -> str:
     assert base is not None
     rows = []
     for metric, key in METRICS.items():
-        for model in variant.others():
-            measured = step(model) / step(base)
+        for c in variant.comparisons(metric):
+            model = c.model
             timed = formulas.ratio(model, base, "measured time, ms", step(model), step(base))
-            predicted = ratio(model, base, key)
             row = [Cell(metric), Cell(model["name"])]
-            if predicted is None:
-                rows.append([*row, MISSING, Cell(times(measured), measured, timed), MISSING, MISSING])
+            measured = Cell(times(c.measured), c.measured, timed)
+            if c.predicted is None:
+                rows.append([*row, MISSING, measured, MISSING, MISSING])
                 continue
             counted = formulas.ratio(model, base, metric, model[key], base[key])
-            off = max(predicted / measured, measured / predicted)
-            good = off <= WITHIN
-            verdict = Cell("✓ yes" if good else "✗ no", float(good), role="good" if good else "bad")
-            said = [Cell(times(predicted), predicted, counted), Cell(times(measured), measured, timed)]
-            rows.append([*row, *said, Cell(miss(predicted, measured), off), verdict])
+            off = max(c.predicted / c.measured, c.measured / c.predicted)
+            verdict = Cell("✓ yes" if c.lands else "✗ no", float(bool(c.lands)), role="good" if c.lands else "bad")
+            said = [Cell(times(c.predicted), c.predicted, counted), measured]
+            rows.append([*row, *said, Cell(miss(c.predicted, c.measured), off), verdict])
     columns = ["count", "network", "predicted", "measured", "misses by", f"within {WITHIN:g}×"]
-    landed = [metric for metric in METRICS if lands(variant, base, metric)]
+    landed = [metric for metric in METRICS if variant.lands(metric)]
     caption = f"Ratios to the {base['name']} under {variant.algorithm}: "
     caption += f"{', '.join(landed)} within {WITHIN:g}× for every network" if landed else "no count predicts all"
     return table(caption, columns, rows, popovers)

@@ -8,6 +8,7 @@ from typing import Any
 
 from nnlite.explain.question import BASELINE, REPORTED_SECONDS
 from nnlite.explain.report.canvas import Canvas
+from nnlite.explain.verdict import within
 
 Model = dict[str, Any]
 #: metric -> the key of a model object that holds it
@@ -51,7 +52,31 @@ class Variant:
 
     def others(self) -> list[Model]:
         """The networks that are compared to the baseline."""
-        return [m for m in self.models if m["name"] != BASELINE] if self.baseline else []
+        return [m for m in self.models if m is not self.baseline] if self.baseline else []
+
+    def comparisons(self, metric: str) -> list[Comparison]:
+        """What a metric says about each other network's time; empty without a baseline."""
+        base, key = self.baseline, METRICS[metric]
+        return [Comparison(m, ratio(m, base, key), step(m) / step(base)) for m in self.others() if base]
+
+    def lands(self, metric: str) -> bool | None:
+        """Whether the metric predicts every network's time; None where it was not computed."""
+        found = [comparison.lands for comparison in self.comparisons(metric)]
+        return None if None in found or not found else all(found)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a metric says about a network's time relative to the baseline's, and what was measured."""
+
+    model: Model
+    predicted: float | None
+    measured: float
+
+    @property
+    def lands(self) -> bool | None:
+        """Whether it is near enough; None where it was not computed."""
+        return None if self.predicted is None else within(self.predicted / self.measured)
 
 
 @dataclass(frozen=True)

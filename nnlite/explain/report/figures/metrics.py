@@ -20,31 +20,20 @@ def draw(run: Run, variant: Variant) -> Figure | None:
         return None
     scale = axes.log_range(_all_ratios(variant, base))
     panels = [_panel(run, variant, base, metric, scale) for metric in SHOWN]
-    landing = [metric for metric in SHOWN if lands(variant, base, metric)]
     caption = (
         f"A dot on the diagonal is a network whose time this count predicts; the band is a factor of {WITHIN:g}. "
-        f"Under {variant.algorithm}, {_landing(landing)}"
+        f"Under {variant.algorithm}, {_landing([metric for metric in SHOWN if variant.lands(metric)])}"
     )
-    if all(ratio(m, base, "predicted_ms") is None for m in variant.others()):
+    if variant.lands("time model") is None:
         caption += " The time model's prediction is not in this run."
     return Figure(f"metrics-{variant.algorithm}", "Which count predicts the time?", caption, panels, 4)
 
 
-def lands(variant: Variant, base: Model, metric: str) -> bool | None:
-    """Whether the metric is within the band for every network; None where it was not computed."""
-    verdicts = []
-    for model in variant.others():
-        predicted = ratio(model, base, METRICS[metric])
-        if predicted is None:
-            return None
-        verdicts.append(1 / WITHIN <= predicted / (step(model) / step(base)) <= WITHIN)
-    return all(verdicts) if verdicts else None
-
-
 def _landing(landing: list[str]) -> str:
     if not landing:
-        return "none of them lands for every network."
-    return f"the {listed(landing)} {'lands' if len(landing) == 1 else 'land'} for every network, and no other does."
+        return "none of these four lands for every network."
+    verb = "lands" if len(landing) == 1 and not landing[0].endswith("s") else "land"
+    return f"of these four, the {listed(landing)} {verb} for every network."
 
 
 def _all_ratios(variant: Variant, base: Model) -> list[float]:
@@ -57,7 +46,7 @@ def _panel(run: Run, variant: Variant, base: Model, metric: str, limits: tuple[f
     canvas = Canvas(SIZE, TOP + PLOT + 40)
     x = axes.Scale(*limits, LEFT, LEFT + PLOT)
     y = axes.Scale(*limits, TOP + PLOT, TOP)
-    verdict, role = _verdict(variant, base, metric)
+    verdict, role = _verdict(variant, metric)
     canvas.label = f"{metric} against time, relative to the MLP: {'; '.join(verdict)}"
     canvas.text(LEFT, 18, metric[0].upper() + metric[1:], size=14, bold=True)
     for i, line in enumerate(verdict[:3]):
@@ -90,16 +79,16 @@ def _dot(
     canvas.text(x(predicted) + shift, y(measured) + drop, model["name"], size=11.5, anchor="end" if left else "start")
 
 
-def _verdict(variant: Variant, base: Model, metric: str) -> tuple[list[str], str]:
+def _verdict(variant: Variant, metric: str) -> tuple[list[str], str]:
     """Lines of text, and their colour."""
-    landed = lands(variant, base, metric)
+    landed = variant.lands(metric)
     if landed is None:
         return ["not computed in this run"], "muted"
     if landed:
         return ["✓ lands: for every network", f"within a factor of {WITHIN:g}"], "good"
-    missed = []
-    for model in variant.others():
-        predicted, measured = ratio(model, base, METRICS[metric]), step(model) / step(base)
-        if predicted and not 1 / WITHIN <= predicted / measured <= WITHIN:
-            missed.append(f"{model['name']} {miss(predicted, measured)}")
+    missed = [
+        f"{c.model['name']} {miss(c.predicted, c.measured)}"
+        for c in variant.comparisons(metric)
+        if c.predicted and not c.lands
+    ]
     return [f"✗ fails: {missed[0]}", *missed[1:]], "bad"
