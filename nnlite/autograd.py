@@ -251,8 +251,9 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
             if array.__class__ is not _ndarray or array.dtype not in FLOATS:
                 require_floats(array, *checked[i])
         recorded = recorded and _mode.grad_enabled
-        if scopes.tracer is not None:
-            scopes.tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
+        tracer = scopes.current_tracer()
+        if tracer is not None:
+            tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
         outer = _mode.recording
         _mode.recording = recorded
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from math import inf
+from numbers import Real
 from operator import index
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -134,6 +136,13 @@ def numbers(argument: str, value: Any) -> np.ndarray:
 
 def fraction(argument: str, value: object) -> float:
     """`value` as a float in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ValueError(f"{argument}: expected a number in [0, 1). Received: {value!r}")
+    return float(value)
+
+
+def positive(argument: str, value: object) -> float:
+    """`value` as a finite float above 0."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < inf:
+        raise ValueError(f"{argument}: expected a finite number above 0. Received: {value!r}")
     return float(value)

@@ -115,8 +115,8 @@ class kernel:
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self.serial = jit(function)
-        self._parallel: Callable | None = None
-        self._flatten: Callable | None = None
+        #: the loop over the parts, and what takes nested arguments apart for it; one value, as threads may race to it
+        self._parallel: tuple[Callable, Callable | None] | None = None
         self._function = function
 
     def __call__(self, *arrays: Any) -> None:
@@ -129,14 +129,15 @@ class kernel:
                 self.serial(part, parts, *arrays)
             return
         if self._parallel is None:
-            self._parallel, self._flatten = _parallel(self._function, self.serial, arrays)
-        if self._flatten is not None:
-            arrays = self._flatten(*arrays)
+            self._parallel = _parallel(self._function, self.serial, arrays)
+        parallel, flatten = self._parallel
+        if flatten is not None:
+            arrays = flatten(*arrays)
         with threads.launch_lock:
             if _launch.threads != parts:
                 numba.set_num_threads(min(parts, config.NUMBA_NUM_THREADS))
                 _launch.threads = parts
-            self._parallel(parts, *arrays)
+            parallel(parts, *arrays)
 
 
 def _is_nested(value: Any) -> bool:

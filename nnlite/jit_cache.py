@@ -15,6 +15,7 @@ import os
 import pickle
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable
@@ -51,25 +52,26 @@ def target() -> tuple[str, ...]:
 @cache
 def cache_root() -> Path | None:
     """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    kept = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    for folder in (os.environ.get("NUMBA_CACHE_DIR"), user, temporary):
-        if folder:
-            root = Path(folder) / "nnlite"
-            try:
-                root.mkdir(parents=True, exist_ok=True, mode=0o700)
-                with tempfile.TemporaryFile(dir=root):
-                    pass
-            except OSError:
-                continue
-            if _is_ours(root):
-                return root
+    for root in (*(Path(folder) / "nnlite" for folder in kept if folder), temporary):
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=root):
+                pass
+        except OSError:
+            continue
+        if _is_ours(root):
+            return root
     return None
 
 
 def _is_ours(folder: Path) -> bool:
     """Whether nobody else can put code there for us to run: the temporary folder's name can be guessed."""
-    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+    if not hasattr(os, "getuid"):
+        return True
+    owners = {folder.stat().st_uid, folder.lstat().st_uid}  # of the folder, and of a link to it
+    return owners == {os.getuid()} and not folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def cache_dir() -> Path | None:

@@ -25,8 +25,8 @@ SMALLEST = 1 << 16
 #: how many bytes may lie idle in the pool before it lets blocks go
 IDLE_LIMIT = 256 << 20
 
-#: to a block nobody uses: by its list, the variable of the loop over it, and getrefcount's argument
-_IDLE_REFERENCES = 3
+#: to a block nobody uses: by its list, and getrefcount's argument
+_IDLE_REFERENCES = 2
 #: size in pages -> its blocks, in use or idle
 _blocks: dict[int, list[mmap.mmap]] = {}
 _lock = threading.Lock()
@@ -41,9 +41,10 @@ def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
         return np.empty(shape, dtype)
     pages = -(-nbytes // _PAGE)
     with _lock:
-        for block in _blocks.get(pages, ()):
-            if sys.getrefcount(block) == _IDLE_REFERENCES:
-                return np.ndarray(shape, dtype, block)
+        blocks = _blocks.get(pages, [])
+        for i in range(len(blocks)):
+            if _is_idle(blocks, i):
+                return np.ndarray(shape, dtype, blocks[i])
     return _fresh(shape, dtype, pages)
 
 
@@ -68,7 +69,12 @@ def trim() -> None:
 
 def _idle(blocks: list[mmap.mmap]) -> list[int]:
     """Which of the blocks nobody but the pool refers to."""
-    return [i for i in range(len(blocks)) if sys.getrefcount(blocks[i]) == _IDLE_REFERENCES - 1]
+    return [i for i in range(len(blocks)) if _is_idle(blocks, i)]
+
+
+def _is_idle(blocks: list[mmap.mmap], i: int) -> bool:
+    """Asked of the list's element, not of a variable: whether that counts as a reference depends on the interpreter."""
+    return sys.getrefcount(blocks[i]) == _IDLE_REFERENCES
 
 
 def _drop_idle() -> None:

@@ -15,8 +15,13 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """How many rows of y_pred (n, classes) have their largest value where y_true says.
 
-    y_true holds labels (n), or one row a sample (n, classes) whose largest value marks the class.
+    y_true holds labels (n), or one row a sample (n, classes) whose largest value marks the class. A y_pred of (n, 1)
+    holds the probability of label 1, which counts from 0.5 on. Raises ValueError if y_pred has another rank.
     """
+    if y_pred.ndim != 2:
+        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {y_pred.shape}")
+    if y_pred.shape[1] == 1:
+        return float(np.count_nonzero((y_pred[:, 0] >= 0.5) == (y_true.reshape(-1) == 1)))
     labels = y_true.argmax(axis=-1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] > 1 else y_true.reshape(-1)
     return float(np.count_nonzero(y_pred.argmax(axis=-1) == labels))
 

@@ -55,16 +55,26 @@ class Sequential:
             self.optimizer.build(self.parameters())
 
     def build(self, input_shape: Shape) -> None:
-        """Make all parameters for samples of `input_shape`, without the batch."""
+        """Make all parameters for samples of `input_shape`, without the batch; on an error, none."""
         if self.input_shape is not None and self.input_shape != tuple(input_shape):
             raise ValueError(
                 f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}"
             )
+        if self.built:
+            return
         shape: Shape = tuple(input_shape)
-        for layer in self.layers:
-            layer.build(shape)
-            shape = layer.output_shape or ()
+        unbuilt = [layer for layer in self.layers if not layer.built]
+        try:
+            for layer in self.layers:
+                layer.build(shape)
+                shape = layer.output_shape or ()
+        except BaseException:
+            for layer in unbuilt:
+                layer.unbuild()
+            raise
         self.input_shape = tuple(input_shape)
+        if self.optimizer is not None:
+            self.optimizer.build(self.parameters())
 
     @property
     def built(self) -> bool:
@@ -240,13 +250,13 @@ class Sequential:
         batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
         if not self.built:
             self.build(x.shape[1:])
-            optimizer.build(self.parameters())
         losses.check_targets("y", y, self.output_shape, loss_function)
         if validation_data is not None:
             validation_data = _pair("validation_data", validation_data)
             samples = batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
             targets = batches.as_targets("validation_data[1]", validation_data[1], len(samples))
             losses.check_targets("validation_data[1]", targets, self.output_shape, loss_function)
+            validation_data = samples, targets
         shuffle = boolean("shuffle", shuffle)
         history = History()
         progress = Progress(epochs, len(x), verbose)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from math import isfinite, sqrt
-from numbers import Real
+from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nnlite import scopes
 from nnlite.autograd import Tensor
-from nnlite.errors import boolean, fraction, one_of
+from nnlite.errors import boolean, fraction, one_of, positive
 
 if TYPE_CHECKING:
     from nnlite.kernels.updates import Table
@@ -32,8 +31,10 @@ class Optimizer:
         self.parameters: list[Tensor] | None = None
         self.iterations = 0
         self._shapes: list[tuple[int, ...]] = []
-        self._state: list[tuple[np.ndarray | None, ...]] = []
-        self._tables: dict[tuple[int, ...], Table] = {}
+        #: of each parameter: what is remembered, by slot, since it was first needed
+        self._state: list[dict[str, np.ndarray]] = []
+        #: by the slots that are needed, and the parameters that have a gradient
+        self._tables: dict[tuple[tuple[str, ...], tuple[int, ...]], Table] = {}
 
     @property
     def learning_rate(self) -> float:
@@ -41,7 +42,7 @@ class Optimizer:
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
-        self._learning_rate = _positive("learning_rate", value)
+        self._learning_rate = positive("learning_rate", value)
 
     def build(self, parameters: Iterable[Tensor]) -> None:
         """Take charge of `parameters`, with nothing remembered.
@@ -67,10 +68,7 @@ class Optimizer:
         self.iterations = 0
         self._shapes = [p.shape for p in parameters]
         self._tables = {}
-        self._state = [
-            tuple(np.zeros(p.size, p.dtype) if self.remembers(slot) else None for slot in self.slots)
-            for p in parameters
-        ]
+        self._state = [{} for _ in parameters]
 
     def zero_grad(self) -> None:
         """Forget the gradients, so that the next backward does not add to them."""
@@ -107,13 +105,20 @@ class Optimizer:
 
     def _table(self, which: tuple[int, ...], arrays: list[np.ndarray]) -> Table:
         """Some of the parameters, whose numbers are `which`, and what is remembered of them, for a kernel."""
-        table = self._tables.get(which)
+        needed = tuple(slot for slot in self.slots if self.remembers(slot))
+        table = self._tables.get((needed, which))
         if table is None or any(a is not b for a, b in zip(table.parameters, arrays, strict=True)):
             from nnlite.kernels.updates import Table
 
-            rows = [(w, *self._state[i]) for w, i in zip(arrays, which, strict=True)]
-            table = self._tables[which] = Table(rows)
+            rows = [(w, *self._memories(i, w, needed)) for w, i in zip(arrays, which, strict=True)]
+            table = self._tables[needed, which] = Table(rows)
         return table
+
+    def _memories(self, i: int, w: np.ndarray, needed: tuple[str, ...]) -> list[np.ndarray | None]:
+        """A parameter's memory for each slot, zeros where it has none yet; None for what is not needed."""
+        for slot in needed:
+            self._state[i].setdefault(slot, np.zeros(w.size, w.dtype))
+        return [self._state[i][slot] if slot in needed else None for slot in self.slots]
 
     def remembers(self, slot: str) -> bool:
         """Whether the array named `slot` is needed with these options; `update` gets None in its place if not."""
@@ -157,7 +162,7 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate)
         self.rho = fraction("rho", rho)
         self.momentum = fraction("momentum", momentum)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.epsilon = positive("epsilon", epsilon)
         self.centered = boolean("centered", centered)
         self.epsilon_inside_root = boolean("epsilon_inside_root", epsilon_inside_root)
 
@@ -216,7 +221,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate)
         self.beta_1 = fraction("beta_1", beta_1)
         self.beta_2 = fraction("beta_2", beta_2)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.epsilon = positive("epsilon", epsilon)
 
     def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
@@ -244,7 +249,7 @@ class Adadelta(Optimizer):
     def __init__(self, learning_rate: float = 1e-3, rho: float = 0.95, epsilon: float = 1e-7):
         super().__init__(learning_rate)
         self.rho = fraction("rho", rho)
-        self.epsilon = _positive("epsilon", epsilon)
+        self.epsilon = positive("epsilon", epsilon)
 
     def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
         from nnlite.kernels import updates
@@ -279,9 +284,3 @@ def _check_in_place(i: int, parameter: Tensor) -> None:
             f"parameters[{i}]: expected a C-contiguous array, to update in place. "
             f"Received: strides {parameter.data.strides} of shape {parameter.shape}"
         )
-
-
-def _positive(argument: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value) or value <= 0:
-        raise ValueError(f"{argument}: expected a finite number above 0. Received: {value!r}")
-    return float(value)

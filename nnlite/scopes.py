@@ -6,6 +6,7 @@ Without a listener an announcement costs one comparison.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -19,10 +20,19 @@ class Listener(Protocol):
     def leave(self) -> None: ...
 
 
-_listener: Listener | None = None
-_layer: str | None = None
 #: called before each operation of the tape: (the operation, its arguments as arrays, its options, which need gradients)
-tracer: Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None] | None = None
+Tracer = Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None]
+
+
+class _Here(threading.local):
+    """Of each Python thread, so that two that compute do not take each other's work for their own."""
+
+    layer: str | None = None
+    listener: Listener | None = None
+    tracer: Tracer | None = None
+
+
+_here = _Here()
 
 
 class scope:
@@ -38,44 +48,45 @@ class scope:
         self.part = part
 
     def __enter__(self) -> None:
-        global _layer
-        self.outer = _layer
+        self.outer = _here.layer
         if self.layer is not None:
-            _layer = self.layer
-        if _listener is not None:
-            _listener.enter(_layer, self.part)
+            _here.layer = self.layer
+        if _here.listener is not None:
+            _here.listener.enter(_here.layer, self.part)
 
     def __exit__(self, *exception: object) -> None:
-        global _layer
-        _layer = self.outer
-        if _listener is not None:
-            _listener.leave()
+        _here.layer = self.outer
+        if _here.listener is not None:
+            _here.listener.leave()
 
 
 def current_layer() -> str | None:
     """The layer whose scope is open, or None."""
-    return _layer
+    return _here.layer
+
+
+def current_tracer() -> Tracer | None:
+    """Who wants to know of each operation, or None."""
+    return _here.tracer
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send the announcements made inside to `listener`."""
-    global _listener
-    outer = _listener
-    _listener = listener
+    """Send the announcements made inside, by this thread, to `listener`."""
+    outer = _here.listener
+    _here.listener = listener
     try:
         yield
     finally:
-        _listener = outer
+        _here.listener = outer
 
 
 @contextmanager
-def tracing(callback: Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None]) -> Iterator[None]:
-    """Tell `callback` of each operation inside, before it runs."""
-    global tracer
-    outer = tracer
-    tracer = callback
+def tracing(callback: Tracer) -> Iterator[None]:
+    """Tell `callback` of each operation of this thread inside, before it runs."""
+    outer = _here.tracer
+    _here.tracer = callback
     try:
         yield
     finally:
-        tracer = outer
+        _here.tracer = outer

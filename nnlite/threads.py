@@ -69,6 +69,14 @@ def kernel_parts() -> int:
     return 1 if _owner == "blas" else get_num_threads()
 
 
+def parts_for(size: int, least: int) -> int:
+    """Into how many parts to divide the work on `size` numbers: fewer than `least` are one thread's work.
+
+    To wake the others costs more than they save.
+    """
+    return 1 if size < least else kernel_parts()
+
+
 def own(owner: Owner) -> None:
     """Give the threads to the kernels or to BLAS, for the whole process; it costs, so do it once."""
     global _owner

@@ -1,12 +1,14 @@
 """The tape: gradients reach every leaf once, and what cannot be done says so."""
 
 import gc
+import threading
 import weakref
 
 import numpy as np
 import pytest
 
 import nnlite as nn
+from nnlite import scopes
 
 
 def leaf(*values):
@@ -231,3 +233,31 @@ def test_a_float32_result_gets_a_float32_gradient_also_from_float64():
         gradients.append(weight.grad)
     assert gradients[1].dtype == np.float32
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-3)
+
+
+def test_each_thread_has_its_own_layer():
+    """Two threads that compute at once, the first to begin also the first to end."""
+    inside, left = threading.Event(), threading.Event()
+
+    def first():
+        with scopes.scope("first", "forward"):
+            inside.set()
+            assert left.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(10)
+    with scopes.scope("second", "forward"):
+        assert scopes.current_layer() == "second"
+        left.set()
+        thread.join()
+        assert scopes.current_layer() == "second"
+    assert scopes.current_layer() is None
+
+
+def test_the_mean_of_an_empty_batch():
+    x = nn.Tensor(np.zeros((0, 3)), requires_grad=True)
+    mean = x.mean(axis=1)
+    assert mean.shape == (0,)
+    mean.backward(np.zeros(0))
+    assert x.grad.shape == (0, 3)

@@ -144,6 +144,9 @@ print(len(compiled))
 def test_code_in_somebody_elses_folder_is_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     assert jit_cache.cache_root.__wrapped__() == tmp_path / "nnlite"
+    (tmp_path / "nnlite").chmod(0o777)
+    temporary = jit_cache.cache_root.__wrapped__()
+    assert temporary not in (None, tmp_path / "nnlite")
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     assert jit_cache.cache_root.__wrapped__() is None
 

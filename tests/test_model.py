@@ -381,3 +381,60 @@ def test_summary_says_which_algorithm_and_why():
     with nn.conv.use("im2col"):
         nn.models.cnn().summary(lines.append)
     assert "conv2d_1, 32 samples at once: im2col (asked for by nn.conv.use)" in " ".join(lines[1].split())
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda model, x, y: model.train_on_batch(x, y),
+        lambda model, x, y: model.build(x.shape[1:]),
+        lambda model, x, y: model.predict(x),
+        lambda model, x, y: model.evaluate(x, y, verbose=0),
+        lambda model, x, y: model(x),
+        lambda model, x, y: model.fit(x, y, verbose=0),
+    ],
+)
+def test_a_model_that_is_compiled_before_it_is_built_trains(first, generator):
+    x, y = generator.standard_normal((8, 3)).astype(np.float32), np.arange(8) % 2
+    model = nn.Sequential([nn.Dense(2, activation="softmax")])
+    model.compile()
+    first(model, x, y)
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    assert all((a != b).any() for a, b in zip(model.get_weights(), before, strict=True))
+
+
+def test_a_build_that_fails_leaves_nothing_built(generator):
+    model = nn.Sequential([nn.Conv2D(2, 3), nn.Conv2D(3, 3)])
+    with pytest.raises(ValueError, match="kernel no larger than the padded input"):
+        model(generator.standard_normal((1, 3, 3, 1)))
+    assert not model.layers[0].built
+    assert model(generator.standard_normal((1, 9, 9, 1))).shape == (1, 5, 5, 3)
+    assert model.count_params() == 2 * 10 + 3 * 19
+
+
+def test_a_layer_whose_build_failed_has_its_parameters_once():
+    class Late(nn.layers.Layer):
+        fails = True
+
+        def make_parameters(self, input_shape):
+            self.add_parameter("weight", input_shape, "zeros")
+
+        def output_shape_for(self, input_shape):
+            if self.fails:
+                raise ValueError("not yet")
+            return input_shape
+
+    layer = Late()
+    with pytest.raises(ValueError, match="not yet"):
+        layer.build((3,))
+    layer.fails = False
+    layer.build((3,))
+    assert layer.count_params() == 3
+
+
+def test_accuracy_of_one_probability_counts_from_a_half(generator):
+    outputs, labels = np.array([[0.2], [0.7], [0.6], [0.1]]), np.array([0, 1, 0, 1])
+    assert nn.metrics.accuracy(labels, outputs) == nn.metrics.accuracy(labels[:, None], outputs) == 2
+    with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\).*\(2, 3, 4\)"):
+        nn.metrics.accuracy(np.zeros((2, 3)), np.zeros((2, 3, 4)))

@@ -175,6 +175,25 @@ def test_updates_in_place_and_skips_what_has_no_gradient(generator):
     assert (a.data.tolist(), b.data.tolist()) == ([0.5] * 3, [1.0] * 3)
 
 
+@pytest.mark.parametrize("option", ["momentum", "centered"])
+def test_an_option_changed_between_steps_counts_from_then_on(problem, option):
+    """What it needs to remember begins at zero, as it would have been with a gradient of zero before."""
+    gradients, start = problem
+    parameter = nn.Tensor(start.copy(), requires_grad=True)
+    optimizer = nn.RMSprop(0.01)
+    optimizer.build([parameter])
+    for gradient, value in ((gradients[0], 0), (gradients[1], True if option == "centered" else 0.9)):
+        setattr(optimizer, option, value)
+        parameter.grad = gradient
+        optimizer.step()
+    w, square = start.copy(), 0.1 * gradients[0] ** 2
+    w -= 0.01 * gradients[0] / np.sqrt(square + 1e-7)
+    square = 0.9 * square + 0.1 * gradients[1] ** 2
+    variance = square - (0.1 * gradients[1]) ** 2 if option == "centered" else square
+    w -= 0.01 * gradients[1] / np.sqrt(variance + 1e-7)
+    np.testing.assert_allclose(parameter.data, w, rtol=1e-12)
+
+
 def test_step_before_build():
     with pytest.raises(ValueError, match="rmsprop: expected build"):
         nn.RMSprop().step()
@@ -199,7 +218,7 @@ def test_errors(make, message):
 
 def test_config_makes_the_same_optimizer():
     for optimizer in (
-        nn.RMSprop(0.5, momentum=0.1, centered=True),
+        nn.RMSprop(0.5, rho=np.float32(0.5), momentum=0.1, centered=True),
         nn.SGD(0.3, 0.2, True),
         nn.Adam(0.1),
         nn.Adadelta(),

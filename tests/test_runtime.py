@@ -177,7 +177,8 @@ def test_another_thread_may_set_the_number_of_threads_at_any_time(monkeypatch, g
             x, *weights = (data.standard_normal(shape).astype(np.float32) for shape in shapes)
             algorithm = nn.conv.get(name)
             ran = algorithm.forward_stem(x, nn.conv.StemWeights(*weights), stem, 1)
-            found += [ran.result, *algorithm.backward_stem(ran, np.ones_like(ran.result), stem, 1)]
+            dresult = data.standard_normal(ran.result.shape).astype(np.float32)
+            found += [ran.result, *algorithm.backward_stem(ran, dresult, stem, 1)]
         return found
 
     nn.set_num_threads(1)

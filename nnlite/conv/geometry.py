@@ -176,6 +176,24 @@ def _frozen(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def pooled(
+    size: tuple[int, int], pool: tuple[int, int], strides: tuple[int, int], padding: Padding
+) -> tuple[Pads, tuple[int, int]]:
+    """The pads of a pooling over an image of `size`, and (oh, ow), the size of its result.
+
+    Raises ValueError if a window is larger than the padded image, or may lie in the padding alone.
+    """
+    pads = resolve_pads(padding, size, pool, strides)
+    if any(max(pad) >= window for pad, window in zip(pads, pool, strict=True)):
+        raise ValueError(f"padding: expected less than the window, {pool}. Received: {padding!r}")
+    oh, ow = ((size[i] + sum(pads[i]) - pool[i]) // strides[i] + 1 for i in (0, 1))
+    if min(oh, ow) < 1:
+        raise ValueError(
+            f"pool_size: expected a window no larger than the padded input. Received: {pool} over {size[0]}x{size[1]}"
+        )
+    return pads, (oh, ow)
+
+
 @lru_cache(maxsize=1024, typed=True)  # True and 1.0 are no integers
 def _checked(
     input_shape: tuple,
@@ -189,9 +207,10 @@ def _checked(
         raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {input_shape}")
     if len(weight_shape) != 4:
         raise ValueError(f"weight: expected 4 dimensions (kh, kw, c / groups, k). Received: shape {weight_shape}")
-    for size in input_shape:
-        positive_int("x's shape", size, minimum=0)
-    _, h, w, c = input_shape
+    n, h, w, c = input_shape
+    positive_int("x's shape", n, minimum=0)
+    for size in (h, w, c):
+        positive_int("x's shape", size)
     kh, kw, c_group, k = weight_shape
     if min(weight_shape) < 1:
         raise ValueError(f"weight: expected no empty dimension. Received: shape {weight_shape}")

@@ -53,9 +53,9 @@ def fits(stem: Stem) -> bool:
     )
 
 
-def _room(elements: int) -> int:
-    """Numbers that an image takes, with what a vector reads beyond its end."""
-    return elements + LANES
+def _room(elements: int, width: int = LANES) -> int:
+    """Numbers that an image takes, with what a vector, or a row of a register tile of `width`, reads beyond its end."""
+    return elements + width
 
 
 def _padded(image: Image, parts: int) -> np.ndarray:
@@ -133,7 +133,7 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
     x, weights, result, winners = ran
     plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
     sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
-    between = memory.empty((parts, 2, _room(plan.sizes.image_out)))
+    between = memory.empty((parts, 2, _room(plan.sizes.image_out, reduction.shape.width)))
     v, dm = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     u = memory.empty((parts, 36 * sizes.k * sizes.c_wide))
     du = memory.empty((parts, 36, sizes.c, sizes.k_wide))

@@ -7,7 +7,7 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.jit import kernel
 
-#: smaller arrays are one thread's work: to wake the others costs more than they save
+#: smaller arrays are one thread's work
 PARALLEL_SIZE = 1 << 14
 
 
@@ -40,20 +40,16 @@ def _sum(part, parts, dy, sums):
 def relu_backward(dy: np.ndarray, y: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """(dy * scale where y > 0, else 0; its sum over rows): dy and y (m, n) -> (m, n), (n)."""
     masked = memory.empty(dy.shape, dy.dtype)
-    sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
+    sums = np.empty((threads.parts_for(dy.size, PARALLEL_SIZE), dy.shape[1]), dy.dtype)
     _backward.run(len(sums), dy, y, dy.dtype.type(scale), masked, sums)
     return masked, _total(sums)
 
 
 def bias_gradient(dy: np.ndarray) -> np.ndarray:
     """The sum over rows of dy (m, n) -> (n)."""
-    sums = np.empty((_parts(dy), dy.shape[1]), dy.dtype)
+    sums = np.empty((threads.parts_for(dy.size, PARALLEL_SIZE), dy.shape[1]), dy.dtype)
     _sum.run(len(sums), dy, sums)
     return _total(sums)
-
-
-def _parts(dy: np.ndarray) -> int:
-    return 1 if dy.size < PARALLEL_SIZE else threads.kernel_parts()
 
 
 def _total(sums: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from nnlite.simd import pointer
 
 #: elements whose bits come from one vector of hashes: the low halves decide about the first half of them
 BLOCK = 64
-#: smaller arrays are one thread's work: to wake the others costs more than they save
+#: smaller arrays are one thread's work
 PARALLEL_SIZE = 1 << 14
 
 
@@ -121,5 +121,5 @@ def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     low, high, threshold, _ = Mask.of(rate, seed)
     arguments = np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
-        _apply.run(1 if x.size < PARALLEL_SIZE else threads.kernel_parts(), *arguments)
+        _apply.run(threads.parts_for(x.size, PARALLEL_SIZE), *arguments)
     return y

@@ -92,13 +92,11 @@ def _backward(part, parts, dy, winner, dx, pool, strides, corner):
 
 
 def max_pool(
-    x: np.ndarray, pool_size: tuple[int, int], strides: tuple[int, int], pads: Pads
+    x: np.ndarray, size: tuple[int, int], pool_size: tuple[int, int], strides: tuple[int, int], pads: Pads
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(y (n, oh, ow, c), the position in its window of each winner (n, oh, ow, c)) of x (n, h, w, c)."""
-    n, h, w, c = x.shape
-    oh = (h + sum(pads[0]) - pool_size[0]) // strides[0] + 1
-    ow = (w + sum(pads[1]) - pool_size[1]) // strides[1] + 1
-    y = memory.empty((n, oh, ow, c), x.dtype)
+    """(y (n, *size, c), the position in its window of each winner (n, *size, c)) of x (n, h, w, c)."""
+    c = x.shape[3]
+    y = memory.empty((len(x), *size, c), x.dtype)
     winner = memory.empty(y.shape, np.uint8 if pool_size[0] * pool_size[1] <= 256 else np.int32)
     if c < NARROW and pads == ((0, 0), (0, 0)):
         _forward_narrow(x, y, winner, pool_size, strides)

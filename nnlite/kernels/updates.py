@@ -20,7 +20,7 @@ from nnlite import threads
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import array_at
 
-#: fewer numbers are updated by one thread: to wake the others costs more than they save
+#: fewer numbers are updated by one thread
 PARALLEL_SIZE = 1 << 15
 
 
@@ -47,8 +47,7 @@ class Table:
             self.addresses[:, 2] = [_address(g) for g in gradients]
         else:
             table = [(None, row[0], g, *row[1:]) for row, g in zip(self.rows, gradients, strict=True)]
-        parts = 1 if self.size < PARALLEL_SIZE else threads.kernel_parts()
-        update.run(parts, table, self.like, *arguments)
+        update.run(threads.parts_for(self.size, PARALLEL_SIZE), table, self.like, *arguments)
 
 
 def _address(array: np.ndarray | None) -> int:

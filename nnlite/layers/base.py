@@ -49,7 +49,7 @@ class Layer:
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments with which to make this layer again, as JSON knows them."""
+        """The arguments with which to make this layer again, as JSON knows them; not how its weights begin."""
         return {"name": self.name}
 
     # what they inherit
@@ -67,9 +67,18 @@ class Layer:
                     f"Received: (n, {_join(input_shape)})"
                 )
             return
-        self.make_parameters(tuple(input_shape))
-        self.output_shape = self.output_shape_for(tuple(input_shape))
+        try:
+            self.make_parameters(tuple(input_shape))
+            self.output_shape = self.output_shape_for(tuple(input_shape))
+        except BaseException:
+            self.unbuild()
+            raise
         self.input_shape = tuple(input_shape)
+
+    def unbuild(self) -> None:
+        """Forget the parameters and the shapes, as if it was never built."""
+        self._parameters = []
+        self.input_shape = self.output_shape = None
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
         """A new trainable parameter, float32, begun by `initializer`."""

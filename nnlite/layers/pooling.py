@@ -7,7 +7,7 @@ from typing import Any
 
 from nnlite import cost, ops
 from nnlite.autograd import Tensor
-from nnlite.conv.geometry import Padding, check_padding, resolve_pads
+from nnlite.conv.geometry import Padding, check_padding, pooled
 from nnlite.errors import int_pair
 from nnlite.layers.base import Layer, Shape, expect_rank
 
@@ -32,16 +32,7 @@ class MaxPooling2D(Layer):
 
     def output_shape_for(self, input_shape: Shape) -> Shape:
         h, w, c = input_shape
-        pads = resolve_pads(self.padding, (h, w), self.pool_size, self.strides)
-        oh, ow = (
-            (size + sum(pad) - pool) // stride + 1
-            for size, pad, pool, stride in zip((h, w), pads, self.pool_size, self.strides, strict=True)
-        )
-        if oh < 1 or ow < 1:
-            raise ValueError(
-                f"pool_size: expected a window no larger than the padded input of {self.label}. "
-                f"Received: {self.pool_size} over {h}x{w}"
-            )
+        _, (oh, ow) = pooled((h, w), self.pool_size, self.strides, self.padding)
         return oh, ow, c
 
     def call(self, x: Tensor, training: bool) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import differentiable
-from nnlite.conv.geometry import Padding, resolve_pads
+from nnlite.conv.geometry import Padding, pooled
 from nnlite.errors import int_pair
 from nnlite.operands import Floats
 
@@ -22,7 +22,7 @@ def max_pool2d(
     """The largest of each window of x (n, h, w, c) -> (n, oh, ow, c). `strides=None` is the pool's size.
 
     Padding never wins, the first of equals wins, a NaN in the window wins; the gradient goes to the winner.
-    Raises ValueError if x has another rank, or a window lies in the padding alone.
+    Raises ValueError if x has another rank, or a window does not fit or may lie in the padding alone.
     """
     from nnlite.kernels.pooling import max_pool, max_pool_backward
 
@@ -30,15 +30,8 @@ def max_pool2d(
         raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {x.shape}")
     pool = int_pair("pool_size", pool_size)
     steps = pool if strides is None else int_pair("strides", strides)
-    pads = resolve_pads(padding, x.shape[1:3], pool, steps)
-    for i in (0, 1):
-        if pool[i] > x.shape[1 + i] + sum(pads[i]):
-            raise ValueError(
-                f"pool_size: expected a window no larger than the padded input. Received: {pool} over shape {x.shape}"
-            )
-        if max(pads[i]) >= pool[i]:
-            raise ValueError(f"padding: expected less than the window, {pool}. Received: {padding!r}")
-    y, winner = max_pool(np.ascontiguousarray(x), pool, steps, pads)
+    pads, size = pooled((x.shape[1], x.shape[2]), pool, steps, padding)
+    y, winner = max_pool(np.ascontiguousarray(x), size, pool, steps, pads)
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
         dx = max_pool_backward(np.ascontiguousarray(dy), winner, x.shape, pool, steps, pads)

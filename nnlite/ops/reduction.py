@@ -35,7 +35,7 @@ def sum(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
 def mean(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
     """The mean over `axis` (an int, several, or None for all)."""
     y = x.mean(axis=axis, keepdims=boolean("keepdims", keepdims), dtype=x.dtype)
-    count = x.size / np.size(y)
+    count = x.size / (np.size(y) or 1)  # there may be none: an empty batch
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
         return np.broadcast_to(_over(dy, axis, keepdims) / x.dtype.type(count), x.shape), None, None

@@ -14,7 +14,7 @@ import numpy as np
 
 from nnlite.conv import Epilogue, Geometry, registry, stages
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.geometry import resolve_pads
+from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE, Stage
 from nnlite.errors import int_pair
 from nnlite.ops.dense import drops_in_kernel
@@ -158,8 +158,7 @@ def _max_pool2d(call: Call) -> Parts:
     n, h, w, c = x.shape
     pool = int_pair("pool_size", pool_size)
     steps = pool if strides is None else int_pair("strides", strides)
-    pads = resolve_pads(padding, (h, w), pool, steps)
-    oh, ow = ((size + sum(pad) - p) // step + 1 for size, pad, p, step in zip((h, w), pads, pool, steps, strict=True))
+    pads, (oh, ow) = pooled((h, w), pool, steps, padding)
     y = n * oh * ow * c
     moved = ITEMSIZE * (x.size + y) + y  # the winners take a byte each
     padded = int(pads != ((0, 0), (0, 0)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.kernels import activation, updates
 from nnlite.kernels import narrow as narrow_products
@@ -77,22 +78,23 @@ def _pooling(size: tuple[int, ...], working_set: int) -> tuple[Any, ...]:
     channels, ph, pw, sh, sw, padded = size
     x = _image_batch(channels, working_set)
     pads = ((ph // 2, ph // 2), (pw // 2, pw // 2)) if padded else ((0, 0), (0, 0))
-    return x, (ph, pw), (sh, sw), pads
+    _, result = pooled(x.shape[1:3], (ph, pw), (sh, sw), pads)
+    return x, result, (ph, pw), (sh, sw), pads
 
 
 @kind
 def max_pool(size: tuple[int, ...], working_set: int) -> Work:
-    x, pool, strides, pads = _pooling(size, working_set)
-    y, winner = pool_forward(x, pool, strides, pads)
-    return Work(lambda: pool_forward(x, pool, strides, pads), float(x.nbytes + y.nbytes + winner.nbytes), own=(x,))
+    x, *how = _pooling(size, working_set)
+    y, winner = pool_forward(x, *how)
+    return Work(lambda: pool_forward(x, *how), float(x.nbytes + y.nbytes + winner.nbytes), own=(x,))
 
 
 @kind
 def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
-    x, pool, strides, pads = _pooling(size, working_set)
-    y, winner = pool_forward(x, pool, strides, pads)
+    x, result, *how = _pooling(size, working_set)
+    y, winner = pool_forward(x, result, *how)
     moved = float(x.nbytes + y.nbytes + winner.nbytes)
-    return Work(lambda: pool_backward(y, winner, x.shape, pool, strides, pads), moved, own=(y,))
+    return Work(lambda: pool_backward(y, winner, x.shape, *how), moved, own=(y,))
 
 
 @kind

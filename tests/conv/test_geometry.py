@@ -61,6 +61,7 @@ def test_output_size_is_pytorchs(size, kernel, stride, pad, d):
         ((1, 5, 5, 1), (3, 3, 1, 1), {"padding": [[1], 2]}, "padding"),
         ((1, 5, 5, 4), (3, 3, 2, 3), {"groups": 2}, "groups: expected a divisor of the 3 output channels"),
         ((1, 5, 5, 1), (3, 3, 1, 0), {}, "weight: expected no empty dimension"),
+        ((1, 0, 5, 1), (3, 3, 1, 1), {"padding": 2}, "x's shape: expected an integer of at least 1. Received: 0"),
     ],
 )
 def test_errors_name_the_argument(x, weight, options, message):
