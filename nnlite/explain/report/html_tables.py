@@ -99,8 +99,8 @@ def networks(run: Run, popovers: Popovers) -> str:
             [
                 Cell(model["name"]),
                 _count(model["parameters"], formulas.parameters(model)),
-                _count(model["forward_macs_per_image"], formulas.macs(model, training=False)),
-                _count(model["training_macs_per_image"], formulas.macs(model, training=True)),
+                _count(model["forward_macs_per_image"], formulas.macs(model, batch, training=False)),
+                _count(model["training_macs_per_image"], formulas.macs(model, batch, training=True)),
                 Cell(human_bytes(model["unfused_least_bytes_per_step"]), model["unfused_least_bytes_per_step"]),
                 *measured,
                 Cell(short(epoch), epoch, formulas.epoch(model, batch)),
