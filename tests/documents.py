@@ -4,6 +4,8 @@ import numpy as np
 
 import nnlite as nn
 from nnlite.explain.measure import _counted
+from nnlite.explain.report import page
+from nnlite.explain.report.run import Run
 from nnlite.explain.structure import structure
 
 BATCH = 128
@@ -102,6 +104,12 @@ def document(names=("mlp", "cnn", "small_cnn"), *, complete=True, fused=False):
         "sweeps": [sweep("filters"), sweep("batch")] if complete else [],
         "ladder": LADDER if complete else None,
     }
+
+
+def rendered(content):
+    """The report's page of a document."""
+    run = Run(content)
+    return page.render(run, page.figures(run))
 
 
 LADDER = [

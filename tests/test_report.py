@@ -1,5 +1,6 @@
 """The report from explain.json alone: formulas are true, nothing is asked of a network, nulls are named."""
 
+import base64
 import json
 import re
 from html import unescape
@@ -22,7 +23,7 @@ FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><cod
 
 @pytest.fixture(scope="module")
 def html():
-    return page.render(documents.document())
+    return documents.rendered(documents.document())
 
 
 def calculated(arithmetic):
@@ -34,7 +35,7 @@ def calculated(arithmetic):
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_every_formula_gives_the_number_it_stands_for(fused):
-    html = page.render(documents.document(fused=fused))
+    html = documents.rendered(documents.document(fused=fused))
     formulas = [(title, unescape(code)) for _, title, code in FORMULA.findall(html)]
     counted = 0
     for title, arithmetic in formulas:
@@ -50,7 +51,7 @@ def test_every_formula_gives_the_number_it_stands_for(fused):
 @pytest.mark.parametrize("fused", [False, True])
 def test_formulas_of_counts_are_exact_and_name_their_factors(name, fused):
     content = documents.document((name,), fused=fused)
-    formulas = {title: unescape(code) for _, title, code in FORMULA.findall(page.render(content))}
+    formulas = {title: unescape(code) for _, title, code in FORMULA.findall(documents.rendered(content))}
     for title, arithmetic in formulas.items():
         if "FLOPs" in title or "bytes" in title or "MACs" in title or "parameters" in title:
             left, right = calculated(arithmetic)
@@ -63,7 +64,7 @@ def test_a_users_own_product_is_counted_without_shapes_that_may_mean_something_e
     for model in content["models"] + content["comparisons"]["im2col"] + content["comparisons"]["theano2017"]:
         first = model["structure"][0]
         first["weight_shape"], first["operations"][0]["kind"] = None, "mine"
-    text = unescape(page.render(content))
+    text = unescape(documents.rendered(content))
     assert "2 × 128 × 401,408 = 102,760,448" in text
 
 
@@ -89,20 +90,22 @@ def test_the_file_is_small(html):
     assert len(html.encode()) < 2_000_000
 
 
-def test_the_data_is_in_the_file(html):
+def test_the_data_is_in_the_file_once(html):
     content = documents.document()
-    embedded = re.search(r'<script type="application/json" id="explain-json">(.*?)</script>', html, re.DOTALL)
-    assert json.loads(embedded[1]) == content
-    rows = re.search(r'<script type="text/csv" id="layers-csv">(.*?)</script>', html, re.DOTALL)[1].splitlines()
+    links = re.findall(r'<a download="(.*?)" href="data:[a-z/]+;base64,(.*?)">', html)
+    data = {name: base64.b64decode(text).decode() for name, text in links}
+    assert list(data) == ["explain.json", "layers.csv"]
+    assert json.loads(data["explain.json"]) == content
     groups = [content["models"], *content["comparisons"].values()]
-    assert len(rows) == 1 + sum(len(model["layers"]) for group in groups for model in group)
+    assert len(data["layers.csv"].splitlines()) == 1 + sum(len(model["layers"]) for group in groups for model in group)
+    assert "training_macs_per_image" not in html
 
 
 def test_what_a_user_named_can_not_break_the_page():
     content = documents.document(("mlp",))
     content["models"][0]["name"] = "</script><b>&"
     content["comparisons"] = {}
-    html = page.render(content)
+    html = documents.rendered(content)
     assert "</script><b>" not in html
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in html
 
@@ -110,7 +113,7 @@ def test_what_a_user_named_can_not_break_the_page():
 def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
     content = documents.document(("cnn",))
     content["models"][0]["layers"][0]["name"] = "conv2d+conv2d_1+max_pooling2d+dropout"
-    html = page.render(content)
+    html = documents.rendered(content)
     assert '<th scope="row">conv2d+3</th>' in html
     assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel</caption>" in html
     assert "<title>conv2d+conv2d_1+max_pooling2d+dropout forward: " in html
@@ -118,7 +121,7 @@ def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
 
 
 def test_what_was_not_computed_is_named():
-    html = unescape(page.render(documents.document(complete=False)))
+    html = unescape(documents.rendered(documents.document(complete=False)))
     for said in (
         "time model's prediction is not in this run",
         "Moved bytes are not in this run",
@@ -131,7 +134,7 @@ def test_what_was_not_computed_is_named():
 
 
 def test_a_users_own_network_alone():
-    html = page.render(documents.document(("mnist_cnn",)))
+    html = documents.rendered(documents.document(("mnist_cnn",)))
     assert "Where the time of mnist_cnn goes" in html
     assert "Which count predicts" not in html
 
@@ -154,6 +157,13 @@ def test_pictures_are_written_as_svg_and_png(tmp_path):
         elif path.suffix == ".png":
             assert path.read_bytes().startswith(b"\x89PNG")
             assert path.with_suffix(".svg").exists()
+
+
+def test_each_picture_is_drawn_once(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(paradox, "draw", lambda run: drawn.append(run))
+    report.write(documents.document(), tmp_path)
+    assert len(drawn) == 1
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -6,8 +6,6 @@ import browser
 import documents
 import pytest
 
-from nnlite.explain.report import page
-
 pytestmark = pytest.mark.skipif(browser.executable() is None, reason="chromium is not installed")
 
 
@@ -21,7 +19,7 @@ def files(tmp_path_factory):
         "fused": documents.document(fused=True),
     }
     for name, run in runs.items():
-        (folder / f"{name}.html").write_text(page.render(run), encoding="utf-8")
+        (folder / f"{name}.html").write_text(documents.rendered(run), encoding="utf-8")
     return folder
 
 

@@ -28,14 +28,10 @@ def figures(run: Run) -> list[Figure]:
     return [figure for figure in (*shared, *sweeps.draw(run), ladder.draw(run)) if figure]
 
 
-def render(document: dict[str, Any]) -> str:
-    """The page. Keys of the document that are null are named as missing where they would be shown."""
-    run = Run(document)
-    drawn = {figure.name: figure for figure in figures(run)}
+def render(run: Run, pictures: Sequence[Figure]) -> str:
+    """The page, with the run's `figures` in it. What was not computed is named as missing where it would be shown."""
     popovers = Popovers()
-    sections = _sections(run, drawn, popovers)
-    text = json.dumps(document, separators=(",", ":"))
-    csv = data.layers_csv(run)
+    sections = _sections(run, {figure.name: figure for figure in pictures}, popovers)
     return Template(_file("page.html")).substitute(
         title=escape(_title(run)),
         lead=escape(_lead(run)),
@@ -46,8 +42,6 @@ def render(document: dict[str, Any]) -> str:
             f'<section id="{_anchor(title)}"><h2>{title}</h2>\n{body}</section>' for title, body in sections
         ),
         popovers=popovers.html(),
-        json=text.replace("<", "\\u003c"),
-        csv=csv.replace("</", "<\\/"),
         script=_file("page.js"),
     )
 
@@ -161,7 +155,7 @@ def _downloads(run: Run) -> str:
     ):
         content = base64.b64encode(text.encode()).decode()
         links.append(f'<a download="{name}" href="data:{kind};base64,{content}">{name}</a>')
-    return f"The data of this page, which is also embedded in it: {', '.join(links)}."
+    return f"The data of this page, which are in this file: {', '.join(links)}."
 
 
 # HTML --------------------------------------------------------------------------------------------------------------
