@@ -15,9 +15,8 @@ from nnlite.explain.report.figures import ladder, metrics, paradox, passes, roof
 from nnlite.explain.report.html_tables import Popovers
 from nnlite.explain.report.numbers import listed, short
 from nnlite.explain.report.run import Figure, Run, Variant, step
+from nnlite.explain.sweeps import names as sweep_names
 from nnlite.version import __version__
-
-MODES = ("filters", "batch", "kernel", "image")
 
 
 def figures(run: Run) -> list[Figure]:
@@ -113,8 +112,8 @@ def _note(text: str) -> str:
 
 
 def _sweeps(drawn: dict[str, Figure]) -> str:
-    present = [name for name in MODES if f"sweep-{name}" in drawn]
-    missing = [name for name in MODES if name not in present]
+    present = [name for name in sweep_names() if f"sweep-{name}" in drawn]
+    missing = [name for name in sweep_names() if name not in present]
     shown = "".join(_figure(drawn[f"sweep-{name}"], titled=True) for name in present)
     return shown + (
         _note(f"Not in this run: {listed(missing)}. nnlite explain --sweep NAME adds them.") if missing else ""
