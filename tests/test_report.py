@@ -17,6 +17,7 @@ from nnlite.explain.report import axes, canvas, labels, page, theme
 from nnlite.explain.report.axes import Scale
 from nnlite.explain.report.figures import paradox, roofline, waterfall
 from nnlite.explain.report.run import Run, step
+from nnlite.scopes import PART_NAMES
 
 FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
 
@@ -241,7 +242,7 @@ def test_the_largest_dots_of_a_roofline_are_named():
             names = [shape.text for shape in panel.shapes if isinstance(shape, canvas.Text)]
             rows = sorted((x for x in model["layers"] if x["flops"]), key=lambda x: -x["ms"])
             for layer in rows[:2]:
-                assert f"{layer['name']} {theme.PASS_NAMES[layer['pass']]}" in names
+                assert f"{layer['name']} {PART_NAMES[layer['pass']]}" in names
 
 
 def test_the_last_tick_stays_in_the_picture():

@@ -14,6 +14,7 @@ from nnlite.cost import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.report.numbers import short
 from nnlite.explain.report.run import Model, step
+from nnlite.scopes import PART_NAMES
 
 Layer = dict[str, Any]
 Operation = dict[str, Any]
@@ -97,7 +98,7 @@ def _passes(layer: Layer) -> Sequence[str]:
 
 def flops(model: Model, layer: Layer, batch: int) -> Formula:
     """2 for each MAC, of every image."""
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: FLOPs"
+    title = f"{_row(layer)}: FLOPs"
     products = _products(model, layer["name"].split("+"), _passes(layer), batch)
     if not products:
         return Formula(title, f"2 × {layer['flops'] // 2:,} = {layer['flops']:,}", "2 FLOPs × MACs")
@@ -109,9 +110,13 @@ def flops(model: Model, layer: Layer, batch: int) -> Formula:
     return Formula(title, f"{' + '.join(terms)} = {layer['flops']:,}", meaning)
 
 
+def _row(layer: Layer) -> str:
+    return f"{layer['name']}, {PART_NAMES[layer['pass']]}"
+
+
 def least_bytes(model: Model, layer: Layer, batch: int) -> Formula:
     """Every array that the pass reads or writes, once."""
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: unfused least bytes"
+    title = f"{_row(layer)}: unfused least bytes"
     if layer["pass"] == "optimizer":
         arithmetic = f"{ITEMSIZE} × {OPTIMIZER_PASSES} × {model['parameters']:,} = {layer['bytes']:,}"
         return Formula(title, arithmetic, "bytes of a float32 × passes over the parameters × parameters")
@@ -153,7 +158,7 @@ def _product(sizes: list[int]) -> str:
 def speed(layer: Layer) -> Formula:
     """GFLOP/s of a pass."""
     rate = layer["flops"] / layer["ms"] / 1e6
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: speed"
+    title = f"{_row(layer)}: speed"
     arithmetic = f"{layer['flops']:,} / {layer['ms']:.6g} / 1,000,000 = {short(rate)}"
     return Formula(title, arithmetic, "FLOPs / ms / 10⁶ = GFLOP/s")
 
@@ -163,7 +168,7 @@ def predicted(layer: Layer) -> Formula | None:
     terms = layer.get("terms_ms")
     if not terms:
         return None
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: predicted ms"
+    title = f"{_row(layer)}: predicted ms"
     arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {short(layer['predicted_ms'])}"
     stages = "; ".join(f"{s['what']} {short(s['ms'])} ms" for s in layer.get("stages") or [])
     return Formula(title, arithmetic, " + ".join(terms) + (f". Stages: {stages}" if stages else ""))
@@ -172,7 +177,7 @@ def predicted(layer: Layer) -> Formula | None:
 def share(model: Model, layer: Layer) -> Formula:
     """Percent of the step."""
     percent = 100 * layer["ms"] / step(model)
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: share of the step"
+    title = f"{_row(layer)}: share of the step"
     return Formula(
         title, f"100 × {layer['ms']:.6g} / {step(model):.6g} = {short(percent)}", "100 × ms / ms of the step"
     )

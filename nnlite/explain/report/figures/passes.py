@@ -7,6 +7,7 @@ from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.numbers import listed, milliseconds
 from nnlite.explain.report.run import Figure, Model, Run, step
+from nnlite.scopes import PART_NAMES
 
 WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 370.0, 14.0, 14.0, 30.0, 46.0, 19.0
 #: a bar that is shorter than this part of the longest is drawn once more, as long as that
@@ -40,7 +41,7 @@ def _shown(run: Run) -> list[str]:
 
 
 def _named(part: str) -> str:
-    return theme.PASS_NAMES.get(part, part)
+    return PART_NAMES.get(part, part)
 
 
 def _role(part: str) -> str:

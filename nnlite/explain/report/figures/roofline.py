@@ -12,6 +12,7 @@ from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.labels import Box
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
+from nnlite.scopes import PART_NAMES
 
 WIDTH, HEIGHT, LEFT, TOP = 470.0, 416.0, 56.0, 50.0
 RIGHT, BOTTOM = WIDTH - 14, HEIGHT - 44
@@ -154,7 +155,7 @@ def _name(layer: dict[str, Any]) -> str:
 
 
 def _pass(layer: dict[str, Any]) -> str:
-    return theme.PASS_NAMES.get(layer["pass"], layer["pass"])
+    return PART_NAMES.get(layer["pass"], layer["pass"])
 
 
 def _peak_name(peak: float) -> str:
