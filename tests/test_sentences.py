@@ -115,10 +115,13 @@ def test_a_part_that_was_not_predicted_misses_all_of_its_time():
 
 def test_the_largest_part_is_named_even_if_it_is_no_layer():
     measured = fake("mlp", 100, 10.0)
-    assert "the largest part of the step is layer (forward): 10.00" in " ".join(sentences({"auto": [measured]}))
+    assert (
+        "Pass by pass of each layer, the largest part of the mlp's step under auto is layer (forward): 10.00"
+        in " ".join(sentences({"auto": [measured]}))
+    )
     measured.layers.append(replace(measured.layers[0], name="other", part="other", ms=12.0))
     said = " ".join(sentences({"auto": [measured]}))
-    assert "the largest part of the step is what lies between the layers: 12.00 of 10.00 ms" in said
+    assert "the largest part of the mlp's step under auto is what lies between the layers: 12.00 of 10.00 ms" in said
 
 
 def test_the_verdicts_table_fits_a_terminal_without_broken_words(capsys):

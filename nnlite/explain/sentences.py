@@ -203,7 +203,7 @@ def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
 def _where_time_goes(m: Measurement) -> str:
     largest = max(m.layers, key=lambda layer: layer.ms)
     return (
-        f"In the {m.name} under {m.algorithm}, the largest part of the step is "
+        f"Pass by pass of each layer, the largest part of the {m.name}'s step under {m.algorithm} is "
         f"{spoken(largest.name, largest.part)}: {largest.ms:.2f} of {m.step_ms:.2f} ms, "
         f"{100 * largest.ms / m.step_ms:.0f}%."
     )

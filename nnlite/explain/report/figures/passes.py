@@ -19,9 +19,10 @@ def draw(run: Run) -> Figure:
     said = []
     for model in run.variants[0].models:
         part, ms = max(by_pass(model).items(), key=lambda item: item[1])
-        said.append(f"in the {model['name']} it is {_named(part)} ({100 * ms / step(model):.0f}%)")
+        said.append(f"{_named(part)} in the {model['name']} ({100 * ms / step(model):.0f}%)")
     caption = (
-        f"The passes add up to the measured step. Under {run.variants[0].algorithm}, the largest part: {listed(said)}."
+        f"The passes, each summed over all layers, add up to the measured step. Under {run.variants[0].algorithm}, the "
+        f"largest of them: {listed(said)}."
     )
     if any(_is_short(model, _longest(run, model["name"])) for v in run.variants for model in v.models):
         caption += " A bar too short to be read is drawn once more below, stretched to the panel's width."
