@@ -167,12 +167,65 @@ def test_each_picture_is_drawn_once(tmp_path, monkeypatch):
     assert len(drawn) == 1
 
 
-@pytest.mark.parametrize("complete", [True, False])
-def test_the_stages_of_a_waterfall_add_up_to_the_measured_step(complete):
-    for model in documents.document(complete=complete)["models"]:
-        stages = waterfall.stages(model, 200.0)
-        assert stages[-1].ms == pytest.approx(step(model))
-        assert sum(stage.ms for stage in stages[:-1]) == pytest.approx(step(model))
+def handmade(*rows):
+    """A network whose step takes 10 ms, of (name, pass, GFLOP, ms, the time model's terms)."""
+    layers = [
+        {"name": name, "pass": part, "flops": gflop * 1e9 if gflop else None, "ms": ms, "terms_ms": terms}
+        for name, part, gflop, ms, terms in rows
+    ]
+    return {"name": "net", "step_ms": {"median": 10.0}, "predicted_ms": 9.0, "layers": layers}
+
+
+def test_the_stages_of_a_waterfall_are_the_time_models_terms():
+    model = handmade(
+        ("conv2d", "forward", 0.4, 6.0, {"compute": 5.0, "memory": 0.5, "calls": 0.25, "fresh": 0.01}),
+        ("rmsprop", "optimizer", None, 4.0, {"compute": 0.0, "memory": 2.5, "calls": 0.25, "fresh": 0.01}),
+    )
+    stages = {stage.name: stage.ms for stage in waterfall.stages(model, 200.0)}
+    assert stages == pytest.approx(
+        {
+            "its FLOPs at the peak": 2.0,
+            "arithmetic, at the rates of these shapes": 3.0,
+            "bytes moved, where they take longer than arithmetic": 3.0,
+            "calls": 0.5,
+            "not explained": 1.48,
+            "measured": 10.0,
+        }
+    )  # memory touched for the first time, 0.2% of the step, is not drawn
+
+
+def test_without_the_time_model_the_stages_are_measured_parts():
+    model = handmade(
+        ("conv2d", "forward", 0.4, 6.0, None),
+        ("flatten", "forward", None, 0.5, None),
+        ("rmsprop", "optimizer", None, 2.0, None),
+        ("loss", "forward", None, 0.5, None),
+        ("other", "other", None, 1.0, None),
+    )
+    model["predicted_ms"] = None
+    begin, *added, end = waterfall.stages(model, 200.0)
+    assert (begin.ms, end.ms) == (2.0, 10.0)
+    assert [stage.ms for stage in added] == pytest.approx([4.0, 0.5, 2.0, 1.5])
+
+
+def test_no_line_of_a_waterfall_crosses_a_name():
+    run = Run(documents.document())
+    for panel in waterfall.draw(run, run.variants[0]).panels:
+        names = [s for s in panel.shapes if isinstance(s, canvas.Text) and s.points[0][0] == waterfall.LEFT]
+        for name in (s for s in names if s.anchor == "start" and not s.bold):
+            (left, height), at = name.points[0], panel.shapes.index(name)
+            right = left + canvas.text_width(name.text, name.size)
+            ground = panel.shapes[at - 1]
+            assert ground.fill == "page"
+            assert ground.points[0][0] <= left
+            assert right <= ground.points[2][0]
+            for line in (s for s in panel.shapes[at:] if isinstance(s, canvas.Path) and s.stroke):
+                (x, top), (_, bottom) = line.points
+                assert not (left < x < right and top < height < bottom)
+
+
+def test_the_largest_pass_is_said_to_be_summed_over_all_layers(html):
+    assert "The passes, each summed over all layers, add up to the measured step" in html
 
 
 def test_each_picture_says_in_words_what_it_shows():
