@@ -176,6 +176,27 @@ def test_words_in_pictures_stay_inside_and_apart(tab, files, name):
     assert tab.evaluate(OVERLAPS) == []
 
 
+PAPER = 726  # pixels of CSS between the margins of an A4 page
+SMALLEST = """Math.min(...[...document.querySelectorAll('svg text')].map(text => {
+  const svg = text.ownerSVGElement;
+  return text.getAttribute('font-size') * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+}))"""
+MOST_BESIDE = """Math.max(...[...document.querySelectorAll('.panels')].map(panels => {
+  const tops = [...panels.children].map(panel => panel.offsetTop);
+  return Math.max(...tops.map(top => tops.filter(other => other === top).length));
+}))"""
+
+
+@pytest.mark.parametrize("name", ["complete", "sparse", "fused"])
+def test_pictures_can_be_read_on_paper(tab, files, name):
+    size(tab, PAPER)
+    tab.open(files / f"{name}.html", scripts=False)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert 0.75 * tab.evaluate(SMALLEST) > 6.7  # points
+    assert tab.evaluate(MOST_BESIDE) <= 2
+    tab.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_it_prints(tab, files):
     tab.open(files / "complete.html")
     printed = base64.b64decode(tab.call("Page.printToPDF", printBackground=True)["data"])
