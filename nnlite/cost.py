@@ -27,8 +27,6 @@ class Operation:
     forward: int
     grad_input: int
     grad_weight: int = 0
-    #: the geometry, where the operation is a convolution
-    geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def conv2d(geometry: Geometry, use_bias: bool = True) -> Operation:
     """A convolution with bias over a whole batch."""
     moved = prod(geometry.input_shape) + prod(geometry.weight_shape) + prod(geometry.output_shape)
     bias = geometry.weight_shape[3] * use_bias
-    return Operation("conv2d", geometry.macs, moved + bias, moved, moved + bias, geometry)
+    return Operation("conv2d", geometry.macs, moved + bias, moved, moved + bias)
 
 
 def elementwise(kind: str, size: int) -> Operation:

@@ -11,8 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-#: the values a part may have; reports use the same words
-PARTS = ("forward", "grad_input", "grad_weight", "gradients", "optimizer", "other")
+#: the values a part may have, in the order of a step, and what people read in their place
+PART_NAMES = {
+    "forward": "forward",
+    "grad_input": "input gradient",
+    "grad_weight": "weight gradient",
+    "gradients": "both gradients",
+    "optimizer": "optimizer",
+    "other": "other",
+}
+PARTS = tuple(PART_NAMES)
 
 
 class Listener(Protocol):

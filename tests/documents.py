@@ -3,10 +3,14 @@
 import numpy as np
 
 import nnlite as nn
-from nnlite.cost import Pass
+from nnlite.explain.measure import _counted
+from nnlite.explain.report import page
+from nnlite.explain.report.run import Run
 from nnlite.explain.structure import structure
 
 BATCH = 128
+#: what `auto` computes in one kernel, both gradients at once
+STEM = "conv2d+conv2d_1+max_pooling2d+dropout"
 MACHINE = {
     "processor": "a processor",
     "threads": 2,
@@ -21,10 +25,16 @@ MACHINE = {
 }
 
 
-def _passes(cost):
-    """Those of the cost, with the optimizer's in one, as it is timed."""
-    update = sum(p.bytes for p in cost.passes if p.part == "optimizer")
-    return [*(p for p in cost.passes if p.part != "optimizer"), Pass("rmsprop", "optimizer", 0, update)]
+def _rows(cost, fused):
+    """(layer, pass, FLOPs, bytes) as they are timed; `fused` with the first layers of a CNN in one kernel."""
+    keys = {}
+    for p in cost.passes:
+        layer = "rmsprop" if p.part == "optimizer" else p.layer
+        part = p.part
+        if fused and layer in STEM.split("+"):
+            layer, part = STEM, part if part == "forward" else "gradients"
+        keys[layer, part] = 1.0
+    return [(*key, *_counted(cost, keys, key)) for key in keys]
 
 
 def _terms(ms, flops):
@@ -33,24 +43,24 @@ def _terms(ms, flops):
     return {**large, "calls": 0.15 * ms, "fresh": 0.05 * ms}
 
 
-def network(model, seed, *, complete):
+def network(model, seed, *, complete, fused=False):
     """A model object; `complete` with moved bytes and predictions, else with null in their places."""
     random = np.random.default_rng(seed)
     cost = model.cost(BATCH)
     layers = [
         {
-            "name": p.layer,
-            "pass": p.part,
-            "flops": p.flops,
-            "bytes": p.bytes,
-            "moved_bytes": int(p.bytes * random.uniform(0.5, 4)) if complete else None,
-            "ms": (ms := 0.05 + p.flops / 1e8 + p.bytes / 1e7),
+            "name": name,
+            "pass": part,
+            "flops": flops,
+            "bytes": size,
+            "moved_bytes": int(size * random.uniform(0.5, 4)) if complete else None,
+            "ms": (ms := 0.05 + flops / 1e8 + size / 1e7),
             "predicted_ms": (guess := ms * random.uniform(0.8, 1.2)) if complete else None,
-            "terms_ms": _terms(guess, p.flops) if complete else None,
+            "terms_ms": _terms(guess, flops) if complete else None,
             "stages": [{"what": "product", "ms": guess}] if complete else [],
-            "bound": ("compute" if p.flops > 1e7 else "memory" if p.bytes > 1e6 else "overhead") if complete else None,
+            "bound": ("compute" if flops > 1e7 else "memory" if size > 1e6 else "overhead") if complete else None,
         }
-        for p in _passes(cost)
+        for name, part, flops, size in _rows(cost, fused)
     ]
     rest = {"flops": None, "bytes": None, "predicted_ms": None, "bound": None}
     layers += [
@@ -73,12 +83,12 @@ def network(model, seed, *, complete):
     }
 
 
-def document(names=("mlp", "cnn", "small_cnn"), *, complete=True):
-    """A run of these networks: everything computed, or nothing that can be null."""
+def document(names=("mlp", "cnn", "small_cnn"), *, complete=True, fused=False):
+    """A run of these networks: everything computed, or nothing that can be null; `fused` as `auto` fuses layers."""
     nets = [getattr(nn.models, name)() for name in names]
 
-    def under(seed):
-        return [network(net, seed + i, complete=complete) for i, net in enumerate(nets)]
+    def under(seed, fused=False):
+        return [network(net, seed + i, complete=complete, fused=fused) for i, net in enumerate(nets)]
 
     return {
         "schema": 1,
@@ -87,13 +97,19 @@ def document(names=("mlp", "cnn", "small_cnn"), *, complete=True):
         "threads": 2,
         "algorithm": "auto",
         "data": "mnist5k",
-        "models": under(0),
+        "models": under(0, fused),
         "comparisons": {"im2col": under(10), "theano2017": under(20)} if complete else {},
         "verdict": ["Parameters do not predict <these> times."] if complete else None,
         "run": {"command": "nnlite explain", "date": "2030-01-01T00:00:00+00:00", "versions": {"numpy": "2"}},
         "sweeps": [sweep("filters"), sweep("batch")] if complete else [],
         "ladder": LADDER if complete else None,
     }
+
+
+def rendered(content):
+    """The report's page of a document."""
+    run = Run(content)
+    return page.render(run, page.figures(run))
 
 
 LADDER = [

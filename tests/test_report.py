@@ -1,5 +1,6 @@
 """The report from explain.json alone: formulas are true, nothing is asked of a network, nulls are named."""
 
+import base64
 import json
 import re
 from html import unescape
@@ -16,13 +17,14 @@ from nnlite.explain.report import axes, canvas, labels, page, theme
 from nnlite.explain.report.axes import Scale
 from nnlite.explain.report.figures import paradox, roofline, waterfall
 from nnlite.explain.report.run import Run, step
+from nnlite.scopes import PART_NAMES
 
 FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
 
 
 @pytest.fixture(scope="module")
 def html():
-    return page.render(documents.document())
+    return documents.rendered(documents.document())
 
 
 def calculated(arithmetic):
@@ -32,7 +34,9 @@ def calculated(arithmetic):
     return eval(left), float(right)
 
 
-def test_every_formula_gives_the_number_it_stands_for(html):
+@pytest.mark.parametrize("fused", [False, True])
+def test_every_formula_gives_the_number_it_stands_for(fused):
+    html = documents.rendered(documents.document(fused=fused))
     formulas = [(title, unescape(code)) for _, title, code in FORMULA.findall(html)]
     counted = 0
     for title, arithmetic in formulas:
@@ -45,14 +49,24 @@ def test_every_formula_gives_the_number_it_stands_for(html):
 
 
 @pytest.mark.parametrize("name", nn.models.NAMES)
-def test_formulas_of_counts_are_exact_and_name_their_factors(name):
-    content = documents.document((name,))
-    formulas = {title: unescape(code) for _, title, code in FORMULA.findall(page.render(content))}
+@pytest.mark.parametrize("fused", [False, True])
+def test_formulas_of_counts_are_exact_and_name_their_factors(name, fused):
+    content = documents.document((name,), fused=fused)
+    formulas = {title: unescape(code) for _, title, code in FORMULA.findall(documents.rendered(content))}
     for title, arithmetic in formulas.items():
         if "FLOPs" in title or "bytes" in title or "MACs" in title or "parameters" in title:
             left, right = calculated(arithmetic)
             assert left == right, title
             assert "+" in arithmetic or arithmetic.count("×") >= 2, title  # made of the shapes, not the count again
+
+
+def test_a_users_own_product_is_counted_without_shapes_that_may_mean_something_else():
+    content = documents.document(("mlp",))
+    for model in content["models"] + content["comparisons"]["im2col"] + content["comparisons"]["theano2017"]:
+        first = model["structure"][0]
+        first["weight_shape"], first["operations"][0]["kind"] = None, "mine"
+    text = unescape(documents.rendered(content))
+    assert "2 × 128 × 401,408 = 102,760,448" in text
 
 
 def test_the_cnns_second_convolution_is_explained_by_its_shape(html):
@@ -77,20 +91,22 @@ def test_the_file_is_small(html):
     assert len(html.encode()) < 2_000_000
 
 
-def test_the_data_is_in_the_file(html):
+def test_the_data_is_in_the_file_once(html):
     content = documents.document()
-    embedded = re.search(r'<script type="application/json" id="explain-json">(.*?)</script>', html, re.DOTALL)
-    assert json.loads(embedded[1]) == content
-    rows = re.search(r'<script type="text/csv" id="layers-csv">(.*?)</script>', html, re.DOTALL)[1].splitlines()
+    links = re.findall(r'<a download="(.*?)" href="data:[a-z/]+;base64,(.*?)">', html)
+    data = {name: base64.b64decode(text).decode() for name, text in links}
+    assert list(data) == ["explain.json", "layers.csv"]
+    assert json.loads(data["explain.json"]) == content
     groups = [content["models"], *content["comparisons"].values()]
-    assert len(rows) == 1 + sum(len(model["layers"]) for group in groups for model in group)
+    assert len(data["layers.csv"].splitlines()) == 1 + sum(len(model["layers"]) for group in groups for model in group)
+    assert "training_macs_per_image" not in html
 
 
 def test_what_a_user_named_can_not_break_the_page():
     content = documents.document(("mlp",))
     content["models"][0]["name"] = "</script><b>&"
     content["comparisons"] = {}
-    html = page.render(content)
+    html = documents.rendered(content)
     assert "</script><b>" not in html
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in html
 
@@ -98,7 +114,7 @@ def test_what_a_user_named_can_not_break_the_page():
 def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
     content = documents.document(("cnn",))
     content["models"][0]["layers"][0]["name"] = "conv2d+conv2d_1+max_pooling2d+dropout"
-    html = page.render(content)
+    html = documents.rendered(content)
     assert '<th scope="row">conv2d+3</th>' in html
     assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel</caption>" in html
     assert "<title>conv2d+conv2d_1+max_pooling2d+dropout forward: " in html
@@ -106,7 +122,7 @@ def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
 
 
 def test_what_was_not_computed_is_named():
-    html = unescape(page.render(documents.document(complete=False)))
+    html = unescape(documents.rendered(documents.document(complete=False)))
     for said in (
         "time model's prediction is not in this run",
         "Moved bytes are not in this run",
@@ -119,7 +135,7 @@ def test_what_was_not_computed_is_named():
 
 
 def test_a_users_own_network_alone():
-    html = page.render(documents.document(("mnist_cnn",)))
+    html = documents.rendered(documents.document(("mnist_cnn",)))
     assert "Where the time of mnist_cnn goes" in html
     assert "Which count predicts" not in html
 
@@ -144,12 +160,72 @@ def test_pictures_are_written_as_svg_and_png(tmp_path):
             assert path.with_suffix(".svg").exists()
 
 
-@pytest.mark.parametrize("complete", [True, False])
-def test_the_stages_of_a_waterfall_add_up_to_the_measured_step(complete):
-    for model in documents.document(complete=complete)["models"]:
-        stages = waterfall.stages(model, 200.0)
-        assert stages[-1].ms == pytest.approx(step(model))
-        assert sum(stage.ms for stage in stages[:-1]) == pytest.approx(step(model))
+def test_each_picture_is_drawn_once(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(paradox, "draw", lambda run: drawn.append(run))
+    report.write(documents.document(), tmp_path)
+    assert len(drawn) == 1
+
+
+def handmade(*rows):
+    """A network whose step takes 10 ms, of (name, pass, GFLOP, ms, the time model's terms)."""
+    layers = [
+        {"name": name, "pass": part, "flops": gflop * 1e9 if gflop else None, "ms": ms, "terms_ms": terms}
+        for name, part, gflop, ms, terms in rows
+    ]
+    return {"name": "net", "step_ms": {"median": 10.0}, "predicted_ms": 9.0, "layers": layers}
+
+
+def test_the_stages_of_a_waterfall_are_the_time_models_terms():
+    model = handmade(
+        ("conv2d", "forward", 0.4, 6.0, {"compute": 5.0, "memory": 0.5, "calls": 0.25, "fresh": 0.01}),
+        ("rmsprop", "optimizer", None, 4.0, {"compute": 0.0, "memory": 2.5, "calls": 0.25, "fresh": 0.01}),
+    )
+    stages = {stage.name: stage.ms for stage in waterfall.stages(model, 200.0)}
+    assert stages == pytest.approx(
+        {
+            "its FLOPs at the peak": 2.0,
+            "arithmetic, at the rates of these shapes": 3.0,
+            "bytes moved, where they take longer than arithmetic": 3.0,
+            "calls": 0.5,
+            "not explained": 1.48,
+            "measured": 10.0,
+        }
+    )  # memory touched for the first time, 0.2% of the step, is not drawn
+
+
+def test_without_the_time_model_the_stages_are_measured_parts():
+    model = handmade(
+        ("conv2d", "forward", 0.4, 6.0, None),
+        ("flatten", "forward", None, 0.5, None),
+        ("rmsprop", "optimizer", None, 2.0, None),
+        ("loss", "forward", None, 0.5, None),
+        ("other", "other", None, 1.0, None),
+    )
+    model["predicted_ms"] = None
+    begin, *added, end = waterfall.stages(model, 200.0)
+    assert (begin.ms, end.ms) == (2.0, 10.0)
+    assert [stage.ms for stage in added] == pytest.approx([4.0, 0.5, 2.0, 1.5])
+
+
+def test_no_line_of_a_waterfall_crosses_a_name():
+    run = Run(documents.document())
+    for panel in waterfall.draw(run, run.variants[0]).panels:
+        names = [s for s in panel.shapes if isinstance(s, canvas.Text) and s.points[0][0] == waterfall.LEFT]
+        for name in (s for s in names if s.anchor == "start" and not s.bold):
+            (left, height), at = name.points[0], panel.shapes.index(name)
+            right = left + canvas.text_width(name.text, name.size)
+            ground = panel.shapes[at - 1]
+            assert ground.fill == "page"
+            assert ground.points[0][0] <= left
+            assert right <= ground.points[2][0]
+            for line in (s for s in panel.shapes[at:] if isinstance(s, canvas.Path) and s.stroke):
+                (x, top), (_, bottom) = line.points
+                assert not (left < x < right and top < height < bottom)
+
+
+def test_the_largest_pass_is_said_to_be_summed_over_all_layers(html):
+    assert "The passes, each summed over all layers, add up to the measured step" in html
 
 
 def test_each_picture_says_in_words_what_it_shows():
@@ -219,7 +295,7 @@ def test_the_largest_dots_of_a_roofline_are_named():
             names = [shape.text for shape in panel.shapes if isinstance(shape, canvas.Text)]
             rows = sorted((x for x in model["layers"] if x["flops"]), key=lambda x: -x["ms"])
             for layer in rows[:2]:
-                assert f"{layer['name']} {theme.PASS_NAMES[layer['pass']]}" in names
+                assert f"{layer['name']} {PART_NAMES[layer['pass']]}" in names
 
 
 def test_the_last_tick_stays_in_the_picture():

@@ -6,8 +6,6 @@ import browser
 import documents
 import pytest
 
-from nnlite.explain.report import page
-
 pytestmark = pytest.mark.skipif(browser.executable() is None, reason="chromium is not installed")
 
 
@@ -15,12 +13,13 @@ pytestmark = pytest.mark.skipif(browser.executable() is None, reason="chromium i
 def files(tmp_path_factory):
     """The report of a complete run, of one where everything is null that can be, and of one with fused layers."""
     folder = tmp_path_factory.mktemp("report")
-    runs = {name: documents.document(complete=name != "sparse") for name in ("complete", "sparse", "fused")}
-    for model in runs["fused"]["models"][1:]:
-        for layer in model["layers"]:
-            layer["name"] = layer["name"].replace("conv2d_1", "conv2d+conv2d_1+max_pooling2d+dropout")
+    runs = {
+        "complete": documents.document(),
+        "sparse": documents.document(complete=False),
+        "fused": documents.document(fused=True),
+    }
     for name, run in runs.items():
-        (folder / f"{name}.html").write_text(page.render(run), encoding="utf-8")
+        (folder / f"{name}.html").write_text(documents.rendered(run), encoding="utf-8")
     return folder
 
 
@@ -175,6 +174,27 @@ def test_words_in_pictures_stay_inside_and_apart(tab, files, name):
     tab.open(files / f"{name}.html", scripts=False)
     assert tab.evaluate(OUTSIDE) == []
     assert tab.evaluate(OVERLAPS) == []
+
+
+PAPER = 726  # pixels of CSS between the margins of an A4 page
+SMALLEST = """Math.min(...[...document.querySelectorAll('svg text')].map(text => {
+  const svg = text.ownerSVGElement;
+  return text.getAttribute('font-size') * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+}))"""
+MOST_BESIDE = """Math.max(...[...document.querySelectorAll('.panels')].map(panels => {
+  const tops = [...panels.children].map(panel => panel.offsetTop);
+  return Math.max(...tops.map(top => tops.filter(other => other === top).length));
+}))"""
+
+
+@pytest.mark.parametrize("name", ["complete", "sparse", "fused"])
+def test_pictures_can_be_read_on_paper(tab, files, name):
+    size(tab, PAPER)
+    tab.open(files / f"{name}.html", scripts=False)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    assert 0.75 * tab.evaluate(SMALLEST) > 6.7  # points
+    assert tab.evaluate(MOST_BESIDE) <= 2
+    tab.call("Emulation.setEmulatedMedia", media="")
 
 
 def test_it_prints(tab, files):

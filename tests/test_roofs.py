@@ -27,7 +27,7 @@ def step(ms, flops, moved):
 
 def test_the_highest_share_is_named():
     (said,) = roofs.sentences([step(1.0, 5 * 10**7, 1000)], CEILINGS)
-    assert "the highest share is 50% of the multiply-add peak, of dense (grad weight) of the mlp under auto" in said
+    assert "the highest share is 50% of the multiply-add peak, of dense (weight gradient) of the mlp under auto" in said
 
 
 def test_more_than_a_ceiling_is_a_defect():

@@ -7,9 +7,10 @@ import pytest
 from nnlite.conv import Choice
 from nnlite.conv.stages import Stage
 from nnlite.cost import Cost, Pass
-from nnlite.explain import tables
+from nnlite.explain import tables, verdict
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.sentences import sentences
+from nnlite.lab.statistics import Ratio
 from nnlite.predict import PartPrediction, StepPrediction, Terms
 from nnlite.profiler import StepProfile
 
@@ -54,6 +55,13 @@ def test_the_verdict_follows_from_the_numbers():
 def test_a_miss_is_said_in_digits_that_show_it_beside_its_limit(cnn, factor):
     text = said(fake("mlp", 100, 10.0), fake("cnn", 100, cnn))
     assert f"Parameters do not predict these times within a factor of 1.5: under auto the cnn {factor}." in text
+
+
+def test_a_ratios_interval_is_computed_once_for_all_counts(monkeypatch):
+    asked = []
+    monkeypatch.setattr(verdict, "measured_ratio", lambda m, base: asked.append(m.name) or Ratio(1.0, 1.0, 1.0))
+    said(fake("mlp", 100, 10.0), fake("cnn", 10, 200.0), fake("small_cnn", 1, 5.0))
+    assert asked == ["cnn", "small_cnn"]
 
 
 def test_the_cnn_takes_longer_because_its_weights_are_used_more_often_on_average():
@@ -107,10 +115,13 @@ def test_a_part_that_was_not_predicted_misses_all_of_its_time():
 
 def test_the_largest_part_is_named_even_if_it_is_no_layer():
     measured = fake("mlp", 100, 10.0)
-    assert "the largest part of the step is layer (forward): 10.00" in " ".join(sentences({"auto": [measured]}))
+    assert (
+        "Pass by pass of each layer, the largest part of the mlp's step under auto is layer (forward): 10.00"
+        in " ".join(sentences({"auto": [measured]}))
+    )
     measured.layers.append(replace(measured.layers[0], name="other", part="other", ms=12.0))
     said = " ".join(sentences({"auto": [measured]}))
-    assert "the largest part of the step is what lies between the layers: 12.00 of 10.00 ms" in said
+    assert "the largest part of the mlp's step under auto is what lies between the layers: 12.00 of 10.00 ms" in said
 
 
 def test_the_verdicts_table_fits_a_terminal_without_broken_words(capsys):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnlite.explain.measure import LayerTime, Measurement
-from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.machine import Machine
 
 SCHEMA = 1
@@ -50,7 +49,7 @@ def _model(m: Measurement) -> dict[str, Any]:
             {"name": name, "algorithm": algorithm, "reason": reason}
             for name, (algorithm, reason) in m.algorithms.items()
         ],
-        "epoch_s_60000": -(-EPOCH_IMAGES // m.cost.batch_size) * m.step_ms / 1e3,
+        "epoch_s_60000": m.epoch_s,
         "layers": [_layer(layer) for layer in m.layers],
     }
 

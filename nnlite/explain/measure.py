@@ -11,6 +11,7 @@ from statistics import fmean
 from nnlite import conv, cost, datasets, memory, scopes
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
+from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.request import check_outputs, fit_images
 from nnlite.machine import Machine, share_of_processors
 from nnlite.model import Sequential
@@ -31,11 +32,6 @@ class LayerTime:
     bytes: int | None
     ms: float
     prediction: PartPrediction | None = None
-
-    @property
-    def gflops(self) -> float | None:
-        """10**9 floating-point operations a second, where there are any."""
-        return self.flops / self.ms / 1e6 if self.flops and self.ms > 0 else None
 
     @property
     def predicted_ms(self) -> float | None:
@@ -60,6 +56,11 @@ class Measurement:
     @property
     def step_ms(self) -> float:
         return self.profile.step_ms
+
+    @property
+    def epoch_s(self) -> float:
+        """Seconds that an epoch as long as the question's takes."""
+        return -(-EPOCH_IMAGES // self.cost.batch_size) * self.step_ms / 1e3
 
     @property
     def predicted_ms(self) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nnlite.scopes import PART_NAMES
+
 
 def shorten(name: str) -> str:
     """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d+3: the first layer, and how many are in its kernel besides."""
@@ -19,4 +21,4 @@ def spelled_out(names: Iterable[str]) -> list[str]:
 
 def spoken(name: str, part: str) -> str:
     """A pass of a layer, or what is left of the step, as a sentence calls it."""
-    return "what lies between the layers" if part == "other" else f"{name} ({part.replace('_', ' ')})"
+    return "what lies between the layers" if part == "other" else f"{name} ({PART_NAMES[part]})"

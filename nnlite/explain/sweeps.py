@@ -32,7 +32,8 @@ KERNELS = (1, 3, 5, 7, 9, 11)
 IMAGES = (8, 12, 16, 20, 28, 40, 56)
 
 Point = dict[str, Any]
-Case = tuple[str, float, Sequential, int]  # network, x, the model, images a step
+Crossing = dict[str, Any]
+Case = tuple[str, float, Sequential, int]  # network, x (0 where nothing varies), the model, images a step
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Sweep:
     title: str
     x: str
     cases: Callable[[int], Iterator[Case]]
-    findings: Callable[[list[Point], list[Point]], list[str]]
+    findings: Callable[[list[Point], list[Point], list[Crossing]], list[str]]
 
 
 def names() -> list[str]:
@@ -73,17 +74,17 @@ def run(name: str, *, algorithm: str, batch_size: int, data: str, data_dir: str 
     shares: list[float] = []
     for under in ("auto", "im2col") if algorithm == "auto" else (algorithm,):
         points += _measure(sweep.cases(batch_size), under, images, labels, shares)
-    varying = {p["network"] for p in points if sum(p["network"] == q["network"] for q in points) > 2}
-    baselines = [p for p in points if p["network"] not in varying]
-    points = [p for p in points if p["network"] in varying]
+    baselines = [p for p in points if p["x"] == 0]
+    points = [p for p in points if p["x"] != 0]
+    crossed = [c for base in baselines for c in crossings(_like(base, points), base["ms"])]
     return {
         "name": name,
         "title": sweep.title,
         "x": sweep.x,
         "points": points,
         "baselines": baselines,
-        "crossings": [c for base in baselines for c in crossings(_like(base, points), base["ms"])],
-        "findings": disturbance(fmean(shares)) + sweep.findings(points, baselines),
+        "crossings": crossed,
+        "findings": disturbance(fmean(shares)) + sweep.findings(points, baselines, crossed),
     }
 
 
@@ -182,7 +183,7 @@ def _like(base: Point, points: list[Point]) -> list[Point]:
     return [p for p in points if p["algorithm"] == base["algorithm"]]
 
 
-def crossings(points: list[Point], level: float) -> list[dict[str, Any]]:
+def crossings(points: list[Point], level: float) -> list[Crossing]:
     """Where each line last rises through `level`, between two points straight on log axes."""
     found = []
     for (network, algorithm), line in groups(points).items():
@@ -203,13 +204,12 @@ def line_fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
     return float(intercept), float(slope)
 
 
-def _filter_findings(points: list[Point], baselines: list[Point]) -> list[str]:
+def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
     """Where each network's line crosses the baseline's."""
     said = []
+    found = {(c["network"], c["algorithm"]): c["x"] for c in crossed}
     for base in baselines:
-        compared = _like(base, points)
-        found = {(c["network"], c["algorithm"]): c["x"] for c in crossings(compared, base["ms"])}
-        for (network, algorithm), line in groups(compared).items():
+        for (network, algorithm), line in groups(_like(base, points)).items():
             if (network, algorithm) in found:
                 said.append(
                     f"Under {algorithm}, a {network} with more than {found[network, algorithm]:.1f} filters in each "
@@ -224,7 +224,7 @@ def _filter_findings(points: list[Point], baselines: list[Point]) -> list[str]:
     return said
 
 
-def _batch_findings(points: list[Point], baselines: list[Point]) -> list[str]:
+def _batch_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
     """What a step costs before its first image, and what each image adds."""
     said = []
     for (network, algorithm), line in groups(points).items():
@@ -236,7 +236,7 @@ def _batch_findings(points: list[Point], baselines: list[Point]) -> list[str]:
     return said
 
 
-def _growth_findings(points: list[Point], baselines: list[Point]) -> list[str]:
+def _growth_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
     """Growth of the work beside growth of the time, from one end to the other."""
     said = []
     for (network, algorithm), line in groups(points).items():

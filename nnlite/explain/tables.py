@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nnlite.cost import human_bytes
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import shorten, spelled_out
-from nnlite.explain.question import BASELINE, EPOCH_IMAGES, REPORTED_SECONDS
+from nnlite.explain.question import BASELINE, REPORTED_SECONDS
 from nnlite.explain.verdict import METRICS, WITHIN, Prediction, measured_ratio, predictions, step_of
 from nnlite.lab.statistics import Ratio
 from nnlite.lab.terminal import console as console
@@ -17,7 +17,8 @@ from nnlite.lab.terminal import console as console
 if TYPE_CHECKING:
     from rich.table import Table
 
-PART_NAMES = {"grad_input": "d input", "grad_weight": "d weight", "gradients": "d both"}
+#: where a column is too narrow for scopes.PART_NAMES
+SHORT_NAMES = {"grad_input": "d input", "grad_weight": "d weight", "gradients": "d both"}
 
 
 def _table(title: str, columns: Sequence[str], left: int = 1) -> Table:
@@ -45,7 +46,7 @@ def overview(measurements: Sequence[Measurement], batch_size: int) -> Table:
             human_bytes(m.cost.unfused_least_bytes),
             human_bytes(m.moved_bytes) if m.moved_bytes is not None else "not said",
             f"{m.step_ms:.2f} ms",
-            f"{m.step_ms / 1e3 * -(-EPOCH_IMAGES // batch_size):.1f} s",
+            f"{m.epoch_s:.1f} s",
             f"{reported:.0f} s" if reported else "",
         )
     table.caption = "MACs: an image. *bytes, unfused. epoch: 60,000 images. asked: seconds an epoch in the question."
@@ -103,7 +104,7 @@ def layers(m: Measurement) -> Table:
 def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
     row = [
         shorten(layer.name),
-        PART_NAMES.get(layer.part, layer.part),
+        SHORT_NAMES.get(layer.part, layer.part),
         f"{layer.flops / 1e6:,.1f}" if layer.flops else "",
         "",
         f"{layer.ms:.3f}",

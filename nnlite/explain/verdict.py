@@ -55,13 +55,14 @@ def predictions(measurements: Sequence[Measurement]) -> list[Prediction]:
     base = baseline(measurements)
     if base is None:
         return []
+    measured = [(m, measured_ratio(m, base)) for m in measurements if m is not base]
     result = []
     for metric, value in METRICS.items():
         of_base = value(base)
-        for m in measurements:
+        for m, ratio in measured:
             of_model = value(m)
-            if m is not base and of_base and of_model is not None:
-                result.append(Prediction(metric, m.name, of_model / of_base, measured_ratio(m, base)))
+            if of_base and of_model is not None:
+                result.append(Prediction(metric, m.name, of_model / of_base, ratio))
     return result
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnlite.lab.results import Cell, Row, Run
-from nnlite.lab.tables import PASS_NAMES, number, percent
+from nnlite.lab.tables import number, percent
+from nnlite.scopes import PART_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,7 +62,7 @@ def heat_map(rows: list[Row]) -> Figure:
             _annotate(axes, cell, names.index(cell.algorithm), i, ratios[i, names.index(cell.algorithm)])
     axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(rows)), [f"{row.shape.name}, {PASS_NAMES[row.pass_name]}" for row in rows])
+    axes.set_yticks(range(len(rows)), [f"{row.shape.name}, {PART_NAMES[row.pass_name]}" for row in rows])
     axes.tick_params(length=0)
     for i in range(1, len(rows)):
         if rows[i].shape != rows[i - 1].shape:
@@ -121,7 +122,7 @@ def bars(rows: list[Row], run: Run) -> Figure:
         axes.tick_params(axis="y", labelsize=8, length=0)
         axes.tick_params(axis="x", labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(f"{row.shape.name}, {PASS_NAMES[row.pass_name]}", fontsize=9, loc="left")
+        axes.set_title(f"{row.shape.name}, {PART_NAMES[row.pass_name]}", fontsize=9, loc="left")
     figure.suptitle(
         f"GFLOP/s by the definition's count (percent of the peak); dashed: the measured peak, {peak:.0f} GFLOP/s\n"
         "orange: the fastest; grey: scaled from a slice; above the peak: fewer multiplications than the definition",

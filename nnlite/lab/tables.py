@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 from nnlite.cost import human_bytes
 from nnlite.lab.results import MOST_OF_A_CEILING, Cell, Row, Run
 from nnlite.machine import UNDISTURBED
+from nnlite.scopes import PART_NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-PASS_NAMES = {
-    "forward": "forward",
-    "grad_input": "input gradient",
-    "grad_weight": "weight gradient",
-    "gradients": "both gradients",
-}
 
 
 def row_table(row: Row) -> Table:
@@ -28,7 +22,7 @@ def row_table(row: Row) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.title_justify = table.caption_justify = "left"
-    table.title = f"{row.shape.name}, {PASS_NAMES[row.pass_name]}: {row.shape.geometry}"
+    table.title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}: {row.shape.geometry}"
     ratios = f"x {escape(row.baseline)}" if row.baseline else "ratio"
     for column in ("algorithm", "ms", ratios, "95%", "", "GFLOP/s", "of peak", "extra", "error"):
         table.add_column(column, justify="left" if column in ("algorithm", "") else "right", no_wrap=True)

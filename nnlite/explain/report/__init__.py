@@ -11,12 +11,14 @@ def write(document: dict[str, Any], folder: Path) -> list[Path]:
     from nnlite.explain.report import canvas, page, raster
     from nnlite.explain.report.run import Run
 
+    run = Run(document)
+    figures = page.figures(run)
     report = folder / "report.html"
-    report.write_text(page.render(document), encoding="utf-8")
+    report.write_text(page.render(run, figures), encoding="utf-8")
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     written = [report]
-    for figure in page.figures(Run(document)):
+    for figure in figures:
         whole = canvas.compose(figure.panels, figure.columns, figure.title, figure.legend)
         vector, pixels = pictures / f"{figure.name}.svg", pictures / f"{figure.name}.png"
         vector.write_text(canvas.svg(whole, alone=True), encoding="utf-8")

@@ -5,6 +5,7 @@ A formula is plain arithmetic that can be calculated again; a test does so for e
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -13,9 +14,13 @@ from nnlite.cost import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.report.numbers import short
 from nnlite.explain.report.run import Model, step
+from nnlite.scopes import PART_NAMES
 
 Layer = dict[str, Any]
+Operation = dict[str, Any]
 _BACK = ("grad_input", "grad_weight")
+#: operations of which the shapes of a layer tell the counts
+_SHAPED = ("conv2d", "dense")
 
 
 @dataclass(frozen=True)
@@ -45,15 +50,13 @@ def _layer_parameters(s: Layer) -> str:
     return f"({weights} + {bias:,})" if bias else f"({weights})"
 
 
-def macs(model: Model, training: bool) -> Formula | None:
+def macs(model: Model, batch: int, training: bool) -> Formula | None:
     """MACs an image, forward or with both gradients."""
-    rows = _products(model, [s["name"] for s in model.get("structure") or []])
-    if not rows:
+    names = [s["name"] for s in model.get("structure") or []]
+    products = _products(model, names, ("forward", *_BACK) if training else ("forward",), batch)
+    if not products:
         return None
-    terms = []
-    for i, s in enumerate(rows):
-        times = 1 if not training else 2 if i == 0 else 3
-        terms.append((f"{times} × " if training else "") + _macs(s))
+    terms = [(f"{times} × " if training else "") + sizes for times, sizes in products]
     kind, key = ("training", "training_macs_per_image") if training else ("forward", "forward_macs_per_image")
     meaning = "places × filters × kernel × channels, or inputs × outputs"
     if training:
@@ -61,31 +64,59 @@ def macs(model: Model, training: bool) -> Formula | None:
     return Formula(f"{model['name']}: {kind} MACs an image", f"{' + '.join(terms)} = {model[key]:,}", meaning)
 
 
-def _products(model: Model, names: list[str]) -> list[Layer]:
-    return [s for s in model.get("structure") or [] if s["name"] in names and s.get("weight_shape")]
+def _products(model: Model, names: list[str], parts: Sequence[str], batch: int) -> list[tuple[int, str]]:
+    """Of each product in the named layers: how many of the passes it has, and the MACs of one for an image."""
+    found = [(s, o, passes) for s, o, passes in _operations(model, names, parts) if o["macs"] and passes]
+    return [(len(passes), _macs(s, operation, batch)) for s, operation, passes in found]
 
 
-def _macs(s: Layer) -> str:
-    """Of one image: every place of the output, every filter, every tap."""
-    places = list(s["output_shape"][:-1])
-    return " × ".join(f"{size:,}" for size in (*places, *s["weight_shape"]))
+def _operations(model: Model, names: list[str], parts: Sequence[str]) -> Iterator[tuple[Layer, Operation, list[str]]]:
+    """(layer, operation, which of the passes it has) in the named layers.
+
+    Up to a network's first product there is no input gradient: nobody needs the gradient of the data.
+    """
+    after = False
+    for s in model.get("structure") or []:
+        has_product = any(operation["macs"] for operation in s["operations"])
+        for operation in s["operations"] if s["name"] in names else ():
+            needed = after or (has_product and not operation["macs"])
+            yield s, operation, [part for part in parts if needed or part != "grad_input"]
+        after = after or has_product
+
+
+def _macs(s: Layer, operation: Operation, batch: int) -> str:
+    """Of one image: every place of the output, every filter, every tap; of a user's own product the count alone."""
+    if operation["kind"] not in _SHAPED:
+        return f"{operation['macs'] // batch:,}"
+    return _product([*s["output_shape"][:-1], *s["weight_shape"]])
+
+
+def _passes(layer: Layer) -> Sequence[str]:
+    """The passes that a row stands for."""
+    return _BACK if layer["pass"] == "gradients" else (layer["pass"],)
 
 
 def flops(model: Model, layer: Layer, batch: int) -> Formula:
     """2 for each MAC, of every image."""
-    passes = 2 if layer["pass"] == "gradients" else 1
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: FLOPs"
-    rows = _products(model, layer["name"].split("+"))
-    counted = [f"2 × {batch} × {_macs(s)}" + (" × 2" if passes == 2 else "") for s in rows]
-    if not counted:
+    title = f"{_row(layer)}: FLOPs"
+    products = _products(model, layer["name"].split("+"), _passes(layer), batch)
+    if not products:
         return Formula(title, f"2 × {layer['flops'] // 2:,} = {layer['flops']:,}", "2 FLOPs × MACs")
-    meaning = "2 FLOPs a MAC × images × places × kernel × channels × filters" + (" × 2 gradients" * (passes == 2))
-    return Formula(title, f"{' + '.join(counted)} = {layer['flops']:,}", meaning)
+    both = layer["pass"] == "gradients"
+    terms = [f"2 × {batch} × {sizes}" + (f" × {times}" if both else "") for times, sizes in products]
+    meaning = "2 FLOPs a MAC × images × places × kernel × channels × filters"
+    if both:
+        meaning += " × gradients: of weight and input, in the network's first product of the weight alone"
+    return Formula(title, f"{' + '.join(terms)} = {layer['flops']:,}", meaning)
+
+
+def _row(layer: Layer) -> str:
+    return f"{layer['name']}, {PART_NAMES[layer['pass']]}"
 
 
 def least_bytes(model: Model, layer: Layer, batch: int) -> Formula:
     """Every array that the pass reads or writes, once."""
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: unfused least bytes"
+    title = f"{_row(layer)}: unfused least bytes"
     if layer["pass"] == "optimizer":
         arithmetic = f"{ITEMSIZE} × {OPTIMIZER_PASSES} × {model['parameters']:,} = {layer['bytes']:,}"
         return Formula(title, arithmetic, "bytes of a float32 × passes over the parameters × parameters")
@@ -98,28 +129,25 @@ def least_bytes(model: Model, layer: Layer, batch: int) -> Formula:
 
 
 def _arrays(model: Model, layer: Layer, batch: int) -> list[tuple[str, str]]:
-    """(operation, elements that it reads and writes) of the pass; a network's first product has no input gradient."""
-    structure = model.get("structure") or []
-    first = next((s["name"] for s in structure if s.get("weight_shape")), None)
-    parts = _BACK if layer["pass"] == "gradients" else (layer["pass"],)
+    """(operation, elements that it reads and writes) of the pass."""
     terms = []
-    for s in structure:
-        for operation in s["operations"] if s["name"] in layer["name"].split("+") else ():
-            skipped = {"grad_input"} if operation["macs"] and s["name"] == first else set()
-            counts = [operation.get(part, 0) for part in parts if part not in skipped]
-            terms += [(operation["kind"], _sizes(s, operation, count, batch)) for count in counts if count]
+    for s, operation, passes in _operations(model, layer["name"].split("+"), _passes(layer)):
+        counts = [operation.get(part, 0) for part in passes]
+        terms += [(operation["kind"], _sizes(s, operation, count, batch)) for count in counts if count]
     return terms
 
 
-def _sizes(s: Layer, operation: Layer, count: int, batch: int) -> str:
+def _sizes(s: Layer, operation: Operation, count: int, batch: int) -> str:
     """The count as sizes of arrays: all that a product or a pooling touches, or one array some times."""
     inputs, outputs = [batch, *s["input_shape"]], [batch, *s["output_shape"]]
-    if operation["macs"]:
+    if operation["kind"] in _SHAPED:
         arrays = [inputs, s["weight_shape"], outputs]
         bias = count - sum(map(prod, arrays))
         return " + ".join(map(_product, [*arrays, [bias]] if bias else arrays))
     if operation["kind"] == "max_pool2d":
         return f"{_product(inputs)} + {_product(outputs)}"
+    if count % prod(outputs):
+        return f"{count:,}"
     return _product([count // prod(outputs), *outputs])
 
 
@@ -130,7 +158,7 @@ def _product(sizes: list[int]) -> str:
 def speed(layer: Layer) -> Formula:
     """GFLOP/s of a pass."""
     rate = layer["flops"] / layer["ms"] / 1e6
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: speed"
+    title = f"{_row(layer)}: speed"
     arithmetic = f"{layer['flops']:,} / {layer['ms']:.6g} / 1,000,000 = {short(rate)}"
     return Formula(title, arithmetic, "FLOPs / ms / 10⁶ = GFLOP/s")
 
@@ -140,7 +168,7 @@ def predicted(layer: Layer) -> Formula | None:
     terms = layer.get("terms_ms")
     if not terms:
         return None
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: predicted ms"
+    title = f"{_row(layer)}: predicted ms"
     arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {short(layer['predicted_ms'])}"
     stages = "; ".join(f"{s['what']} {short(s['ms'])} ms" for s in layer.get("stages") or [])
     return Formula(title, arithmetic, " + ".join(terms) + (f". Stages: {stages}" if stages else ""))
@@ -149,7 +177,7 @@ def predicted(layer: Layer) -> Formula | None:
 def share(model: Model, layer: Layer) -> Formula:
     """Percent of the step."""
     percent = 100 * layer["ms"] / step(model)
-    title = f"{layer['name']}, {layer['pass'].replace('_', ' ')}: share of the step"
+    title = f"{_row(layer)}: share of the step"
     return Formula(
         title, f"100 × {layer['ms']:.6g} / {step(model):.6g} = {short(percent)}", "100 × ms / ms of the step"
     )

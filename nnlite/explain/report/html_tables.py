@@ -8,11 +8,12 @@ from html import escape
 
 from nnlite.cost import human_bytes
 from nnlite.explain.names import shorten, spelled_out
-from nnlite.explain.report import formulas, theme
+from nnlite.explain.report import formulas
 from nnlite.explain.report.formulas import Formula
 from nnlite.explain.report.numbers import miss, short, times
 from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, step
 from nnlite.explain.verdict import WITHIN
+from nnlite.scopes import PART_NAMES
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def networks(run: Run, popovers: Popovers) -> str:
             [
                 Cell(model["name"]),
                 _count(model["parameters"], formulas.parameters(model)),
-                _count(model["forward_macs_per_image"], formulas.macs(model, training=False)),
-                _count(model["training_macs_per_image"], formulas.macs(model, training=True)),
+                _count(model["forward_macs_per_image"], formulas.macs(model, batch, training=False)),
+                _count(model["training_macs_per_image"], formulas.macs(model, batch, training=True)),
                 Cell(human_bytes(model["unfused_least_bytes_per_step"]), model["unfused_least_bytes_per_step"]),
                 *measured,
                 Cell(short(epoch), epoch, formulas.epoch(model, batch)),
@@ -178,7 +179,7 @@ def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
     count, least = layer["flops"], layer["bytes"]
     return [
         Cell(shorten(layer["name"])),
-        Cell(theme.PASS_NAMES.get(layer["pass"], layer["pass"])),
+        Cell(PART_NAMES.get(layer["pass"], layer["pass"])),
         Cell(f"{count / 1e6:,.1f}", count, formulas.flops(model, layer, batch)) if count else Cell(""),
         Cell(human_bytes(least), least, formulas.least_bytes(model, layer, batch)) if least else Cell(""),
         Cell(human_bytes(carried), carried) if carried is not None else MISSING,

@@ -8,7 +8,7 @@ from math import ceil, dist, hypot
 
 from nnlite.explain.report.canvas import Canvas, Point, text_width
 
-SIZE = 10.5
+SIZE = 11.0
 HEIGHT = 12.0  # of a name's box
 NEAR, FAR = 4.0, 100.0  # pixels from a dot to its name, at least and at most
 APART = 5.0  # pixels by which a name must be nearer to its own dot than to another, to need no line

@@ -15,9 +15,8 @@ from nnlite.explain.report.figures import ladder, metrics, paradox, passes, roof
 from nnlite.explain.report.html_tables import Popovers
 from nnlite.explain.report.numbers import listed, short
 from nnlite.explain.report.run import Figure, Run, Variant, step
+from nnlite.explain.sweeps import names as sweep_names
 from nnlite.version import __version__
-
-MODES = ("filters", "batch", "kernel", "image")
 
 
 def figures(run: Run) -> list[Figure]:
@@ -28,14 +27,10 @@ def figures(run: Run) -> list[Figure]:
     return [figure for figure in (*shared, *sweeps.draw(run), ladder.draw(run)) if figure]
 
 
-def render(document: dict[str, Any]) -> str:
-    """The page. Keys of the document that are null are named as missing where they would be shown."""
-    run = Run(document)
-    drawn = {figure.name: figure for figure in figures(run)}
+def render(run: Run, pictures: Sequence[Figure]) -> str:
+    """The page, with the run's `figures` in it. What was not computed is named as missing where it would be shown."""
     popovers = Popovers()
-    sections = _sections(run, drawn, popovers)
-    text = json.dumps(document, separators=(",", ":"))
-    csv = data.layers_csv(run)
+    sections = _sections(run, {figure.name: figure for figure in pictures}, popovers)
     return Template(_file("page.html")).substitute(
         title=escape(_title(run)),
         lead=escape(_lead(run)),
@@ -46,8 +41,6 @@ def render(document: dict[str, Any]) -> str:
             f'<section id="{_anchor(title)}"><h2>{title}</h2>\n{body}</section>' for title, body in sections
         ),
         popovers=popovers.html(),
-        json=text.replace("<", "\\u003c"),
-        csv=csv.replace("</", "<\\/"),
         script=_file("page.js"),
     )
 
@@ -119,8 +112,8 @@ def _note(text: str) -> str:
 
 
 def _sweeps(drawn: dict[str, Figure]) -> str:
-    present = [name for name in MODES if f"sweep-{name}" in drawn]
-    missing = [name for name in MODES if name not in present]
+    present = [name for name in sweep_names() if f"sweep-{name}" in drawn]
+    missing = [name for name in sweep_names() if name not in present]
     shown = "".join(_figure(drawn[f"sweep-{name}"], titled=True) for name in present)
     return shown + (
         _note(f"Not in this run: {listed(missing)}. nnlite explain --sweep NAME adds them.") if missing else ""
@@ -161,7 +154,7 @@ def _downloads(run: Run) -> str:
     ):
         content = base64.b64encode(text.encode()).decode()
         links.append(f'<a download="{name}" href="data:{kind};base64,{content}">{name}</a>')
-    return f"The data of this page, which is also embedded in it: {', '.join(links)}."
+    return f"The data of this page, which are in this file: {', '.join(links)}."
 
 
 # HTML --------------------------------------------------------------------------------------------------------------

@@ -43,14 +43,6 @@ PASS_ROLES = {
     "optimizer": "c4",
     "other": "c5",
 }
-PASS_NAMES = {
-    "forward": "forward",
-    "grad_input": "input gradient",
-    "grad_weight": "weight gradient",
-    "gradients": "both gradients",
-    "optimizer": "optimizer",
-    "other": "other",
-}
 #: networks in the order of the run: (colour, marker); the marker tells them apart without colour
 SERIES = (("c0", "circle"), ("c6", "square"), ("c2", "diamond"), ("c3", "triangle"), ("c1", "circle"), ("c5", "square"))
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from nnlite.explain.report import theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import listed
+from nnlite.scopes import PART_NAMES
 
 WIDTH = 370.0  # two rows at most, so that it can be read on a narrow screen
 
 
 def legend(parts: Sequence[str]) -> Canvas:
     """A patch and a name for each pass."""
-    names = [theme.PASS_NAMES[part] for part in parts]
+    names = [PART_NAMES[part] for part in parts]
     canvas = Canvas(WIDTH, 28.0, f"Colours: {listed(names)}")
     left, top = 14.0, 8.0
     for part, name in zip(parts, names, strict=True):

@@ -7,6 +7,7 @@ from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.numbers import listed, milliseconds
 from nnlite.explain.report.run import Figure, Model, Run, step
+from nnlite.scopes import PART_NAMES
 
 WIDTH, LEFT, RIGHT, TOP, ROW, BAR = 370.0, 14.0, 14.0, 30.0, 46.0, 19.0
 #: a bar that is shorter than this part of the longest is drawn once more, as long as that
@@ -18,9 +19,10 @@ def draw(run: Run) -> Figure:
     said = []
     for model in run.variants[0].models:
         part, ms = max(by_pass(model).items(), key=lambda item: item[1])
-        said.append(f"in the {model['name']} it is {_named(part)} ({100 * ms / step(model):.0f}%)")
+        said.append(f"{_named(part)} in the {model['name']} ({100 * ms / step(model):.0f}%)")
     caption = (
-        f"The passes add up to the measured step. Under {run.variants[0].algorithm}, the largest part: {listed(said)}."
+        f"The passes, each summed over all layers, add up to the measured step. Under {run.variants[0].algorithm}, the "
+        f"largest of them: {listed(said)}."
     )
     if any(_is_short(model, _longest(run, model["name"])) for v in run.variants for model in v.models):
         caption += " A bar too short to be read is drawn once more below, stretched to the panel's width."
@@ -40,7 +42,7 @@ def _shown(run: Run) -> list[str]:
 
 
 def _named(part: str) -> str:
-    return theme.PASS_NAMES.get(part, part)
+    return PART_NAMES.get(part, part)
 
 
 def _role(part: str) -> str:

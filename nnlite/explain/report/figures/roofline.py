@@ -12,8 +12,9 @@ from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.labels import Box
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
+from nnlite.scopes import PART_NAMES
 
-WIDTH, HEIGHT, LEFT, TOP = 470.0, 416.0, 56.0, 50.0
+WIDTH, HEIGHT, LEFT, TOP = 440.0, 416.0, 56.0, 50.0
 RIGHT, BOTTOM = WIDTH - 14, HEIGHT - 44
 LARGEST = 26.0  # the radius of a dot that is the whole step
 LABELS = 6  # dots with a name, those of the largest share
@@ -131,7 +132,7 @@ def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
             dashed = level != "memory"
             canvas.line((x(low), y(low * gbs)), (x(high), y(high * gbs)), width=1 if dashed else 2, dashed=dashed)
     said = ", ".join(f"{level} {short(gbs)}" for level, gbs in roofs)
-    canvas.text(LEFT, 37, f"slopes, from above: {said} GB/s", size=10.5, fill="muted")
+    canvas.text(LEFT, 37, f"slopes, from above: {said} GB/s", size=11, fill="muted")
 
 
 def _roof_boxes(run: Run, x: axes.Scale, y: axes.Scale) -> list[Box]:
@@ -154,7 +155,7 @@ def _name(layer: dict[str, Any]) -> str:
 
 
 def _pass(layer: dict[str, Any]) -> str:
-    return theme.PASS_NAMES.get(layer["pass"], layer["pass"])
+    return PART_NAMES.get(layer["pass"], layer["pass"])
 
 
 def _peak_name(peak: float) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Run
+from nnlite.explain.sweeps import Point, groups
 
 WIDTH, HEIGHT, LEFT, TOP = 520.0, 340.0, 54.0, 16.0
 RIGHT, BOTTOM = WIDTH - 130, HEIGHT - 44
 
 Sweep = dict[str, Any]
-Line = tuple[str, str, list[tuple[float, float]]]  # network, algorithm, (x, ms) by x
 
 
 def draw(run: Run) -> list[Figure]:
@@ -27,14 +26,6 @@ def _figure(sweep: Sweep) -> Figure:
     caption = f"The median training step for {sweep['x']} {tried}."
     title = f"Sweep: {sweep['title']}"
     return Figure(f"sweep-{sweep['name']}", title, caption, [_canvas(sweep)], 1, notes=sweep["findings"])
-
-
-def lines(sweep: Sweep) -> Iterator[Line]:
-    """The measured points, a line for each network and algorithm."""
-    keys = dict.fromkeys((p["network"], p["algorithm"]) for p in sweep["points"])
-    for network, algorithm in keys:
-        points = [(p["x"], p["ms"]) for p in sweep["points"] if (p["network"], p["algorithm"]) == (network, algorithm)]
-        yield network, algorithm, sorted(points)
 
 
 def _canvas(sweep: Sweep) -> Canvas:
@@ -51,8 +42,10 @@ def _canvas(sweep: Sweep) -> Canvas:
         at = y(baseline["ms"])
         canvas.line((LEFT, at), (RIGHT, at), stroke="text", dashed=True)
         names.append((at, f"{baseline['network']}, {baseline['algorithm']}", "text"))
-    for i, line in enumerate(lines(sweep)):
-        names.append(_draw_line(canvas, x, y, line, i))
+    for i, ((network, algorithm), points) in enumerate(groups(sweep["points"]).items()):
+        name = f"{network}, {algorithm}"
+        _draw_line(canvas, x, y, name, points, i)
+        names.append((y(points[-1]["ms"]), name, "text"))
     for crossing in sweep["crossings"]:
         cx, cy = x(crossing["x"]), y(crossing["ms"])
         canvas.line((cx, cy), (cx, BOTTOM), stroke="text", width=1, dashed=True)
@@ -62,13 +55,12 @@ def _canvas(sweep: Sweep) -> Canvas:
     return canvas
 
 
-def _draw_line(canvas: Canvas, x: axes.Scale, y: axes.Scale, line: Line, index: int) -> tuple[float, str, str]:
-    network, algorithm, points = line
+def _draw_line(canvas: Canvas, x: axes.Scale, y: axes.Scale, name: str, points: list[Point], index: int) -> None:
     colour, kind = theme.series(index)
-    canvas.line(*((x(a), y(b)) for a, b in points), stroke=colour, width=2)
-    for a, b in points:
-        canvas.marker(x(a), y(b), 5, colour, kind, title=f"{network}, {algorithm}, {a:g}: {milliseconds(b)}")
-    return y(points[-1][1]), f"{network}, {algorithm}", "text"
+    canvas.line(*((x(p["x"]), y(p["ms"])) for p in points), stroke=colour, width=2)
+    for p in points:
+        title = f"{name}, {p['x']:g}: {milliseconds(p['ms'])}"
+        canvas.marker(x(p["x"]), y(p["ms"]), 5, colour, kind, title=title)
 
 
 def _name_lines(canvas: Canvas, names: list[tuple[float, str, str]]) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nnlite.explain.report import axes
-from nnlite.explain.report.canvas import Canvas
+from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import milliseconds, times
 from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
-WIDTH, LEFT, RIGHT, TOP, ROW = 370.0, 14.0, 84.0, 30.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, ROW, SIZE = 370.0, 14.0, 84.0, 30.0, 40.0, 11.5
 SMALL = "small_cnn"
+#: a stage that is less than this part of the step is not drawn
+LEAST = 0.005
 #: whether they take longer than at the peak -> what is said of the products, as measured and as predicted
 PRODUCTS = {
     True: "convolutions and products, slower than the peak",
@@ -55,10 +57,11 @@ def peak_ms(model: Model, peak: float) -> float:
 
 
 def stages(model: Model, peak: float) -> list[Stage]:
-    """The stages; all but the last add up to it, the measured step."""
+    """The stages that are large enough to be seen; with the rest they add up to the last, the measured step."""
     begin = Stage("its FLOPs at the peak", peak_ms(model, peak), "c5", total=True)
     added = _predicted_stages(model, peak) if model.get("predicted_ms") is not None else _measured_stages(model, peak)
-    return [begin, *added, Stage("measured", step(model), "c5", total=True)]
+    seen = [stage for stage in added if abs(stage.ms) >= LEAST * step(model)]
+    return [begin, *seen, Stage("measured", step(model), "c5", total=True)]
 
 
 def _measured_stages(model: Model, peak: float) -> list[Stage]:
@@ -106,10 +109,12 @@ def _panel(model: Model, rows: list[Stage]) -> Canvas:
         top = TOP + ROW * i
         sign = "" if stage.total else "+" if stage.ms >= 0 else "−"
         value = f"{sign}{milliseconds(abs(stage.ms))}"
-        canvas.text(LEFT, top + 15, stage.name, size=11.5)
+        # a ground for the name, which grid lines would cross
+        canvas.rect(LEFT - 2, top + 4, text_width(stage.name, SIZE) + 6, 14, "page")
+        canvas.text(LEFT, top + 15, stage.name, size=SIZE)
         left, right = sorted((x(begin), x(end)))
         canvas.rect(left, top + 19, max(right - left, 1), 15, stage.role, title=f"{stage.name}: {value}")
-        canvas.text(max(right, LEFT) + 5, top + 31, value, size=11.5)
+        canvas.text(max(right, LEFT) + 5, top + 31, value, size=SIZE)
         if i + 1 < len(rows):
             canvas.line((x(end), top + 19), (x(end), top + ROW + 19), stroke="muted", width=1, dashed=True)
     return canvas
