@@ -58,3 +58,10 @@ def test_bytes_have_the_roof_of_the_smallest_cache_that_holds_them(nbytes, level
 
 def test_without_ceilings_nothing_is_said():
     assert roofs.sentences([step(1.0, 1000, 1000)], None) == []
+
+
+def test_of_many_defects_the_highest_are_spelled_out():
+    (said,) = roofs.sentences([step(1.0, flops * 10**7, 1000) for flops in range(11, 18)], CEILINGS)
+    assert said.count("of the multiply-add peak") == 5
+    assert "170%" in said
+    assert said.endswith("; and 2 more.")

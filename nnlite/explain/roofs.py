@@ -10,6 +10,9 @@ from nnlite.explain.names import spoken
 from nnlite.lab.results import MOST_OF_A_CEILING
 from nnlite.machine import Machine
 
+#: defects that are spelled out
+SPELLED_OUT = 5
+
 
 class Share(NamedTuple):
     """Of one roof, by one part of a step."""
@@ -46,13 +49,14 @@ def _of_layer(layer: LayerTime, machine: Machine) -> list[tuple[str, float]]:
 
 
 def sentences(measurements: Sequence[Measurement], machine: Machine | None) -> list[str]:
-    """The highest share of a roof; or, as a defect, all that are above the roof."""
+    """The highest share of a roof; or, as a defect, how many are above the roof, the highest spelled out."""
     found = shares(measurements, machine) if machine else []
     if not found:
         return []
     above = [s for s in found if s.share > MOST_OF_A_CEILING]
     if above:
-        listed = "; ".join(f"{s.where}, {100 * s.share:.0f}% of {s.roof}" for s in above)
+        listed = "; ".join(f"{s.where}, {100 * s.share:.0f}% of {s.roof}" for s in above[:SPELLED_OUT])
+        listed += f"; and {len(above) - SPELLED_OUT} more" if len(above) > SPELLED_OUT else ""
         return [f"DEFECT: above a ceiling, so that a count or a ceiling is wrong: {listed}."]
     top = found[0]
     by = f" by more than {100 * MOST_OF_A_CEILING - 100:.0f}%" if top.share > 1 else ""
