@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ def console() -> Console:
     terminal = Console()
     terminal.width = min(WIDTH, terminal.width)
     return terminal
+
+
+def command_line() -> str:
+    """The command of this run, as a shell takes it."""
+    return shlex.join(["nnlite", *sys.argv[1:]])
 
 
 def announce_compilation() -> None:
