@@ -153,7 +153,9 @@ def test_the_stages_of_a_waterfall_add_up_to_the_measured_step(complete):
 
 
 def test_each_picture_says_in_words_what_it_shows():
-    for figure in page.figures(Run(documents.document())):
+    figures = {figure.name: figure for figure in page.figures(Run(documents.document()))}
+    assert figures["ladder"].caption.startswith("The same layer (128x26x26x32 -> 64, 3x3), computed 3 ways.")
+    for figure in figures.values():
         assert figure.caption
         for panel in figure.panels:
             assert len(panel.label) > 20

@@ -6,6 +6,7 @@ import pytest
 
 from nnlite.cli import main
 from nnlite.explain import sweeps
+from nnlite.lab import ladder
 
 
 def line(*pairs, network="cnn"):
@@ -74,3 +75,34 @@ def test_each_runs(name, tmp_path, monkeypatch, capsys):
     assert len(findings) == len(sweeps.groups(sweep["points"]))
     assert f'id="sweep-{name}"' in (tmp_path / "nnlite-report" / "report.html").read_text()
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (ValueError, 2)])
+def test_what_was_measured_before_a_sweep_or_a_ladder_fails_is_written(tmp_path, monkeypatch, capsys, error, status):
+    def fails(*arguments, **options):
+        raise error("no more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "BATCHES", (1, 2, 3))
+    monkeypatch.setattr(ladder, "climb", fails)
+    command = ["explain", "mlp", "--rounds", "1", "--batch-size", "4", "--algorithm", "im2col", "--sweep", "batch"]
+    assert main([*command, "--ladder"]) == status
+    content = json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())
+    assert content["verdict"]
+    assert [sweep["name"] for sweep in content["sweeps"]] == ["batch"]
+    assert content["ladder"] is None
+    assert 'id="sweep-batch"' in (tmp_path / "nnlite-report" / "report.html").read_text()
+    assert capsys.readouterr().out.count("wrote ") == 2
+    monkeypatch.setattr(sweeps, "run", fails)
+    assert main(command) == status
+    assert json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())["sweeps"] == []
+
+
+def test_the_ladder_is_of_the_batch_asked_for(tmp_path, monkeypatch):
+    def climb(shape):
+        assert str(shape.geometry) == "3x26x26x32 -> 64, 3x3"
+        raise ValueError("asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ladder, "climb", climb)
+    assert main(["explain", "mlp", "--rounds", "1", "--batch-size", "3", "--ladder"]) == 2

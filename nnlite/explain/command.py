@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         algorithm=options.algorithm,
         data=options.data,
     )
-    output.complete(content, models, verdict, options, console)
+    output.describe(content, models, verdict, options)
     output.write(content, options, console)
     return 0
 
