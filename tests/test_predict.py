@@ -9,8 +9,10 @@ from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
+from nnlite.explain.forecast import Forecast
 from nnlite.explain.measure import Measurement, measure, training_steps
-from nnlite.profiler import OTHER, StepProfile
+from nnlite.predict import StepPrediction
+from nnlite.profiler import CHANGED, OTHER, StepProfile
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -207,18 +209,33 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def measured_with(share=1.0, borrowed=0, disturbed=0):
+def measured_with(share=1.0, borrowed=0, disturbed=0, strayed=False):
     prediction = predict.StepPrediction({}, borrowed, disturbed)
-    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share)
+    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share, strayed=strayed)
 
 
 def test_other_programs_are_told_of():
     assert cautions([measured_with()]) == []
-    for caution in ({"share": 0.5}, {"disturbed": 3}, {"borrowed": 2}):
+    for caution in ({"share": 0.5}, {"disturbed": 3}, {"borrowed": 2}, {"strayed": True}):
         (said,) = cautions([measured_with(**caution)])
         assert said.startswith("CAUTION: ")
     assert "50% of it" in cautions([measured_with(share=0.5)])[0]
-    assert len(cautions([measured_with(0.5, 2, 3)])) == 3
+    assert len(cautions([measured_with(0.5, 2, 3, True)])) == 4
+
+
+@pytest.mark.parametrize(("state", "strayed"), [(0, False), (1, True), (CHANGED, False)])
+def test_a_state_that_is_new_while_the_steps_are_timed_is_told(monkeypatch, state, strayed):
+    known = Forecast([StepPrediction({})], first=0, where=lambda: state)
+
+    def profiled(steps, surroundings, **options):
+        with surroundings[0]():
+            return [StepProfile([1.0], state=state)]
+
+    monkeypatch.setattr("nnlite.explain.measure.forecast", lambda *arguments: [known])
+    monkeypatch.setattr("nnlite.explain.measure.profile", profiled)
+    contestants = [Contestant(nn.models.mlp(), "auto")]
+    (m,) = measure(contestants, [lambda: None], machine.load_or_measure(), batch_size=8)
+    assert m.strayed == strayed
 
 
 def test_the_share_of_the_processors_is_asked_for_between_the_rounds(monkeypatch):

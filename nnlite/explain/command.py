@@ -131,14 +131,24 @@ def cautions(measured: Sequence[Measurement]) -> list[str]:
             "CAUTION: in no round did the processors lie to each other all the time as they did at first, as handing "
             "work over between them told. Predictions are those for how they lay at first."
         )
+    strayed = [m for m in measured if m.strayed]
+    if strayed:
+        said.append(
+            "CAUTION: while the steps were timed the processors lay to each other as they never had before: for "
+            f"{_named(strayed)}. The predictions are those for how they lay at first; another run measures the rates."
+        )
     borrowed = [m for m in measured if m.prediction and m.prediction.borrowed]
     if borrowed:
-        names = ", ".join(f"the {m.name} under {m.algorithm}" for m in borrowed)
         said.append(
             "CAUTION: while the steps were timed the processors lay otherwise to each other than when some of the "
-            f"rates were measured: of {names}. Their predictions are worse for it; another run measures the missing."
+            f"rates were measured: of {_named(borrowed)}. Their predictions are worse for it; another run measures "
+            "the missing."
         )
     return said
+
+
+def _named(measured: Sequence[Measurement]) -> str:
+    return ", ".join(f"the {m.name} under {m.algorithm}" for m in measured)
 
 
 def _print(

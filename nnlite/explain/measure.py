@@ -15,7 +15,7 @@ from nnlite.explain.request import check_outputs, fit_images
 from nnlite.machine import Machine, share_of_processors
 from nnlite.model import Sequential
 from nnlite.predict import PartPrediction, StepPrediction
-from nnlite.profiler import Key, StepProfile, profile
+from nnlite.profiler import CHANGED, Key, StepProfile, profile
 
 
 @dataclass
@@ -56,6 +56,8 @@ class Measurement:
     algorithms: dict[str, conv.Choice] = field(default_factory=dict)
     #: of the processors' time, that this process got between the rounds; 1 if it was not asked for
     share: float = 1.0
+    #: whether the processors lay as they had not before the steps were timed, so that the prediction is not for that
+    strayed: bool = False
 
     @property
     def step_ms(self) -> float:
@@ -106,10 +108,7 @@ def measure(
     shares: list[float] = []
     profiles = profile(
         steps,
-        surroundings=[
-            partial(_asking, first, shares) if machine else first.surroundings,
-            *(c.surroundings for c in others),
-        ],
+        surroundings=[partial(_asking, first, shares), *(c.surroundings for c in others)],
         states=[f.where for f in forecasts],
         preferred=lambda states: all(f.knows(state) for f, state in zip(forecasts, states, strict=False)),
         rounds=rounds,
@@ -122,8 +121,9 @@ def measure(
         times = _layer_times(c.model, counts, prediction, result.medians())
         with c.surroundings():
             algorithms = c.model.algorithms(batch_size)
-        share = fmean(shares) if shares else 1.0
-        results.append(Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, share))
+        m = Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, fmean(shares))
+        m.strayed = bool(forecasts) and result.state is not CHANGED and not forecasts[i].has(result.state)
+        results.append(m)
     return results
 
 
