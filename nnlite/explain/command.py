@@ -166,10 +166,10 @@ def _print(
     for measurement in measurements:
         console.print(tables.layers(measurement))
         for line in tables.algorithms(measurement):
-            console.print(line, highlight=False)
+            console.print(line)
     if any(m.predicted_ms is not None for m in everything):
         console.print(tables.terms(everything))
     for table in tables.ratios(by_algorithm):
         console.print(table)
     for sentence in verdict:
-        console.print(f"- {sentence}", highlight=False)
+        console.print(f"- {sentence}")

@@ -69,7 +69,7 @@ def write(content: dict[str, Any], options: argparse.Namespace, console: Console
         if content["sweeps"] or content["ladder"]:
             written = _write(content, options)
         for line in written:
-            console.print(line, highlight=False)
+            console.print(line)
 
 
 def _write(content: dict[str, Any], options: argparse.Namespace) -> list[str]:
@@ -94,7 +94,7 @@ def _sweep(name: str, options: argparse.Namespace, console: Console) -> dict[str
     )
     console.print(tables.sweep(result))
     for finding in result["findings"]:
-        console.print(f"- {finding}", highlight=False)
+        console.print(f"- {finding}")
     return result
 
 

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     for table in (costs(ceilings), bandwidths(ceilings)):
         out.print(table)
     for sentence in remarks(ceilings):
-        out.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"- {sentence}", soft_wrap=True)
     if options.json:
         Path(options.json).write_text(json.dumps(ceilings.to_dict(), indent=1) + "\n")
         print(f"wrote {options.json}")
