@@ -62,19 +62,9 @@ class Slice:
     seconds: float
 
 
-#: the methods of an algorithm that a pass calls and that have a default, which uses BLAS
-_DEFAULTS = {"forward": (), "grad_input": ("grad_input",), "grad_weight": ("grad_weight",)}
-_DEFAULTS["gradients"] = ("grad_input", "grad_weight")
-
-
 def thread_owner(algorithm: Algorithm, pass_name: str) -> threads.Owner:
-    """Who should have the threads while this pass runs: BLAS if the algorithm says that it uses it, or inherits it."""
-    own = type(algorithm)
-    methods = _DEFAULTS[pass_name]
-    if pass_name == "gradients" and own.backward is not Algorithm.backward:
-        methods = ()
-    inherited = any(getattr(own, method) is getattr(Algorithm, method) for method in methods)
-    return "blas" if algorithm.uses_blas or inherited else "kernels"
+    """Who should have the threads while this pass runs."""
+    return "blas" if algorithm.may_use_blas(pass_name) else "kernels"
 
 
 @contextmanager
