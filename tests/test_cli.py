@@ -116,6 +116,21 @@ def test_train_saves_a_model_that_can_be_loaded(folder, capsys):
     assert "Epoch 1/1" in capsys.readouterr().out
 
 
+def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
+    assert main(["train", "mine.py:broken_layer", "--epochs", "1"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "nnlite: MODEL broken_layer: a step raised ZeroDivisionError: division by zero"
+
+
+def test_the_images_are_read_once(folder, monkeypatch):
+    from nnlite import datasets
+
+    load, loaded = datasets.load, []
+    monkeypatch.setattr(datasets, "load", lambda *a, **b: loaded.append(a) or load(*a, **b))
+    assert main(["explain", "mlp", "--rounds", "1", "--batch-size", "4"]) == 0
+    assert len(loaded) == 1
+
+
 def test_summary_counts(folder, capsys):
     assert main(["summary", "cnn", "--json", "counts.json"]) == 0
     assert "10,903,680" in capsys.readouterr().out
@@ -141,6 +156,8 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:no_tensor"], "layer 'mine': expected call to return a Tensor. Received: ndarray"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
+        (["train", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
+        (["explain", "--out", ""], "--out: expected a folder to write in, made if need be. Received: ''"),
         (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),

@@ -32,7 +32,7 @@ def test_names():
         sweeps.chosen(["filter"])
 
 
-def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(monkeypatch):
+def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(monkeypatch, digits):
     times = {("mlp", "auto"): 2.0, ("mlp", "im2col"): 20.0, ("CNN", "auto"): 1.0, ("CNN", "im2col"): 10.0}
 
     def measured(cases, algorithm, images, labels, shares):
@@ -50,7 +50,7 @@ def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_
 
     monkeypatch.setattr(sweeps, "_measure", measured)
     monkeypatch.setattr(sweeps, "FILTERS", (1, 4, 16))
-    sweep = sweeps.run("filters", algorithm="auto", batch_size=2, data="mnist5k", data_dir=None)
+    sweep = sweeps.run("filters", *digits[0], algorithm="auto", batch_size=2)
     assert [(base["network"], base["ms"]) for base in sweep["baselines"]] == [("mlp", 2.0), ("mlp", 20.0)]
     assert [(c["algorithm"], pytest.approx(c["x"])) for c in sweep["crossings"]] == [("auto", 2.0), ("im2col", 2.0)]
     caution, auto, im2col = sweep["findings"]
@@ -59,6 +59,13 @@ def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_
     assert "(2.00 ms)" in auto
     assert "Under im2col, a CNN with more than 2.0 filters" in im2col
     assert "(20.00 ms)" in im2col
+
+
+def test_batches_of_more_images_than_there_are_are_left_out(monkeypatch, digits):
+    monkeypatch.setattr(sweeps, "BATCHES", (2, 4, 6, 8))
+    images, labels = digits[0][0][:7], digits[0][1][:7]
+    sweep = sweeps.run("batch", images, labels, algorithm="im2col", batch_size=2)
+    assert {point["x"] for point in sweep["points"]} == {2, 4, 6}
 
 
 @pytest.mark.parametrize("name", sweeps.names())

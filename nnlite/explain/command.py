@@ -16,7 +16,7 @@ from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
     add_data_arguments,
-    check_batch_size,
+    load_images,
     resolve_model,
     resolve_networks,
 )
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         conv.get(options.algorithm)
     models = resolve_networks(options.models or QUESTIONED)
     positive_int("--rounds", options.rounds)
-    check_batch_size(options)
+    data = load_images(options)
     sweeps.chosen(options.sweep)
     writable_folder("--out", options.out)
     announce_compilation()
@@ -64,8 +64,7 @@ def run(options: argparse.Namespace) -> int:
     others = COMPARED if not options.models and options.algorithm == "auto" else ()
     contestants = [Contestant(model, options.algorithm) for model in models]
     contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
-    asked = {"batch_size": options.batch_size, "data": options.data, "data_dir": options.data_dir}
-    steps = training_steps(contestants, **asked)
+    steps = training_steps(contestants, *data, options.batch_size)
     console = tables.console()
     if not options.models:
         console.print(question.TEXT + "\n")
@@ -94,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         data=options.data,
     )
     output.describe(content, models, verdict, options)
-    output.write(content, options, console)
+    output.write(content, data, options, console)
     return 0
 
 

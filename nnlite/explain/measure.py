@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from nnlite import conv, cost, datasets, memory, scopes
+import numpy as np
+
+from nnlite import conv, cost, memory, scopes
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
 from nnlite.explain.request import check_outputs, fit_images
@@ -75,15 +77,9 @@ class Measurement:
 
 
 def training_steps(
-    contestants: Sequence[Contestant], *, batch_size: int = 128, data: str = "mnist5k", data_dir: str | None = None
+    contestants: Sequence[Contestant], images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> list[Callable[[], object]]:
-    """A training step of each network on a batch of real images.
-
-    Raises ValueError if there are not so many images, or a network does not fit them; what `datasets.load` raises.
-    """
-    (images, labels), _ = datasets.load(data, data_dir=data_dir)
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
+    """A training step of each network on batches of these images. Raises ValueError if a network does not fit them."""
     for c in contestants:
         check_outputs(c.model, labels)
     return [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]

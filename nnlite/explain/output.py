@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnlite import machine
+from nnlite.datasets import Arrays
 from nnlite.explain import report, sweeps
 from nnlite.explain.structure import structure
 from nnlite.lab.terminal import command_line
@@ -53,8 +54,8 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def write(content: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
-    """explain.json, the report and its pictures in --out, and the JSON where --json says as well.
+def write(content: dict[str, Any], data: Arrays, options: argparse.Namespace, console: Console) -> None:
+    """explain.json, the report and its pictures in --out, and the JSON where --json says as well; sweeps are of `data`.
 
     It is written before the sweeps and the ladder, which take minutes, and again with those that were measured until
     one of them fails or is interrupted.
@@ -62,7 +63,7 @@ def write(content: dict[str, Any], options: argparse.Namespace, console: Console
     written = _write(content, options)
     try:
         for name in sweeps.chosen(options.sweep):
-            content["sweeps"].append(_sweep(name, options, console))
+            content["sweeps"].append(_sweep(name, data, options, console))
         if options.ladder:
             content |= _ladder(options.batch_size, console)
     finally:
@@ -82,16 +83,10 @@ def _write(content: dict[str, Any], options: argparse.Namespace) -> list[str]:
     return [*(f"wrote {path}" for path in paths), f"wrote {page} and {len(pictures)} pictures beside it"]
 
 
-def _sweep(name: str, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _sweep(name: str, data: Arrays, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nnlite.explain import tables
 
-    result = sweeps.run(
-        name,
-        algorithm=options.algorithm,
-        batch_size=options.batch_size,
-        data=options.data,
-        data_dir=options.data_dir,
-    )
+    result = sweeps.run(name, *data, algorithm=options.algorithm, batch_size=options.batch_size)
     console.print(tables.sweep(result))
     for finding in result["findings"]:
         console.print(f"- {finding}")
