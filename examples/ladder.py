@@ -8,27 +8,23 @@ of its work, and scaled (marked ~). Writes the picture (default: ladder.png).
 
 import argparse
 
-import nnlite as nn
-from nnlite.lab.bench import bench
-from nnlite.lab.ladder import picture, rungs, table, writable_picture
+from nnlite.lab.ladder import climb, picture, table, usual_shape, writable_picture
 from nnlite.lab.shapes import resolve
 from nnlite.lab.terminal import Bar, announce_compilation, console
 
 parser = argparse.ArgumentParser(description="One layer by every algorithm, from the slowest to the fastest.")
 parser.add_argument("picture", nargs="?", default="ladder.png")
-parser.add_argument("shape", nargs="?", default="128,32,26,26,64,3,3,1,0", help="default: the CNN's second layer")
+parser.add_argument("shape", nargs="?", help="default: the CNN's second layer")
 options = parser.parse_args()
 try:
     writable_picture("picture", options.picture)
-    shapes = resolve([options.shape], 128)
+    (shape,) = resolve([options.shape], 128) if options.shape else [usual_shape(128)]
 except (ValueError, OSError) as error:
     parser.error(str(error))
 
 announce_compilation()
 with Bar() as bar:
-    algorithms = [nn.conv.get(name) for name in nn.conv.names()]
-    run = bench(algorithms, shapes, ["forward"], seconds=20, bar=bar)
-ladder = rungs(run.rows[0])
+    ladder, run = climb(shape, bar)
 console().print(table(ladder, run))
 picture(ladder, run).savefig(options.picture, dpi=150)
 print(f"wrote {options.picture}")

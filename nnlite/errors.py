@@ -94,6 +94,8 @@ def writable_file(argument: str, path: str | Path | None) -> None:
 
 def writable_folder(argument: str, path: str | Path) -> Path:
     """The folder `path`, made if need be. Raises ValueError if there is none and none can be made, or written in."""
+    if not str(path):  # Path("") is the folder that one is in
+        raise ValueError(f"{argument}: expected a folder to write in, made if need be. Received: {path!r}")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):

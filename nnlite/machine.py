@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from nnlite import threads as thread_owner
 from nnlite.errors import positive_int
 from nnlite.processor import cache_sizes, processor_name
 
-SCHEMA = 3
+SCHEMA = 4
 REPEATS = 30
 SECONDS = 0.15  # short works are repeated for so long: among many, some meet a moment without other programs
 _MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
@@ -73,7 +72,7 @@ class Machine:
     fresh_gbs: float
     fresh_huge_gbs: float  # where huge pages are asked for, as NumPy (from 4 MiB on) and nnlite.memory (from 2 MiB) do
     versions: dict[str, str]
-    load_average: float | None  # of the minute before the measurement; None where the system does not tell
+    share: float  # of the processors' time, that this process got while it measured; 1 if it was alone
     measured_at: str
 
     @property
@@ -95,8 +94,8 @@ class Machine:
 
     @property
     def disturbed(self) -> bool:
-        """Whether other programs were using the processor while it was measured."""
-        return self.load_average is not None and self.load_average > 0.5
+        """Whether other programs were using the processors while it was measured."""
+        return self.share < UNDISTURBED
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Machine:
@@ -112,16 +111,29 @@ def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machi
     One that other programs disturbed does not take the place of what is kept.
     """
     count = positive_int("threads", thread_owner.get_num_threads() if threads is None else threads)
-    path = _kept_path(count)
-    if not fresh and path is not None and path.is_file():
-        try:
-            return Machine.from_dict(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError):
-            pass  # written by something else: measured again
+    kept = _kept(count)
+    if kept is not None and not fresh:
+        return kept
     machine = measure(count)
-    if path is not None and (not path.is_file() or share_of_processors(count) >= UNDISTURBED):
-        path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
+    if kept is None or not machine.disturbed:
+        _keep(machine)
     return machine
+
+
+def _kept(threads: int) -> Machine | None:
+    """What is kept for so many threads; None if nothing is, or something else wrote it."""
+    path = _kept_path(threads)
+    try:
+        return Machine.from_dict(json.loads(path.read_text())) if path is not None else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(machine: Machine) -> None:
+    """Write it where the next run looks for it."""
+    path = _kept_path(machine.threads)
+    if path is not None:
+        path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
 
 
 def load_and_check(threads: int | None = None) -> Machine:
@@ -131,8 +143,11 @@ def load_and_check(threads: int | None = None) -> Machine:
     kept numbers to within TOLERANCE: a ceiling that other programs hide for a moment still holds, and what is higher
     now is the ceiling from now on. While other programs keep the processor busy, or the host has moved the processors
     apart, so that a launch takes longer than it did, nothing can be told of a lower number, and the kept ones stay.
+    Ceilings that were kept although other programs disturbed them are measured again as soon as those are gone.
     """
     machine = load_or_measure(threads)
+    if machine.disturbed and share_of_processors(machine.threads) >= UNDISTURBED:
+        return load_or_measure(machine.threads, fresh=True)
     now = machine
     with _threads(machine.threads):
         for check in range(CHECKS):
@@ -140,19 +155,31 @@ def load_and_check(threads: int | None = None) -> Machine:
             now = _highest(now, again) if check else again
             found = now.main_ceilings
             if all(found[name] >= (1 - TOLERANCE) * kept for name, kept in machine.main_ceilings.items()):
-                return _highest(machine, now)
+                return _raised(machine, now)
             if launch_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us:
-                return _highest(machine, now)
+                return _raised(machine, now)
     if share_of_processors(machine.threads) < UNDISTURBED:
-        return _highest(machine, now)
+        return _raised(machine, now)
     return load_or_measure(machine.threads, fresh=True)
+
+
+def _raised(machine: Machine, now: Machine) -> Machine:
+    """With what is higher now, and kept so."""
+    highest = _highest(machine, now)
+    if highest != machine:
+        _keep(highest)
+    return highest
 
 
 def share_of_processors(threads: int, *, blas: bool = False) -> float:
     """The part of the processors' time that this process gets while all of its threads compute; 1 if it is alone.
 
-    `blas`: they are those of NumPy's BLAS, which has to own them.
+    `blas`: they are those of NumPy's BLAS, which has to own them. Where nothing is compiled nothing asks, and it is 1.
     """
+    from nnlite import jit
+
+    if not jit.ENABLED:
+        return 1.0
     if blas:
         return _share(_products(), threads)
     with _threads(threads):
@@ -193,7 +220,7 @@ def measure(threads: int) -> Machine:
     if not jit.ENABLED:
         raise ValueError("machine: expected Numba's compiler, which measures. Received: NUMBA_DISABLE_JIT=1")
     caches = cache_sizes()
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    before = share_of_processors(threads)
     with _threads(1):
         fma_one = _fma_gflops(1)
         bandwidths = _bandwidths(caches, 1)
@@ -221,7 +248,7 @@ def measure(threads: int) -> Machine:
         fresh_gbs=fresh,
         fresh_huge_gbs=_fresh_gbs("MADV_HUGEPAGE"),
         versions=versions(),
-        load_average=load,
+        share=min(before, share_of_processors(threads)),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 

@@ -26,7 +26,9 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
         layer_macs = sum(operation.macs for operation in layer.operations(1))
         macs += layer_macs
         table.add_row(_title(layer), _shape(layer), f"{layer.count_params():,}", f"{layer_macs:,}")
-    console = Console(width=width, color_system=None, record=True, file=StringIO())
+    console = Console(
+        width=width, color_system=None, record=True, file=StringIO(), markup=False, emoji=False, highlight=False
+    )
     console.print(table)
     total = model.count_params()
     console.print(f"Total params: {total:,} ({total * 4 / 1024:,.2f} KiB)")
@@ -35,11 +37,11 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
         f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
     )
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
-        console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})", highlight=False)
+        console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})")
     for run in model.fused(batch_size):
         again = f"; {run.layers[0].name} is computed again on the way back" if run.is_stem else ""
         text = f"{run.name}: one kernel in training, so that what is between them stays in cache{again}"
-        console.print(text, highlight=False)
+        console.print(text)
     return console.export_text().rstrip()
 
 

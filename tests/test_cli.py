@@ -7,6 +7,7 @@ import pytest
 from nnlite import models
 from nnlite.cli import main
 from nnlite.explain import question, request
+from nnlite.lab import terminal
 from nnlite.lab.terminal import Line
 
 MODEL = """
@@ -37,6 +38,9 @@ def broken_layer():
     return with_a_layer(lambda self, x, training: 1 / 0)
 def no_tensor():
     return with_a_layer(lambda self, x, training: x.numpy())
+def brackets():
+    layers = [nn.Input((784,)), nn.Dense(4, name="a[/b]"), nn.Dense(10, activation="softmax", name="red :x:")]
+    return nn.Sequential(layers, name="net[v2]")
 number = 3
 """
 
@@ -96,8 +100,8 @@ def test_the_question_gives_the_parameters_as_they_are_counted():
 
 
 def test_a_line_that_says_what_goes_on_is_for_terminals_alone(monkeypatch, capsys):
-    for terminal, expected in ((False, ""), (True, "\r\x1b[2Kmeasuring\r\x1b[2K")):
-        monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)
+    for is_one, expected in ((False, ""), (True, "\r\x1b[2Kmeasuring\r\x1b[2K")):
+        monkeypatch.setattr("sys.stderr.isatty", lambda is_one=is_one: is_one)
         with Line() as line:
             line.say("measuring")
         assert capsys.readouterr().err == expected
@@ -110,6 +114,21 @@ def test_train_saves_a_model_that_can_be_loaded(folder, capsys):
     assert nn.load_model("tiny.safetensors").count_params() == 52 + 128 * 10 + 10
     assert len(json.loads((folder / "history.json").read_text())["val_accuracy"]) == 1
     assert "Epoch 1/1" in capsys.readouterr().out
+
+
+def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
+    assert main(["train", "mine.py:broken_layer", "--epochs", "1"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "nnlite: MODEL broken_layer: a step raised ZeroDivisionError: division by zero"
+
+
+def test_the_images_are_read_once(folder, monkeypatch):
+    from nnlite import datasets
+
+    load, loaded = datasets.load, []
+    monkeypatch.setattr(datasets, "load", lambda *a, **b: loaded.append(a) or load(*a, **b))
+    assert main(["explain", "mlp", "--rounds", "1", "--batch-size", "4"]) == 0
+    assert len(loaded) == 1
 
 
 def test_summary_counts(folder, capsys):
@@ -137,6 +156,8 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:no_tensor"], "layer 'mine': expected call to return a Tensor. Received: ndarray"),
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
+        (["train", "mine.py:five_classes"], "expected 10 outputs, one a class of the data. Received: (5,)"),
+        (["explain", "--out", ""], "--out: expected a folder to write in, made if need be. Received: ''"),
         (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),
@@ -172,3 +193,21 @@ def test_what_argparse_refuses_is_one_line_too(capsys, arguments):
         main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_names_are_printed_as_they_are(folder, capsys):
+    assert main(["summary", "mine.py:brackets"]) == 0
+    assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4"]) == 0
+    summary, explained = capsys.readouterr().out.split("Counted and measured")
+    for text in (summary, explained):
+        assert "net[v2]" in text
+        assert "a[/b]" in text
+        assert ":x:" in text
+
+
+def test_a_terminal_prints_names_as_they_are_too(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    console = terminal.console()
+    with console.capture() as captured:
+        console.print("a[/b] :x:")
+    assert captured.get() == "a[/b] :x:\n"

@@ -9,8 +9,10 @@ from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
+from nnlite.explain.forecast import Forecast
 from nnlite.explain.measure import Measurement, measure, training_steps
-from nnlite.profiler import OTHER, StepProfile
+from nnlite.predict import StepPrediction
+from nnlite.profiler import CHANGED, OTHER, StepProfile
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 
@@ -149,14 +151,14 @@ def test_the_smallest_convolution_runs_the_same_code():
 
 
 @pytest.fixture(scope="module")
-def small():
+def small(digits):
     """Two networks of the question on a few images, predicted and measured."""
     contestants = [
         Contestant(getattr(nn.models, name)(), algorithm)
         for algorithm in ("auto", "im2col", "theano2017")
         for name in ("mlp", "small_cnn")
     ]
-    steps = training_steps(contestants, batch_size=32)
+    steps = training_steps(contestants, *digits[0], batch_size=32)
     return measure(contestants, steps, machine.load_or_measure(), batch_size=32, rounds=5)
 
 
@@ -178,7 +180,7 @@ def test_im2col_moves_more_and_auto_less(small):
     assert moved["small_cnn", "im2col"] > 2 * moved["small_cnn", "auto"]
 
 
-def test_what_does_not_say_what_it_does_is_named():
+def test_what_does_not_say_what_it_does_is_named(digits):
     @nn.differentiable
     def strange(x):
         return x * 2, lambda dy: dy * 2
@@ -189,7 +191,7 @@ def test_what_does_not_say_what_it_does_is_named():
 
     model = nn.Sequential([nn.Input((28, 28, 1)), nn.Flatten(), Strange(), nn.Dense(10, activation="softmax")])
     contestants = [Contestant(model, "auto")]
-    steps = training_steps(contestants, batch_size=8)
+    steps = training_steps(contestants, *digits[0], batch_size=8)
     (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=8, rounds=1)
     assert m.prediction.missing == ["operation 'strange'"]
     assert m.predicted_ms is None
@@ -207,32 +209,47 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def measured_with(share=1.0, borrowed=0, disturbed=0):
+def measured_with(share=1.0, borrowed=0, disturbed=0, strayed=False):
     prediction = predict.StepPrediction({}, borrowed, disturbed)
-    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share)
+    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share, strayed=strayed)
 
 
 def test_other_programs_are_told_of():
     assert cautions([measured_with()]) == []
-    for caution in ({"share": 0.5}, {"disturbed": 3}, {"borrowed": 2}):
+    for caution in ({"share": 0.5}, {"disturbed": 3}, {"borrowed": 2}, {"strayed": True}):
         (said,) = cautions([measured_with(**caution)])
         assert said.startswith("CAUTION: ")
     assert "50% of it" in cautions([measured_with(share=0.5)])[0]
-    assert len(cautions([measured_with(0.5, 2, 3)])) == 3
+    assert len(cautions([measured_with(0.5, 2, 3, True)])) == 4
 
 
-def test_the_share_of_the_processors_is_asked_for_between_the_rounds(monkeypatch):
+@pytest.mark.parametrize(("state", "strayed"), [(0, False), (1, True), (CHANGED, False)])
+def test_a_state_that_is_new_while_the_steps_are_timed_is_told(monkeypatch, state, strayed):
+    known = Forecast([StepPrediction({})], first=0, where=lambda: state)
+
+    def profiled(steps, surroundings, **options):
+        with surroundings[0]():
+            return [StepProfile([1.0], state=state)]
+
+    monkeypatch.setattr("nnlite.explain.measure.forecast", lambda *arguments: [known])
+    monkeypatch.setattr("nnlite.explain.measure.profile", profiled)
+    contestants = [Contestant(nn.models.mlp(), "auto")]
+    (m,) = measure(contestants, [lambda: None], machine.load_or_measure(), batch_size=8)
+    assert m.strayed == strayed
+
+
+def test_the_share_of_the_processors_is_asked_for_between_the_rounds(monkeypatch, digits):
     shares = iter([1.0, 0.5, 0.6])
     monkeypatch.setattr("nnlite.explain.measure.share_of_processors", lambda threads, blas: next(shares))
     contestants = [Contestant(nn.models.mlp(), "auto")]
-    steps = training_steps(contestants, batch_size=8)
+    steps = training_steps(contestants, *digits[0], batch_size=8)
     (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=8, rounds=2)
     assert m.share == pytest.approx(0.7)
 
 
-def test_nothing_is_predicted_of_what_does_not_say_what_it_does():
+def test_nothing_is_predicted_of_what_does_not_say_what_it_does(digits):
     contestants = [Contestant(nn.models.small_cnn(), "fft")]
-    steps = training_steps(contestants, batch_size=4)
+    steps = training_steps(contestants, *digits[0], batch_size=4)
     (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=4, rounds=1)
     assert any("fft" in reason for reason in m.prediction.missing)
     unknown = {layer.name for layer in m.layers if layer.predicted_ms is None}

@@ -107,7 +107,12 @@ def test_its_patience_ends(clock):
 
 
 def test_a_forecast_knows_a_state_if_nothing_of_it_is_borrowed():
-    forecast = Forecast([StepPrediction({}), StepPrediction({}, borrowed=1)], lambda: 0)
+    forecast = Forecast([StepPrediction({}), StepPrediction({}, borrowed=1)], first=1, where=lambda: 0)
     assert [forecast.knows(state) for state in (0, 1, 2, None, CHANGED)] == [True, False, False, False, False]
-    assert [forecast.predictions.index(forecast.at(state)) for state in (0, 2, CHANGED)] == [0, 0, 0]
-    assert forecast.at(1) is forecast.predictions[1]
+    assert [forecast.at(state).borrowed for state in (0, 1)] == [0, 1]
+
+
+def test_what_is_not_known_of_a_state_is_forecast_for_how_the_processors_lay_at_first_in_this_run():
+    kept_before, now = StepPrediction({}, borrowed=1), StepPrediction({}, borrowed=2)
+    forecast = Forecast([kept_before, now], first=1, where=lambda: 0)
+    assert [forecast.at(state).borrowed for state in (2, None, CHANGED)] == [2, 2, 2]

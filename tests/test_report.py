@@ -229,7 +229,9 @@ def test_the_largest_pass_is_said_to_be_summed_over_all_layers(html):
 
 
 def test_each_picture_says_in_words_what_it_shows():
-    for figure in page.figures(Run(documents.document())):
+    figures = {figure.name: figure for figure in page.figures(Run(documents.document()))}
+    assert figures["ladder"].caption.startswith("The same layer (128x26x26x32 -> 64, 3x3), computed 3 ways.")
+    for figure in figures.values():
         assert figure.caption
         for panel in figure.panels:
             assert len(panel.label) > 20

@@ -6,6 +6,7 @@ import pytest
 
 from nnlite.cli import main
 from nnlite.explain import sweeps
+from nnlite.lab import ladder
 
 
 def line(*pairs, network="cnn"):
@@ -53,14 +54,14 @@ def made_up_times(monkeypatch):
     monkeypatch.setattr(sweeps, "FILTERS", (1, 4))
 
 
-def test_a_network_that_does_not_vary_is_a_baseline_however_few_points_others_have(made_up_times):
-    sweep = sweeps.run("filters", algorithm="im2col", batch_size=2, data="mnist5k", data_dir=None)
+def test_a_network_that_does_not_vary_is_a_baseline_however_few_points_others_have(made_up_times, digits):
+    sweep = sweeps.run("filters", *digits[0], algorithm="im2col", batch_size=2)
     assert [base["network"] for base in sweep["baselines"]] == ["mlp"]
     assert [(p["network"], p["x"]) for p in sweep["points"]] == [("CNN", 1), ("CNN", 4)]
 
 
-def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(made_up_times):
-    sweep = sweeps.run("filters", algorithm="auto", batch_size=2, data="mnist5k", data_dir=None)
+def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(made_up_times, digits):
+    sweep = sweeps.run("filters", *digits[0], algorithm="auto", batch_size=2)
     assert [(base["network"], base["ms"]) for base in sweep["baselines"]] == [("mlp", 2.0), ("mlp", 20.0)]
     assert [(c["algorithm"], pytest.approx(c["x"])) for c in sweep["crossings"]] == [("auto", 2.0), ("im2col", 2.0)]
     caution, auto, im2col = sweep["findings"]
@@ -69,6 +70,13 @@ def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_
     assert "(2.00 ms)" in auto
     assert "Under im2col, a CNN with more than 2.0 filters" in im2col
     assert "(20.00 ms)" in im2col
+
+
+def test_batches_of_more_images_than_there_are_are_left_out(monkeypatch, digits):
+    monkeypatch.setattr(sweeps, "BATCHES", (2, 4, 6, 8))
+    images, labels = digits[0][0][:7], digits[0][1][:7]
+    sweep = sweeps.run("batch", images, labels, algorithm="im2col", batch_size=2)
+    assert {point["x"] for point in sweep["points"]} == {2, 4, 6}
 
 
 @pytest.mark.parametrize("name", sweeps.names())
@@ -85,3 +93,34 @@ def test_each_runs(name, tmp_path, monkeypatch, capsys):
     assert len(findings) == len(sweeps.groups(sweep["points"]))
     assert f'id="sweep-{name}"' in (tmp_path / "nnlite-report" / "report.html").read_text()
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (ValueError, 2)])
+def test_what_was_measured_before_a_sweep_or_a_ladder_fails_is_written(tmp_path, monkeypatch, capsys, error, status):
+    def fails(*arguments, **options):
+        raise error("no more")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeps, "BATCHES", (1, 2, 3))
+    monkeypatch.setattr(ladder, "climb", fails)
+    command = ["explain", "mlp", "--rounds", "1", "--batch-size", "4", "--algorithm", "im2col", "--sweep", "batch"]
+    assert main([*command, "--ladder"]) == status
+    content = json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())
+    assert content["verdict"]
+    assert [sweep["name"] for sweep in content["sweeps"]] == ["batch"]
+    assert content["ladder"] is None
+    assert 'id="sweep-batch"' in (tmp_path / "nnlite-report" / "report.html").read_text()
+    assert capsys.readouterr().out.count("wrote ") == 2
+    monkeypatch.setattr(sweeps, "run", fails)
+    assert main(command) == status
+    assert json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())["sweeps"] == []
+
+
+def test_the_ladder_is_of_the_batch_asked_for(tmp_path, monkeypatch):
+    def climb(shape):
+        assert str(shape.geometry) == "3x26x26x32 -> 64, 3x3"
+        raise ValueError("asked")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ladder, "climb", climb)
+    assert main(["explain", "mlp", "--rounds", "1", "--batch-size", "3", "--ladder"]) == 2

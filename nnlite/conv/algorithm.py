@@ -74,6 +74,20 @@ class Algorithm:
         dweight = self.grad_weight(x, dy, geometry) if needs[1] else None
         return dx, dweight
 
+    def may_use_blas(self, *pass_names: str) -> bool:
+        """Whether one of these passes (of "forward", "grad_input", "grad_weight", "gradients") may call BLAS.
+
+        It may if the algorithm says so (`uses_blas`), or if it inherits a default that the pass calls.
+        """
+        return self.uses_blas or any(self._inherits(pass_name) for pass_name in pass_names)
+
+    def _inherits(self, pass_name: str) -> bool:
+        own = type(self)
+        if pass_name == "gradients":
+            inherited = self._inherits("grad_input") or self._inherits("grad_weight")
+            return inherited and own.backward is Algorithm.backward
+        return pass_name != "forward" and getattr(own, pass_name) is getattr(Algorithm, pass_name)
+
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         """Whether `forward_fused` and `backward_fused` can compute this epilogue over this geometry."""
         return False

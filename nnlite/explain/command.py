@@ -16,7 +16,7 @@ from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
     add_data_arguments,
-    check_batch_size,
+    load_images,
     resolve_model,
     resolve_networks,
 )
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         conv.get(options.algorithm)
     models = resolve_networks(options.models or QUESTIONED)
     positive_int("--rounds", options.rounds)
-    check_batch_size(options)
+    data = load_images(options)
     sweeps.chosen(options.sweep)
     writable_folder("--out", options.out)
     announce_compilation()
@@ -64,8 +64,7 @@ def run(options: argparse.Namespace) -> int:
     others = COMPARED if not options.models and options.algorithm == "auto" else ()
     contestants = [Contestant(model, options.algorithm) for model in models]
     contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
-    asked = {"batch_size": options.batch_size, "data": options.data, "data_dir": options.data_dir}
-    steps = training_steps(contestants, **asked)
+    steps = training_steps(contestants, *data, options.batch_size)
     console = tables.console()
     if not options.models:
         console.print(question.TEXT + "\n")
@@ -93,8 +92,8 @@ def run(options: argparse.Namespace) -> int:
         algorithm=options.algorithm,
         data=options.data,
     )
-    output.complete(content, models, verdict, options, console)
-    output.write(content, options, console)
+    output.describe(content, models, verdict, options)
+    output.write(content, data, options, console)
     return 0
 
 
@@ -131,14 +130,24 @@ def cautions(measured: Sequence[Measurement]) -> list[str]:
             "CAUTION: in no round did the processors lie to each other all the time as they did at first, as handing "
             "work over between them told. Predictions are those for how they lay at first."
         )
+    strayed = [m for m in measured if m.strayed]
+    if strayed:
+        said.append(
+            "CAUTION: while the steps were timed the processors lay to each other as they never had before: for "
+            f"{_named(strayed)}. The predictions are those for how they lay at first; another run measures the rates."
+        )
     borrowed = [m for m in measured if m.prediction and m.prediction.borrowed]
     if borrowed:
-        names = ", ".join(f"the {m.name} under {m.algorithm}" for m in borrowed)
         said.append(
             "CAUTION: while the steps were timed the processors lay otherwise to each other than when some of the "
-            f"rates were measured: of {names}. Their predictions are worse for it; another run measures the missing."
+            f"rates were measured: of {_named(borrowed)}. Their predictions are worse for it; another run measures "
+            "the missing."
         )
     return said
+
+
+def _named(measured: Sequence[Measurement]) -> str:
+    return ", ".join(f"the {m.name} under {m.algorithm}" for m in measured)
 
 
 def _print(
@@ -156,10 +165,10 @@ def _print(
     for measurement in measurements:
         console.print(tables.layers(measurement))
         for line in tables.algorithms(measurement):
-            console.print(line, highlight=False)
+            console.print(line)
     if any(m.predicted_ms is not None for m in everything):
         console.print(tables.terms(everything))
     for table in tables.ratios(by_algorithm):
         console.print(table)
     for sentence in verdict:
-        console.print(f"- {sentence}", highlight=False)
+        console.print(f"- {sentence}")

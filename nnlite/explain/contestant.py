@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnlite import conv, threads
-from nnlite.explain.request import loss_of
+from nnlite.explain.request import loss_of, training
+from nnlite.lab.timing import owned_by
 from nnlite.model import Sequential
 from nnlite.optimizers import RMSprop
 
@@ -28,40 +29,54 @@ class Contestant:
     #: whether BLAS had the threads last: its idle threads spin for a while and would take time from the kernels'
     _spinning: ClassVar[bool] = False
 
+    @property
+    def _named(self) -> conv.Algorithm | None:
+        """The one algorithm of all convolutions; None if each has its own."""
+        return None if self.algorithm == "auto" else conv.get(self.algorithm)
+
+    @property
+    def _on_one_thread(self) -> bool:
+        return self._named is not None and self._named.one_thread
+
+    @property
+    def _owner(self) -> threads.Owner:
+        """Who has the threads, where there is more than one: OpenBLAS and kernels never share them."""
+        by_blas = self._named is not None and self._named.may_use_blas("forward", "gradients")
+        return "blas" if by_blas and not self._on_one_thread else "kernels"
+
     @contextmanager
     def surroundings(self) -> Iterator[None]:
-        """The algorithm in use, and the threads as it wants them; OpenBLAS and kernels never share them."""
-        algorithm = None if self.algorithm == "auto" else conv.get(self.algorithm)
-        before = threads.get_num_threads()
-        blas = algorithm is not None and algorithm.uses_blas and not algorithm.one_thread
-        if Contestant._spinning and not blas:
+        """The algorithm in use, and the threads as it wants them."""
+        if Contestant._spinning and self._owner == "kernels":
             time.sleep(SETTLING_SECONDS)
-        Contestant._spinning = blas
-        with conv.use(self.algorithm):
-            if algorithm is not None and algorithm.one_thread:
-                threads.set_num_threads(1)
-                try:
-                    yield
-                finally:
-                    threads.set_num_threads(before)
-            elif blas:
-                with threads.owned_by("blas"):
-                    yield
-            else:
+        Contestant._spinning = self._owner == "blas"
+        with conv.use(self.algorithm), self._threads():
+            yield
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        before = threads.get_num_threads()
+        if self._on_one_thread:
+            threads.set_num_threads(1)
+            try:
+                yield
+            finally:
+                threads.set_num_threads(before)
+        else:
+            with owned_by(self._owner):
                 yield
 
     @property
     def thread_counts(self) -> tuple[int, int]:
         """How many threads BLAS has in these surroundings, and the kernels."""
-        algorithm = None if self.algorithm == "auto" else conv.get(self.algorithm)
-        if algorithm is not None and algorithm.one_thread:
+        if self._on_one_thread:
             return 1, 1
         count = threads.get_num_threads()
-        return (count, 1) if algorithm is not None and algorithm.uses_blas else (1, count)
+        return (count, 1) if self._owner == "blas" else (1, count)
 
     @property
     def fuse(self) -> bool:
-        return self.algorithm == "auto" or not conv.get(self.algorithm).one_thread
+        return not self._on_one_thread
 
 
 def training_step(
@@ -77,9 +92,7 @@ def training_step(
             position = 0
         batch = slice(position, position + batch_size)
         position += batch_size
-        try:
+        with training(model):
             return model.train_on_batch(images[batch], labels[batch])
-        except Exception as error:  # of a layer of the user's own
-            raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 
     return step

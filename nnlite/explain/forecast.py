@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -26,16 +27,22 @@ class Forecast:
     """The predictions for a step, one for each state of the processors (nnlite.rates.state)."""
 
     predictions: list[StepPrediction]
+    #: the state in which this run measured the rates
+    first: int
     #: tells the state, where the step runs
     where: Callable[[], int]
 
     def knows(self, state: object) -> bool:
         """Whether all rates that the step needs were measured in that state."""
-        return isinstance(state, int) and state < len(self.predictions) and not self.predictions[state].borrowed
+        return self.has(state) and not self.at(state).borrowed
 
     def at(self, state: object) -> StepPrediction:
-        """The prediction for the state that a step ran in; for the first one if that was never seen before."""
-        return self.predictions[state if isinstance(state, int) and state < len(self.predictions) else 0]
+        """The prediction for the state that a step ran in; for the first of this run if rates of that are unknown."""
+        return self.predictions[state if self.has(state) else self.first]
+
+    def has(self, state: object) -> TypeGuard[int]:
+        """Whether it was seen, and predicted for, before the steps were timed."""
+        return isinstance(state, int) and state < len(self.predictions)
 
 
 def forecast(
@@ -46,6 +53,7 @@ def forecast(
     A step is run twice, untimed, to see what it calls and how much memory it works in.
     """
     known: dict[tuple[int, int], Rates] = {}
+    firsts: dict[tuple[int, int], int] = {}
     computed: list[Callable[[], StepPrediction]] = []
     for c, step in zip(contestants, steps, strict=True):
         with c.surroundings():
@@ -54,11 +62,13 @@ def forecast(
             its = known[c.thread_counts]
             computed.append(_prediction(c, step, its, batch_size))
             its.complete(computed[-1])
+            firsts.setdefault(c.thread_counts, its.state)
             its.save()
     result = []
     for c, compute in zip(contestants, computed, strict=True):
         with c.surroundings():
-            result.append(Forecast(known[c.thread_counts].everywhere(compute), known[c.thread_counts].where))
+            its, first = known[c.thread_counts], firsts[c.thread_counts]
+            result.append(Forecast(its.everywhere(compute), first, its.where))
     return result
 
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from nnlite import conv, cost, datasets, memory, scopes
+import numpy as np
+
+from nnlite import conv, cost, memory, scopes
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
 from nnlite.explain.question import EPOCH_IMAGES
@@ -16,7 +18,7 @@ from nnlite.explain.request import check_outputs, fit_images
 from nnlite.machine import Machine, share_of_processors
 from nnlite.model import Sequential
 from nnlite.predict import PartPrediction, StepPrediction
-from nnlite.profiler import Key, StepProfile, profile
+from nnlite.profiler import CHANGED, Key, StepProfile, profile
 
 
 @dataclass
@@ -52,6 +54,8 @@ class Measurement:
     algorithms: dict[str, conv.Choice] = field(default_factory=dict)
     #: of the processors' time, that this process got between the rounds; 1 if it was not asked for
     share: float = 1.0
+    #: whether the processors lay as they had not before the steps were timed, so that the prediction is not for that
+    strayed: bool = False
 
     @property
     def step_ms(self) -> float:
@@ -74,15 +78,9 @@ class Measurement:
 
 
 def training_steps(
-    contestants: Sequence[Contestant], *, batch_size: int = 128, data: str = "mnist5k", data_dir: str | None = None
+    contestants: Sequence[Contestant], images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> list[Callable[[], object]]:
-    """A training step of each network on a batch of real images.
-
-    Raises ValueError if there are not so many images, or a network does not fit them; what `datasets.load` raises.
-    """
-    (images, labels), _ = datasets.load(data, data_dir=data_dir)
-    if not 1 <= batch_size <= len(images):
-        raise ValueError(f"batch_size: expected 1 to {len(images)}, the images there are. Received: {batch_size}")
+    """A training step of each network on batches of these images. Raises ValueError if a network does not fit them."""
     for c in contestants:
         check_outputs(c.model, labels)
     return [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
@@ -107,10 +105,7 @@ def measure(
     shares: list[float] = []
     profiles = profile(
         steps,
-        surroundings=[
-            partial(_asking, first, shares) if machine else first.surroundings,
-            *(c.surroundings for c in others),
-        ],
+        surroundings=[partial(_asking, first, shares), *(c.surroundings for c in others)],
         states=[f.where for f in forecasts],
         preferred=lambda states: all(f.knows(state) for f, state in zip(forecasts, states, strict=False)),
         rounds=rounds,
@@ -123,8 +118,9 @@ def measure(
         times = _layer_times(c.model, counts, prediction, result.medians())
         with c.surroundings():
             algorithms = c.model.algorithms(batch_size)
-        share = fmean(shares) if shares else 1.0
-        results.append(Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, share))
+        m = Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, fmean(shares))
+        m.strayed = bool(forecasts) and result.state is not CHANGED and not forecasts[i].has(result.state)
+        results.append(m)
     return results
 
 

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnlite import conv, machine
+from nnlite import machine
+from nnlite.datasets import Arrays
 from nnlite.explain import report, sweeps
 from nnlite.explain.structure import structure
+from nnlite.lab.terminal import command_line
 from nnlite.model import Sequential
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-#: images, channels, rows, columns, filters, kernel, strides and padding of the CNN's second convolution
-LADDER_SHAPE = "128,32,26,26,64,3,3,1,0"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,74 +33,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: nnlite-report)")
 
 
-def complete(
-    content: dict[str, Any],
-    models: Sequence[Sequential],
-    verdict: Sequence[str],
-    options: argparse.Namespace,
-    console: Console,
+def describe(
+    content: dict[str, Any], models: Sequence[Sequential], verdict: Sequence[str], options: argparse.Namespace
 ) -> None:
-    """Add to explain.json's content the layers' shapes, the verdict, this run's facts, and what was asked besides."""
+    """Add the layers' shapes, the verdict and this run's facts to explain.json's content."""
     described = {model.name: structure(model, options.batch_size) for model in models}
     for group in (content["models"], *content["comparisons"].values()):
         for entry in group:
             entry["structure"] = described[entry["name"]]
-    content |= {
-        "verdict": list(verdict),
-        "run": _facts(),
-        "sweeps": [_sweep(name, options, console) for name in sweeps.chosen(options.sweep)],
-        "ladder": _ladder(options, console) if options.ladder else None,
-    }
-
-
-def write(content: dict[str, Any], options: argparse.Namespace, console: Console) -> None:
-    """explain.json, the report and its pictures in --out; the JSON where --json says as well."""
-    out = Path(options.out)
-    text = json.dumps(content, indent=1) + "\n"
-    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        path.write_text(text)
-        console.print(f"wrote {path}", highlight=False)
-    written = report.write(content, out)
-    console.print(f"wrote {written[0]} and {len(written) - 1} pictures beside it", highlight=False)
+    content |= {"verdict": list(verdict), "run": _facts(), "sweeps": [], "ladder_layer": None, "ladder": None}
 
 
 def _facts() -> dict[str, Any]:
     """What one has to know to run this again."""
     return {
-        "command": shlex.join(["nnlite", *sys.argv[1:]]),
+        "command": command_line(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "processor": machine.processor_name(),
         "versions": machine.versions(),
     }
 
 
-def _sweep(name: str, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def write(content: dict[str, Any], data: Arrays, options: argparse.Namespace, console: Console) -> None:
+    """explain.json, the report and its pictures in --out, and the JSON where --json says as well; sweeps are of `data`.
+
+    It is written before the sweeps and the ladder, which take minutes, and again with those that were measured until
+    one of them fails or is interrupted.
+    """
+    written = _write(content, options)
+    try:
+        for name in sweeps.chosen(options.sweep):
+            content["sweeps"].append(_sweep(name, data, options, console))
+        if options.ladder:
+            content |= _ladder(options.batch_size, console)
+    finally:
+        if content["sweeps"] or content["ladder"]:
+            written = _write(content, options)
+        for line in written:
+            console.print(line)
+
+
+def _write(content: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    """Write everything as it is by now; what was written, a line each."""
+    out = Path(options.out)
+    paths = [out / "explain.json", *([Path(options.json)] if options.json else [])]
+    for path in paths:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    page, *pictures = report.write(content, out)
+    return [*(f"wrote {path}" for path in paths), f"wrote {page} and {len(pictures)} pictures beside it"]
+
+
+def _sweep(name: str, data: Arrays, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     from nnlite.explain import tables
 
-    result = sweeps.run(
-        name,
-        algorithm=options.algorithm,
-        batch_size=options.batch_size,
-        data=options.data,
-        data_dir=options.data_dir,
-    )
+    result = sweeps.run(name, *data, algorithm=options.algorithm, batch_size=options.batch_size)
     console.print(tables.sweep(result))
     for finding in result["findings"]:
-        console.print(f"- {finding}", highlight=False)
+        console.print(f"- {finding}")
     return result
 
 
-def _ladder(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+def _ladder(batch_size: int, console: Console) -> dict[str, Any]:
     """Every algorithm that is right, the slowest first; "scaled" if it was timed on a slice of the work."""
     from nnlite.lab import ladder
-    from nnlite.lab.bench import bench
-    from nnlite.lab.shapes import resolve
 
-    algorithms = [conv.get(name) for name in conv.names()]
-    run = bench(algorithms, resolve([LADDER_SHAPE], options.batch_size), ["forward"], seconds=20)
-    rungs = ladder.rungs(run.rows[0])
+    shape = ladder.usual_shape(batch_size)
+    rungs, run = ladder.climb(shape)
     console.print(ladder.table(rungs, run))
-    return [
+    found = [
         {
             "name": rung.cell.algorithm,
             "ms": rung.cell.median_ms,
@@ -112,3 +109,4 @@ def _ladder(options: argparse.Namespace, console: Console) -> list[dict[str, Any
         }
         for rung in rungs
     ]
+    return {"ladder_layer": str(shape.geometry), "ladder": found}

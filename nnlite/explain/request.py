@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -100,13 +101,26 @@ def check_outputs(model: Sequential, labels: np.ndarray) -> None:
         raise ValueError(f"MODEL {model.name}: expected {classes} outputs, one a class of the data. Received: {shape}")
 
 
-def check_batch_size(options: argparse.Namespace) -> None:
-    """Raises ValueError unless --data has as many images as --batch-size asks for; what `datasets.load` raises."""
+@contextmanager
+def training(model: Sequential) -> Iterator[None]:
+    """Raises ValueError, in one line, for what a layer of the user's own raises while the model is trained inside."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
+
+
+def load_images(options: argparse.Namespace) -> datasets.Arrays:
+    """The images of --data to train on, and their labels.
+
+    Raises ValueError unless there are as many as --batch-size asks for; what `datasets.load` raises.
+    """
     positive_int("--batch-size", options.batch_size)
-    (images, _), _ = datasets.load(options.data, data_dir=options.data_dir)
+    (images, labels), _ = datasets.load(options.data, data_dir=options.data_dir)
     if options.batch_size > len(images):
         expected = f"1 to {len(images)}, the images of {options.data}"
         raise ValueError(f"--batch-size: expected {expected}. Received: {options.batch_size}")
+    return images, labels
 
 
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import datasets, models
+from nnlite import models
 from nnlite.errors import unknown
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.question import BASELINE
@@ -60,20 +60,21 @@ def chosen(requested: Sequence[str]) -> list[str]:
     return [name for name in _SWEEPS if name in requested or "all" in requested]
 
 
-def run(name: str, *, algorithm: str, batch_size: int, data: str, data_dir: str | None) -> dict[str, Any]:
+def run(name: str, images: np.ndarray, labels: np.ndarray, *, algorithm: str, batch_size: int) -> dict[str, Any]:
     """Measure a sweep that `chosen` gave, under `algorithm` and, if that is auto, under im2col as well.
 
-    A network that does not vary is compared with those under the same algorithm.
+    A network that does not vary is compared with those under the same algorithm. Steps of more images than there are
+    are left out.
 
     The result is an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs an image),
     baselines (networks that do not vary), crossings of the two, and findings in sentences.
     """
     sweep = _SWEEPS[name]
-    (images, labels), _ = datasets.load(data, data_dir=data_dir)
     points: list[Point] = []
     shares: list[float] = []
     for under in ("auto", "im2col") if algorithm == "auto" else (algorithm,):
-        points += _measure(sweep.cases(batch_size), under, images, labels, shares)
+        cases = (case for case in sweep.cases(batch_size) if case[3] <= len(images))
+        points += _measure(cases, under, images, labels, shares)
     baselines = [p for p in points if p["x"] == 0]
     points = [p for p in points if p["x"] != 0]
     crossed = [c for base in baselines for c in crossings(_like(base, points), base["ms"])]

@@ -12,9 +12,11 @@ from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
     add_data_arguments,
+    check_outputs,
     fit_images,
     loss_of,
     resolve_model,
+    training,
 )
 from nnlite.lab.terminal import announce_compilation
 
@@ -40,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     path = Path(options.out or f"{model.name}.safetensors")
     writable_file("--out", path)
     (x_train, y_train), (x_test, y_test) = datasets.load(options.data, data_dir=options.data_dir)
+    check_outputs(model, y_train)
     x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     optimizer = optimizers.get(options.optimizer, **rate)
@@ -47,9 +50,10 @@ def run(options: argparse.Namespace) -> int:
     print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
     announce_compilation()
     conv.autotune(options.autotune)
-    history = model.fit(
-        x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
-    )
+    with training(model):
+        history = model.fit(
+            x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
+        )
     model.save(path)
     print(f"saved as {path}")
     if options.json:

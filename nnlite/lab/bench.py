@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +14,15 @@ from nnlite import machine, threads
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference, timing
 from nnlite.lab.check import Report, check, check_at, geometries
-from nnlite.lab.contract import Refused, asking, declared_bound, why_not
+from nnlite.lab.contract import Refused, asking, why_not
 from nnlite.lab.reference import Operands
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import Shape
-from nnlite.lab.terminal import Bar
+from nnlite.lab.terminal import Bar, command_line
 from nnlite.lab.timing import Contestant, Slice
 
 #: seconds for timing, a shape and pass, of which the quick ones leave what they do not need to the slow ones
 SECONDS = 5.0
-CONTROL = "(control)"
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,6 @@ def bench(
     rounds: int = timing.ROUNDS,
     seconds: float = SECONDS,
     seed: int = 0,
-    fresh_machine: bool = False,
     bar: Bar | None = None,
 ) -> Run:
     """Check each algorithm, then time those that are right at each shape and pass, in float32.
@@ -56,10 +53,10 @@ def bench(
     """
     bar = Bar() if bar is None else bar
     run = Run(
-        machine=machine.load_or_measure(fresh=fresh_machine),
+        machine=machine.load_or_measure(),
         threads=threads.get_num_threads(),
         seed=seed,
-        command=" ".join(["nnlite", *sys.argv[1:]]),
+        command=command_line(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     try:
@@ -141,10 +138,7 @@ def _check_and_slice(algorithm: Algorithm, pass_name: str, geometry: Geometry, p
         with asking(pass_name, geometry):
             part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
         given, right = problem.operands(part.geometry), partial(problem.right, part.geometry)
-        cell.error = check_at(algorithm, pass_name, part.geometry, given, right)
-        cell.error_bound = min(
-            declared_bound(algorithm, part.geometry, single) for single in reference.result_passes(pass_name)
-        )
+        cell.error, cell.error_bound = check_at(algorithm, pass_name, part.geometry, given, right)
         if part.scale == 1:
             operands = problem.operands32(geometry)
             cell.extra_bytes = timing.extra_bytes(partial(reference.run_pass, algorithm, pass_name, operands, geometry))
@@ -193,7 +187,7 @@ def _time_all(
         base = _baseline(entries, baseline)
         row.baseline = base.algorithm.name
         progress = partial(bar.step, f"timing {row.shape.name}, {row.pass_name}")
-        samples: dict[str, list[float]] = {}
+        samples: timing.Samples = {}
         run.shares.append(machine.share_of_processors(run.threads))
         try:
             contestants = _contestants(row, entries, base, run.seed)
@@ -203,7 +197,7 @@ def _time_all(
         finally:
             for entry in entries:
                 entry.cell.seconds = samples.get(entry.algorithm.name, [])
-            row.control_seconds = samples.get(base.algorithm.name + CONTROL, [])
+            row.control_seconds = samples.get(timing.CONTROL, [])
     run.shares.append(machine.share_of_processors(run.threads))
 
 
@@ -218,12 +212,12 @@ def _contestants(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -
     """A call for each entry, and the baseline a second time as the control."""
     problem = _Problem(seed)
 
-    def contestant(entry: _Entry, suffix: str = "") -> Contestant:
+    def contestant(name: str | None, entry: _Entry) -> Contestant:
         operands = problem.operands32(entry.part.geometry)
         call = partial(reference.run_pass, entry.algorithm, row.pass_name, operands, entry.part.geometry)
-        return Contestant(entry.algorithm.name + suffix, call, entry.owner, entry.part.scale)
+        return Contestant(name, call, entry.owner, entry.part.scale)
 
-    return [*(contestant(entry) for entry in entries), contestant(base, CONTROL)]
+    return [*(contestant(entry.algorithm.name, entry) for entry in entries), contestant(timing.CONTROL, base)]
 
 
 def _round_seconds(entries: Sequence[_Entry]) -> float:

@@ -96,7 +96,7 @@ def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[
 def _print(result: Run) -> None:
     out = console()
     for sentence in tables.checks(result):
-        out.print(sentence, highlight=False, markup=False)
+        out.print(sentence)
     for row in result.rows:
         if result.interrupted and not row.timed:
             continue
@@ -104,7 +104,7 @@ def _print(result: Run) -> None:
         out.print(tables.row_table(row))
     out.print()
     for sentence in tables.remarks(result):
-        out.print(f"- {sentence}", highlight=False, markup=False)
+        out.print(f"- {sentence}")
 
 
 def _write(result: Run, options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ LARGEST_BOUND = 1e-3
 
 class Refused(Exception):
     """An algorithm does something wrong; the message says what."""
+
+
+class Closeness(NamedTuple):
+    """The largest error of a result, and the one that its algorithm allows itself."""
+
+    error: float
+    bound: float
 
 
 @contextmanager
@@ -111,22 +118,22 @@ def compare(
     given: Operands,
     geometry: Geometry,
     method: str | None = None,
-) -> float:
-    """The largest error of what a pass returned, relative to the rms. Raises Refused above the algorithm's own bound.
+) -> list[Closeness]:
+    """How close each result of a pass is, relative to its rms. Raises Refused above the algorithm's own bound.
 
     `given` is in float64, as is what `right` says of a single pass. `method` is what the refusal calls the pass.
     """
     method = method or method_of(pass_name)
-    largest = 0.0
+    found = []
     for single, result in zip(reference.result_passes(pass_name), results, strict=True):
         bound = declared_bound(algorithm, geometry, single, result.dtype)
         wanted = right(single)
         error = float(np.abs(result - wanted).max() / reference.rms(wanted)) if wanted.size else 0.0
         if not error <= bound:
-            found = describe(result, wanted, bound, single, given, geometry)
-            raise Refused(f"{method} is wrong in {result.dtype} for {geometry}: {found}")
-        largest = max(largest, error)
-    return largest
+            where = describe(result, wanted, bound, single, given, geometry)
+            raise Refused(f"{method} is wrong in {result.dtype} for {geometry}: {where}")
+        found.append(Closeness(error, bound))
+    return found
 
 
 def spoil(results: Sequence[np.ndarray | None]) -> None:

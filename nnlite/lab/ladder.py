@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING
 
 from nnlite import conv
 from nnlite.errors import writable_file
+from nnlite.lab.bench import bench
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
 from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab.shapes import Shape, resolve
 from nnlite.lab.tables import disturbance, number, percent
+from nnlite.lab.terminal import Bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
+
+
+#: for timing all rungs
+SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,23 @@ class Rung:
     change: str
     over_below: float
     over_first: float
+
+
+def usual_shape(batch_size: int) -> Shape:
+    """The layer of the question that the ladder is about: the CNN's second convolution."""
+    return next(shape for shape in resolve(["seed"], batch_size) if shape.name == "cnn conv2d_1")
+
+
+def climb(shape: Shape, bar: Bar | None = None) -> tuple[list[Rung], Run]:
+    """Time every algorithm's forward pass at this shape; those that are right are the rungs.
+
+    Raises KeyboardInterrupt if it is interrupted: a part of a ladder says nothing.
+    """
+    algorithms = [conv.get(name) for name in conv.names()]
+    run = bench(algorithms, [shape], ["forward"], seconds=SECONDS, bar=bar)
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return rungs(run.rows[0]), run
 
 
 def rungs(row: Row) -> list[Rung]:

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     for table in (costs(ceilings), bandwidths(ceilings)):
         out.print(table)
     for sentence in remarks(ceilings):
-        out.print(f"- {sentence}", highlight=False, markup=False, soft_wrap=True)
+        out.print(f"- {sentence}", soft_wrap=True)
     if options.json:
         Path(options.json).write_text(json.dumps(ceilings.to_dict(), indent=1) + "\n")
         print(f"wrote {options.json}")
@@ -86,6 +86,7 @@ def remarks(m: Machine) -> Iterator[str]:
     yield f"Measured {m.measured_at} with {versions}."
     yield f"The best of at least {machine.REPEATS} repeats each; of starting a kernel the usual."
     if m.disturbed:
-        yield f"Other programs were running (load {m.load_average:.1f}): measure again with --fresh when they are not."
+        taken = f"{100 - 100 * m.share:.0f}% of the processors"
+        yield f"Other programs had {taken} meanwhile: measure again with --fresh when they have not."
     folder = jit_cache.cache_dir() or "no folder to keep them in was found"
     yield f"Compiled kernels: {folder}; --clear-cache deletes them."

@@ -17,18 +17,17 @@ if TYPE_CHECKING:
 def row_table(row: Row) -> Table:
     """One line an algorithm; the best is marked with a star, what was scaled from a slice with a tilde."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
     table.title_justify = table.caption_justify = "left"
     table.title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}: {row.shape.geometry}"
-    ratios = f"x {escape(row.baseline)}" if row.baseline else "ratio"
+    ratios = f"x {row.baseline}" if row.baseline else "ratio"
     for column in ("algorithm", "ms", ratios, "95%", "", "GFLOP/s", "of peak", "extra", "error"):
         table.add_column(column, justify="left" if column in ("algorithm", "") else "right", no_wrap=True)
     for cell in row.cells:
-        table.add_row(*map(escape, _line(cell)), style="bold" if cell.best else None)
-    table.caption = escape(" ".join(_caption(row)))
+        table.add_row(*_line(cell), style="bold" if cell.best else None)
+    table.caption = " ".join(_caption(row))
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,23 @@ WIDTH = 100
 
 
 def console() -> Console:
-    """A console of at most 100 columns; exactly 100 and without colours where output is piped."""
+    """A console of at most 100 columns; exactly 100 and without colours where output is piped.
+
+    What it prints is text, whatever a user's names hold: "[b]" does not make it bold.
+    """
     from rich.console import Console
 
+    as_it_is: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}
     if not sys.stdout.isatty():
-        return Console(width=WIDTH, color_system=None)
-    terminal = Console()
+        return Console(width=WIDTH, color_system=None, **as_it_is)
+    terminal = Console(**as_it_is)
     terminal.width = min(WIDTH, terminal.width)
     return terminal
+
+
+def command_line() -> str:
+    """The command of this run, as a shell takes it."""
+    return shlex.join(["nnlite", *sys.argv[1:]])
 
 
 def announce_compilation() -> None:
@@ -75,7 +85,7 @@ class Bar:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TimeElapsedColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
         return self

@@ -35,6 +35,10 @@ ROUNDS, LEAST_ROUNDS = 20, 5
 LONGEST_CALL, SLICE_SECONDS = 0.25, 0.05
 #: about how long BLAS's threads stay awake (seconds), and the longest that we wait for them
 AWAKE_SECONDS, _LONGEST_WAIT = 0.1, 1.0
+#: what the control, the baseline a second time, has instead of a name: no algorithm can be called so
+CONTROL = None
+#: seconds, one a round, by the contestant's name
+Samples = dict[str | None, list[float]]
 #: multiply-accumulates of the first slice that is tried
 _FIRST_SLICE_MACS = 100_000
 
@@ -43,7 +47,7 @@ _FIRST_SLICE_MACS = 100_000
 class Contestant:
     """A call to be timed. `scale`: how many times its work the whole work is."""
 
-    name: str
+    name: str | None
     call: Callable[[], object]
     owner: threads.Owner = "kernels"
     scale: float = 1.0
@@ -58,19 +62,9 @@ class Slice:
     seconds: float
 
 
-#: the methods of an algorithm that a pass calls and that have a default, which uses BLAS
-_DEFAULTS = {"forward": (), "grad_input": ("grad_input",), "grad_weight": ("grad_weight",)}
-_DEFAULTS["gradients"] = ("grad_input", "grad_weight")
-
-
 def thread_owner(algorithm: Algorithm, pass_name: str) -> threads.Owner:
-    """Who should have the threads while this pass runs: BLAS if the algorithm says that it uses it, or inherits it."""
-    own = type(algorithm)
-    methods = _DEFAULTS[pass_name]
-    if pass_name == "gradients" and own.backward is not Algorithm.backward:
-        methods = ()
-    inherited = any(getattr(own, method) is getattr(Algorithm, method) for method in methods)
-    return "blas" if algorithm.uses_blas or inherited else "kernels"
+    """Who should have the threads while this pass runs."""
+    return "blas" if algorithm.may_use_blas(pass_name) else "kernels"
 
 
 @contextmanager
@@ -111,9 +105,9 @@ def run_rounds(
     rounds: int = ROUNDS,
     seconds: float = float("inf"),
     seed: int = 0,
-    samples: dict[str, list[float]] | None = None,
+    samples: Samples | None = None,
     progress: Callable[[], None] = lambda: None,
-) -> dict[str, list[float]]:
+) -> Samples:
     """Seconds of each contestant's whole work in each round.
 
     Stops after `rounds`, or after `seconds` if there were LEAST_ROUNDS. `samples` is filled a whole round at a time,
@@ -140,8 +134,8 @@ def run_rounds(
     return samples
 
 
-def _round(halves: Sequence[Sequence[Contestant]], generator: np.random.Generator) -> dict[str, float]:
-    taken: dict[str, float] = {}
+def _round(halves: Sequence[Sequence[Contestant]], generator: np.random.Generator) -> dict[str | None, float]:
+    taken: dict[str | None, float] = {}
     for half in halves:
         order = generator.permutation(len(half))
         with owned_by(half[0].owner):

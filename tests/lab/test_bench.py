@@ -9,7 +9,6 @@ import pytest
 import nnlite as nn
 from nnlite import conv
 from nnlite.cli import main
-from nnlite.lab import bench as bench_module
 from nnlite.lab import timing
 from nnlite.lab.bench import bench, first_share
 from nnlite.lab.shapes import resolve, slice_of
@@ -246,6 +245,17 @@ def test_an_inherited_gradient_has_the_threads_as_blas():
     assert timing.thread_owner(conv.get("winograd"), "gradients") == "kernels"
 
 
+def test_whatever_an_algorithm_is_called_the_control_has_times_of_its_own():
+    class Other(type(conv.get("im2col"))):
+        name = "im2col(control)"
+
+    algorithms, shapes = [conv.get("im2col"), Other()], resolve(["1,2,5,5,3,3,3,1,0"], 1)
+    (row,) = bench(algorithms, shapes, ["forward"], rounds=5).rows
+    lists = [*(cell.seconds for cell in row.cells), row.control_seconds]
+    assert [len(seconds) for seconds in lists] == [5, 5, 5]
+    assert len(set(map(tuple, lists))) == 3
+
+
 def test_rounds_end_with_the_time_but_not_before_some():
     contestants = [Contestant("a", lambda: None)]
     assert len(timing.run_rounds(contestants, rounds=20, seconds=0)["a"]) == timing.LEAST_ROUNDS
@@ -309,7 +319,3 @@ def test_an_installed_packages_algorithm_is_there_by_name(tmp_path, monkeypatch)
     finally:
         registry._installed.cache_clear()
         registry._loaded.pop("theirs", None)
-
-
-def test_control_names_cannot_be_an_algorithms():
-    assert bench_module.CONTROL.strip("()") not in nn.conv.names()

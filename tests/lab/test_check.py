@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-import nnlite as nn
 from nnlite import conv
 from nnlite.conv import Algorithm, Fused, Geometry
 from nnlite.lab import reference
@@ -297,9 +296,24 @@ def test_right_values_of_an_earlier_result_do_not_help_one_that_leaves_memory_un
     geometry, wrong = Geometry.of((1, 5, 6, 1), (3, 3, 1, 1)), LeavesTheLastRowUnwritten()
     given, right = reference.small_problem(geometry, 0)
     arguments = "forward", geometry, given, right.__getitem__
-    assert check_at(wrong, *arguments) < LARGEST_BOUND  # of whom the memory was before
+    assert check_at(wrong, *arguments).error < LARGEST_BOUND  # of whom the memory was before
     with pytest.raises(Refused, match=r"oh=2, ow=0, k=0\]: expected .*, got nan.*never written"):
         check_at(wrong, *arguments)
+
+
+def test_of_both_gradients_the_one_nearer_to_its_bound_is_told():
+    class Uneven(type(conv.get("im2col"))):
+        def grad_weight(self, x, dy, geometry):
+            return super().grad_weight(x, dy, geometry) * np.float32(1 + 2e-5)
+
+        def error_bound(self, geometry, pass_name, dtype=np.float32):
+            return {"grad_input": 1e-6, "grad_weight": 1e-3}[pass_name]
+
+    geometry = Geometry.of((1, 5, 6, 1), (3, 3, 1, 1))
+    given, right = reference.small_problem(geometry, 0)
+    error, bound = check_at(Uneven(), "gradients", geometry, given, right.__getitem__)
+    assert bound == 1e-6
+    assert 0 < error < bound
 
 
 def test_a_wrong_fused_gradient_is_refused():
@@ -323,7 +337,3 @@ def test_random_geometries_are_the_same_for_a_seed_and_others_for_another():
     assert any(g.groups > 1 for g in kinds)
     assert any(g.dilation_rate != (1, 1) for g in kinds)
     assert any(g.pads[0][0] != g.pads[0][1] for g in kinds)
-
-
-def test_nothing_is_left_registered():
-    assert "right" not in nn.conv.names()

@@ -41,7 +41,7 @@ def quickly(monkeypatch, tmp_path, ceilings):
 
     def measure(threads):
         calls.append(threads)
-        return ceilings
+        return replace(ceilings, threads=threads, share=1.0)
 
     monkeypatch.setattr(machine, "measure", measure)
     return calls
@@ -57,9 +57,9 @@ def test_it_is_measured_once_and_again_when_asked(quickly):
 
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 1.0), (1.0, 2.0)])
 def test_a_disturbed_measurement_does_not_take_the_place_of_what_is_kept(quickly, monkeypatch, ceilings, share, kept):
-    monkeypatch.setattr(machine, "share_of_processors", lambda threads: share)
     for us in (1.0, 2.0):
-        monkeypatch.setattr(machine, "measure", lambda threads, us=us: replace(ceilings, numba_call_us=us))
+        measured = replace(ceilings, numba_call_us=us, share=share)
+        monkeypatch.setattr(machine, "measure", lambda threads, measured=measured: measured)
         assert machine.load_or_measure(2, fresh=True).numba_call_us == us
     assert machine.load_or_measure(2).numba_call_us == kept
 
@@ -95,10 +95,11 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setattr(jit, "ENABLED", False)
     with pytest.raises(ValueError, match="machine: expected Numba's compiler"):
         machine.measure(1)
+    assert machine.share_of_processors(1) == 1.0
 
 
 def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monkeypatch):
-    measured = []
+    measured, ceilings = [], replace(ceilings, share=1.0)
 
     def load_or_measure(threads=None, *, fresh=False):
         measured.append(fresh)
@@ -121,11 +122,31 @@ def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monke
     assert measured == [False] * 4 + [True]
 
 
-def test_a_ceiling_that_is_exceeded_is_raised(ceilings, monkeypatch):
-    higher = replace(ceilings, bandwidths=tuple(replace(b, copy_gbs=1.3 * b.copy_gbs) for b in ceilings.bandwidths))
-    monkeypatch.setattr(machine, "load_or_measure", lambda threads=None, fresh=False: ceilings)
+def test_a_ceiling_that_is_exceeded_is_raised_and_kept_so(quickly, monkeypatch):
+    kept = machine.load_or_measure()
+    higher = replace(kept, bandwidths=tuple(replace(b, copy_gbs=1.3 * b.copy_gbs) for b in kept.bandwidths))
     monkeypatch.setattr(machine, "_measured_again", lambda kept: higher)
-    assert machine.load_and_check() == higher
+    assert machine.load_and_check() == higher != kept
+    assert machine.load_or_measure() == higher
+    assert len(quickly) == 1
+
+
+@pytest.mark.parametrize(("now", "measured"), [(0.5, 1), (1.0, 2)])
+def test_ceilings_that_were_disturbed_are_kept_until_other_programs_are_gone(quickly, monkeypatch, now, measured):
+    disturbed = replace(machine.load_or_measure(), share=0.5)
+    machine._keep(disturbed)
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: now)
+    monkeypatch.setattr(machine, "_measured_again", lambda kept: kept)
+    assert machine.load_and_check().disturbed == (measured == 1)
+    assert len(quickly) == measured
+
+
+def test_the_share_of_the_processors_is_asked_for_before_and_after(monkeypatch):
+    shares = iter([1.0, 0.6])
+    monkeypatch.setattr(machine, "SECONDS", 0)
+    monkeypatch.setattr(machine, "REPEATS", 1)
+    monkeypatch.setattr(machine, "share_of_processors", lambda threads: next(shares))
+    assert machine.measure(1).share == 0.6
 
 
 def test_every_ceiling_on_all_threads_is_shown_to_hold(ceilings, monkeypatch):

@@ -118,7 +118,7 @@ def test_between_rows_the_share_of_the_processors_is_asked_for(monkeypatch):
     assert result.to_dict()["share_of_processors"] == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(("load", "told"), [(2.0, True), (0.1, False), (None, False)])
-def test_a_disturbed_measurement_of_the_machine_is_told(load, told):
-    ceilings = replace(machine.load_or_measure(), load_average=load)
-    assert any("Other programs were running" in sentence for sentence in remarks(ceilings)) == told
+@pytest.mark.parametrize(("share", "told"), [(0.5, True), (machine.UNDISTURBED, False)])
+def test_a_disturbed_measurement_of_the_machine_is_told(share, told):
+    ceilings = replace(machine.load_or_measure(), share=share)
+    assert any("Other programs had 50% of the processors" in sentence for sentence in remarks(ceilings)) == told

@@ -30,8 +30,9 @@ def draw(run: Run) -> Figure | None:
         canvas.text(LEFT, top + 29, lines[0] + " …" * (len(lines) > 1), size=11, fill="muted")
         canvas.rect(LEFT, top + 34, max(x(rung["ms"]) - LEFT, 2), 12, "c0", title=f"{value}. {change}")
     fastest = min(rungs, key=lambda rung: rung["ms"])
+    layer = run.document.get("ladder_layer")
     caption = (
-        f"The same layer, computed {len(rungs)} ways. From {rungs[0]['name']} to {fastest['name']} it becomes "
-        f"{times(rungs[0]['ms'] / fastest['ms'])} as fast."
+        f"The same layer{f' ({layer})' if layer else ''}, computed {len(rungs)} ways. From {rungs[0]['name']} to "
+        f"{fastest['name']} it becomes {times(rungs[0]['ms'] / fastest['ms'])} as fast."
     )
     return Figure("ladder", "The ladder", caption, [canvas], 1)
