@@ -1,11 +1,10 @@
 """Register tiles: the block of sums that convolution and matrix product share, as a Numba value type.
 
 A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. `multiply_add` adds
-the product of a column of numbers and a row of vectors (nnlite.simd),
+the products of columns of numbers and rows of vectors (nnlite.simd), the innermost loop of the reduction,
 
-    tile = zeros(shape)                                     # (rows, vectors * LANES)
-    for i in range(reduction):
-        tile = multiply_add(tile, a, rows, i, b, i * step)  # tile[m, :] += a[rows[m] + i] * b[i * step:][:width]
+    tile = zeros(shape)                                              # (rows, vectors * LANES)
+    tile = multiply_add(tile, a, rows, 0, 1, b, 0, step, reduction)  # += a[rows[m] + i] * b[i * step:][:width], all i
     store_tile(y, out_rows, 0, tile, width)
 
 The loops around it, over taps, channels or pixels, are the kernel's, as many and as deep as the reduction has
@@ -20,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from llvmlite import ir
@@ -42,6 +41,9 @@ from nnlite.simd import (
     splat_value,
     store_value,
 )
+
+#: products of numbers that are added in a turn of a reduction's loop: the processor predicts the end of a short loop
+UNROLLED = 4
 
 # The type ------------------------------------------------------------------------------------------------------
 
@@ -71,7 +73,7 @@ def tile_shape(columns: int) -> TileShape:
 
     More rows than these need more addresses than there are registers for.
     """
-    rows = {4: 4, 2: 6, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
+    rows = {4: 6, 2: 8, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
     # a narrower tile loads more numbers for each multiply-add
     slowness = {4: 1.0, 2: 1.03, 1: 1.15} if REGISTERS == 32 else {2: 1.0, 1: 1.1}
     vectors = -(-columns // LANES)
@@ -289,24 +291,85 @@ def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
     return [first_lanes_value(builder, builder.sub(width, index_value(v * LANES))) for v in range(shape.vectors)]
 
 
+def _reduction(products: Callable, unrolled: int = 1) -> Callable:
+    """What an intrinsic returns that adds products to a tile, `unrolled` in a turn of the loop, in their order.
+
+    `products(builder, shape, column, offsets, row)`: the factors of each of the tile's sums.
+    """
+
+    def typed(tile: Any, a: Any, rows: Any, b: Any) -> tuple:
+        number = types.int64
+
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            shape = tile.shape
+            sums, _, rows, i, i_step, _, j, j_step, count = args
+            offsets = cgutils.unpack_tuple(builder, rows)
+            start = address_value(context, builder, sig.args[1], args[1], i)
+            row = address_value(context, builder, sig.args[5], args[5], j)
+
+            def turn(terms: int, values: list) -> list:
+                *sums, start, row = values
+                for _ in range(terms):
+                    factors = products(builder, shape, start, offsets, row)
+                    sums = [fma_value(builder, a, b, value) for (a, b), value in zip(factors, sums, strict=True)]
+                    start, row = builder.gep(start, [i_step]), builder.gep(row, [j_step])
+                return [*sums, start, row]
+
+            values = [*_unpack(builder, shape, sums), start, row]
+            if unrolled > 1:
+                values = _loop(builder, builder.sdiv(count, index_value(unrolled)), values, partial(turn, unrolled))
+                count = builder.srem(count, index_value(unrolled))
+            values = _loop(builder, count, values, partial(turn, 1))
+            return _pack(builder, shape, values[:-2])
+
+        return tile(tile, a, rows, number, number, b, number, number, number), emit
+
+    return typed
+
+
+def _loop(builder: Any, count: Any, values: list, turn: Callable) -> list:
+    """The values after `count` turns, each of which makes new ones of them."""
+    before, head, after = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("turned")
+    builder.cbranch(builder.icmp_signed(">", count, index_value(0)), head, after)
+    builder.position_at_end(head)
+    done = builder.phi(count.type)
+    begun = [builder.phi(value.type) for value in values]
+    turned = turn(begun)
+    more = builder.add(done, index_value(1))
+    builder.cbranch(builder.icmp_signed("<", more, count), head, after)
+    for phi, first, again in zip((done, *begun), (index_value(0), *values), (more, *turned), strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(again, head)
+    builder.position_at_end(after)
+    results = [builder.phi(value.type) for value in values]
+    for phi, first, last in zip(results, values, turned, strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(last, head)
+    return results
+
+
+def _by_number(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> list:
+    """(number, vector) for each sum: a column of numbers times a row of vectors."""
+    vectors = _row_of_vectors(builder, shape, row)
+    numbers = [splat_value(builder, builder.load(builder.gep(column, [offset]))) for offset in offsets]
+    return [(number, vector) for number in numbers for vector in vectors]
+
+
+def _by_vector(row_of: Callable) -> Callable:
+    """As `_by_number`, of a column of vectors and a row that `row_of` loads."""
+
+    def products(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> list:
+        factors = row_of(builder, shape, row)
+        values = [load_value(builder, builder.gep(column, [offset])) for offset in offsets]
+        return [(value, factor) for value in values for factor in factors]
+
+    return products
+
+
 @intrinsic
-def multiply_add(typing, tile, a, rows, i, b, j):
-    """The tile with a[rows[m] + i] * b[j:] added to row m, for every m: one step of a reduction."""
-
-    def emit(context, builder, sig, args):
-        shape = tile.shape
-        column = address_value(context, builder, sig.args[1], args[1], args[3])
-        row = address_value(context, builder, sig.args[4], args[4], args[5])
-        vectors = _row_of_vectors(builder, shape, row)
-        sums = _unpack(builder, shape, args[0])
-        for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
-            number = splat_value(builder, builder.load(builder.gep(column, [offset])))
-            for v in range(shape.vectors):
-                k = m * shape.vectors + v
-                sums[k] = fma_value(builder, number, vectors[v], sums[k])
-        return _pack(builder, shape, sums)
-
-    return tile(tile, a, rows, types.int64, b, types.int64), emit
+def multiply_add(typing, tile, a, rows, i, i_step, b, j, j_step, count):
+    """The tile with a[rows[m] + i] * b[j:] added to row m, for every m, and so on `count` times, steps further each."""
+    return _reduction(_by_number, UNROLLED)(tile, a, rows, b)
 
 
 @intrinsic
@@ -323,41 +386,15 @@ def repeat_numbers(typing, shape, array, offset):
 
 
 @intrinsic
-def multiply_add_lanes(typing, tile, a, rows, i, b, j):
-    """The tile with a[rows[m] + i:] * b[j + v] added to vector v of row m: b is numbers, each for all lanes."""
-
-    def emit(context, builder, sig, args):
-        shape = tile.shape
-        numbers = address_value(context, builder, sig.args[4], args[4], args[5])
-        return _add_products(context, builder, sig, args, _row_of_numbers(builder, shape, numbers))
-
-    return tile(tile, a, rows, types.int64, b, types.int64), emit
+def multiply_add_lanes(typing, tile, a, rows, i, i_step, b, j, j_step, count):
+    """As `multiply_add`, of a[rows[m] + i:] * b[j + v] for vector v of row m: b is numbers, each for all lanes."""
+    return _reduction(_by_vector(_row_of_numbers))(tile, a, rows, b)
 
 
 @intrinsic
-def multiply_add_vectors(typing, tile, a, rows, i, b, j):
-    """The tile with a[rows[m] + i:] * b[j + v * LANES:] added to vector v of row m, lane by lane."""
-
-    def emit(context, builder, sig, args):
-        shape = tile.shape
-        row = address_value(context, builder, sig.args[4], args[4], args[5])
-        columns = _row_of_vectors(builder, shape, row)
-        return _add_products(context, builder, sig, args, columns)
-
-    return tile(tile, a, rows, types.int64, b, types.int64), emit
-
-
-def _add_products(context: Any, builder: Any, sig: Any, args: Any, columns: list) -> Any:
-    """The tile args[0] with the vector at args[1][args[2][m] + args[3]:] times each column added to row m."""
-    shape = sig.return_type.shape
-    start = address_value(context, builder, sig.args[1], args[1], args[3])
-    sums = _unpack(builder, shape, args[0])
-    for m, offset in enumerate(cgutils.unpack_tuple(builder, args[2])):
-        value = load_value(builder, builder.gep(start, [offset]))
-        for v, column in enumerate(columns):
-            k = m * shape.vectors + v
-            sums[k] = fma_value(builder, value, column, sums[k])
-    return _pack(builder, shape, sums)
+def multiply_add_vectors(typing, tile, a, rows, i, i_step, b, j, j_step, count):
+    """As `multiply_add`, of a[rows[m] + i:] * b[j + v * LANES:] for vector v of row m, lane by lane."""
+    return _reduction(_by_vector(_row_of_vectors))(tile, a, rows, b)
 
 
 @intrinsic

@@ -177,8 +177,7 @@ def correlate_tiles(shape, tables, first, last, block, source, weights, bias, y,
             tile = load_tile(shape, y, tile_out, 0, columns)
         for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
             j = (runs[run, 1] - tables.blocks[block]) * shape.width
-            for c in range(runs[run, 2]):
-                tile = multiply_add(tile, source, tile_in, runs[run, 0] + c, weights, j + c * shape.width)
+            tile = multiply_add(tile, source, tile_in, runs[run, 0], 1, weights, j, shape.width, runs[run, 2])
         if clamp:
             tile = relu_tile(tile)
         store_tile(y, tile_out, 0, tile, columns)
@@ -279,6 +278,8 @@ def _reduce_pixels(
                 for h in range(max(top, inside[row, 0]), min(bottom, inside[row, 1])):
                     i = group * sizes.group_in + n * sizes.image_padded + h * sizes.line
                     j = index * band_size + (n * (bottom - top) + h - top) * sizes.w_out * shape.width
-                    for w in range(first_w, last_w):
-                        tile = multiply_add(tile, source, weights, i + w * sizes.pixel, own_dy, j + w * shape.width)
+                    tile = multiply_add(
+                        tile, source, weights, i + first_w * sizes.pixel, sizes.pixel,
+                        own_dy, j + first_w * shape.width, shape.width, last_w - first_w,
+                    )  # fmt: skip
             store_tile(own_sums, places, k, tile, width)

@@ -193,8 +193,7 @@ def correlate(shape, plan, x, clamp, y):
                 for run in range(runs.shape[0]):
                     i = (group * sizes.group_in + runs[run, 0]) * LANES
                     j = (index * sizes.reduction + runs[run, 1]) * shape.vectors
-                    for c in range(runs[run, 2]):
-                        tile = multiply_add_lanes(tile, x, tile_in, i + c * LANES, plan.weights, j + c * shape.vectors)
+                    tile = multiply_add_lanes(tile, x, tile_in, i, LANES, plan.weights, j, shape.vectors, runs[run, 2])
                 if clamp:
                     tile = relu_tile(tile)
                 store_tile(y, tile_out, column * LANES, tile, width)
@@ -355,8 +354,5 @@ def reduce_pixels(shape, sums, x, dy, dy_line, part):
                     weights = table_rows(shape, t * shape.rows, sizes.reduced, sums.rows)
                     places = even_rows(shape, t * shape.rows, sizes.reduced, shape.width)
                     tile = load_tile(shape, panel_sums, places, 0, shape.width)
-                    for w in range(sizes.w_out):
-                        tile = multiply_add_vectors(
-                            tile, x, weights, i + w * sizes.pixel * LANES, dy, j + w * k * LANES
-                        )
+                    tile = multiply_add_vectors(tile, x, weights, i, sizes.pixel * LANES, dy, j, k * LANES, sizes.w_out)
                     store_tile(panel_sums, places, 0, tile, shape.width)

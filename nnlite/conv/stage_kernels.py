@@ -16,7 +16,16 @@ from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, tr
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import drop
 from nnlite.simd import LANES, pointer
-from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
+from nnlite.tiles import (
+    TileShape,
+    even_rows,
+    load_tile,
+    multiply_add,
+    multiply_add_lanes,
+    multiply_add_vectors,
+    store_tile,
+    zeros,
+)
 
 _MANY = 1 << 40  # rows: none overhangs
 
@@ -24,7 +33,8 @@ _MANY = 1 << 40  # rows: none overhangs
 class Loops(NamedTuple):
     """Of a register tile's reduction: counts, and steps in elements."""
 
-    columns: int  # for which the tile's shape is chosen
+    rows: int  # of the tile
+    vectors: int
     tiles: int  # one after the other
     row_step: int  # in x, from a row of the tile to the next
     runs: int  # of the reduction
@@ -39,6 +49,11 @@ class Loops(NamedTuple):
     x_batch: int = 0
     b_batch: int = 0
     y_batch: int = 0
+
+    @property
+    def shape(self) -> TileShape:
+        """Of the tile."""
+        return TileShape(self.rows, self.vectors)
 
     @property
     def terms(self) -> int:
@@ -67,9 +82,8 @@ def tile_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
                 tile = load_tile(shape, ys, rows_out, 0, loops.width) if loops.load else zeros(shape)
                 for run in range(loops.runs):
                     j = run * loops.length * loops.b_step
-                    for i in range(loops.length):
-                        place = run * loops.run_step + i * loops.step
-                        tile = multiply_add(tile, xs, rows, place, bs, j + i * loops.b_step)
+                    place = run * loops.run_step
+                    tile = multiply_add(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
                 store_tile(ys, rows_out, 0, tile, loops.width)
 
 
@@ -85,9 +99,8 @@ def lane_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
             tile = zeros(shape)
             for run in range(loops.runs):
                 j = run * loops.length * loops.b_step
-                for i in range(loops.length):
-                    place = run * loops.run_step + i * loops.step
-                    tile = multiply_add_lanes(tile, own_x, rows, place, b, j + i * loops.b_step)
+                place = run * loops.run_step
+                tile = multiply_add_lanes(tile, own_x, rows, place, loops.step, b, j, loops.b_step, loops.length)
             store_tile(own_y, rows_out, 0, tile, loops.width)
 
 
@@ -102,9 +115,8 @@ def vector_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
                 rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
                 rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
                 tile = load_tile(shape, own_y, rows_out, 0, loops.width)
-                for i in range(loops.length):
-                    place, j = run * loops.run_step + i * loops.step, (run * loops.length + i) * loops.b_step
-                    tile = multiply_add_vectors(tile, own_x, rows, place, b, j)
+                place, j = run * loops.run_step, run * loops.length * loops.b_step
+                tile = multiply_add_vectors(tile, own_x, rows, place, loops.step, b, j, loops.b_step, loops.length)
                 store_tile(own_y, rows_out, 0, tile, loops.width)
 
 

@@ -16,9 +16,10 @@ from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
+from nnlite.conv.winograd import gradient_shape, product_shape
 from nnlite.conv.winograd_tiles import sizes_of
 from nnlite.simd import LANES
-from nnlite.tiles import TileShape, tile_shape
+from nnlite.tiles import TileShape
 
 _NONE = Epilogue()
 
@@ -98,7 +99,8 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
     runs = plan.tables.runs[begin:end]
     length = int(runs[:, 2].max())
     loops = Loops(
-        columns=sizes.group_out,
+        rows=plan.shape.rows,
+        vectors=plan.shape.vectors,
         tiles=sizes.tiles,
         row_step=int(plan.tables.rows_in[1] - plan.tables.rows_in[0]) if len(plan.tables.rows_in) > 1 else scale,
         runs=-(-int(plan.tables.terms.max()) // length),
@@ -129,7 +131,8 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
     )
     lines = -(-sizes.h_out // plan.bands)
     loops = Loops(
-        columns=sizes.group_out,
+        rows=shape.rows,
+        vectors=shape.vectors,
         tiles=len(plan.inside),
         row_step=1,
         runs=lines,
@@ -200,7 +203,8 @@ def lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
     plan = direct_plan.grad_weight(one, lanes=True)
     sizes, shape = plan.sizes, plan.shape
     loops = Loops(
-        columns=sizes.group_out,
+        rows=shape.rows,
+        vectors=shape.vectors,
         tiles=-(-sizes.reduced // shape.rows),
         row_step=LANES,
         runs=sizes.h_out,
@@ -233,7 +237,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
         products = _winograd_products(
-            "V U", sizes.k, sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
+            "V U", product_shape(sizes.k), sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
             (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
         )  # fmt: skip
         return [to_u, to_v, products, from_outside(to_y, result + winners)]
@@ -242,7 +246,8 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     stages = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
-            "V' dM", sizes.k, sizes.c, sizes.c * -(-total // sizes.block), (1, sizes.c_wide, sizes.block, sizes.k_wide),
+            "V' dM", gradient_shape(sizes.k), sizes.c, sizes.c * -(-total // sizes.block),
+            (1, sizes.c_wide, sizes.block, sizes.k_wide),
             (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
         )  # fmt: skip
         stages += [to_v, from_outside(products, weight)]
@@ -250,7 +255,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
         stages += [
             to_u,
             _winograd_products(
-                "dM U'", sizes.c, sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
+                "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
                 (sizes.m_step, sizes.k * sizes.c_wide, sizes.v_step), 0, geometry.flops,
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
@@ -259,14 +264,14 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
 
 
 def _winograd_products(
-    what: str, columns: int, rows: int, total_rows: int, inner: tuple[int, int, int, int],
+    what: str, shape: TileShape, rows: int, total_rows: int, inner: tuple[int, int, int, int],
     batches: tuple[int, int, int], load: int, flops: int,
 ) -> Stage:  # fmt: skip
     """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
-    shape = tile_shape(columns)
     row_step, step, depth, pitch = inner
     loops = Loops(
-        columns=columns,
+        rows=shape.rows,
+        vectors=shape.vectors,
         tiles=-(-rows // shape.rows),
         row_step=row_step,
         runs=1,

@@ -87,7 +87,8 @@ def _image_grad_weight(stem: Stem) -> Stage:
     plan, k = direct_plan.grad_weight(stem.first.one_image), stem.first.output_shape[3]
     sizes, shape = plan.sizes, plan.shape
     loops = Loops(
-        columns=k,
+        rows=shape.rows,
+        vectors=shape.vectors,
         tiles=-(-sizes.reduced // shape.rows),
         row_step=1,
         runs=sizes.h_out,

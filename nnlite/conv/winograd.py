@@ -111,7 +111,7 @@ class Winograd(Algorithm):
         u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
         v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
         _forward.run(
-            parts, tile_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
+            parts, product_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
             epilogue.relu, epilogue.pool,
         )  # fmt: skip
         return Fused(x, weight, result, winners)
@@ -132,6 +132,20 @@ class Winograd(Algorithm):
 def scratch(parts: int) -> np.ndarray:
     """Room for 6x6 vectors, for each part."""
     return memory.empty((parts, 36 * LANES))
+
+
+def product_shape(columns: int) -> TileShape:
+    """The register tile of one of the 36 products.
+
+    Its operands come from the second cache: a taller tile is no faster with 64 columns, and slower with 512.
+    """
+    shape = tile_shape(columns)
+    return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
+
+
+def gradient_shape(columns: int) -> TileShape:
+    """The same for the product that gives dU, whose rows are channels."""
+    return TileShape(4, tile_shape(columns).vectors)
 
 
 def swap_channels(weight: np.ndarray) -> np.ndarray:
@@ -173,8 +187,7 @@ def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):
         for first in range(0, rows, shape.rows):
             rows_a, rows_out = even_rows(shape, first, rows, row), even_rows(shape, first, rows, columns)
             tile = load_tile(shape, out, rows_out, column, shape.width) if add else zeros(shape)
-            for i in range(depth):
-                tile = multiply_add(tile, a, rows_a, i * step, b, i * columns + column)
+            tile = multiply_add(tile, a, rows_a, 0, step, b, column, columns, depth)
             store_tile(out, rows_out, column, tile, shape.width)
 
 
@@ -203,7 +216,7 @@ def _gradients(
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     fused = epilogue != Epilogue()
     _backward.run(
-        parts, tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, geometry.input_shape[0],
+        parts, product_shape(sizes.c), gradient_shape(sizes.k), sizes, geometry.input_shape[0],
         nothing if x is None else x, swapped, dy, dy if result is None else result,
         np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
         u, v, dm, scratch(parts), dx, du, dbias,

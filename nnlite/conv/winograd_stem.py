@@ -15,7 +15,15 @@ from nnlite.conv.direct_panels import pad_images, prepared, start_values
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.epilogue import Fused
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
-from nnlite.conv.winograd import multiply_dm_u, multiply_v_dm, multiply_v_u, scratch, swap_channels
+from nnlite.conv.winograd import (
+    gradient_shape,
+    multiply_dm_u,
+    multiply_v_dm,
+    multiply_v_u,
+    product_shape,
+    scratch,
+    swap_channels,
+)
 from nnlite.conv.winograd_tiles import (
     add_dx,
     sizes_of,
@@ -29,13 +37,11 @@ from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
 from nnlite.simd import LANES, load_first, pointer, select, store_first
 from nnlite.tiles import (
-    TileShape,
     even_rows,
     load_tile,
     multiply_add,
     store_tile,
     table_rows,
-    tile_shape,
 )
 
 #: with fewer tiles in an image, a block of tiles of several images is better
@@ -80,7 +86,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused
     _forward.run(
         parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
-        tile_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
+        product_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
         u, v, m, scratch(parts),
         result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
     )  # fmt: skip
@@ -144,7 +150,7 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
         parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
-        tile_shape(sizes.c), TileShape(4, tile_shape(sizes.k).vectors), sizes, swap_channels(weights.second),
+        product_shape(sizes.c), gradient_shape(sizes.k), sizes, swap_channels(weights.second),
         dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, u, v, dm, scratch(parts), du, dbias,
         stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
     )  # fmt: skip
@@ -226,7 +232,6 @@ def _reduce_pixels(shape, sizes, rows, x, dy, k, sums):
             places = even_rows(shape, t * shape.rows, sizes.reduced, k)
             tile = load_tile(shape, sums, places, column, k - column)
             for h in range(sizes.h_out):
-                for w in range(sizes.w_out):
-                    pixel = (h * sizes.w_out + w) * k + column
-                    tile = multiply_add(tile, x, weights, h * sizes.line + w * sizes.pixel, dy, pixel)
+                pixel = h * sizes.w_out * k + column
+                tile = multiply_add(tile, x, weights, h * sizes.line, sizes.pixel, dy, pixel, k, sizes.w_out)
             store_tile(sums, places, column, tile, k - column)

@@ -139,12 +139,11 @@ def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp, 
                 if t == first_tile and whole and not transposed:  # copies its b while it computes
                     for i in range(depth):
                         line = (first + i) * sizes.n + column
-                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, b, line)
+                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, 0, b, line, 0, 1)
                         for j in range(0, shape.width, LANES):
                             store(panel, i * shape.width + j, load(b, line + j))
                 else:
-                    for i in range(depth):
-                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, panel, i * shape.width)
+                    tile = multiply_add(tile, a, rows, first * sizes.step, sizes.step, panel, 0, shape.width, depth)
                 if clamp and first + depth == sizes.k:
                     tile = relu_tile(tile)
                 store_tile(c, rows_out, column, tile, sizes.n - column)

@@ -62,8 +62,7 @@ def _forward(part, parts, shape, x, weight, bias, clamp, panels, y):
     for first in range(begin, end, shape.rows):
         rows = even_rows(shape, first, end, k)
         tile = zeros(shape)
-        for i in range(0, whole, LANES):
-            tile = multiply_add_vectors(tile, x, rows, i, panel, i * n)
+        tile = multiply_add_vectors(tile, x, rows, 0, LANES, panel, 0, LANES * n, whole // LANES)
         store_tile(sums, even_rows(shape, 0, shape.rows, n * LANES), 0, tile, n * LANES)
         for row in range(min(shape.rows, end - first)):
             for j in range(n):
@@ -109,8 +108,7 @@ def _backward(part, parts, sums, block, x, weight, dy, scratch, dx, dweight):
             for row in range(0, m, block.rows):
                 rows = even_rows(block, row, m, n)
                 tile = zeros(block)
-                for j in range(n):
-                    tile = multiply_add(tile, dy, rows, j, lines, j * block.width)
+                tile = multiply_add(tile, dy, rows, 0, 1, lines, 0, block.width, n)
                 store_tile(dx, even_rows(block, row, m, k), first, tile, width)
 
 
@@ -125,12 +123,12 @@ def _reduce_rows(shape, x, first, width, dy, dx, spare, lines):
             for j in range(first, first + shape.width, LANES):
                 prefetch(x, i * k + shape.width + j)
                 prefetch_to_write(dx, i * k + j)
-            tile = multiply_add(tile, dy, columns, i * n, x, i * k + first)
+            tile = multiply_add(tile, dy, columns, i * n, 0, x, i * k + first, 0, 1)
     else:  # the last strip: its rows are copied, so that nothing beyond the array is read
         for i in range(m):
             for j in range(0, shape.width, LANES):
                 store(spare, j, load_first(x, i * k + first + j, width - j))
-            tile = multiply_add(tile, dy, columns, i * n, spare, 0)
+            tile = multiply_add(tile, dy, columns, i * n, 0, spare, 0, 0, 1)
     store_tile(lines, even_rows(shape, 0, n, shape.width), 0, tile, shape.width)
 
 

@@ -22,7 +22,7 @@ from nnlite.jit import kernel
 from nnlite.kernels.dropout import Mask
 from nnlite.rates.measure import Work, kind
 from nnlite.simd import LANES
-from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
+from nnlite.tiles import tile_shape
 
 #: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000
@@ -61,24 +61,22 @@ def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np
 
 @kind
 def tiles(size: tuple[int, ...], working_set: int) -> Work:
-    loops = Loops(*size)
-    return _sums(stage_kernels.tile_sums, tile_shape(loops.columns), loops, working_set)
+    return _sums(stage_kernels.tile_sums, Loops(*size), working_set)
 
 
 @kind
 def lane_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    loops = Loops(*size)
-    return _sums(stage_kernels.lane_sums, lane_tile_shape(loops.columns), loops, working_set)
+    return _sums(stage_kernels.lane_sums, Loops(*size), working_set)
 
 
 @kind
 def vector_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    loops = Loops(*size)
-    return _sums(stage_kernels.vector_sums, lane_tile_shape(loops.columns), loops, working_set)
+    return _sums(stage_kernels.vector_sums, Loops(*size), working_set)
 
 
-def _sums(function: kernel, shape: TileShape, loops: Loops, working_set: int) -> Work:
-    parts, rows = threads.kernel_parts(), loops.tiles * shape.rows
+def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
+    shape, parts = loops.shape, threads.kernel_parts()
+    rows = loops.tiles * shape.rows
     reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
     x_size = reach + loops.batches * loops.x_batch + LANES
     y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
