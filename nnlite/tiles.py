@@ -214,17 +214,27 @@ def zeros(typing, shape):
     return _TileType(shape.shape)(shape), emit
 
 
-@intrinsic
-def repeat_row(typing, shape, array, offset):
-    """A tile of which every row is array[offset:]."""
+def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
+    """What an intrinsic returns that makes a tile whose rows are all what `row_of` loads."""
 
-    def emit(context, builder, sig, args):
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile = sig.return_type.shape
-        start = address_value(context, builder, sig.args[1], *args[1:])
-        row = _row_of_vectors(builder, tile, start)
+        row = row_of(builder, tile, address_value(context, builder, sig.args[1], *args[1:]))
         return _pack(builder, tile, row * tile.rows)
 
     return _TileType(shape.shape)(shape, array, types.int64), emit
+
+
+@intrinsic
+def repeat_row(typing, shape, array, offset):
+    """A tile of which every row is array[offset:]."""
+    return _repeat(_row_of_vectors, shape, array)
+
+
+@intrinsic
+def repeat_numbers(typing, shape, array, offset):
+    """A tile of which every row is the numbers array[offset:], each in all lanes of its vector."""
+    return _repeat(_row_of_numbers, shape, array)
 
 
 @intrinsic
@@ -291,40 +301,36 @@ def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
     return [first_lanes_value(builder, builder.sub(width, index_value(v * LANES))) for v in range(shape.vectors)]
 
 
-def _reduction(products: Callable, unrolled: int = 1) -> Callable:
+def _reduce(products: Callable, tile: Any, a: Any, rows: Any, b: Any, unrolled: int = 1) -> tuple:
     """What an intrinsic returns that adds products to a tile, `unrolled` in a turn of the loop, in their order.
 
     `products(builder, shape, column, offsets, row)`: the factors of each of the tile's sums.
     """
+    number = types.int64
 
-    def typed(tile: Any, a: Any, rows: Any, b: Any) -> tuple:
-        number = types.int64
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        shape = tile.shape
+        sums, _, rows, i, i_step, _, j, j_step, count = args
+        offsets = cgutils.unpack_tuple(builder, rows)
+        start = address_value(context, builder, sig.args[1], args[1], i)
+        row = address_value(context, builder, sig.args[5], args[5], j)
 
-        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            shape = tile.shape
-            sums, _, rows, i, i_step, _, j, j_step, count = args
-            offsets = cgutils.unpack_tuple(builder, rows)
-            start = address_value(context, builder, sig.args[1], args[1], i)
-            row = address_value(context, builder, sig.args[5], args[5], j)
+        def turn(terms: int, values: list) -> list:
+            *sums, start, row = values
+            for _ in range(terms):
+                factors = products(builder, shape, start, offsets, row)
+                sums = [fma_value(builder, x, y, total) for (x, y), total in zip(factors, sums, strict=True)]
+                start, row = builder.gep(start, [i_step]), builder.gep(row, [j_step])
+            return [*sums, start, row]
 
-            def turn(terms: int, values: list) -> list:
-                *sums, start, row = values
-                for _ in range(terms):
-                    factors = products(builder, shape, start, offsets, row)
-                    sums = [fma_value(builder, a, b, value) for (a, b), value in zip(factors, sums, strict=True)]
-                    start, row = builder.gep(start, [i_step]), builder.gep(row, [j_step])
-                return [*sums, start, row]
+        values = [*_unpack(builder, shape, sums), start, row]
+        if unrolled > 1:
+            values = _loop(builder, builder.sdiv(count, index_value(unrolled)), values, partial(turn, unrolled))
+            count = builder.srem(count, index_value(unrolled))
+        values = _loop(builder, count, values, partial(turn, 1))
+        return _pack(builder, shape, values[:-2])
 
-            values = [*_unpack(builder, shape, sums), start, row]
-            if unrolled > 1:
-                values = _loop(builder, builder.sdiv(count, index_value(unrolled)), values, partial(turn, unrolled))
-                count = builder.srem(count, index_value(unrolled))
-            values = _loop(builder, count, values, partial(turn, 1))
-            return _pack(builder, shape, values[:-2])
-
-        return tile(tile, a, rows, number, number, b, number, number, number), emit
-
-    return typed
+    return tile(tile, a, rows, number, number, b, number, number, number), emit
 
 
 def _loop(builder: Any, count: Any, values: list, turn: Callable) -> list:
@@ -369,32 +375,19 @@ def _by_vector(row_of: Callable) -> Callable:
 @intrinsic
 def multiply_add(typing, tile, a, rows, i, i_step, b, j, j_step, count):
     """The tile with a[rows[m] + i] * b[j:] added to row m, for every m, and so on `count` times, steps further each."""
-    return _reduction(_by_number, UNROLLED)(tile, a, rows, b)
-
-
-@intrinsic
-def repeat_numbers(typing, shape, array, offset):
-    """A tile of which every row is the numbers array[offset:], each in all lanes of its vector."""
-
-    def emit(context, builder, sig, args):
-        tile = sig.return_type.shape
-        start = address_value(context, builder, sig.args[1], *args[1:])
-        row = _row_of_numbers(builder, tile, start)
-        return _pack(builder, tile, row * tile.rows)
-
-    return _TileType(shape.shape)(shape, array, types.int64), emit
+    return _reduce(_by_number, tile, a, rows, b, UNROLLED)
 
 
 @intrinsic
 def multiply_add_lanes(typing, tile, a, rows, i, i_step, b, j, j_step, count):
     """As `multiply_add`, of a[rows[m] + i:] * b[j + v] for vector v of row m: b is numbers, each for all lanes."""
-    return _reduction(_by_vector(_row_of_numbers))(tile, a, rows, b)
+    return _reduce(_by_vector(_row_of_numbers), tile, a, rows, b)
 
 
 @intrinsic
 def multiply_add_vectors(typing, tile, a, rows, i, i_step, b, j, j_step, count):
     """As `multiply_add`, of a[rows[m] + i:] * b[j + v * LANES:] for vector v of row m, lane by lane."""
-    return _reduction(_by_vector(_row_of_vectors))(tile, a, rows, b)
+    return _reduce(_by_vector(_row_of_vectors), tile, a, rows, b)
 
 
 @intrinsic
