@@ -40,6 +40,13 @@ def cache_sizes() -> dict[str, int]:
     return sizes
 
 
+def memory_bytes() -> int:
+    """Of all of this machine's memory."""
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
 def sysctl(key: str) -> str:
     """What macOS says about `key`; empty if it says nothing."""
     result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)

@@ -64,6 +64,19 @@ def set_num_threads(n: int, *, argument: str = "n") -> None:
         own(_owner)
 
 
+@contextmanager
+def using(n: int) -> Iterator[None]:
+    """Let kernels and BLAS use `n` threads for what runs inside, and as many as before afterwards."""
+    before = get_num_threads()
+    if n != before:
+        set_num_threads(n)
+    try:
+        yield
+    finally:
+        if n != before:
+            set_num_threads(before)
+
+
 def kernel_parts() -> int:
     """Into how many parts a kernel's work is divided: the threads that kernels may use."""
     return 1 if _owner == "blas" else get_num_threads()

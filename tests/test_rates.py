@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 
 import nnlite as nn
+from nnlite import ceilings as measuring
 from nnlite import jit, jit_cache, machine
+from nnlite.ceilings import Bandwidth
 from nnlite.rates import CHECKED, TRIES, Rates
 from nnlite.rates.state import SAME, State, handing_us
 
@@ -218,7 +220,7 @@ def test_what_is_measured_together_is_kept_together():
 def test_a_bandwidth_is_that_of_the_smallest_working_set_that_holds_so_much():
     rates = Moving()
     measured = ((100, 1, 5.0), (1000, 1, 3.0), (200, 2, 8.0), (1000, 2, 4.0))
-    bandwidths = tuple(machine.Bandwidth("", nbytes, threads, 0.0, gbs) for nbytes, threads, gbs in measured)
+    bandwidths = tuple(Bandwidth("", nbytes, threads, 0.0, gbs) for nbytes, threads, gbs in measured)
     rates.machine = replace(rates.machine, threads=2, bandwidths=bandwidths)
     assert [rates.bandwidth(nbytes) for nbytes in (1, 200, 201, 1e15)] == [8e9, 8e9, 4e9, 4e9]
     rates.kernel_threads = 1
@@ -235,7 +237,7 @@ def test_states_differ_by_a_factor():
 
 def test_work_is_handed_to_those_that_own_the_threads(monkeypatch):
     assert handing_us(1, 1) == 1.0
-    monkeypatch.setattr(machine, "usual_us", lambda work: work())
+    monkeypatch.setattr(measuring, "usual_us", lambda work: work())
     monkeypatch.setattr("nnlite.kernels.ceilings.nothing", len)
     assert handing_us(1, 3) == 3
     product = handing_us(2, 1)

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from nnlite.ceilings import Bandwidth
 from nnlite.conv.stages import Stage
 from nnlite.explain import roofs
-from nnlite.machine import Bandwidth, Machine
+from nnlite.machine import Machine
 from nnlite.predict import PartPrediction, Terms
 
 LEVELS = tuple(

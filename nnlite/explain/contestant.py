@@ -50,21 +50,8 @@ class Contestant:
         if Contestant._spinning and self._owner == "kernels":
             time.sleep(SETTLING_SECONDS)
         Contestant._spinning = self._owner == "blas"
-        with conv.use(self.algorithm), self._threads():
+        with conv.use(self.algorithm), threads.using(1) if self._on_one_thread else owned_by(self._owner):
             yield
-
-    @contextmanager
-    def _threads(self) -> Iterator[None]:
-        before = threads.get_num_threads()
-        if self._on_one_thread:
-            threads.set_num_threads(1)
-            try:
-                yield
-            finally:
-                threads.set_num_threads(before)
-        else:
-            with owned_by(self._owner):
-                yield
 
     @property
     def thread_counts(self) -> tuple[int, int]:

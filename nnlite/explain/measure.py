@@ -11,11 +11,12 @@ from statistics import fmean
 import numpy as np
 
 from nnlite import conv, cost, memory, scopes
+from nnlite.contention import share_of_processors
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.forecast import forecast
 from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.request import check_outputs, fit_images
-from nnlite.machine import Machine, share_of_processors
+from nnlite.machine import Machine
 from nnlite.model import Sequential
 from nnlite.predict import PartPrediction, StepPrediction
 from nnlite.profiler import CHANGED, Key, StepProfile, profile

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import models
+from nnlite.contention import share_of_processors
 from nnlite.errors import unknown
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.explain.question import BASELINE
@@ -20,7 +21,6 @@ from nnlite.explain.report.numbers import short
 from nnlite.explain.request import fit_images
 from nnlite.lab.tables import disturbance
 from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
-from nnlite.machine import share_of_processors
 from nnlite.model import Sequential
 from nnlite.profiler import profile
 

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from nnlite import machine, threads
+from nnlite.contention import share_of_processors
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference, timing
 from nnlite.lab.check import Report, check, check_at, geometries
@@ -188,7 +189,7 @@ def _time_all(
         row.baseline = base.algorithm.name
         progress = partial(bar.step, f"timing {row.shape.name}, {row.pass_name}")
         samples: timing.Samples = {}
-        run.shares.append(machine.share_of_processors(run.threads))
+        run.shares.append(share_of_processors(run.threads))
         try:
             contestants = _contestants(row, entries, base, run.seed)
             timing.run_rounds(
@@ -198,7 +199,7 @@ def _time_all(
             for entry in entries:
                 entry.cell.seconds = samples.get(entry.algorithm.name, [])
             row.control_seconds = samples.get(timing.CONTROL, [])
-    run.shares.append(machine.share_of_processors(run.threads))
+    run.shares.append(share_of_processors(run.threads))
 
 
 def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import machine
+from nnlite.ceilings import REPEATS
 from nnlite.cost import human_bytes
 from nnlite.lab.terminal import announce_compilation, console
 from nnlite.machine import Machine
@@ -84,7 +85,7 @@ def remarks(m: Machine) -> Iterator[str]:
     yield f"Vectors of {m.lanes} float32; caches: {caches}; memory: {human_bytes(m.memory_bytes)}."
     versions = ", ".join(f"{name} {version}" for name, version in m.versions.items())
     yield f"Measured {m.measured_at} with {versions}."
-    yield f"The best of at least {machine.REPEATS} repeats each; of starting a kernel the usual."
+    yield f"The best of at least {REPEATS} repeats each; of starting a kernel the usual."
     if m.disturbed:
         taken = f"{100 - 100 * m.share:.0f}% of the processors"
         yield f"Other programs had {taken} meanwhile: measure again with --fresh when they have not."

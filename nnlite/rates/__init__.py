@@ -25,8 +25,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from nnlite import machine
+from nnlite import contention
 from nnlite.conv.stages import Stage
+from nnlite.machine import Machine
 from nnlite.rates.measure import MOST_BYTES, Work, rate_of
 from nnlite.rates.state import SAME, State, handing_us
 
@@ -68,7 +69,7 @@ class Rates:
     They are those of `state`, an index of `states`. To be made, and asked, while their owner has the threads.
     """
 
-    def __init__(self, ceilings: machine.Machine, blas_threads: int, kernel_threads: int):
+    def __init__(self, ceilings: Machine, blas_threads: int, kernel_threads: int):
         self.machine = ceilings
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
@@ -108,7 +109,7 @@ class Rates:
     def share(self) -> float:
         """The part of the processors' time that their owner gets now."""
         blas = self.blas_threads > 1
-        return machine.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
+        return contention.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
 
     def complete(self, compute: Callable[[], object]) -> None:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile."""
@@ -253,13 +254,13 @@ class Rates:
             self._patience -= time.perf_counter() - began
 
     def _was_alone_lately(self) -> bool:
-        return self._share >= machine.UNDISTURBED and time.perf_counter() < self._asked + ASKED_EVERY
+        return self._share >= contention.UNDISTURBED and time.perf_counter() < self._asked + ASKED_EVERY
 
     def _is_alone(self) -> bool:
         """Whether other programs left this process alone since it last asked; they disturbed what was measured else."""
         before, self._share = self._share, self.share()
         self._asked = time.perf_counter()
-        alone = (before + self._share) / 2 >= machine.UNDISTURBED
+        alone = (before + self._share) / 2 >= contention.UNDISTURBED
         if not alone:
             self.disturbed |= self._since
         self._since = set()
@@ -285,7 +286,7 @@ class Rates:
         return {key: rate for key, rate in self.states[state].known.items() if (state, key) not in self.disturbed}
 
 
-def _kept_path(ceilings: machine.Machine, blas_threads: int, kernel_threads: int) -> Path | None:
+def _kept_path(ceilings: Machine, blas_threads: int, kernel_threads: int) -> Path | None:
     from nnlite import jit_cache
 
     root = jit_cache.cache_root()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnlite import machine
+from nnlite import ceilings
 
 #: two costs within this factor are of one state
 SAME = 1.18
@@ -38,8 +38,8 @@ def handing_us(blas_threads: int, kernel_threads: int) -> float:
     Of one thread there is but one state, and the number is 1.
     """
     if kernel_threads > 1:
-        return machine.launch_us(kernel_threads)
+        return ceilings.launch_us(kernel_threads)
     if blas_threads > 1:
         square, out = (np.ones((_SIDE, _SIDE), np.float32) for _ in range(2))
-        return machine.usual_us(lambda: np.matmul(square, square, out=out))
+        return ceilings.usual_us(lambda: np.matmul(square, square, out=out))
     return 1.0

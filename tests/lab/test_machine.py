@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nnlite import jit, jit_cache, machine
+from nnlite import ceilings as measuring
+from nnlite import contention, jit, jit_cache, machine
+from nnlite.ceilings import Bandwidth
 from nnlite.cli import main
 
 
@@ -95,7 +97,7 @@ def test_without_a_compiler_it_says_so(monkeypatch):
     monkeypatch.setattr(jit, "ENABLED", False)
     with pytest.raises(ValueError, match="machine: expected Numba's compiler"):
         machine.measure(1)
-    assert machine.share_of_processors(1) == 1.0
+    assert contention.share_of_processors(1) == 1.0
 
 
 def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monkeypatch):
@@ -114,10 +116,10 @@ def test_kept_ceilings_are_measured_again_if_they_no_longer_hold(ceilings, monke
     # other programs keep the processors, or they lie farther apart than they did: the kept ceilings stay
     for share, launch in ((0.5, 1.0), (1.0, 1.5)):
         monkeypatch.setattr(machine, "share_of_processors", lambda threads, share=share: share)
-        monkeypatch.setattr(machine, "launch_us", lambda threads, launch=launch: launch * ceilings.parallel_region_us)
+        monkeypatch.setattr(measuring, "launch_us", lambda threads, launch=launch: launch * ceilings.parallel_region_us)
         assert machine.load_and_check() == ceilings
     assert measured == [False] * 3
-    monkeypatch.setattr(machine, "launch_us", lambda threads: ceilings.parallel_region_us)
+    monkeypatch.setattr(measuring, "launch_us", lambda threads: ceilings.parallel_region_us)
     machine.load_and_check()
     assert measured == [False] * 4 + [True]
 
@@ -143,45 +145,45 @@ def test_ceilings_that_were_disturbed_are_kept_until_other_programs_are_gone(qui
 
 def test_the_share_of_the_processors_is_asked_for_before_and_after(monkeypatch):
     shares = iter([1.0, 0.6])
-    monkeypatch.setattr(machine, "SECONDS", 0)
-    monkeypatch.setattr(machine, "REPEATS", 1)
+    monkeypatch.setattr(measuring, "SECONDS", 0)
+    monkeypatch.setattr(measuring, "REPEATS", 1)
     monkeypatch.setattr(machine, "share_of_processors", lambda threads: next(shares))
     assert machine.measure(1).share == 0.6
 
 
 def test_every_ceiling_on_all_threads_is_shown_to_hold(ceilings, monkeypatch):
     """That of the first cache as well: a layer whose operands lie there is compared with it."""
-    monkeypatch.setattr(machine, "_bandwidth", lambda level, nbytes, threads: machine.Bandwidth(level, nbytes, 2, 0, 0))
-    monkeypatch.setattr(machine, "_fma_gflops", lambda threads: 0.0)
+    monkeypatch.setattr(measuring, "bandwidth", lambda level, nbytes, threads: Bandwidth(level, nbytes, 2, 0, 0))
+    monkeypatch.setattr(measuring, "fma_gflops", lambda threads: 0.0)
     again = machine._measured_again(replace(ceilings, threads=2, bandwidths=_bandwidths(1, 2)))
     assert again.main_ceilings == dict.fromkeys(["multiply-adds", "L1", "memory"], 0)
     assert again.bandwidths[:2] == _bandwidths(1)  # on one thread they stay
 
 
 def _bandwidths(*threads):
-    return tuple(machine.Bandwidth(level, 1, count, 9, 9) for count in threads for level in ("L1", "memory"))
+    return tuple(Bandwidth(level, 1, count, 9, 9) for count in threads for level in ("L1", "memory"))
 
 
 @pytest.mark.parametrize("size", [16, 1024, 100_000])
 def test_ceilings_are_those_of_whole_cache_lines(size):
     for _ in range(5):
-        x = machine._ones(2, size)
+        x = measuring._ones(2, size)
         assert (x.ctypes.data % 4096, x.shape, x.flags.c_contiguous) == (0, (2, size), True)
 
 
-@pytest.mark.parametrize(("quick", "usual"), [(machine.LAUNCHES // 3, 1.0), (machine.LAUNCHES // 5, 1000.0)])
+@pytest.mark.parametrize(("quick", "usual"), [(measuring.LAUNCHES // 3, 1.0), (measuring.LAUNCHES // 5, 1000.0)])
 def test_a_launch_costs_what_it_does_when_it_is_quick(quick, usual, monkeypatch):
     """Other programs may take three of four samples, no more; the first samples do not count."""
     now = 0.0
-    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: now))
-    slow = machine.LAUNCHES - quick
-    durations = iter([1e-9] * machine.UNTIMED + [1e-6] * quick + [1e-3] * slow)
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(perf_counter=lambda: now))
+    slow = measuring.LAUNCHES - quick
+    durations = iter([1e-9] * measuring.UNTIMED + [1e-6] * quick + [1e-3] * slow)
 
     def work():
         nonlocal now
         now += next(durations)
 
-    assert machine.usual_us(work) == pytest.approx(usual)
+    assert measuring.usual_us(work) == pytest.approx(usual)
     assert next(durations, None) is None
 
 

@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from nnlite import conv, machine
+from nnlite.contention import UNDISTURBED
 from nnlite.lab import figures, tables, timing
 from nnlite.lab.bench import bench
 from nnlite.lab.ladder import rungs, table
@@ -102,7 +103,7 @@ def test_the_baseline_is_the_one_asked_for_and_both_gradients_are_twice_the_work
     assert [row.cells[0].flops for row in run.rows] == [2 * shapes[0].geometry.macs, 4 * shapes[0].geometry.macs]
 
 
-@pytest.mark.parametrize(("shares", "told"), [([1.0, 0.5, 0.6], True), ([machine.UNDISTURBED], False), ([], False)])
+@pytest.mark.parametrize(("shares", "told"), [([1.0, 0.5, 0.6], True), ([UNDISTURBED], False), ([], False)])
 def test_a_run_that_other_programs_disturbed_says_so(run, shares, told):
     run.shares = shares
     for said in (next(tables.remarks(run)), table(rungs(run.rows[0]), run).caption):
@@ -112,13 +113,13 @@ def test_a_run_that_other_programs_disturbed_says_so(run, shares, told):
 
 def test_between_rows_the_share_of_the_processors_is_asked_for(monkeypatch):
     shares = iter([1.0, 0.5, 0.6])
-    monkeypatch.setattr(machine, "share_of_processors", lambda threads: next(shares))
+    monkeypatch.setattr("nnlite.lab.bench.share_of_processors", lambda threads: next(shares))
     passes = ["forward", "grad_weight"]
     result = bench([conv.get("windows")], resolve(["1,2,5,5,3,3,3,1,0"], 1), passes, rounds=5, seconds=0.1)
     assert result.to_dict()["share_of_processors"] == pytest.approx(0.7)
 
 
-@pytest.mark.parametrize(("share", "told"), [(0.5, True), (machine.UNDISTURBED, False)])
+@pytest.mark.parametrize(("share", "told"), [(0.5, True), (UNDISTURBED, False)])
 def test_a_disturbed_measurement_of_the_machine_is_told(share, told):
     ceilings = replace(machine.load_or_measure(), share=share)
     assert any("Other programs had 50% of the processors" in sentence for sentence in remarks(ceilings)) == told
