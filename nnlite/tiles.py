@@ -17,7 +17,7 @@ with. Multiply and add are fused where the processor can and are two instruction
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -354,20 +354,26 @@ def _loop(builder: Any, count: Any, values: list, turn: Callable) -> list:
     return results
 
 
-def _by_number(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> list:
-    """(number, vector) for each sum: a column of numbers times a row of vectors."""
+def _by_number(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> Iterator[tuple]:
+    """(number, vector) for each sum: a column of numbers times a row of vectors.
+
+    Each number is loaded where it is multiplied: LLVM keeps all that are loaded before in registers, which a tall tile
+    does not leave.
+    """
     vectors = _row_of_vectors(builder, shape, row)
-    numbers = [splat_value(builder, builder.load(builder.gep(column, [offset]))) for offset in offsets]
-    return [(number, vector) for number in numbers for vector in vectors]
+    for offset in offsets:
+        number = splat_value(builder, builder.load(builder.gep(column, [offset])))
+        yield from ((number, vector) for vector in vectors)
 
 
 def _by_vector(row_of: Callable) -> Callable:
     """As `_by_number`, of a column of vectors and a row that `row_of` loads."""
 
-    def products(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> list:
+    def products(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> Iterator[tuple]:
         factors = row_of(builder, shape, row)
-        values = [load_value(builder, builder.gep(column, [offset])) for offset in offsets]
-        return [(value, factor) for value in values for factor in factors]
+        for offset in offsets:
+            value = load_value(builder, builder.gep(column, [offset]))
+            yield from ((value, factor) for factor in factors)
 
     return products
 
