@@ -82,9 +82,15 @@ class Plan(NamedTuple):
     no_bias: np.ndarray  # zeros (n, to whole tiles)
 
 
+def _shape(columns: int) -> TileShape:
+    """The register tile of a product. Four rows divide most batches; of 128 a tile of six computes four in vain."""
+    shape = tile_shape(columns)
+    return TileShape(4, 4) if shape.vectors == 4 else shape
+
+
 @lru_cache(maxsize=1024)
 def _plan(m: int, n: int, k: int, row: int, step: int) -> Plan:
-    shape = tile_shape(n)
+    shape = _shape(n)
     blocks = -(-k * shape.width * 4 // PANEL_BYTES)
     depth = max(1, -(-k // max(blocks, 1)))
     room = -(-depth // LANES) * LANES * shape.width + LANES * LANES
