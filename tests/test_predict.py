@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, machine, predict
+from nnlite import calls, jit, machine, predict
 from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.forecast import Forecast
 from nnlite.explain.measure import Measurement, measure, training_steps
+from nnlite.ops.stages import Array, Call
 from nnlite.predict import StepPrediction
 from nnlite.profiler import CHANGED, OTHER, StepProfile
 
@@ -34,7 +35,7 @@ class FakeRates:
     def bandwidth(self, nbytes):
         return self._bandwidth
 
-    def rate(self, stage, flushed):
+    def rate(self, stage, held):
         return 1e9
 
     def all_known(self, keys, measure):
@@ -75,8 +76,8 @@ def test_each_parameter_beyond_those_of_the_smallest_step_costs_a_call():
 
 
 def dense_call(*needs):
-    arrays = [predict.Array(shape, np.dtype(np.float32)) for shape in ((4, 6), (6, 3), (3,))]
-    return predict.Call("dense", nn.ops.dense, tuple(arrays), {}, needs)
+    arrays = [Array(shape, np.dtype(np.float32)) for shape in ((4, 6), (6, 3), (3,))]
+    return Call("dense", nn.ops.dense, tuple(arrays), {}, needs)
 
 
 def test_the_tape_of_each_operation_is_other():
@@ -89,19 +90,19 @@ def test_the_tape_of_the_smallest_step_is_not_counted_twice(monkeypatch):
     """Its "other" is what is measured less the tape of its own operations."""
     update = ("rmsprop", "optimizer")
     measured = StepProfile([7.0] * 3, {OTHER: [5.0, 90.0, 4.0], update: [2.0, 2.0, 3.0]})
-    monkeypatch.setattr(predict, "_profile", lambda step, between: measured)
-    monkeypatch.setattr(predict, "trace", lambda step: ["a call", "another"])
+    monkeypatch.setattr(calls, "_profile", lambda step, between: measured)
+    monkeypatch.setattr(calls, "trace", lambda step: ["a call", "another"])
     tape = 1e-3
-    monkeypatch.setattr(predict, "calling_cost", lambda call, between: {"other": tape, "forward": 1.0})
+    monkeypatch.setattr(calls, "calling_cost", lambda call, between: {"other": tape, "forward": 1.0})
 
     class Measuring(FakeRates):
         def all_known(self, keys, measure):
             return measure()
 
-    between = predict.Between(Measuring(), 0, None)
-    assert predict._around(None, "rmsprop", between) == pytest.approx({"other": 3e-3, "update": 2e-3})
+    between = calls.Between(Measuring(), None, 0)
+    assert calls.around(None, "rmsprop", between) == pytest.approx({"other": 3e-3, "update": 2e-3})
     tape = 1.0
-    assert predict._around(None, "rmsprop", between)["other"] == 0.0
+    assert calls.around(None, "rmsprop", between)["other"] == 0.0
 
 
 def test_what_needs_no_gradient_has_none():
@@ -109,7 +110,7 @@ def test_what_needs_no_gradient_has_none():
         "optimizer", "other",
     ]  # fmt: skip
     assert ("dense", "gradients") in predicted([dense_call(True, True, True)]).parts
-    parts = [set(predict._measure_call(dense_call(*[need] * 3), lambda: None)) for need in (False, True)]
+    parts = [set(calls._measure_call(dense_call(*[need] * 3), lambda: None)) for need in (False, True)]
     assert parts == [{"forward", "other"}, {"forward", "other", "grad_input", "gradients"}]
 
 
@@ -121,8 +122,8 @@ def test_a_call_that_needs_fewer_gradients_is_another_call():
             asked.append(keys[0])
             return dict.fromkeys(keys, 0.0)
 
-    for flushed, needs in ((0, (True, True)), (0, (False, True)), (1, (True, True)), (0, (True, True))):
-        predict.calling_cost(dense_call(*needs, True), predict.Between(Asked(), flushed, None))
+    for touched, needs in ((0, (True, True)), (0, (False, True)), (1, (True, True)), (0, (True, True))):
+        calls.calling_cost(dense_call(*needs, True), calls.Between(Asked(), None, touched))
     assert len(set(asked)) == 3
     assert asked[0] == asked[3]
 
@@ -132,22 +133,23 @@ def test_rates_that_are_not_to_be_relied_on_are_counted():
     assert (result.borrowed, result.disturbed) == (1, 2)
 
 
-def test_all_caches_are_flushed_if_a_step_works_in_more_than_the_last():
-    last = FakeRates.machine.caches["L3"]
-    assert predict._flushed(last, FakeRates()) == predict.LEAST_FLUSHED
-    assert predict._flushed(last + 1, FakeRates()) == 2 * last
+@pytest.mark.parametrize(("held", "made", "touched"), [(0, 0, 1), (24 << 20, 3, 4 << 20), (1 << 40, 4, 64 << 20)])
+def test_between_calls_a_step_touches_its_arrays(held, made, touched):
+    """Shared out among the calls, forward and back; no more than all caches twice, of 32 MiB."""
+    between = calls.Between.of(FakeRates(), None, held, made)
+    assert between.touched == touched
 
 
 def test_the_smallest_convolution_runs_the_same_code():
     """Strides, dilation, taps and groups as they are; one pixel, or those of a pool; of the channels the fewest."""
     geometry = Geometry((8, 30, 30, 12), (3, 2, 6, 64), strides=(2, 3), dilation_rate=(1, 2), groups=2)
-    least = predict._smallest_geometry(geometry, 1, 2)
+    least = calls._smallest_geometry(geometry, 1, 2)
     assert least.output_shape[:3] == (1, 1, 2)
     assert (least.strides, least.dilation_rate, least.groups) == ((2, 3), (1, 2), 2)
-    (kh, kw, c, k), fewest = least.weight_shape, predict._fewest
+    (kh, kw, c, k), fewest = least.weight_shape, calls._fewest
     assert (kh, kw, c, k) == (3, 2, fewest(6), 2 * fewest(32))
     assert fewest(6) < 6 or fewest(32) < 32
-    assert predict._smallest_geometry(geometry, 1, 2, keep_channels=True).weight_shape == geometry.weight_shape
+    assert calls._smallest_geometry(geometry, 1, 2, keep_channels=True).weight_shape == geometry.weight_shape
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,13 @@ from typing import TypeGuard
 
 import numpy as np
 
-from nnlite import layers, memory, models, predict
+from nnlite import layers, memory, models
+from nnlite.calls import trace
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.machine import Machine
 from nnlite.model import Sequential
-from nnlite.predict import StepPrediction
+from nnlite.predict import StepPrediction, predict
 from nnlite.rates import Rates
 
 #: arrays that are kept of each parameter: itself, its gradient and its mean square
@@ -78,12 +79,12 @@ def _prediction(
     """A function that predicts a step with the rates as they are known."""
     step()  # so that what is kept between steps is there
     memory.trim()
-    calls = predict.trace(step)
+    calls = trace(step)
     held = memory.idle_bytes() + _KEPT * ITEMSIZE * c.model.count_params()
     optimizer = c.model.optimizer
     assert optimizer is not None
     least, usual = _least_step(batch_size), _usual_step(c.fuse)
-    return lambda: predict.predict(calls, optimizer, known, least, usual, held)
+    return lambda: predict(calls, optimizer, known, least, usual, held)
 
 
 def _least_step(batch_size: int) -> Callable[[], object]:

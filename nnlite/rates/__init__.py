@@ -28,11 +28,12 @@ import numpy as np
 from nnlite import contention
 from nnlite.conv.stages import Stage
 from nnlite.machine import Machine
-from nnlite.rates.measure import MOST_BYTES, Work, rate_of
+from nnlite.rates.measure import MOST_BYTES, Work, power_of_two, rate_of
 from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 11
+SCHEMA = 12
 _LEAST_BYTES = 16 << 10
+_LEAST_TOUCHED = 4 << 20
 _ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
 PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
@@ -132,21 +133,26 @@ class Rates:
         self._borrows = False
         return results
 
-    def rate(self, stage: Stage, flushed: int) -> float:
+    def rate(self, stage: Stage, held: int) -> float:
         """Units a second (FLOPs for products, bytes for what moves numbers) at which the stage should run.
 
-        `flushed` bytes of other memory are touched since it last ran, if it goes through its arrays once.
+        Of a step that works in `held` bytes of arrays. If it goes through its own once, the others were touched since.
         """
         working_set = min(max(stage.working_set, _LEAST_BYTES), MOST_BYTES)
         if stage.kind in _SHAPED:
             working_set = 0
         once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
-        touched = flushed if once else 0
+        touched = self._others(held, stage.working_set) if once else 0
 
         def measure() -> float:
             return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched))
 
         return self._checked(f"{stage.kind} {stage.size} {working_set} {touched}", measure)
+
+    def _others(self, held: int, own: int) -> int:
+        """Bytes of a step's other arrays, no less than two caches hold; all caches twice, if it needs more of them."""
+        last = self.machine.caches["L3"]
+        return 2 * last if held > last else max(_LEAST_TOUCHED, power_of_two(held - own))
 
     def _checked(self, key: str, measure: Callable[[], float]) -> float:
         """The rate kept under a key, after the first of them were measured again.

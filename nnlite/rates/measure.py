@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import ceil
 from statistics import median
 from typing import NamedTuple
 
@@ -58,6 +59,11 @@ def seconds(work: Callable[[], object], before: Callable[[], object]) -> float:
         work()
         samples.append(time.perf_counter() - began)
     return median(samples)
+
+
+def power_of_two(nbytes: float) -> int:
+    """The least that is as much, so that what is measured serves another step too."""
+    return 1 << max(0, ceil(nbytes) - 1).bit_length()
 
 
 def ones(shape: int | tuple[int, ...]) -> np.ndarray:
