@@ -3,9 +3,12 @@
 Compiled code is cached on disk (nnlite.jit_cache). Importing this module imports Numba; modules that hold kernels are
 therefore imported when first used.
 
+A kernel's parts run on the threads of Numba's threading layer, which gets a function and a pointer to its arguments.
+Numba's own way there, `prange`, compiles a function of all arguments anew, which takes many times as long.
+
 The same bits from run to run: arithmetic with fused multiply-adds has several right results, and LLVM's choice among
-them hangs on the code around it. So each function's machine code exists once: a kernel's parallel loop jumps to the
-serial code instead of holding a copy, and what a kernel calls becomes part of it.
+them hangs on the code around it. So each function's machine code exists once: what launches a kernel jumps to its
+code instead of holding a copy, and what a kernel calls becomes part of it.
 """
 
 from __future__ import annotations
@@ -13,16 +16,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+from llvmlite import ir
 from numba.core import cgutils, config, dispatcher, types
+from numba.core.callconv import errcode_t, excinfo_t
 from numba.core.compiler import Compiler
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
+from numba.np.ufunc import parallel as numba_threads
 
 from nnlite import threads
 from nnlite.jit_cache import CodeCache, Links, can_keep
@@ -31,8 +36,6 @@ from nnlite.jit_cache import CodeCache, Links, can_keep
 FASTMATH = {"contract", "reassoc", "nsz"}
 #: whether kernels are compiled at all (not with NUMBA_DISABLE_JIT=1)
 ENABLED = not config.DISABLE_JIT
-
-prange = numba.prange
 
 threads.own("kernels")
 if hasattr(os, "register_at_fork"):  # a child would wait for ever for a parent's thread that compiles
@@ -43,20 +46,19 @@ if hasattr(os, "register_at_fork"):  # a child would wait for ever for a parent'
     )
 
 
-def jit(function: Callable | None = None, *, inline: bool = False, parallel: bool = False, **options: Any) -> Any:
+def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:
     """Compile `function` with Numba on first use, from the cache where it was compiled before."""
     if function is None:
-        return lambda f: jit(f, inline=inline, parallel=parallel, **options)
-    return _compiled(function, None, inline=inline, parallel=parallel, **options)
+        return lambda f: jit(f, inline=inline, **options)
+    return _compiled(function, None, inline=inline, **options)
 
 
-def _compiled(function: Callable, links: Links | None, *, inline: bool, parallel: bool, **options: Any) -> Any:
+def _compiled(function: Callable, links: Links | None, *, inline: bool = False, **options: Any) -> Any:
     options.setdefault("fastmath", FASTMATH)
     compiled = numba.njit(
         nogil=True,
         error_model="numpy",
         inline="always" if inline else "never",
-        parallel=parallel,
         no_cfunc_wrapper=True,
         pipeline_class=_Compiler,
         **options,
@@ -67,14 +69,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool, parallel
     return compiled
 
 
-class _Launch(threading.local):
-    """How many threads Numba was last told to use by this Python thread: it keeps the number for each."""
-
-    threads = 0
-
-
-_launch = _Launch()
-
+_INT, _BYTES, _EXCEPTION = ir.IntType(64), ir.IntType(8).as_pointer(), ir.PointerType(excinfo_t)
 #: how Numba marks code that it copied from the called function
 _COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
 
@@ -108,111 +103,135 @@ class kernel:
 
     Calling the kernel as `f(*arrays)` runs all parts, one a thread; `f.run(parts, *arrays)` runs so many, where arrays
     have room for each. Results depend on how many parts there are only where a kernel says so. Arguments may be
-    NamedTuples, of NamedTuples too: the same ones in each call.
+    whatever Numba knows, NamedTuples too.
     """
 
     def __init__(self, function: Callable):
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
-        self.serial = jit(function)
-        #: the loop over the parts, and what takes nested arguments apart for it; one value, as threads may race to it
-        self._parallel: tuple[Callable, Callable | None] | None = None
-        self._function = function
+        #: what compiled code jumps to; Python cannot call it where it is compiled
+        self.compiled = jit(function, no_cpython_wrapper=True)
+        self._launch: Callable | None = None
 
     def __call__(self, *arrays: Any) -> None:
         self.run(threads.kernel_parts(), *arrays)
 
     def run(self, parts: int, *arrays: Any) -> None:
         """Do all of so many parts, however many threads there are meanwhile."""
-        if parts == 1 or threads.forked() or not ENABLED:
+        if not ENABLED:
             for part in range(parts):
-                self.serial(part, parts, *arrays)
+                self.compiled(part, parts, *arrays)
             return
-        if self._parallel is None:
-            self._parallel = _parallel(self._function, self.serial, arrays)
-        parallel, flatten = self._parallel
-        if flatten is not None:
-            arrays = flatten(*arrays)
+        if self._launch is None:
+            self._launch = launcher(self.compiled)
+        if parts == 1 or threads.forked():
+            self._launch(parts, 1, *arrays)
+            return
         with threads.launch_lock:
-            if _launch.threads != parts:
-                numba.set_num_threads(min(parts, config.NUMBA_NUM_THREADS))
-                _launch.threads = parts
-            parallel(parts, *arrays)
+            self._launch(parts, min(parts, config.NUMBA_NUM_THREADS), *arrays)
 
 
-def _is_nested(value: Any) -> bool:
-    """Whether it is a tuple of tuples, which Numba does not hand to a parallel loop."""
-    return isinstance(value, tuple) and any(isinstance(part, tuple) for part in value)
+def launcher(compiled: Any) -> Callable:
+    """A compiled function `f(parts, threads, *arguments)` that runs all parts of another, on so many threads."""
+    links = _Links(compiled)
 
+    @intrinsic
+    def launch(typing, parts, threads, arguments):
+        return links.launch(arguments)
 
-def _parallel(function: Callable, serial: Any, arrays: tuple) -> tuple[Callable, Callable | None]:
-    """A compiled function that runs `serial` once a part, in parallel, for arguments as `arrays`.
-
-    It takes nested ones in their parts, to be put together in the loop: the second function takes them apart.
-    """
-    names = list(inspect.signature(function).parameters)[2:]
-    name = f"{function.__name__}_parallel"
-    links = _Links(serial)
-    namespace: dict[str, Any] = {"prange": prange, "links": links, "__name__": function.__module__}
-    taken, given, flat = list(names), list(names), list(names)
-    for i, array in enumerate(arrays):
-        if _is_nested(array):
-            taken[i] = ", ".join(f"{names[i]}_{field}" for field in array._fields)
-            given[i] = f"{type(array).__name__}({taken[i]})"
-            flat[i] = f"*{names[i]}"
-            namespace[type(array).__name__] = type(array)
-    source = (
-        f"def jump(typing, part, parts, {', '.join(names)}):\n    return links.jump(part, parts, {', '.join(names)})\n"
-        f"def {name}(parts, {', '.join(taken)}):\n    for part in prange(parts):\n"
-        f"        jump(part, parts, {', '.join(given)})\n"
-        f"def flatten({', '.join(names)}):\n    return {', '.join(flat)}\n"
-    )
+    function = compiled.py_func
+    names = ", ".join(list(inspect.signature(function).parameters)[2:])  # Numba is slow to tell the types of *arguments
+    name, namespace = f"launch_{function.__name__}", {"launch": launch}
+    source = f"def {name}(parts, threads, {names}):\n    launch(parts, threads, ({names},))\n"
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
-    namespace["jump"] = intrinsic(namespace["jump"])
-    parallel = namespace[name]
-    parallel.__module__ = function.__module__
-    parallel.__qualname__ = f"{function.__qualname__}_parallel"
-    return _compiled(parallel, links, inline=False, parallel=True), namespace["flatten"] if flat != names else None
+    start = namespace[name]
+    start.__module__, start.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
+    numba_threads._launch_threads()
+    return _compiled(start, links)
 
 
 class _Links:
-    """Jumps from a kernel's parallel loop to its serial code, by a name that the linker finds."""
+    """Jumps to a kernel's code, by a name that the linker finds."""
 
-    def __init__(self, serial: Any):
-        self._serial = serial
-        #: of the serial code that loops compiled in this process jump to
+    def __init__(self, compiled: Any):
+        self._compiled = compiled
+        #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 
     def provide(self, signature: tuple) -> Any:
-        """Compile the serial code or load it, and tell the linker its address. Returns what Numba knows about it."""
-        self._serial.compile(signature)
-        compiled = self._serial.overloads[signature]
+        """Compile the kernel or load it, and tell the linker its address. Returns what Numba knows about it."""
+        self._compiled.compile(signature)
+        compiled = self._compiled.overloads[signature]
         address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         llvm.add_symbol(self._symbol(signature), address)
         return compiled
 
     def _symbol(self, signature: tuple) -> str:
-        function = self._serial.py_func
+        function = self._compiled.py_func
         types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
         return f"nnlite.{function.__module__}.{function.__qualname__}.{types_hash}"
 
-    def jump(self, *argument_types: Any) -> tuple:
-        """What an intrinsic returns: the type of the call, and a function that emits it."""
-        signature = (types.int64, types.int64, *argument_types[2:])
+    def launch(self, arguments: Any) -> tuple:
+        """What an intrinsic `launch(parts, threads, arguments)` returns: its type, and a function that emits it."""
+        signature = (types.int64, types.int64, *arguments.types)
         compiled = self.provide(signature)
         if signature not in self.signatures:
             self.signatures.append(signature)
 
+        def call(context: Any, builder: Any, values: list) -> Any:
+            convention, result = context.call_conv, compiled.fndesc.restype
+            function_type = convention.get_function_type(result, signature)
+            code = cgutils.get_or_insert_function(builder.module, function_type, self._symbol(signature))
+            status, _ = convention.call_function(builder, code, result, signature, values)
+            return status
+
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            convention = context.call_conv
-            function_type = convention.get_function_type(compiled.fndesc.restype, signature)
-            function = cgutils.get_or_insert_function(builder.module, function_type, self._symbol(signature))
-            status, _ = convention.call_function(builder, function, compiled.fndesc.restype, signature, args)
+            parts, threads, packed = args
+            no_error = ir.Constant(errcode_t, 0), ir.Constant(_EXCEPTION, None)
+            values = *no_error, parts, *cgutils.unpack_tuple(builder, packed)
+            block = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, values))
+            work = _work(context, builder.module, block.type, call)
+            # each thread gets its first part as the address of a first array, of bytes, that begins at 0
+            array = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
+            count, step = (cgutils.alloca_once_value(builder, value) for value in (parts, ir.Constant(_INT, 1)))
+            where = [builder.bitcast(pointer, _BYTES) for pointer in (work, array, count, step, block)]
+            layer_type = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INT] * 3)
+            layer = cgutils.get_or_insert_function(builder.module, layer_type, "numba_parallel_for")
+            with builder.if_else(builder.icmp_signed(">", threads, ir.Constant(_INT, 1))) as (several, one):
+                with several:
+                    builder.call(layer, [*where, ir.Constant(_INT, 0), ir.Constant(_INT, 1), threads])
+                with one:
+                    builder.call(work, [array, count, step, where[-1]])
+            error = (builder.load(cgutils.gep_inbounds(builder, block, 0, i)) for i in range(2))
+            status = context.call_conv._get_return_status(builder, *error)
             with cgutils.if_unlikely(builder, status.is_error):
-                convention.return_status_propagate(builder, status)
+                context.call_conv.return_status_propagate(builder, status)
             return context.get_dummy_value()
 
-        return types.void(*signature), emit
+        return types.void(types.int64, types.int64, arguments), emit
+
+
+def _work(context: Any, module: Any, block_type: Any, call: Callable) -> Any:
+    """What each thread runs: `call(context, builder, [part, parts, *arguments])` of what the block has, for its parts.
+
+    Its own arguments are those of a generalised ufunc of NumPy: arrays, sizes, steps, data.
+    """
+    arguments = [_BYTES.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _BYTES]
+    work = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), "nnlite.work")
+    work.linkage = "internal"
+    arrays, sizes, _, data = work.args
+    builder = ir.IRBuilder(work.append_basic_block())
+    block = builder.bitcast(data, block_type)
+    places = [cgutils.gep_inbounds(builder, block, 0, i) for i in range(len(block_type.pointee.elements))]
+    code, error, *values = places
+    first, values = builder.ptrtoint(builder.load(arrays), _INT), [builder.load(value) for value in values]
+    with cgutils.for_range(builder, builder.load(sizes)) as loop:
+        status = call(context, builder, [builder.add(first, loop.index), *values])
+        with cgutils.if_unlikely(builder, status.is_error):
+            builder.store(status.code, code)
+            builder.store(status.excinfoptr, error)
+    builder.ret_void()
+    return work
 
 
 # Telling the user that something compiles ----------------------------------------------------------------------

@@ -59,9 +59,9 @@ def test_arithmetic_is_compiled_once(monkeypatch):
             helper(y, y, i)
 
     x, y = np.ones(9, np.float32), np.ones(9, np.float32)
-    parallel, _ = jit._parallel(work._function, work.serial, (x, y))
-    parallel(2, x, y)
-    (loop,), (serial,) = parallel.overloads.values(), work.serial.overloads.values()
+    launch = jit.launcher(work.compiled)
+    launch(2, 1, x, y)
+    (loop,), (serial,) = launch.overloads.values(), work.compiled.overloads.values()
     assert "fmul" in serial.library.get_llvm_str()
     assert "fmul" not in loop.library.get_llvm_str()  # it jumps
     copies = [function for function in serial.library.get_defined_functions() if "helper" in function.name]

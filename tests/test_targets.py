@@ -16,8 +16,8 @@ import numpy as np
 from nnlite import simd
 from nnlite.kernels import ceilings
 factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)
-ceilings.multiply_adds.serial(0, 1, 100, factors, np.zeros(simd.LANES, np.float32))
-(assembly,) = ceilings.multiply_adds.serial.inspect_asm().values()
+ceilings.multiply_adds.run(1, 100, factors, np.zeros(simd.LANES, np.float32))
+(assembly,) = ceilings.multiply_adds.compiled.inspect_asm().values()
 widest = next(register for register in ("zmm", "ymm", "xmm") if register in assembly)
 print(simd.LANES, widest, "fma" if "vfmadd" in assembly else "no fma")
 """
