@@ -123,7 +123,7 @@ def profile(
     profiles = [StepProfile() for _ in steps]
     seen: list[tuple[object, ...]] = []
     began = time.perf_counter()
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for _ in range(rounds):
             took = time.perf_counter() - began
             enough = len(_most_common(seen, preferred)) >= FEWEST
@@ -173,7 +173,8 @@ def _warm(step: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Collect what there is, and nothing inside: collecting would take some sample's time."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

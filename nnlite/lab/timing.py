@@ -28,6 +28,7 @@ from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
 from nnlite.lab.reference import Operands
 from nnlite.lab.shapes import slice_of
+from nnlite.profiler import no_garbage_collection
 
 #: rounds of a comparison, and how few will do where time is short
 ROUNDS, LEAST_ROUNDS = 20, 5
@@ -123,7 +124,7 @@ def run_rounds(
             for contestant in half:
                 contestant.call()
     end = time.perf_counter() + seconds
-    with _no_garbage_collection():
+    with no_garbage_collection():
         for done in range(rounds):
             if done >= min(LEAST_ROUNDS, rounds) and time.perf_counter() > end:
                 break
@@ -166,18 +167,6 @@ def _seconds(call: Callable[[], object]) -> float:
         if isinstance(array, np.ndarray) and array.size:
             array.reshape(-1)[:: 4096 // array.itemsize].max()
     return taken
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def extra_bytes(call: Callable[[], object]) -> int | None:
