@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -218,6 +219,31 @@ def test_what_one_state_lacks_is_borrowed_of_another_and_counted():
     rates.states.append(State(5.0, {"a": 3.0, "b": 2.0}))
     found = rates.everywhere(lambda: (rates.known("a", None), rates.known("b", None), len(rates.borrowed)))
     assert found == [(1.0, 2.0, 1), (3.0, 2.0, 0)]
+
+
+def test_a_run_has_little_time_for_what_it_knows_of_another_state(monkeypatch):
+    monkeypatch.setattr(nn.rates, "MOVED_SECONDS", 0.01)
+    rates, measured = Moving({"a": 1.0, "b": 2.0}), []
+    rates.launch *= 2
+
+    def anew(key):
+        measured.append(key)
+        time.sleep(0.02)
+        return 7.0
+
+    def compute():
+        return [rates.known(key, partial(anew, key)) for key in ("new", "a", "b", "newer")]
+
+    rates.complete(compute)
+    assert measured == ["new", "a", "newer"]  # what no state knows is measured whatever it takes
+    assert rates.everywhere(lambda: (compute(), sorted(rates.borrowed))) == [
+        ([7.0, 1.0, 2.0, 7.0], ["new", "newer"]),
+        ([7.0, 7.0, 2.0, 7.0], ["b"]),
+    ]
+    rates.launch *= 2
+    assert rates.where() == 2
+    rates.state = 2
+    assert rates._kept("a") == 7.0  # of the state most like this one
 
 
 def test_what_is_measured_together_is_kept_together():

@@ -50,6 +50,8 @@ _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
 CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
 #: seconds that all samples of a run together are taken anew for, while other programs use the processors
 PATIENCE = 5.0
+#: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
+MOVED_SECONDS = 2.0
 #: seconds after which this process asks again whether it is alone
 ASKED_EVERY = 0.2
 
@@ -75,7 +77,7 @@ class Rates:
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
-        self._patience = PATIENCE
+        self._patience, self._moved_seconds = PATIENCE, MOVED_SECONDS
         self._share, self._asked = self.share(), time.perf_counter()
         #: (state, key) of what was measured since this process asked for its share
         self._since: set[tuple[int, str]] = set()
@@ -113,7 +115,10 @@ class Rates:
         return contention.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
 
     def complete(self, compute: Callable[[], object]) -> None:
-        """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile."""
+        """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile.
+
+        Of what is known of another state, so much as `MOVED_SECONDS` allow; the next run goes on with it.
+        """
         for _ in range(TRIES):
             self.state, self._strayed = self.where(), False
             compute()
@@ -217,15 +222,27 @@ class Rates:
         """The numbers kept under some keys that are measured together, if one of them is not kept; 0 if not even so."""
         found = {key: self._kept(key) for key in keys}
         if None in found.values():
-            return self._sample(lambda: dict.fromkeys(keys, 0.0) | measure())
+            began = time.perf_counter()
+            elsewhere = all(self._lender(key) for key in keys)
+            values = self._sample(lambda: dict.fromkeys(keys, 0.0) | measure())
+            self._moved_seconds -= elsewhere * (time.perf_counter() - began)
+            return values
         return {key: value for key, value in found.items() if value is not None}
 
     def _kept(self, key: str) -> float | None:
         own = self.states[self.state].known.get(key)
-        if own is None and self._borrows:
-            self.borrowed.add(key)
-            return next((state.known[key] for state in self.states if key in state.known), None)
-        return own
+        if own is not None or not (self._borrows or self._moved_seconds <= 0):
+            return own
+        lender = self._lender(key)
+        if lender is None:
+            return None
+        self.borrowed.add(key)
+        return lender.known[key]
+
+    def _lender(self, key: str) -> State | None:
+        """Of the states that know a rate, the one most like this."""
+        here = self.states[self.state].handing_us
+        return min((s for s in self.states if key in s.known), key=lambda s: s.distance(here), default=None)
 
     def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Measured, and known for the state that it was measured in."""
