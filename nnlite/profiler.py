@@ -22,7 +22,7 @@ OTHER: Key = ("other", "other")
 #: seconds
 LONG, WARMING = 0.05, 0.03
 #: rounds that make a profile, and how many times as long to wait for them
-FEWEST, PATIENCE = 5, 1.4
+FEWEST, PATIENCE = 5, 1.3
 #: instead of a state: it was another one after the step than before
 CHANGED = object()
 
@@ -99,7 +99,7 @@ def profile(
     *,
     surroundings: Sequence[Callable[[], AbstractContextManager[Any]]] = (),
     states: Sequence[Callable[[], object]] = (),
-    preferred: Callable[[Sequence[object]], bool] = lambda states: True,
+    preferred: Sequence[Callable[[object], bool]] = (),
     warmup: int = 3,
     rounds: int = 20,
     seconds: float = 30.0,
@@ -109,32 +109,33 @@ def profile(
     In its turn a step first runs for WARMING seconds that are not recorded, so that it finds the processor (caches,
     branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
     `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. `states`
-    tells for each the state of the machine, in its context: rounds in the same states are kept, the most there are of
-    `preferred` ones if those are FEWEST, of any otherwise. A round in which a state changed is kept only if it did so
-    in all. Stops after `rounds` rounds, or after `seconds` once there are FEWEST preferred, or after PATIENCE times as
-    many.
+    tells for each the state of the machine, in its context. Of steps that are told it by the same function, rounds in
+    the same states are kept: the most there are in `preferred` ones if those are FEWEST, in any otherwise. A round in
+    which one of their states changed is kept only if that was so in all. Stops after `rounds` rounds, or after
+    `seconds` once all have FEWEST preferred ones, or after PATIENCE times as many.
     """
     around = surroundings or [nullcontext] * len(steps)
     tell = states or [lambda: None] * len(steps)
+    alike = [[i for i, other in enumerate(tell) if other == own] for own in tell]
     for step, surrounding in zip(steps, around, strict=True):
         with surrounding():
             for _ in range(warmup):
                 step()
     profiles = [StepProfile() for _ in steps]
-    seen: list[tuple[object, ...]] = []
+    seen: list[list[object]] = []
     began = time.perf_counter()
     with no_garbage_collection():
         for _ in range(rounds):
             took = time.perf_counter() - began
-            enough = len(_most_common(seen, preferred)) >= FEWEST
+            enough = all(len(_most_common(seen, i, preferred)) >= FEWEST for i in alike)
             if (took > seconds and enough) or took > PATIENCE * seconds:
                 break
             turns = zip(steps, around, tell, profiles, strict=True)
-            seen.append(tuple(_turn(*turn) for turn in turns))
-    chosen = _most_common(seen, preferred)
-    if len(chosen) < FEWEST:
-        chosen = _most_common(seen)
+            seen.append([_turn(*turn) for turn in turns])
     for i, result in enumerate(profiles):
+        chosen = _most_common(seen, alike[i], preferred)
+        if len(chosen) < FEWEST:
+            chosen = _most_common(seen, alike[i])
         if chosen:
             result.keep(chosen, seen[chosen[0]][i])
         else:
@@ -158,11 +159,14 @@ def _turn(
 
 
 def _most_common(
-    seen: Sequence[tuple[object, ...]], preferred: Callable[[Sequence[object]], bool] = lambda states: True
+    seen: Sequence[Sequence[object]], steps: Sequence[int], preferred: Sequence[Callable[[object], bool]] = ()
 ) -> list[int]:
-    """The indices of the rounds in the states that there are most of, among what is preferred and did not change."""
-    counts = Counter(states for states in seen if CHANGED not in states and preferred(states)).most_common(1)
-    return [i for i, states in enumerate(seen) if counts and states == counts[0][0]]
+    """The indices of the rounds in the states of `steps` that there are most of, all preferred and none changed."""
+    of_steps = [tuple(states[i] for i in steps) for states in seen]
+    wanted = [preferred[i] for i in steps] if preferred else []
+    fit = (s for s in of_steps if CHANGED not in s and all(want(state) for want, state in zip(wanted, s, strict=False)))
+    counts = Counter(fit).most_common(1)
+    return [i for i, states in enumerate(of_steps) if counts and states == counts[0][0]]
 
 
 def _warm(step: Callable[[], object]) -> None:

@@ -69,29 +69,40 @@ def test_if_it_changed_in_all_they_are_all_kept_and_that_is_told(clock):
     assert (result.state, result.left_out) == (CHANGED, 0)
 
 
-def test_the_state_of_every_step_counts(clock):
-    """One of two steps changes its state from round to round: no more than what both share is kept."""
+def in_states(clock, told, which):
+    """Profiles of steps that are told their states by some functions of which each knows its next."""
 
     def step():
         clock.now += 1
 
-    both = profile([step] * 2, states=[lambda: "a", iter("xxyyyyxxyy").__next__], warmup=0, rounds=5)
+    scripts = [iter([state for state in states for _ in range(2)]) for states in told]
+    return profile([step] * len(which), states=[scripts[i].__next__ for i in which], warmup=0, rounds=5)
+
+
+def test_the_state_of_every_step_that_is_told_it_alike_counts(clock):
+    """One of two steps changes its state from round to round: no more than what both share is kept."""
+    both = in_states(clock, ["axayayaxay"], [0, 0])
     assert [(p.state, len(p.steps), p.left_out) for p in both] == [("a", 3, 2), ("y", 3, 2)]
 
 
+def test_steps_that_are_told_their_states_otherwise_keep_rounds_of_their_own(clock):
+    profiles = in_states(clock, ["aaaab", "xyyyx"], [0, 1])
+    assert [(p.state, len(p.steps), p.left_out) for p in profiles] == [("a", 4, 1), ("y", 3, 2)]
+
+
 def test_preferred_states_are_kept_though_others_are_commoner(clock):
-    result, kept = scripted(clock, "b" * FEWEST + "a" * (FEWEST + 3), preferred=lambda states: states == ("b",))
+    result, kept = scripted(clock, "b" * FEWEST + "a" * (FEWEST + 3), preferred=["b".__eq__])
     assert (result.state, kept) == ("b", list(range(FEWEST)))
 
 
 def test_fewer_than_enough_of_the_preferred_give_way_to_the_commonest(clock):
-    result, _ = scripted(clock, "b" * (FEWEST - 1) + "a" * FEWEST, preferred=lambda states: states == ("b",))
+    result, _ = scripted(clock, "b" * (FEWEST - 1) + "a" * FEWEST, preferred=["b".__eq__])
     assert (result.state, len(result.steps)) == ("a", FEWEST)
 
 
 def test_after_its_seconds_it_waits_for_enough_of_the_preferred(clock):
     states = "a" * 4 + "b" * 30
-    result, kept = scripted(clock, states, preferred=lambda states: states == ("b",), seconds=8.0)
+    result, kept = scripted(clock, states, preferred=["b".__eq__], seconds=8.0)
     assert (result.state, len(kept)) == ("b", FEWEST)
 
 
@@ -101,7 +112,7 @@ def test_it_stops_after_its_seconds_if_there_are_enough(clock):
 
 
 def test_its_patience_ends(clock):
-    result, _ = scripted(clock, "a" * 100, preferred=lambda states: False, seconds=20.0)
+    result, _ = scripted(clock, "a" * 100, preferred=[lambda state: False], seconds=20.0)
     assert 20 * PATIENCE - 2 <= len(result.steps) <= 20 * PATIENCE + 1
     assert result.state == "a"
 

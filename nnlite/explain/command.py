@@ -106,13 +106,12 @@ def _ceilings() -> machine.Machine | None:
 
 def _left_out(measured: Sequence[Measurement]) -> list[str]:
     """That the host moved the processors meanwhile, if it did."""
-    profile = measured[0].profile
-    if not profile.left_out:
+    most = max((m.profile for m in measured), key=lambda profile: profile.left_out)
+    if not most.left_out:
         return []
-    total = profile.left_out + len(profile.steps)
     return [
-        f"In {profile.left_out} of {total} rounds the processors lay otherwise to each other than in the rest, as "
-        "handing work over between them told; these rounds are left out."
+        f"In up to {most.left_out} of {most.left_out + len(most.steps)} rounds the processors lay otherwise to each "
+        "other than in the rest of an algorithm's, as handing work over between them told; these rounds are left out."
     ]
 
 
@@ -125,10 +124,11 @@ def cautions(measured: Sequence[Measurement]) -> list[str]:
             f"CAUTION: other programs used the processor while {rates} of the rates were measured. The predictions of "
             "this run are not to be relied on; the next one measures these rates again."
         )
-    if measured[0].profile.state is CHANGED:
+    changed = [m for m in measured if m.profile.state is CHANGED]
+    if changed:
         said.append(
-            "CAUTION: in no round did the processors lie to each other all the time as they did at first, as handing "
-            "work over between them told. Predictions are those for how they lay at first."
+            f"CAUTION: the processors were moved in each round, as handing work over between them told: of "
+            f"{_named(changed)}. Predictions are those for how they lay at first."
         )
     strayed = [m for m in measured if m.strayed]
     if strayed:
