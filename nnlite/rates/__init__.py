@@ -31,7 +31,7 @@ from nnlite.machine import Machine
 from nnlite.rates.measure import MOST_BYTES, Work, power_of_two, rate_of
 from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 12
+SCHEMA = 13
 _LEAST_BYTES = 16 << 10
 _LEAST_TOUCHED = 4 << 20
 _ZERO = np.float32(0)
@@ -51,7 +51,7 @@ CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
 #: seconds that all samples of a run together are taken anew for, while other programs use the processors
 PATIENCE = 5.0
 #: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
-MOVED_SECONDS = 2.0
+MOVED_SECONDS = 4.0
 #: seconds after which this process asks again whether it is alone
 ASKED_EVERY = 0.2
 
