@@ -1,14 +1,11 @@
 """The calls of operations that a step makes, and what calling costs: Python, checks, the launch of a kernel.
 
 The cost is the time that the operation takes on the smallest input there is, with the processor's caches and branch
-predictors filled by a usual training step and then by other memory, as much and as long as lies between two calls. The
-time counts: behind a kernel of five milliseconds the same Python takes three times as long as behind a short one, and
-as much behind five milliseconds of doing nothing, since others share the processor.
+predictors filled by a usual training step and then by other memory, as much as lies between two calls.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -26,9 +23,7 @@ from nnlite.rates import Rates
 from nnlite.rates.measure import power_of_two
 
 #: samples of an operation's cost of calling
-CALL_SAMPLES = 11
-#: microseconds between two calls that are the most: so long after its last run hardly anything of it is left in cache
-LONGEST_US = 4096
+CALL_SAMPLES = 15
 
 
 def trace(step: Callable[[], object]) -> list[Call]:
@@ -51,31 +46,23 @@ class Between:
     rates: Rates
     step: Callable[[], object]
     touched: int  # bytes of other memory, as by the kernel that a step ran before
-    us: int  # for so long at least
 
     @classmethod
-    def of(cls, rates: Rates, usual_step: Callable[[], object], held: int, seconds: float, calls: int) -> Between:
-        """In a step that makes so many calls, forward and back, which share its arrays' bytes and its kernels' time."""
-        shares = 2 * max(1, calls)
-        touched = min(held / shares, 2 * rates.machine.caches["L3"])
-        return cls(rates, usual_step, power_of_two(touched), power_of_two(min(1e6 * seconds / shares, LONGEST_US)))
-
-    def __str__(self) -> str:
-        return f"{self.touched} {self.us}"
+    def of(cls, rates: Rates, usual_step: Callable[[], object], held: int, calls: int) -> Between:
+        """In a step that makes so many calls, forward and back, and shares its arrays' bytes out among them."""
+        share = held / (2 * max(1, calls))
+        return cls(rates, usual_step, power_of_two(min(share, 2 * rates.machine.caches["L3"])))
 
     def __call__(self) -> None:
         self.step()
-        end = time.perf_counter() + 1e-6 * self.us
         self.rates.touch(self.touched)
-        while time.perf_counter() < end:
-            self.rates.touch(self.touched)
         self.rates.stir()
 
 
 def calling_cost(call: Call, between: Between) -> dict[str, float]:
     """Seconds by part that an operation takes on its smallest input, gradients included."""
     smallest = _smallest(call)
-    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {between}"
+    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {between.touched}"
     parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
     costs = _known_parts(between.rates, key, parts, lambda: _measure_call(smallest, between))
     return {name: value for name, value in costs.items() if value}
@@ -203,7 +190,7 @@ def around(least_step: Callable[[], object], optimizer: str, between: Between) -
         other, update = (median(parts[key]) * 1e-3 for key in (OTHER, (optimizer, "optimizer")))
         return {"other": max(0.0, other - tape), "update": update}
 
-    return _known_parts(between.rates, f"around {optimizer} {between}", ("other", "update"), measure)
+    return _known_parts(between.rates, f"around {optimizer} {between.touched}", ("other", "update"), measure)
 
 
 def _profile(step: Callable[[], object], between: Between) -> StepProfile:

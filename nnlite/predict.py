@@ -134,10 +134,9 @@ def predict(
         ]
     updates = part(optimizer.name, "optimizer")
     declared.append((updates, _updates(optimizer)))
+    between = Between.of(rates, usual_step, held, len(calls))
     for where, stages in declared:
         where.add(stages, rates, held)
-    kernels = sum(part.terms.seconds for part in parts.values())
-    between = Between.of(rates, usual_step, held, kernels, len(calls))
     for call in known:
         for name, cost in calling_cost(call, between).items():
             key = OTHER if name == "other" else (call.layer, name)

@@ -31,7 +31,7 @@ from nnlite.machine import Machine
 from nnlite.rates.measure import MOST_BYTES, Work, power_of_two, rate_of
 from nnlite.rates.state import SAME, State, handing_us
 
-SCHEMA = 13
+SCHEMA = 12
 _LEAST_BYTES = 16 << 10
 _LEAST_TOUCHED = 4 << 20
 _ZERO = np.float32(0)
