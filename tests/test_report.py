@@ -27,6 +27,14 @@ def html():
     return documents.rendered(documents.document())
 
 
+def test_what_the_numbers_are_worth_is_said_first():
+    content = documents.document()
+    content["verdict"] = ["CAUTION: disturbed.", "Arithmetic explains it."]
+    html = documents.rendered(content)
+    places = [html.index(text) for text in ("The answer of this run</h2>", "CAUTION", "<svg", "Arithmetic explains")]
+    assert places == sorted(places)
+
+
 def calculated(arithmetic):
     """(left, right) of "2 × 3 = 6" as numbers."""
     left, right = (side.replace("×", "*").replace(",", "") for side in arithmetic.split(" = "))

@@ -47,7 +47,10 @@ def render(run: Run, pictures: Sequence[Figure]) -> str:
 
 def _sections(run: Run, drawn: dict[str, Figure], popovers: Popovers) -> list[tuple[str, str]]:
     """(title, HTML) in order; each part that depends on the algorithm once for each."""
-    answer = _verdict(run) + _figure(drawn.get("paradox"), titled=True) + html_tables.networks(run, popovers)
+    said = run.document.get("verdict") or []
+    warned, found = ([s for s in said if s.startswith("CAUTION") == warns] for warns in (True, False))
+    paradox = _figure(drawn.get("paradox"), titled=True) + html_tables.networks(run, popovers)
+    answer = _list(warned) + paradox + f'<div class="answer">{_list(found)}</div>'
 
     def each(name: str, table: bool = False) -> str:
         def body(variant: Variant) -> str:
@@ -93,10 +96,6 @@ def _lead(run: Run) -> str:
         f"{networks}, trained on {document['data']} in batches of {document['batch_size']} on {threads}: "
         "counted, measured and compared."
     )
-
-
-def _verdict(run: Run) -> str:
-    return _list(run.document.get("verdict") or [])
 
 
 def _list(sentences: Sequence[str]) -> str:
