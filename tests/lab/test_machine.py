@@ -60,7 +60,7 @@ def test_it_is_measured_once_and_again_when_asked(quickly):
 @pytest.mark.parametrize(("share", "kept"), [(0.5, 1.0), (1.0, 2.0)])
 def test_a_disturbed_measurement_does_not_take_the_place_of_what_is_kept(quickly, monkeypatch, ceilings, share, kept):
     for us in (1.0, 2.0):
-        measured = replace(ceilings, numba_call_us=us, share=share)
+        measured = replace(ceilings, threads=2, numba_call_us=us, share=share)
         monkeypatch.setattr(machine, "measure", lambda threads, measured=measured: measured)
         assert machine.load_or_measure(2, fresh=True).numba_call_us == us
     assert machine.load_or_measure(2).numba_call_us == kept
