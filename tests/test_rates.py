@@ -12,6 +12,7 @@ import nnlite as nn
 from nnlite import ceilings as measuring
 from nnlite import jit, jit_cache, machine
 from nnlite.ceilings import Bandwidth
+from nnlite.conv.stages import move
 from nnlite.rates import CHECKED, TRIES, Rates
 from nnlite.rates.state import SAME, State, handing_us
 
@@ -244,6 +245,33 @@ def test_a_run_has_little_time_for_what_it_knows_of_another_state(monkeypatch):
     assert rates.where() == 2
     rates.state = 2
     assert rates._kept("a") == 7.0  # of the state most like this one
+
+
+def test_the_stages_that_take_longest_are_measured_in_every_run(monkeypatch):
+    monkeypatch.setattr(nn.rates, "CHECKED", 0)
+    monkeypatch.setattr(nn.rates, "FRESH", 0.5)
+    value, measured = 2.0, []
+    monkeypatch.setattr(nn.rates, "_measured", lambda kind, *rest: measured.append(kind) or value)
+    work = {"short": 10, "long": 30, "longest": 50, "shortest": 1}
+    stages = [move(kind, kind, (), touched=amount, arrays=64) for kind, amount in work.items()]
+
+    def run(rates, stages=stages):
+        rates.complete(lambda: [rates.rate(stage, 0) for stage in stages])
+        return rates.states[0].known
+
+    kept = run(Moving())
+    assert measured == list(work)  # once each: in the first run all are
+    measured, value = [], 8.0
+    assert sorted(run(Moving(kept)).values()) == [2.0, 2.0, 2.0, 4.0]
+    assert measured == ["longest"]  # it is more than half of 91
+    monkeypatch.setattr(nn.rates, "FRESH", 0.9)
+    measured = []
+    run(Moving(kept), [*stages, stages[0], stages[0]])
+    assert measured == ["longest", "short", "long"]  # the short one is run three times
+    monkeypatch.setattr(nn.rates, "FRESH_SECONDS", -1.0)
+    measured = []
+    run(Moving(kept))
+    assert measured == []
 
 
 def test_what_is_measured_together_is_kept_together():

@@ -94,7 +94,7 @@ def measure(
     *,
     batch_size: int = 128,
     rounds: int = 20,
-    seconds: float = 9.0,
+    seconds: float = 8.0,
 ) -> list[Measurement]:
     """Predict each network's step, then train each for some steps of `batch_size` images, in turn, and time them.
 

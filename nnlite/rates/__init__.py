@@ -8,8 +8,9 @@ algorithm runs on a layer's geometry.
 A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
 leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
 Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and the state of
-the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold. What is
-measured while other programs use the processors is measured anew for a while, and never kept.
+the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold, and what takes
+longest in each step in any case: what neighbours leave of the caches and of memory's bandwidth changes by the hour.
+What is measured while other programs use the processors is measured anew for a while, and never kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -51,7 +53,9 @@ CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
 #: seconds that all samples of a run together are taken anew for, while other programs use the processors
 PATIENCE = 5.0
 #: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
-MOVED_SECONDS = 4.0
+MOVED_SECONDS = 3.0
+#: of each step's time, the part whose rates are measured in the same run, and the seconds that this may take at most
+FRESH, FRESH_SECONDS = 0.9, 0.3
 #: seconds after which this process asks again whether it is alone
 ASKED_EVERY = 0.2
 
@@ -84,6 +88,8 @@ class Rates:
         #: by state, what was measured again of what was kept from an earlier run
         self._again: dict[int, dict[str, Again]] = {}
         self._measured: set[str] = set()
+        #: of each stage of the step that was computed last, its seconds and how its rate is measured
+        self._taking: dict[str, tuple[float, Callable[[], float]]] = {}
         self.borrowed: set[str] = set()
         #: (state, key) of what was measured while other programs used the processors
         self.disturbed: set[tuple[int, str]] = set()
@@ -117,13 +123,33 @@ class Rates:
     def complete(self, compute: Callable[[], object]) -> None:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile.
 
-        Of what is known of another state, so much as `MOVED_SECONDS` allow; the next run goes on with it.
+        Of what is known of another state, so much as `MOVED_SECONDS` allow; the next run goes on with it. What was
+        kept of the stages that take longest is measured again.
         """
         for _ in range(TRIES):
-            self.state, self._strayed = self.where(), False
+            self.state, self._strayed, self._taking = self.where(), False, {}
             compute()
             if not self._strayed:
                 break
+        self._freshen()
+
+    def _freshen(self) -> None:
+        """As a rate holds for the next runs too, it becomes the geometric mean of what was kept and what it is now."""
+        fresh, began = 0.0, time.perf_counter()
+        enough = FRESH * sum(seconds for seconds, _ in self._taking.values())
+        for key, (seconds, measure) in sorted(self._taking.items(), key=lambda item: -item[1][0]):
+            if fresh >= enough or time.perf_counter() - began > FRESH_SECONDS:
+                break
+            known = self.states[self.state].known
+            if key in known and key not in self._measured | self._again.get(self.state, {}).keys():
+                kept = known[key]
+                self._sample(partial(self._one, key, measure))
+                known[key] = sqrt(kept * known[key])
+            fresh += seconds
+
+    @staticmethod
+    def _one(key: str, measure: Callable[[], float]) -> dict[str, float]:
+        return {key: measure()}
 
     def everywhere(self, compute: Callable[[], _T]) -> list[_T]:
         """What `compute` gives with the rates of each state that is known.
@@ -152,7 +178,11 @@ class Rates:
         def measure() -> float:
             return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched))
 
-        return self._checked(f"{stage.kind} {stage.size} {working_set} {touched}", measure)
+        key = f"{stage.kind} {stage.size} {working_set} {touched}"
+        rate = self._checked(key, measure)
+        before = self._taking[key][0] if key in self._taking else 0.0
+        self._taking[key] = before + stage.amount / rate, measure
+        return rate
 
     def _others(self, held: int, own: int) -> int:
         """Bytes of a step's other arrays, no less than two caches hold; all caches twice, if it needs more of them."""
@@ -216,7 +246,7 @@ class Rates:
 
     def known(self, key: str, measure: Callable[[], float]) -> float:
         """The number kept under a key; measured if there is none."""
-        return self.all_known((key,), lambda: {key: measure()})[key]
+        return self.all_known((key,), partial(self._one, key, measure))[key]
 
     def all_known(self, keys: Sequence[str], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The numbers kept under some keys that are measured together, if one of them is not kept; 0 if not even so."""
