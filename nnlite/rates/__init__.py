@@ -49,7 +49,7 @@ IN_CACHE = (
 _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
 #: so many kept rates are measured again, and the others with them if half of these are off by more than that, each in
 #: all of so many tries
-CHECKED, TOLERANCE, TRIES = 4, 0.15, 3
+CHECKED, TOLERANCE, TRIES = 4, 0.25, 3
 #: seconds that all samples of a run together are taken anew for, while other programs use the processors
 PATIENCE = 5.0
 #: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
