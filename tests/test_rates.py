@@ -13,7 +13,7 @@ from nnlite import ceilings as measuring
 from nnlite import jit, jit_cache, machine
 from nnlite.ceilings import Bandwidth
 from nnlite.conv.stages import move
-from nnlite.rates import CHECKED, TRIES, Rates
+from nnlite.rates import CHECKED, TRIES, Need, Rates
 from nnlite.rates.state import SAME, State, handing_us
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
@@ -247,30 +247,65 @@ def test_a_run_has_little_time_for_what_it_knows_of_another_state(monkeypatch):
     assert rates._kept("a") == 7.0  # of the state most like this one
 
 
-def test_the_stages_that_take_longest_are_measured_in_every_run(monkeypatch):
+def test_what_takes_longest_and_was_kept_is_measured_in_every_run(monkeypatch):
     monkeypatch.setattr(nn.rates, "CHECKED", 0)
     monkeypatch.setattr(nn.rates, "FRESH", 0.5)
-    value, measured = 2.0, []
-    monkeypatch.setattr(nn.rates, "_measured", lambda kind, *rest: measured.append(kind) or value)
     work = {"short": 10, "long": 30, "longest": 50, "shortest": 1}
     stages = [move(kind, kind, (), touched=amount, arrays=64) for kind, amount in work.items()]
+    monkeypatch.setattr(nn.rates, "_measured", lambda *rest: 2.0)
 
-    def run(rates, stages=stages):
-        rates.complete(lambda: [rates.rate(stage, 0) for stage in stages])
-        return rates.states[0].known
+    def slowest(rates, *more):
+        needs = rates.complete(lambda: [rates.rate(stage, 0) for stage in (*stages, *more)])
+        return [need.key.split()[0] for need in needs]
 
-    kept = run(Moving())
-    assert measured == list(work)  # once each: in the first run all are
-    measured, value = [], 8.0
-    assert sorted(run(Moving(kept)).values()) == [2.0, 2.0, 2.0, 4.0]
-    assert measured == ["longest"]  # it is more than half of 91
+    first = Moving()
+    assert slowest(first) == []  # in the first run all were measured
+    kept = first.states[0].known
+    assert slowest(Moving(kept)) == ["longest"]  # it is more than half of 91
     monkeypatch.setattr(nn.rates, "FRESH", 0.9)
-    measured = []
-    run(Moving(kept), [*stages, stages[0], stages[0]])
-    assert measured == ["longest", "short", "long"]  # the short one is run three times
+    assert slowest(Moving(kept), stages[0], stages[0]) == ["longest", "short", "long"]  # the short one runs three times
+
+
+def test_a_kept_rate_follows_the_median_of_what_is_measured_again():
+    rates, parts = Moving({"a": 2.0, "b": 3.0}), []
+    rates.states.append(State(5.0))
+    values = iter([100.0, 8.0, 1.0, 7.0])
+
+    def measure(n):
+        parts.append(n)
+        return next(values)
+
+    for _ in range(3):
+        rates.follow([Need("a", measure)], 3)
+    rates.launch = 5.0
+    rates.follow([Need("a", measure)], 3)
+    rates.settle()
+    assert parts == [3] * 4
+    assert [state.known for state in rates.states] == [{"a": 4.0, "b": 3.0}, {"a": 7.0}]
+    rates.settle()  # once
+    assert rates.states[0].known["a"] == 4.0
+
+
+def test_what_is_disturbed_or_moved_while_it_is_measured_again_does_not_count(monkeypatch):
+    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    disturbed = Moving({"a": 2.0}, shares=itertools.repeat(0.5))
+    disturbed.follow([Need("a", lambda parts: 8.0)], 1)
+    disturbed.settle()
+    moved = Moving({"a": 2.0})
+
+    def measure(parts):
+        moved.launch *= 2
+        return 8.0
+
+    moved.follow([Need("a", measure)], 1)
+    moved.settle()
+    assert disturbed.states[0].known == moved.states[0].known == {"a": 2.0}
+
+
+def test_following_takes_no_longer_than_it_may(monkeypatch):
     monkeypatch.setattr(nn.rates, "FRESH_SECONDS", -1.0)
-    measured = []
-    run(Moving(kept))
+    rates, measured = Moving({"a": 2.0}), []
+    rates.follow([Need("a", measured.append)], 1)
     assert measured == []
 
 

@@ -15,12 +15,14 @@ from nnlite.explain.contestant import Contestant, training_step
 from nnlite.machine import Machine
 from nnlite.model import Sequential
 from nnlite.predict import StepPrediction, predict
-from nnlite.rates import Rates
+from nnlite.rates import Need, Rates
 
 #: arrays that are kept of each parameter: itself, its gradient and its mean square
 _KEPT = 3
 #: images of a usual step
 _FEW = 32
+#: times that what takes longest of each step is measured again, in turn, so that drift meets all alike
+FOLLOWED = 3
 
 
 @dataclass
@@ -51,20 +53,29 @@ def forecast(
 ) -> list[Forecast]:
     """Measure the rates that the steps need, or take those that are kept, and predict each step.
 
+    What was kept of what takes longest is measured again, in several turns.
     A step is run twice, untimed, to see what it calls and how much memory it works in.
     """
     known: dict[tuple[int, int], Rates] = {}
     firsts: dict[tuple[int, int], int] = {}
     computed: list[Callable[[], StepPrediction]] = []
+    slowest: list[list[Need]] = []
     for c, step in zip(contestants, steps, strict=True):
         with c.surroundings():
             if c.thread_counts not in known:
                 known[c.thread_counts] = Rates(machine, *c.thread_counts)
             its = known[c.thread_counts]
             computed.append(_prediction(c, step, its, batch_size))
-            its.complete(computed[-1])
+            slowest.append(its.complete(computed[-1]))
             firsts.setdefault(c.thread_counts, its.state)
             its.save()
+    for _ in range(FOLLOWED):
+        for c, needs in zip(contestants, slowest, strict=True):
+            with c.surroundings():
+                known[c.thread_counts].follow(needs, FOLLOWED)
+    for its in known.values():
+        its.settle()
+        its.save()
     result = []
     for c, compute in zip(contestants, computed, strict=True):
         with c.surroundings():

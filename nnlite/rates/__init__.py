@@ -23,6 +23,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from math import sqrt
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -54,8 +55,8 @@ CHECKED, TOLERANCE, TRIES = 4, 0.25, 3
 PATIENCE = 5.0
 #: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
 MOVED_SECONDS = 3.0
-#: of each step's time, the part whose rates are measured in the same run, and the seconds that this may take at most
-FRESH, FRESH_SECONDS = 0.9, 0.3
+#: of each step's time, the part whose rates are measured in the same run, and the seconds that a step's may take a time
+FRESH, FRESH_SECONDS = 0.9, 0.1
 #: seconds after which this process asks again whether it is alone
 ASKED_EVERY = 0.2
 
@@ -68,6 +69,13 @@ class Again(NamedTuple):
 
     rate: float
     off: bool
+
+
+class Need(NamedTuple):
+    """A rate that a step needs: the key it is kept under, and how it is measured, by more or fewer samples."""
+
+    key: str
+    measure: Callable[[int], float]
 
 
 class Rates:
@@ -88,8 +96,10 @@ class Rates:
         #: by state, what was measured again of what was kept from an earlier run
         self._again: dict[int, dict[str, Again]] = {}
         self._measured: set[str] = set()
-        #: of each stage of the step that was computed last, its seconds and how its rate is measured
-        self._taking: dict[str, tuple[float, Callable[[], float]]] = {}
+        #: of the step that was computed last, the rates it needs and the seconds that its stages take at them
+        self._taking: dict[str, tuple[float, Need]] = {}
+        #: by state and key, what was measured again in this run of what was kept from an earlier one
+        self._fresh: dict[tuple[int, str], list[float]] = {}
         self.borrowed: set[str] = set()
         #: (state, key) of what was measured while other programs used the processors
         self.disturbed: set[tuple[int, str]] = set()
@@ -120,36 +130,45 @@ class Rates:
         blas = self.blas_threads > 1
         return contention.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
 
-    def complete(self, compute: Callable[[], object]) -> None:
+    def complete(self, compute: Callable[[], object]) -> list[Need]:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile.
 
-        Of what is known of another state, so much as `MOVED_SECONDS` allow; the next run goes on with it. What was
-        kept of the stages that take longest is measured again.
+        Of what is known of another state, so much as `MOVED_SECONDS` allow; the next run goes on with it. Returns what
+        takes longest, and was kept from an earlier run.
         """
         for _ in range(TRIES):
             self.state, self._strayed, self._taking = self.where(), False, {}
             compute()
             if not self._strayed:
                 break
-        self._freshen()
+        return self._slowest()
 
-    def _freshen(self) -> None:
-        """As a rate holds for the next runs too, it becomes the geometric mean of what was kept and what it is now."""
-        fresh, began = 0.0, time.perf_counter()
-        enough = FRESH * sum(seconds for seconds, _ in self._taking.values())
-        for key, (seconds, measure) in sorted(self._taking.items(), key=lambda item: -item[1][0]):
-            if fresh >= enough or time.perf_counter() - began > FRESH_SECONDS:
+    def _slowest(self) -> list[Need]:
+        old: list[Need] = []
+        sofar, enough = 0.0, FRESH * sum(seconds for seconds, _ in self._taking.values())
+        for seconds, need in sorted(self._taking.values(), key=lambda taking: -taking[0]):
+            if sofar < enough and need.key not in self._measured:
+                old.append(need)
+            sofar += seconds
+        return old
+
+    def follow(self, needs: Sequence[Need], parts: int) -> None:
+        """Measure once more what is known, by one of so many `parts` of the samples, for FRESH_SECONDS at most."""
+        end = time.perf_counter() + FRESH_SECONDS
+        for need in needs:
+            if time.perf_counter() > end:
                 break
-            known = self.states[self.state].known
-            if key in known and key not in self._measured | self._again.get(self.state, {}).keys():
-                kept = known[key]
-                self._sample(partial(self._one, key, measure))
-                known[key] = sqrt(kept * known[key])
-            fresh += seconds
+            before, measure = self.where(), partial(need.measure, parts)
+            value, alone = self._alone(measure, lately=True)
+            if alone and before == self.where():
+                self._fresh.setdefault((before, need.key), []).append(value)
 
-    @staticmethod
-    def _one(key: str, measure: Callable[[], float]) -> dict[str, float]:
-        return {key: measure()}
+    def settle(self) -> None:
+        """As a rate holds for the next runs too, it becomes the geometric mean of what was kept and what it is now."""
+        for (state, key), values in self._fresh.items():
+            known, now = self.states[state].known, median(values)
+            known[key], self._saved = sqrt(known.get(key, now) * now), False
+        self._fresh = {}
 
     def everywhere(self, compute: Callable[[], _T]) -> list[_T]:
         """What `compute` gives with the rates of each state that is known.
@@ -175,13 +194,13 @@ class Rates:
         once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
         touched = self._others(held, stage.working_set) if once else 0
 
-        def measure() -> float:
-            return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched))
+        def measure(parts: int = 1) -> float:
+            return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched), parts)
 
         key = f"{stage.kind} {stage.size} {working_set} {touched}"
         rate = self._checked(key, measure)
         before = self._taking[key][0] if key in self._taking else 0.0
-        self._taking[key] = before + stage.amount / rate, measure
+        self._taking[key] = before + stage.amount / rate, Need(key, measure)
         return rate
 
     def _others(self, held: int, own: int) -> int:
@@ -247,6 +266,10 @@ class Rates:
     def known(self, key: str, measure: Callable[[], float]) -> float:
         """The number kept under a key; measured if there is none."""
         return self.all_known((key,), partial(self._one, key, measure))[key]
+
+    @staticmethod
+    def _one(key: str, measure: Callable[[], float]) -> dict[str, float]:
+        return {key: measure()}
 
     def all_known(self, keys: Sequence[str], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The numbers kept under some keys that are measured together, if one of them is not kept; 0 if not even so."""
@@ -362,7 +385,9 @@ def _off(now: float, kept: float) -> bool:
     return abs(now / kept - 1) > TOLERANCE
 
 
-def _measured(kind: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None]) -> float:
+def _measured(
+    kind: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None], parts: int = 1
+) -> float:
     from nnlite.rates import conv_passes, kernel_passes, numpy_passes  # noqa: F401, which fill the table of kinds
 
-    return rate_of(kind, size, working_set, before)
+    return rate_of(kind, size, working_set, before, parts)

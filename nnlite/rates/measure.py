@@ -41,19 +41,24 @@ def kind(function: Callable[[tuple[int, ...], int], Work]) -> Callable[[tuple[in
     return function
 
 
-def rate_of(name: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None]) -> float:
-    """Units a second of a kind of stage; `before` gets its work before each sample, untimed."""
+def rate_of(
+    name: str, size: tuple[int, ...], working_set: int, before: Callable[[Work], None], parts: int = 1
+) -> float:
+    """Units a second of a kind of stage; `before` gets its work before each sample, untimed.
+
+    By one of so many `parts` of the samples.
+    """
     memory.trim()  # so that what is allocated here finds room in the pool, as in a step
     work = KINDS[name](size, working_set)
-    return work.amount / seconds(work.run, lambda: before(work))
+    return work.amount / seconds(work.run, lambda: before(work), parts)
 
 
-def seconds(work: Callable[[], object], before: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], before: Callable[[], object], parts: int = 1) -> float:
     """The median of the times of `work`, after one run that does not count; what is measured of a step is one too."""
     work()
     samples: list[float] = []
-    end = time.perf_counter() + SECONDS
-    while len(samples) < REPEATS or time.perf_counter() < end:
+    end = time.perf_counter() + SECONDS / parts
+    while len(samples) < REPEATS // parts or time.perf_counter() < end:
         before()
         began = time.perf_counter()
         work()
