@@ -18,7 +18,7 @@ from nnlite.autograd import Tensor
 from nnlite.conv import Geometry
 from nnlite.errors import int_pair
 from nnlite.ops.stages import Array, Call, problem
-from nnlite.profiler import OTHER, StepProfile
+from nnlite.profiler import OTHER, Key, StepProfile
 from nnlite.rates import Rates
 from nnlite.rates.measure import power_of_two
 
@@ -44,40 +44,39 @@ class Between:
     """What happens between two samples, as the rest of a step happens between two calls."""
 
     rates: Rates
+    algorithm: str  # of the usual step
     step: Callable[[], object]
     touched: int  # bytes of other memory, as by the kernel that a step ran before
 
     @classmethod
-    def of(cls, rates: Rates, usual_step: Callable[[], object], held: int, calls: int) -> Between:
+    def of(cls, rates: Rates, algorithm: str, usual_step: Callable[[], object], held: int, calls: int) -> Between:
         """In a step that makes so many calls, forward and back, and shares its arrays' bytes out among them."""
         share = held / (2 * max(1, calls))
-        return cls(rates, usual_step, power_of_two(min(share, 2 * rates.machine.caches["L3"])))
+        return cls(rates, algorithm, usual_step, power_of_two(min(share, 2 * rates.machine.caches["L3"])))
 
     def __call__(self) -> None:
         self.step()
         self.rates.touch(self.touched)
         self.rates.stir()
 
+    def costs(self, key: str, parts: Sequence[str], measure: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        """Seconds of the parts of a step, by their names; measured together, by one of so many parts of the samples."""
+        key = f"{key} {self.algorithm} {self.touched}"
+
+        def measured(n: int) -> dict[str, float]:
+            return {f"{key} {name}": value for name, value in measure(n).items()}
+
+        found = self.rates.costs([f"{key} {name}" for name in parts], measured)
+        return {name: found[f"{key} {name}"] for name in parts}
+
 
 def calling_cost(call: Call, between: Between) -> dict[str, float]:
     """Seconds by part that an operation takes on its smallest input, gradients included."""
     smallest = _smallest(call)
-    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs} {between.touched}"
+    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs}"
     parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
-    costs = _known_parts(between.rates, key, parts, lambda: _measure_call(smallest, between))
+    costs = between.costs(key, parts, lambda n: _measure_call(smallest, between, n))
     return {name: value for name, value in costs.items() if value}
-
-
-def _known_parts(
-    rates: Rates, key: str, parts: Sequence[str], measure: Callable[[], dict[str, float]]
-) -> dict[str, float]:
-    """What is known of the parts of a step, by their names; measured together if it is not."""
-
-    def measured() -> dict[str, float]:
-        return {f"{key} {name}": value for name, value in measure().items()}
-
-    found = rates.all_known([f"{key} {name}" for name in parts], measured)
-    return {name: found[f"{key} {name}"] for name in parts}
 
 
 def _smallest(call: Call) -> Call:
@@ -163,8 +162,8 @@ def _fewest(columns: int) -> int:
     return next(n for n in range(1, columns + 1) if (tile_shape(n), lane_tile_shape(n)) == shapes)
 
 
-def _measure_call(call: Call, between: Between) -> dict[str, float]:
-    """Medians of the parts of one forward and backward of a call, in seconds."""
+def _measure_call(call: Call, between: Callable[[], object], parts: int) -> dict[str, float]:
+    """Medians of the parts of one forward and backward of a call, in seconds; by a part of the samples."""
     arguments = [
         Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
         for a, need in zip(call.arguments, call.needs, strict=True)
@@ -176,28 +175,27 @@ def _measure_call(call: Call, between: Between) -> dict[str, float]:
         if result.requires_grad:
             result.backward(np.ones(result.shape, result.dtype))
 
-    parts = _profile(run, between).parts
-    return {name: median(samples) * 1e-3 for (_, name), samples in parts.items()}
+    return {name: seconds for (_, name), seconds in _profile(run, between, parts).items()}
 
 
 def around(least_step: Callable[[], object], optimizer: str, between: Between) -> dict[str, float]:
     """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
+    calls = trace(least_step)
 
-    def measure() -> dict[str, float]:
-        calls = trace(least_step)
-        parts = _profile(least_step, between).parts
-        tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
-        other, update = (median(parts[key]) * 1e-3 for key in (OTHER, (optimizer, "optimizer")))
-        return {"other": max(0.0, other - tape), "update": update}
+    def measure(parts: int) -> dict[str, float]:
+        seconds = _profile(least_step, between, parts)
+        return {"other": seconds[OTHER], "update": seconds[optimizer, "optimizer"]}
 
-    return _known_parts(between.rates, f"around {optimizer} {between.touched}", ("other", "update"), measure)
+    costs = between.costs(f"around {optimizer} {[call.arguments for call in calls]}", ("other", "update"), measure)
+    tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
+    return costs | {"other": max(0.0, costs["other"] - tape)}
 
 
-def _profile(step: Callable[[], object], between: Between) -> StepProfile:
-    """Samples of a step."""
+def _profile(step: Callable[[], object], between: Callable[[], object], parts: int) -> dict[Key, float]:
+    """The median seconds of each part of a step; by one of so many parts of the samples."""
     profile = StepProfile()
     step()
-    for _ in range(CALL_SAMPLES):
+    for _ in range(CALL_SAMPLES // parts):
         between()
         profile.record(step)
-    return profile
+    return {key: 1e-3 * median(samples) for key, samples in profile.parts.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nnlite import ceilings
-from nnlite.threads import using
+from nnlite.threads import available_cpus, using
 
 #: a process that gets this part of the processors is as good as alone
 UNDISTURBED = 0.9
@@ -37,7 +37,7 @@ def _share(work: Callable[[], object], threads: int) -> float:
     wall, processor = time.perf_counter(), time.process_time()
     while time.perf_counter() < wall + SHARE_SECONDS:
         work()
-    return (time.process_time() - processor) / (time.perf_counter() - wall) / threads
+    return (time.process_time() - processor) / (time.perf_counter() - wall) / min(threads, available_cpus())
 
 
 def _products() -> Callable[[], object]:

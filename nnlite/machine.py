@@ -7,14 +7,13 @@ versions it was made with.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from nnlite import ceilings
+from nnlite import ceilings, kept
 from nnlite import threads as thread_owner
 from nnlite.ceilings import Bandwidth
 from nnlite.contention import UNDISTURBED, share_of_processors
@@ -85,29 +84,26 @@ def load_or_measure(threads: int | None = None, *, fresh: bool = False) -> Machi
     One that other programs disturbed does not take the place of what is kept.
     """
     count = positive_int("threads", thread_owner.get_num_threads() if threads is None else threads)
-    kept = _kept(count)
-    if kept is not None and not fresh:
-        return kept
+    before = _kept(count)
+    if before is not None and not fresh:
+        return before
     machine = measure(count)
-    if kept is None or not machine.disturbed:
+    if before is None or not machine.disturbed:
         _keep(machine)
     return machine
 
 
 def _kept(threads: int) -> Machine | None:
     """What is kept for so many threads; None if nothing is, or something else wrote it."""
-    path = _kept_path(threads)
     try:
-        return Machine.from_dict(json.loads(path.read_text())) if path is not None else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return Machine.from_dict(kept.read(_kept_path(threads)))
+    except (KeyError, TypeError):
         return None
 
 
 def _keep(machine: Machine) -> None:
     """Write it where the next run looks for it."""
-    path = _kept_path(machine.threads)
-    if path is not None:
-        path.write_text(json.dumps(machine.to_dict(), indent=1) + "\n")
+    kept.write(_kept_path(machine.threads), machine.to_dict())
 
 
 def load_and_check(threads: int | None = None) -> Machine:
@@ -128,7 +124,7 @@ def load_and_check(threads: int | None = None) -> Machine:
             again = _measured_again(machine)
             now = _highest(now, again) if check else again
             found = now.main_ceilings
-            if all(found[name] >= (1 - TOLERANCE) * kept for name, kept in machine.main_ceilings.items()):
+            if all(found[name] >= (1 - TOLERANCE) * before for name, before in machine.main_ceilings.items()):
                 return _raised(machine, now)
             if ceilings.launch_us(machine.threads) > (1 + TOLERANCE) * machine.parallel_region_us:
                 return _raised(machine, now)

@@ -24,6 +24,8 @@ from nnlite.rates import IN_CACHE, PRODUCTS, Rates
 
 #: of the smallest network: a weight and a bias
 _LEAST_PARAMETERS = 2
+#: parts of a layer's step in which an operation may compute what is needed of its gradients
+_BACKWARD = ("grad_input", "grad_weight", "gradients")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,6 @@ class PartPrediction:
     def moved_bytes(self) -> int:
         return conv_stages.moved_bytes(stage for stage, _, _ in self.stages)
 
-    @property
-    def flops(self) -> int:
-        return sum(stage.flops for stage, _, _ in self.stages)
-
 
 @dataclass
 class StepPrediction:
@@ -104,16 +102,15 @@ class StepPrediction:
 def predict(
     calls: Sequence[Call],
     optimizer: Optimizer,
-    rates: Rates,
+    between: Between,
     least_step: Callable[[], object],
-    usual_step: Callable[[], object],
     held: int,
 ) -> StepPrediction:
     """The time of a step that makes these calls and then updates the optimizer's parameters.
 
     `held` are the bytes of its arrays, each once however often it goes through it. `least_step` is a training step of
-    the smallest network, whose "other" time is that of every step; `usual_step` keeps the processor busy as one does.
-    To be called under the algorithm and the threads that the step will be run with.
+    the smallest network, whose "other" time is that of every step. To be called under the algorithm and the threads
+    that the step will be run with.
     """
     parts: dict[Key, PartPrediction] = {}
     declared: list[tuple[PartPrediction, list[Stage]]] = []
@@ -126,7 +123,8 @@ def predict(
         try:
             said = call.parts()
         except Undeclared as reason:
-            part(call.layer, "forward").missing = str(reason)
+            for name in ("forward", *_BACKWARD) if any(call.needs) else ("forward",):
+                part(call.layer, name).missing = str(reason)
             continue
         known.append(call)
         declared += [
@@ -134,7 +132,7 @@ def predict(
         ]
     updates = part(optimizer.name, "optimizer")
     declared.append((updates, _updates(optimizer)))
-    between = Between.of(rates, usual_step, held, len(calls))
+    rates = between.rates
     for where, stages in declared:
         where.add(stages, rates, held)
     for call in known:

@@ -1,10 +1,13 @@
 """The time model: its terms against a hand calculation, and that nothing it needs was timed in the step."""
 
+import time
+
 import numpy as np
 import pytest
 
 import nnlite as nn
 from nnlite import calls, jit, machine, predict
+from nnlite.calls import Between
 from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
@@ -38,7 +41,7 @@ class FakeRates:
     def rate(self, stage, held):
         return 1e9
 
-    def all_known(self, keys, measure):
+    def costs(self, keys, measure):
         """Of each smallest operation a microsecond forward and 10 of the tape, of the smallest step 20 and 4."""
         known = {"forward": 1e-6, "other": 20e-6 if keys[0].startswith("around") else 10e-6, "update": 4e-6}
         return {key: known.get(key.split()[-1], 0.0) for key in keys}
@@ -65,7 +68,8 @@ def test_calls_beyond_the_first_and_fresh_memory_are_added():
 def predicted(calls, arrays=2, rates=None):
     optimizer = nn.RMSprop()
     optimizer.build([nn.Tensor(np.zeros(3, np.float32), requires_grad=True) for _ in range(arrays)])
-    return predict.predict(calls, optimizer, rates or FakeRates(), None, None, held=0)
+    between = Between(rates or FakeRates(), "auto", None, 0)
+    return predict.predict(calls, optimizer, between, lambda: None, held=0)
 
 
 def test_each_parameter_beyond_those_of_the_smallest_step_costs_a_call():
@@ -86,23 +90,50 @@ def test_the_tape_of_each_operation_is_other():
     assert result.parts["dense", "forward"].calls == pytest.approx(2 * 1e-6)
 
 
+class Measuring(FakeRates):
+    """Rates that know nothing, of which each cost is measured by a third of the samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def costs(self, keys, measure):
+        self.asked.append(keys[0])
+        return dict.fromkeys(keys, 0.0) | measure(3)
+
+
 def test_the_tape_of_the_smallest_step_is_not_counted_twice(monkeypatch):
     """Its "other" is what is measured less the tape of its own operations."""
-    update = ("rmsprop", "optimizer")
-    measured = StepProfile([7.0] * 3, {OTHER: [5.0, 90.0, 4.0], update: [2.0, 2.0, 3.0]})
-    monkeypatch.setattr(calls, "_profile", lambda step, between: measured)
-    monkeypatch.setattr(calls, "trace", lambda step: ["a call", "another"])
+    measured = {OTHER: 5e-3, ("rmsprop", "optimizer"): 2e-3}
+    monkeypatch.setattr(calls, "_profile", lambda step, between, parts: measured if parts == 3 else None)
+    monkeypatch.setattr(calls, "trace", lambda step: [dense_call(True)] * 2)
     tape = 1e-3
     monkeypatch.setattr(calls, "calling_cost", lambda call, between: {"other": tape, "forward": 1.0})
-
-    class Measuring(FakeRates):
-        def all_known(self, keys, measure):
-            return measure()
-
-    between = calls.Between(Measuring(), None, 0)
+    between = Between(Measuring(), "auto", None, 0)
     assert calls.around(None, "rmsprop", between) == pytest.approx({"other": 3e-3, "update": 2e-3})
     tape = 1.0
     assert calls.around(None, "rmsprop", between)["other"] == 0.0
+
+
+def test_a_smallest_step_of_another_batch_is_another_step(monkeypatch):
+    monkeypatch.setattr(calls, "_profile", lambda *arguments: {OTHER: 1.0, ("rmsprop", "optimizer"): 1.0})
+    monkeypatch.setattr(calls, "calling_cost", lambda call, between: {})
+    rates = Measuring()
+    for batch, algorithm in ((1, "auto"), (2, "auto"), (2, "im2col"), (2, "auto")):
+        call = Call("dense", nn.ops.dense, (Array((batch, 1), np.dtype(np.float32)),), {}, (True,))
+        monkeypatch.setattr(calls, "trace", lambda step, call=call: [call])
+        calls.around(None, "rmsprop", Between(rates, algorithm, None, 0))
+    assert len(set(rates.asked)) == 3
+    assert rates.asked[1] == rates.asked[3]
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_part_of_the_samples_is_taken(parts):
+    between, longest = [], 0.5
+    seconds = calls._profile(lambda: time.sleep(0.002), lambda: between.append(1), parts)
+    assert len(between) == calls.CALL_SAMPLES // parts
+    assert set(seconds) == {OTHER}
+    assert 0.002 <= seconds[OTHER] < longest  # in seconds
 
 
 def test_what_needs_no_gradient_has_none():
@@ -110,22 +141,30 @@ def test_what_needs_no_gradient_has_none():
         "optimizer", "other",
     ]  # fmt: skip
     assert ("dense", "gradients") in predicted([dense_call(True, True, True)]).parts
-    parts = [set(calls._measure_call(dense_call(*[need] * 3), lambda: None)) for need in (False, True)]
+    parts = [set(calls._measure_call(dense_call(*[need] * 3), lambda: None, 3)) for need in (False, True)]
     assert parts == [{"forward", "other"}, {"forward", "other", "grad_input", "gradients"}]
 
 
-def test_a_call_that_needs_fewer_gradients_is_another_call():
-    asked = []
-
-    class Asked(FakeRates):
-        def all_known(self, keys, measure):
-            asked.append(keys[0])
-            return dict.fromkeys(keys, 0.0)
-
+def test_a_call_that_needs_fewer_gradients_is_another_call(monkeypatch):
+    monkeypatch.setattr(calls, "_measure_call", lambda call, between, parts: {})
+    rates = Measuring()
     for touched, needs in ((0, (True, True)), (0, (False, True)), (1, (True, True)), (0, (True, True))):
-        calls.calling_cost(dense_call(*needs, True), calls.Between(Asked(), None, touched))
-    assert len(set(asked)) == 3
-    assert asked[0] == asked[3]
+        calls.calling_cost(dense_call(*needs, True), Between(rates, "auto", None, touched))
+    assert len(set(rates.asked)) == 3
+    assert rates.asked[0] == rates.asked[3]
+
+
+def test_of_what_does_not_say_what_it_does_the_gradients_are_missing_too():
+    def strange(x):
+        return x
+
+    for needed in (True, False):
+        found = predicted(
+            [Call("dense", strange, dense_call().arguments, {}, (needed,)), dense_call(*[needed] * 3)]
+        ).parts
+        of_layer = {part: found["dense", part].missing for layer, part in found if layer == "dense"}
+        assert set(of_layer) == ({"forward", "grad_input", "grad_weight", "gradients"} if needed else {"forward"})
+        assert set(of_layer.values()) == {"operation 'strange'"}
 
 
 def test_rates_that_are_not_to_be_relied_on_are_counted():
@@ -136,7 +175,7 @@ def test_rates_that_are_not_to_be_relied_on_are_counted():
 @pytest.mark.parametrize(("held", "made", "touched"), [(0, 0, 1), (24 << 20, 3, 4 << 20), (1 << 40, 4, 64 << 20)])
 def test_between_calls_a_step_touches_its_arrays(held, made, touched):
     """Shared out among the calls, forward and back; no more than all caches twice, of 32 MiB."""
-    between = calls.Between.of(FakeRates(), None, held, made)
+    between = Between.of(FakeRates(), "auto", None, held, made)
     assert between.touched == touched
 
 
@@ -174,7 +213,10 @@ def test_every_part_of_the_step_is_predicted(small):
 
 def test_the_prediction_counts_the_layers_arithmetic(small):
     for m in small:
-        assert sum(p.flops for p in m.prediction.parts.values()) == 2 * 32 * m.cost.training_macs_per_image
+        assert (
+            sum(stage.flops for p in m.prediction.parts.values() for stage, _, _ in p.stages)
+            == 2 * 32 * m.cost.training_macs_per_image
+        )
 
 
 def test_im2col_moves_more_and_auto_less(small):

@@ -13,7 +13,7 @@ from nnlite import ceilings as measuring
 from nnlite import jit, jit_cache, machine
 from nnlite.ceilings import Bandwidth
 from nnlite.conv.stages import move
-from nnlite.rates import CHECKED, TRIES, Need, Rates
+from nnlite.rates import TRIES, Need, Rates
 from nnlite.rates.state import SAME, State, handing_us
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
@@ -32,6 +32,10 @@ class Moving(Rates):
     def share(self):
         return next(self.shares, 1.0)
 
+    def one(self, key, measure=None):
+        """What is known under one key."""
+        return self.known((key,), lambda parts: {key: measure()})[key]
+
     def where(self):
         fits = [state.distance(self.launch) <= SAME for state in self.states]
         if True not in fits:
@@ -48,37 +52,6 @@ def test_a_stage_finds_the_caches_as_the_other_arrays_of_a_step_left_them(own, t
     assert rates._others(last + 1, own) == 2 * last
 
 
-def test_kept_rates_that_no_longer_hold_are_forgotten():
-    names = [str(i) for i in range(CHECKED)]
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
-    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0] * CHECKED
-    assert kept._checked("last", lambda: 50.0) == 100.0  # enough were checked
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0))
-    for name in names:
-        kept._checked(name, lambda: 50.0)
-    assert kept.states[0].known == dict.fromkeys(names, 50.0)
-
-
-def test_a_kept_rate_that_is_off_gives_way_alone():
-    names = [str(i) for i in range(CHECKED)]
-    kept = Moving(dict.fromkeys([*names, "last"], 100.0) | {"1": 1e5})
-    assert [kept._checked(name, lambda: 101.0) for name in names] == [100.0, 101.0, *[100.0] * (CHECKED - 2)]
-    assert kept.states[0].known == dict.fromkeys([*names, "last"], 100.0) | {"1": 101.0}
-
-
-def test_a_rate_that_several_layers_ask_for_is_checked_once():
-    kept, asked = Moving({"a": 100.0}), []
-    for _ in range(3):
-        kept._checked("a", lambda: asked.append(1) or 101.0)
-    assert len(asked) == 1
-
-
-def test_a_rate_that_is_hidden_for_a_moment_still_holds():
-    kept = Moving(dict.fromkeys([str(i) for i in range(CHECKED)], 100.0))
-    values = itertools.cycle([50.0, 60.0, 99.0])
-    assert [kept._checked(str(i), lambda: next(values)) for i in range(CHECKED)] == [100.0] * CHECKED
-
-
 def test_a_rate_belongs_to_the_state_it_was_measured_in():
     rates = Moving()
 
@@ -86,9 +59,9 @@ def test_a_rate_belongs_to_the_state_it_was_measured_in():
         rates.launch = 3.7
         return 60.0
 
-    rates.complete(lambda: (rates.known("a", lambda: 100.0), rates.known("b", moved_meanwhile)))
+    rates.complete(lambda: (rates.one("a", lambda: 100.0), rates.one("b", moved_meanwhile)))
     assert [p.known for p in rates.states] == [{"a": 100.0}, {"b": 60.0, "a": 100.0}]
-    assert rates.everywhere(lambda: rates.known("b", lambda: 0.0)) == [60.0, 60.0]
+    assert rates.everywhere(lambda: rates.one("b", lambda: 0.0)) == [60.0, 60.0]
 
 
 @pytest.fixture
@@ -103,33 +76,87 @@ def kept_in(tmp_path, monkeypatch):
     return known
 
 
+def path(**changes):
+    """Where the rates of this machine are kept."""
+    return nn.rates._kept_path(replace(machine.load_or_measure(), **changes), 1, 2)
+
+
+@pytest.mark.usefixtures("kept_in")
+def test_rates_are_kept_under_what_they_hang_on(monkeypatch):
+    paths = [path(), path(), path(processor="another"), path(versions={"numpy": "0"})]
+    paths.append(nn.rates._kept_path(machine.load_or_measure(), 2, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(jit_cache, "target", lambda: ("x86_64", "haswell", "-avx512f"))
+        paths.append(path())
+    with monkeypatch.context() as patched:
+        patched.setattr(nn.rates, "_MEASURED", nn.rates._MEASURED[1:])
+        paths.append(path())
+    assert paths[0] == paths[1]
+    assert len({p.name for p in paths}) == len(paths) - 1
+
+
+def test_the_sources_of_all_that_takes_time_are_among_it():
+    """Of the layers and of autograd too: what calling costs is the time of their Python."""
+    hashed = nn.rates._sources()
+    package = nn.rates.Path(nn.__file__).parent
+    for name in ("autograd.py", "ops/dense.py", "rates/measure.py", "layers/base.py"):
+        assert package / name in hashed
+    assert not any("explain" in str(file.relative_to(package)) for file in hashed)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no JSON", "3", "[3]", '[{"handing_us": 2.4}]', '[{"handing_us": "a", "known": {}}]',
+        '[{"handing_us": 0, "known": {"a": 1}}]', '[{"handing_us": NaN, "known": {"a": 1}}]',
+        '[{"handing_us": 2.4, "known": {"a": Infinity}}]', '[{"handing_us": 2.4, "known": ["a"]}]',
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("kept_in")
+def test_what_something_else_wrote_is_not_read(content):
+    path().write_text(content)
+    rates = Rates(machine.load_or_measure(), 1, 2)
+    assert [state.known for state in rates.states] == [{}]
+    assert all(0.1 < state.handing_us < 1e5 for state in rates.states)
+
+
+@pytest.mark.usefixtures("kept_in")
+def test_what_is_saved_is_known_to_the_next(monkeypatch):
+    monkeypatch.setattr(Rates, "share", lambda self: 1.0)
+    monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: 2.4)
+    rates = Rates(machine.load_or_measure(), 1, 2)
+    rates.known(["a"], lambda parts: {"a": 7.0})
+    rates.save()
+    assert Rates(machine.load_or_measure(), 1, 2).states == [State(2.4, {"a": 7.0})]
+
+
 @pytest.fixture
 def asks_each_time(monkeypatch):
-    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 0.0)
 
 
 def test_what_was_measured_since_it_last_asked_is_disturbed_too(kept_in, monkeypatch):
-    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 60.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
     rates = Moving(shares=[1.0, 0.5])
     for key in "abc":
-        rates.known(key, lambda: 7.0)
+        rates.one(key, lambda: 7.0)
     assert not rates.disturbed  # it has not asked yet
-    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 0.0)
-    rates.known("d", lambda: 8.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 0.0)
+    rates.one("d", lambda: 8.0)
     assert rates.disturbed == {(0, key) for key in "abcd"}
-    rates.known("e", lambda: 9.0)
-    rates.known("f", lambda: 9.0)
-    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
-    rates.known("g", lambda: 9.0)
+    rates.one("e", lambda: 9.0)
+    rates.one("f", lambda: 9.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 60.0)
+    rates.one("g", lambda: 9.0)
     rates.save()
     assert kept_in() == [{"f": 9.0, "g": 9.0}]
 
 
 def test_before_it_is_kept_what_was_measured_last_is_asked_about(kept_in, monkeypatch):
-    monkeypatch.setattr(nn.rates, "ASKED_EVERY", 60.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 60.0)
     rates = Moving(shares=[1.0, 0.5])
-    rates.known("a", lambda: 7.0)
+    rates.one("a", lambda: 7.0)
     rates.save()
     assert kept_in() == []
 
@@ -137,7 +164,7 @@ def test_before_it_is_kept_what_was_measured_last_is_asked_about(kept_in, monkey
 @pytest.mark.usefixtures("asks_each_time")
 def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
     rates, values = Moving(shares=[1.0, 0.5, 0.5, 1.0, 1.0]), iter([1.0, 2.0, 3.0, 4.0])
-    assert rates.known("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
+    assert rates.one("a", lambda: next(values)) == 4.0  # before and after the fourth it was alone
     rates.save()
     assert kept_in() == [{"a": 4.0}]
     assert not rates.disturbed
@@ -145,12 +172,12 @@ def test_a_disturbed_rate_is_measured_anew_and_kept_once_it_is_alone(kept_in):
 
 @pytest.mark.usefixtures("asks_each_time")
 def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(kept_in, monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
     rates = Moving(shares=[1.0, 0.5, 0.5])
-    assert rates.known("a", lambda: 7.0) == 7.0
-    assert rates.known("b", lambda: 8.0) == 8.0
-    rates.known("c", lambda: 9.0)  # half disturbed
-    rates.known("d", lambda: 10.0)
+    assert rates.one("a", lambda: 7.0) == 7.0
+    assert rates.one("b", lambda: 8.0) == 8.0
+    rates.one("c", lambda: 9.0)  # half disturbed
+    rates.one("d", lambda: 10.0)
     assert rates.disturbed == {(0, "a"), (0, "b"), (0, "c")}
     rates.save()
     assert kept_in() == [{"d": 10.0}]
@@ -158,16 +185,16 @@ def test_a_rate_that_is_disturbed_all_the_time_is_used_and_told_and_never_kept(k
 
 @pytest.mark.usefixtures("asks_each_time")
 def test_a_disturbed_rate_does_not_take_the_place_of_a_good_one(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
     rates = Moving({"a forward": 100.0}, shares=itertools.repeat(0.5))
     both = {"a forward": 1.0, "a other": 2.0}
-    rates.all_known(list(both), lambda: both)
+    rates.known(list(both), lambda parts: both)
     assert rates.states[0].known == {"a forward": 100.0, "a other": 2.0}
     assert rates.disturbed == {(0, "a other")}
 
 
 def test_a_state_that_other_programs_feign_is_none(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
     handing = 30.0
     monkeypatch.setattr(nn.rates, "handing_us", lambda *threads: handing)
     shares = [1.0]
@@ -187,19 +214,11 @@ def test_a_state_that_other_programs_feign_is_none(monkeypatch):
 
 @pytest.mark.usefixtures("asks_each_time")
 def test_patience_with_other_programs_ends(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.05)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.05)
     rates, tries = Moving(shares=[0.5] * 20), []
     for key in "abc":
-        rates.known(key, lambda: tries.append(1) or time.sleep(0.02) or 1.0)
+        rates.one(key, lambda: tries.append(1) or time.sleep(0.02) or 1.0)
     assert 3 <= len(tries) <= 6
-
-
-def test_a_check_that_is_disturbed_tells_nothing_of_what_is_kept(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
-    names = [str(i) for i in range(CHECKED)]
-    rates = Moving(dict.fromkeys(names, 100.0), shares=itertools.repeat(0.5))
-    assert [rates._checked(name, lambda: 1.0) for name in names] == [100.0] * CHECKED
-    assert rates.states[0].known == dict.fromkeys(names, 100.0)
 
 
 @pytest.mark.parametrize(("moves", "times"), [(0, 1), (1, 2), (9, TRIES)])
@@ -211,14 +230,14 @@ def test_what_is_computed_while_the_processors_move_is_computed_again_a_few_time
             rates.launch *= 2
         return 1.0
 
-    rates.complete(lambda: computed.append(1) or rates.known(str(len(computed)), measure))
+    rates.complete(lambda: computed.append(1) or rates.one(str(len(computed)), measure))
     assert len(computed) == times
 
 
 def test_what_one_state_lacks_is_borrowed_of_another_and_counted():
     rates = Moving({"a": 1.0})
     rates.states.append(State(5.0, {"a": 3.0, "b": 2.0}))
-    found = rates.everywhere(lambda: (rates.known("a", None), rates.known("b", None), len(rates.borrowed)))
+    found = rates.everywhere(lambda: (rates.one("a"), rates.one("b"), len(rates.borrowed)))
     assert found == [(1.0, 2.0, 1), (3.0, 2.0, 0)]
 
 
@@ -233,7 +252,7 @@ def test_a_run_has_little_time_for_what_it_knows_of_another_state(monkeypatch):
         return 7.0
 
     def compute():
-        return [rates.known(key, partial(anew, key)) for key in ("new", "a", "b", "newer")]
+        return [rates.one(key, partial(anew, key)) for key in ("new", "a", "b", "newer")]
 
     rates.complete(compute)
     assert measured == ["new", "a", "newer"]  # what no state knows is measured whatever it takes
@@ -248,7 +267,6 @@ def test_a_run_has_little_time_for_what_it_knows_of_another_state(monkeypatch):
 
 
 def test_what_takes_longest_and_was_kept_is_measured_in_every_run(monkeypatch):
-    monkeypatch.setattr(nn.rates, "CHECKED", 0)
     monkeypatch.setattr(nn.rates, "FRESH", 0.5)
     work = {"short": 10, "long": 30, "longest": 50, "shortest": 1}
     stages = [move(kind, kind, (), touched=amount, arrays=64) for kind, amount in work.items()]
@@ -256,7 +274,7 @@ def test_what_takes_longest_and_was_kept_is_measured_in_every_run(monkeypatch):
 
     def slowest(rates, *more):
         needs = rates.complete(lambda: [rates.rate(stage, 0) for stage in (*stages, *more)])
-        return [need.key.split()[0] for need in needs]
+        return [need.keys[0].split()[0] for need in needs]
 
     first = Moving()
     assert slowest(first) == []  # in the first run all were measured
@@ -264,6 +282,11 @@ def test_what_takes_longest_and_was_kept_is_measured_in_every_run(monkeypatch):
     assert slowest(Moving(kept)) == ["longest"]  # it is more than half of 91
     monkeypatch.setattr(nn.rates, "FRESH", 0.9)
     assert slowest(Moving(kept), stages[0], stages[0]) == ["longest", "short", "long"]  # the short one runs three times
+
+
+def need(*keys, measure):
+    """What is measured to the same number under all of some keys."""
+    return Need(keys, lambda parts: dict.fromkeys(keys, measure(parts)))
 
 
 def test_a_kept_rate_follows_the_median_of_what_is_measured_again():
@@ -275,21 +298,28 @@ def test_a_kept_rate_follows_the_median_of_what_is_measured_again():
         parts.append(n)
         return next(values)
 
-    for _ in range(3):
-        rates.follow([Need("a", measure)], 3)
+    for turn in range(3):
+        rates.follow([need("a", measure=measure)], turn, 3)
     rates.launch = 5.0
-    rates.follow([Need("a", measure)], 3)
+    rates.follow([need("a", measure=measure)], 3, 3)
     rates.settle()
     assert parts == [3] * 4
-    assert [state.known for state in rates.states] == [{"a": 4.0, "b": 3.0}, {"a": 7.0}]
+    assert [state.known for state in rates.states] == [{"a": 5.0, "b": 3.0}, {"a": 7.0}]
     rates.settle()  # once
-    assert rates.states[0].known["a"] == 4.0
+    assert rates.states[0].known["a"] == 5.0
+
+
+def test_a_cost_that_once_was_nothing_follows_too():
+    rates = Moving({"a": 0.0, "b": 4.0})
+    rates.follow([Need(("a", "b"), lambda parts: {"a": 3.0})], 0, 1)
+    rates.settle()
+    assert rates.states[0].known == {"a": 1.5, "b": 2.0}
 
 
 def test_what_is_disturbed_or_moved_while_it_is_measured_again_does_not_count(monkeypatch):
-    monkeypatch.setattr(nn.rates, "PATIENCE", 0.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
     disturbed = Moving({"a": 2.0}, shares=itertools.repeat(0.5))
-    disturbed.follow([Need("a", lambda parts: 8.0)], 1)
+    disturbed.follow([need("a", measure=lambda parts: 8.0)], 0, 1)
     disturbed.settle()
     moved = Moving({"a": 2.0})
 
@@ -297,22 +327,60 @@ def test_what_is_disturbed_or_moved_while_it_is_measured_again_does_not_count(mo
         moved.launch *= 2
         return 8.0
 
-    moved.follow([Need("a", measure)], 1)
+    moved.follow([need("a", measure=measure)], 0, 1)
     moved.settle()
     assert disturbed.states[0].known == moved.states[0].known == {"a": 2.0}
+
+
+def test_what_turns_out_to_be_disturbed_after_it_was_measured_again_does_not_count_either(monkeypatch):
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 60.0)
+    rates = Moving({"a": 2.0, "b": 2.0}, shares=[1.0, 0.5, 1.0, 1.0])
+    rates.follow([need("a", measure=lambda parts: 8.0)], 0, 2)
+    rates.settle()  # it asks, and is not alone
+    assert rates.states[0].known == {"a": 2.0, "b": 2.0}
+    rates = Moving({"a": 2.0, "b": 2.0}, shares=[1.0, 0.5, 1.0, 1.0])
+    rates.follow([need("a", measure=lambda parts: 8.0)], 0, 2)
+    rates.one("c", lambda: 1.0)
+    monkeypatch.setattr(nn.rates.undisturbed, "ASKED_EVERY", 0.0)
+    rates.follow([need("b", measure=lambda parts: 4.0)], 0, 2)  # it asks after this, once more as it was not alone
+    rates.follow([need("a", measure=lambda parts: 8.0)], 1, 2)
+    rates.settle()
+    assert rates.states[0].known == {"a": 5.0, "b": 3.0, "c": 1.0}
 
 
 def test_following_takes_no_longer_than_it_may(monkeypatch):
     monkeypatch.setattr(nn.rates, "FRESH_SECONDS", -1.0)
     rates, measured = Moving({"a": 2.0}), []
-    rates.follow([Need("a", measured.append)], 1)
+    rates.follow([need("a", measure=measured.append)], 0, 1)
     assert measured == []
+
+
+def test_what_found_no_time_in_a_turn_comes_first_in_the_next(monkeypatch):
+    monkeypatch.setattr(nn.rates, "FRESH_SECONDS", 0.01)
+    rates, measured = Moving(dict.fromkeys("abc", 2.0)), []
+
+    def slow(name):
+        return need(name, measure=lambda parts: measured.append(name) or time.sleep(0.02) or 2.0)
+
+    needs = [slow(name) for name in "abc"]
+    for turn in range(5):
+        rates.follow(needs, turn, 5)
+    assert "".join(measured) == "abcab"
+
+
+def test_what_two_steps_need_is_measured_again_once_in_a_turn():
+    rates, measured = Moving(dict.fromkeys("ab", 2.0)), []
+    both, one = (need(*keys, measure=lambda parts: measured.append(parts) or 2.0) for keys in ("ab", "b"))
+    for turn in range(2):
+        rates.follow([both, one], turn, 2)
+        rates.follow([one, both], turn, 2)
+    assert len(measured) == 4
 
 
 def test_what_is_measured_together_is_kept_together():
     rates = Moving()
-    assert rates.all_known(["a", "b"], lambda: {"b": 5.0}) == {"a": 0.0, "b": 5.0}
-    assert rates.all_known(["b", "a"], None) == {"a": 0.0, "b": 5.0}
+    assert rates.known(["a", "b"], lambda parts: {"b": 5.0}) == {"a": 0.0, "b": 5.0}
+    assert rates.known(["b", "a"], None) == {"a": 0.0, "b": 5.0}
 
 
 def test_a_bandwidth_is_that_of_the_smallest_working_set_that_holds_so_much():

@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite import kept, memory, threads
 from nnlite.conv import registry
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import PASSES, Geometry
@@ -108,11 +105,11 @@ def _times(geometry: Geometry, dtype: np.dtype, passes: tuple[str, ...]) -> dict
     with _lock:
         if key not in _remembered:
             text = f"{geometry!r} {dtype.name} {'+'.join(passes)}"
-            kept = _read().get(text)
-            if kept is None:
-                kept = measure(geometry, dtype, passes)
-                _write(text, kept)
-            _remembered[key] = kept
+            times = _read().get(text)
+            if times is None:
+                times = measure(geometry, dtype, passes)
+                _write(text, times)
+            _remembered[key] = times
         return _remembered[key]
 
 
@@ -235,27 +232,16 @@ def _path() -> Path | None:
 
 def _read() -> dict[str, dict[str, float]]:
     """What was kept for this environment; nothing where there is nothing that can be read."""
-    path = _path()
+    content = kept.read(_path())
     try:
-        choices = json.loads(path.read_text())["choices"] if path else {}
+        choices = content["choices"] if content else {}
         return {
             text: {str(name): float(ms) for name, ms in times.items()} for text, times in choices.items() if len(times)
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _write(text: str, times: dict[str, float]) -> None:
     """Keep the times for the next process, if there is a folder to keep them in."""
-    path = _path()
-    if path is None:
-        return
-    content = {"environment": _environment(), "choices": _read() | {text: times}}
-    with suppress(OSError):  # a full disk: measured again next time
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="new-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(content, file, indent=1)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
+    kept.write(_path(), {"environment": _environment(), "choices": _read() | {text: times}})

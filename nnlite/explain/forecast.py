@@ -9,13 +9,13 @@ from typing import TypeGuard
 import numpy as np
 
 from nnlite import layers, memory, models
-from nnlite.calls import trace
+from nnlite.calls import Between, trace
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.explain.contestant import Contestant, training_step
 from nnlite.machine import Machine
 from nnlite.model import Sequential
 from nnlite.predict import StepPrediction, predict
-from nnlite.rates import Need, Rates
+from nnlite.rates import Rates
 
 #: arrays that are kept of each parameter: itself, its gradient and its mean square
 _KEPT = 3
@@ -57,45 +57,49 @@ def forecast(
     A step is run twice, untimed, to see what it calls and how much memory it works in.
     """
     known: dict[tuple[int, int], Rates] = {}
-    firsts: dict[tuple[int, int], int] = {}
-    computed: list[Callable[[], StepPrediction]] = []
-    slowest: list[list[Need]] = []
-    for c, step in zip(contestants, steps, strict=True):
+    steps_seen: list[_Step] = []
+    for c, run in zip(contestants, steps, strict=True):
         with c.surroundings():
             if c.thread_counts not in known:
                 known[c.thread_counts] = Rates(machine, *c.thread_counts)
-            its = known[c.thread_counts]
-            computed.append(_prediction(c, step, its, batch_size))
-            slowest.append(its.complete(computed[-1]))
-            firsts.setdefault(c.thread_counts, its.state)
-            its.save()
-    for _ in range(FOLLOWED):
-        for c, needs in zip(contestants, slowest, strict=True):
-            with c.surroundings():
-                known[c.thread_counts].follow(needs, FOLLOWED)
-    for its in known.values():
-        its.settle()
-        its.save()
-    result = []
-    for c, compute in zip(contestants, computed, strict=True):
+            steps_seen.append(_Step(c, run, known[c.thread_counts], batch_size))
+    for turn in range(FOLLOWED):
+        for step in steps_seen:
+            with step.contestant.surroundings():
+                step.rates.follow(step.slowest, turn, FOLLOWED)
+    for c, rates in {step.contestant.thread_counts: (step.contestant, step.rates) for step in steps_seen}.values():
         with c.surroundings():
-            its, first = known[c.thread_counts], firsts[c.thread_counts]
-            result.append(Forecast(its.everywhere(compute), first, its.where))
-    return result
+            rates.settle()
+            rates.save()
+    return [step.forecast() for step in steps_seen]
 
 
-def _prediction(
-    c: Contestant, step: Callable[[], object], known: Rates, batch_size: int
-) -> Callable[[], StepPrediction]:
-    """A function that predicts a step with the rates as they are known."""
-    step()  # so that what is kept between steps is there
-    memory.trim()
-    calls = trace(step)
-    held = memory.idle_bytes() + _KEPT * ITEMSIZE * c.model.count_params()
-    optimizer = c.model.optimizer
-    assert optimizer is not None
-    least, usual = _least_step(batch_size), _usual_step(c.fuse)
-    return lambda: predict(calls, optimizer, known, least, usual, held)
+class _Step:
+    """A step whose rates are measured, or taken from those that are kept, as it is made; in its surroundings."""
+
+    def __init__(self, contestant: Contestant, run: Callable[[], object], rates: Rates, batch_size: int):
+        run()  # so that what is kept between steps is there
+        memory.trim()
+        self.contestant = contestant
+        self.rates = rates
+        self._calls = trace(run)
+        self._held = memory.idle_bytes() + _KEPT * ITEMSIZE * contestant.model.count_params()
+        usual = _usual_step(contestant.fuse)
+        self._between = Between.of(rates, contestant.algorithm, usual, self._held, len(self._calls))
+        self._least = _least_step(batch_size)
+        #: what takes longest, and was kept
+        self.slowest = rates.complete(self._predict)
+        self._first = rates.state
+        rates.save()
+
+    def _predict(self) -> StepPrediction:
+        optimizer = self.contestant.model.optimizer
+        assert optimizer is not None
+        return predict(self._calls, optimizer, self._between, self._least, self._held)
+
+    def forecast(self) -> Forecast:
+        with self.contestant.surroundings():
+            return Forecast(self.rates.everywhere(self._predict), self._first, self.rates.where)
 
 
 def _least_step(batch_size: int) -> Callable[[], object]:

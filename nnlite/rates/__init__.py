@@ -7,34 +7,33 @@ algorithm runs on a layer's geometry.
 
 A rate is the median of its samples, as a step's time is. What goes through its arrays once finds the caches as a step
 leaves them: other memory is touched before each sample, then the operands that another kernel wrote just before.
-Rates are kept on disk under the machine's processor and versions, the kernels' sources, the threads, and the state of
-the processors (nnlite.rates.state); a run measures some of them again, and all if those no longer hold, and what takes
-longest in each step in any case: what neighbours leave of the caches and of memory's bandwidth changes by the hour.
-What is measured while other programs use the processors is measured anew for a while, and never kept.
+Rates are kept on disk under the machine's processor and versions, the package's sources, the threads, and the state of
+the processors (nnlite.rates.state). Of what is kept, each run measures once more what takes longest in its steps: what
+neighbours leave of the caches and of memory's bandwidth changes by the hour. What is measured while other programs use
+the processors (nnlite.rates.undisturbed) is never kept.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from math import sqrt
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from nnlite import contention
+from nnlite import contention, kept
 from nnlite.conv.stages import Stage
 from nnlite.machine import Machine
 from nnlite.rates.measure import MOST_BYTES, Work, power_of_two, rate_of
-from nnlite.rates.state import SAME, State, handing_us
+from nnlite.rates.state import SAME, State, handing_us, states_of
+from nnlite.rates.undisturbed import Undisturbed
 
-SCHEMA = 12
 _LEAST_BYTES = 16 << 10
 _LEAST_TOUCHED = 4 << 20
 _ZERO = np.float32(0)
@@ -48,34 +47,25 @@ IN_CACHE = (
 )  # fmt: skip
 #: they depend on their shapes alone
 _SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients")
-#: so many kept rates are measured again, and the others with them if half of these are off by more than that, each in
-#: all of so many tries
-CHECKED, TOLERANCE, TRIES = 4, 0.25, 3
-#: seconds that all samples of a run together are taken anew for, while other programs use the processors
-PATIENCE = 5.0
+#: the folders whose code takes the time that rates and costs of calling tell of
+_MEASURED = ("conv", "kernels", "layers", "ops", "rates")
+#: times that what is computed is computed again, while the host moves the processors
+TRIES = 3
 #: seconds that a run takes for what it knows of another state of the processors; it borrows the rest, and says so
 MOVED_SECONDS = 3.0
-#: of each step's time, the part whose rates are measured in the same run, and the seconds that a step's may take a time
+#: of each step's time, the part that is measured once more in each run, and the seconds that it may take in one turn
 FRESH, FRESH_SECONDS = 0.9, 0.1
-#: seconds after which this process asks again whether it is alone
-ASKED_EVERY = 0.2
-
+#: of what is measured once more, in the mean with what was kept
+WEIGHT = 0.5
 
 _T = TypeVar("_T")
 
 
-class Again(NamedTuple):
-    """What was measured again of what was kept, and whether that was off."""
-
-    rate: float
-    off: bool
-
-
 class Need(NamedTuple):
-    """A rate that a step needs: the key it is kept under, and how it is measured, by more or fewer samples."""
+    """What a step needs to know: the keys it is kept under, and how it is measured, by one of so many parts."""
 
-    key: str
-    measure: Callable[[int], float]
+    keys: tuple[str, ...]
+    measure: Callable[[int], dict[str, float]]
 
 
 class Rates:
@@ -89,17 +79,17 @@ class Rates:
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
-        self._patience, self._moved_seconds = PATIENCE, MOVED_SECONDS
-        self._share, self._asked = self.share(), time.perf_counter()
-        #: (state, key) of what was measured since this process asked for its share
-        self._since: set[tuple[int, str]] = set()
-        #: by state, what was measured again of what was kept from an earlier run
-        self._again: dict[int, dict[str, Again]] = {}
+        self._undisturbed = Undisturbed(self.share)
+        self._moved_seconds = MOVED_SECONDS
+        #: what was measured in this run, in any state
         self._measured: set[str] = set()
-        #: of the step that was computed last, the rates it needs and the seconds that its stages take at them
-        self._taking: dict[str, tuple[float, Need]] = {}
-        #: by state and key, what was measured again in this run of what was kept from an earlier one
+        #: of the step that was computed last, what it needs and the seconds that this is for
+        self._taking: dict[tuple[str, ...], tuple[float, Need]] = {}
+        #: by state and key, what was measured once more of what was kept
         self._fresh: dict[tuple[int, str], list[float]] = {}
+        #: in how many turns each need was
+        self._turns: Counter[tuple[str, ...]] = Counter()
+        #: keys of what the last prediction took from another state
         self.borrowed: set[str] = set()
         #: (state, key) of what was measured while other programs used the processors
         self.disturbed: set[tuple[int, str]] = set()
@@ -108,7 +98,7 @@ class Rates:
         self._other = np.zeros(0, np.float32)
         self._places = np.zeros(kernel_threads, np.int64)
         self._square = np.ones((256, 256), np.float32)
-        self.states: list[State] = _read(self._path)
+        self.states: list[State] = states_of(kept.read(self._path))
         self.state = self.where()
 
     def where(self) -> int:
@@ -116,7 +106,7 @@ class Rates:
         tell = partial(handing_us, self.blas_threads, self.kernel_threads)
         now, alone = tell(), True
         if self._is_new(now):
-            now, alone = self._alone(tell)
+            now, alone = self._undisturbed.measured(tell)
         if not self.states or (alone and self._is_new(now)):
             self.states.append(State(now))
         distances = [state.distance(now) for state in self.states]
@@ -129,6 +119,8 @@ class Rates:
         """The part of the processors' time that their owner gets now."""
         blas = self.blas_threads > 1
         return contention.share_of_processors(self.blas_threads if blas else self.kernel_threads, blas=blas)
+
+    # What a step needs -----------------------------------------------------------------------------------------------
 
     def complete(self, compute: Callable[[], object]) -> list[Need]:
         """Measure what `compute` asks for, where the processors are; again where they are moved meanwhile.
@@ -147,27 +139,39 @@ class Rates:
         old: list[Need] = []
         sofar, enough = 0.0, FRESH * sum(seconds for seconds, _ in self._taking.values())
         for seconds, need in sorted(self._taking.values(), key=lambda taking: -taking[0]):
-            if sofar < enough and need.key not in self._measured:
+            if sofar < enough and self._measured.isdisjoint(need.keys):
                 old.append(need)
             sofar += seconds
         return old
 
-    def follow(self, needs: Sequence[Need], parts: int) -> None:
-        """Measure once more what is known, by one of so many `parts` of the samples, for FRESH_SECONDS at most."""
+    def follow(self, needs: Sequence[Need], turn: int, turns: int) -> None:
+        """Measure once more what is kept, by one of so many turns' part of the samples, for FRESH_SECONDS at most.
+
+        What an earlier step needed in this turn, too, is left out; what was left out for want of time comes first.
+        """
         end = time.perf_counter() + FRESH_SECONDS
-        for need in needs:
-            if time.perf_counter() > end:
+        for need in sorted(needs, key=lambda need: self._turns[need.keys]):
+            if time.perf_counter() > end or self._turns[need.keys] > turn:
                 break
-            before, measure = self.where(), partial(need.measure, parts)
-            value, alone = self._alone(measure, lately=True)
+            self._turns[need.keys] += 1
+            measure = partial(need.measure, turns)
+            before, (values, alone) = self.where(), self._undisturbed.measured(measure, lately=True)
             if alone and before == self.where():
-                self._fresh.setdefault((before, need.key), []).append(value)
+                for key in need.keys:
+                    self._fresh.setdefault((before, key), []).append(values.get(key, 0.0))
+                self._undisturbed.otherwise(partial(self._forget_last, before, need.keys))
+
+    def _forget_last(self, state: int, keys: Sequence[str]) -> None:
+        for key in keys:
+            self._fresh[state, key].pop()
 
     def settle(self) -> None:
-        """As a rate holds for the next runs too, it becomes the geometric mean of what was kept and what it is now."""
+        """As it holds for the next runs too, it becomes the mean of what was kept and what it is now."""
+        self._undisturbed.ask()
         for (state, key), values in self._fresh.items():
-            known, now = self.states[state].known, median(values)
-            known[key], self._saved = sqrt(known.get(key, now) * now), False
+            if values:
+                known, now = self.states[state].known, median(values)
+                known[key], self._saved = (1 - WEIGHT) * known.get(key, now) + WEIGHT * now, False
         self._fresh = {}
 
     def everywhere(self, compute: Callable[[], _T]) -> list[_T]:
@@ -193,44 +197,99 @@ class Rates:
             working_set = 0
         once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
         touched = self._others(held, stage.working_set) if once else 0
-
-        def measure(parts: int = 1) -> float:
-            return _measured(stage.kind, stage.size, working_set, partial(self._prepare, touched), parts)
-
         key = f"{stage.kind} {stage.size} {working_set} {touched}"
-        rate = self._checked(key, measure)
-        before = self._taking[key][0] if key in self._taking else 0.0
-        self._taking[key] = before + stage.amount / rate, Need(key, measure)
+        prepare = partial(self._prepare, touched)
+
+        def measure(parts: int) -> dict[str, float]:
+            return {key: _measured(stage.kind, stage.size, working_set, prepare, parts)}
+
+        rate = self.known((key,), measure)[key]
+        self._takes(Need((key,), measure), stage.amount / rate)
         return rate
+
+    def costs(self, keys: Sequence[str], measure: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        """Seconds that a step spends, by key; what is measured together, by one of so many parts of the samples."""
+        found = self.known(keys, measure)
+        self._takes(Need(tuple(keys), measure), sum(found.values()))
+        return found
+
+    def _takes(self, need: Need, seconds: float) -> None:
+        before, _ = self._taking.get(need.keys, (0.0, need))
+        self._taking[need.keys] = before + seconds, need
+
+    def bandwidth(self, nbytes: float) -> float:
+        """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
+        ceilings = self.machine
+        mine = [b for b in ceilings.bandwidths if b.threads == min(self.kernel_threads, ceilings.threads)]
+        chosen = next((b for b in mine if nbytes <= b.bytes), mine[-1])
+        return 1e9 * chosen.copy_gbs
+
+    # What is known ---------------------------------------------------------------------------------------------------
+
+    def known(self, keys: Sequence[str], measure: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        """The numbers under some keys that are measured together, if one of them is not kept; 0 if not even so."""
+        found = {key: self._kept(key) for key in keys}
+        if None in found.values():
+            began = time.perf_counter()
+            elsewhere = all(self._lender(key) for key in keys)
+            values = self._sample(lambda: dict.fromkeys(keys, 0.0) | measure(1))
+            self._moved_seconds -= elsewhere * (time.perf_counter() - began)
+            return values
+        return {key: value for key, value in found.items() if value is not None}
+
+    def _kept(self, key: str) -> float | None:
+        own = self.states[self.state].known.get(key)
+        if own is not None or not (self._borrows or self._moved_seconds <= 0):
+            return own
+        lender = self._lender(key)
+        if lender is None:
+            return None
+        self.borrowed.add(key)
+        return lender.known[key]
+
+    def _lender(self, key: str) -> State | None:
+        """Of the states that know a rate, the one most like this."""
+        here = self.states[self.state].handing_us
+        return min((s for s in self.states if key in s.known), key=lambda s: s.distance(here), default=None)
+
+    def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Measured, and known for the state that it was measured in."""
+        for _ in range(TRIES):
+            before = self.where()
+            values, alone = self._undisturbed.measured(measure, lately=True)
+            after = self.where()
+            if before == after:
+                break
+        known, measured = self.states[after].known, {(after, key) for key in values}
+        if alone:
+            self.disturbed -= measured
+            self._undisturbed.otherwise(partial(self.disturbed.update, measured))
+            known |= values
+        else:
+            self.disturbed |= {(after, key) for key in values.keys() - known.keys()}
+            self.states[after].known = values | known
+        self._measured |= set(values)
+        self._saved, self._strayed = False, self._strayed or after != self.state
+        return values
+
+    def save(self) -> None:
+        """Keep for the next run what was measured while other programs left the processors alone."""
+        if self._saved:
+            return
+        self._undisturbed.ask()
+        states = [replace(state, known=self._to_keep(i)) for i, state in enumerate(self.states)]
+        kept.write(self._path, [asdict(state) for state in states if state.known])
+        self._saved = True
+
+    def _to_keep(self, state: int) -> dict[str, float]:
+        return {key: rate for key, rate in self.states[state].known.items() if (state, key) not in self.disturbed}
+
+    # How the caches and the threads are before a sample --------------------------------------------------------------
 
     def _others(self, held: int, own: int) -> int:
         """Bytes of a step's other arrays, no less than two caches hold; all caches twice, if it needs more of them."""
         last = self.machine.caches["L3"]
         return 2 * last if held > last else max(_LEAST_TOUCHED, power_of_two(held - own))
-
-    def _checked(self, key: str, measure: Callable[[], float]) -> float:
-        """The rate kept under a key, after the first of them were measured again.
-
-        One that is off gives way to the new one; if half of them are off, so do all that are kept.
-        """
-        kept, again = self.states[self.state].known, self._again.setdefault(self.state, {})
-        if key in kept and not self._borrows and key not in self._measured | again.keys() and len(again) < CHECKED:
-            now, alone = self._alone(lambda: self._closest(kept[key], measure))
-            again[key] = Again(now, _off(now, kept[key])) if alone else Again(kept[key], off=False)
-            if again[key].off:
-                kept[key], self._saved = now, False
-            if len(again) == CHECKED and 2 * sum(one.off for one in again.values()) >= CHECKED:
-                self.states[self.state].known, self._saved = {k: one.rate for k, one in again.items()}, False
-        return self.known(key, measure)
-
-    def _closest(self, kept: float, measure: Callable[[], float]) -> float:
-        """Measured until it is what was kept: a rate that something hides for a moment still holds."""
-        values = []
-        for _ in range(TRIES):
-            values.append(measure())
-            if not _off(values[-1], kept) or self.where() != self.state:
-                return kept if _off(values[-1], kept) else values[-1]
-        return min(values, key=lambda value: abs(value / kept - 1))
 
     def _prepare(self, touched: int, work: Work) -> None:
         """Leave the caches as a step does that touched so many bytes since, and then what is worked on."""
@@ -263,126 +322,28 @@ class Rates:
         if self.blas_threads > 1:
             np.matmul(self._square, self._square)
 
-    def known(self, key: str, measure: Callable[[], float]) -> float:
-        """The number kept under a key; measured if there is none."""
-        return self.all_known((key,), partial(self._one, key, measure))[key]
-
-    @staticmethod
-    def _one(key: str, measure: Callable[[], float]) -> dict[str, float]:
-        return {key: measure()}
-
-    def all_known(self, keys: Sequence[str], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The numbers kept under some keys that are measured together, if one of them is not kept; 0 if not even so."""
-        found = {key: self._kept(key) for key in keys}
-        if None in found.values():
-            began = time.perf_counter()
-            elsewhere = all(self._lender(key) for key in keys)
-            values = self._sample(lambda: dict.fromkeys(keys, 0.0) | measure())
-            self._moved_seconds -= elsewhere * (time.perf_counter() - began)
-            return values
-        return {key: value for key, value in found.items() if value is not None}
-
-    def _kept(self, key: str) -> float | None:
-        own = self.states[self.state].known.get(key)
-        if own is not None or not (self._borrows or self._moved_seconds <= 0):
-            return own
-        lender = self._lender(key)
-        if lender is None:
-            return None
-        self.borrowed.add(key)
-        return lender.known[key]
-
-    def _lender(self, key: str) -> State | None:
-        """Of the states that know a rate, the one most like this."""
-        here = self.states[self.state].handing_us
-        return min((s for s in self.states if key in s.known), key=lambda s: s.distance(here), default=None)
-
-    def _sample(self, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Measured, and known for the state that it was measured in."""
-        for _ in range(TRIES):
-            before, (values, alone), after = self.where(), self._alone(measure, lately=True), self.where()
-            if before == after:
-                break
-        known = self.states[after].known
-        if alone:
-            self.disturbed -= {(after, key) for key in values}
-            self._since |= {(after, key) for key in values}
-            known |= values
-        else:
-            self.disturbed |= {(after, key) for key in values.keys() - known.keys()}
-            self.states[after].known = values | known
-        self._measured |= set(values)
-        self._saved, self._strayed = False, self._strayed or after != self.state
-        return values
-
-    def _alone(self, measure: Callable[[], _T], *, lately: bool = False) -> tuple[_T, bool]:
-        """What is measured, anew as long as there is patience with other programs, and whether they left it alone.
-
-        `lately`: it is enough that they did when this process last asked, unless they do not when it asks next.
-        """
-        while True:
-            began = time.perf_counter()
-            value = measure()
-            if (lately and self._was_alone_lately()) or self._is_alone():
-                return value, True
-            if self._patience <= 0:
-                return value, False
-            self._patience -= time.perf_counter() - began
-
-    def _was_alone_lately(self) -> bool:
-        return self._share >= contention.UNDISTURBED and time.perf_counter() < self._asked + ASKED_EVERY
-
-    def _is_alone(self) -> bool:
-        """Whether other programs left this process alone since it last asked; they disturbed what was measured else."""
-        before, self._share = self._share, self.share()
-        self._asked = time.perf_counter()
-        alone = (before + self._share) / 2 >= contention.UNDISTURBED
-        if not alone:
-            self.disturbed |= self._since
-        self._since = set()
-        return alone
-
-    def bandwidth(self, nbytes: float) -> float:
-        """Bytes a second, counted both ways, that kernels can copy within a working set of so many bytes."""
-        ceilings = self.machine
-        mine = [b for b in ceilings.bandwidths if b.threads == min(self.kernel_threads, ceilings.threads)]
-        chosen = next((b for b in mine if nbytes <= b.bytes), mine[-1])
-        return 1e9 * chosen.copy_gbs
-
-    def save(self) -> None:
-        """Keep for the next run what was measured while other programs left the processors alone."""
-        if self._saved or self._path is None:
-            return
-        self._is_alone()
-        kept = [replace(state, known=self._undisturbed(i)) for i, state in enumerate(self.states)]
-        self._path.write_text(json.dumps([asdict(state) for state in kept if state.known], indent=1) + "\n")
-        self._saved = True
-
-    def _undisturbed(self, state: int) -> dict[str, float]:
-        return {key: rate for key, rate in self.states[state].known.items() if (state, key) not in self.disturbed}
-
 
 def _kept_path(ceilings: Machine, blas_threads: int, kernel_threads: int) -> Path | None:
     from nnlite import jit_cache
 
     root = jit_cache.cache_root()
-    key = (SCHEMA, ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items()), jit_cache.sources_hash())
-    name = hashlib.sha256(repr((*key, blas_threads, kernel_threads)).encode()).hexdigest()[:16]
+    machine = ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items())
+    code = jit_cache.sources_hash(), jit_cache.target(), _sources_hash()
+    name = hashlib.sha256(repr((machine, code, blas_threads, kernel_threads)).encode()).hexdigest()[:16]
     return root / f"rates-{name}.json" if root else None
 
 
-def _read(path: Path | None) -> list[State]:
-    if path is None or not path.is_file():
-        return []
-    try:
-        kept = json.loads(path.read_text())
-        return [State(float(p["handing_us"]), {str(k): float(v) for k, v in p["known"].items()}) for p in kept]
-    except (ValueError, AttributeError, TypeError, KeyError):
-        return []  # written by something else
+def _sources_hash() -> str:
+    digest = hashlib.sha256()
+    for file in _sources():
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
-def _off(now: float, kept: float) -> bool:
-    return abs(now / kept - 1) > TOLERANCE
+def _sources() -> list[Path]:
+    """The files of all that is measured, as Python too takes time, and of how."""
+    package = Path(kept.__file__).parent
+    return sorted([*package.glob("*.py"), *(file for folder in _MEASURED for file in package.glob(f"{folder}/*.py"))])
 
 
 def _measured(

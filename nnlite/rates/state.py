@@ -10,6 +10,8 @@ step is compared with those of the one that it ran in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +32,16 @@ class State:
     def distance(self, handing_us: float) -> float:
         """By what factor the costs differ."""
         return max(self.handing_us, handing_us) / min(self.handing_us, handing_us)
+
+
+def states_of(content: Any) -> list[State]:
+    """The states that a file was to keep; none if something else wrote it."""
+    try:
+        states = [State(float(s["handing_us"]), {str(k): float(v) for k, v in s["known"].items()}) for s in content]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return []
+    sound = all(s.handing_us > 0 and isfinite(sum((s.handing_us, *map(abs, s.known.values())))) for s in states)
+    return states if sound else []
 
 
 def handing_us(blas_threads: int, kernel_threads: int) -> float:
