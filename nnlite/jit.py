@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel as numba_threads
 
 from nnlite import threads
-from nnlite.jit_cache import CodeCache, Links, can_keep
+from nnlite.jit_cache import CodeCache, Links, can_keep, identity
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -63,9 +63,10 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
         pipeline_class=_Compiler,
         **options,
     )(function)
-    if isinstance(compiled, dispatcher.Dispatcher) and not inline and can_keep(function):
-        setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose a cache
+    if isinstance(compiled, dispatcher.Dispatcher) and not inline:
         _watch(compiled)
+        if can_keep(links.function if links else function):
+            setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose it
     return compiled
 
 
@@ -145,7 +146,7 @@ def launcher(compiled: Any) -> Callable:
     source = f"def {name}(parts, threads, {names}):\n    launch(parts, threads, ({names},))\n"
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
     start = namespace[name]
-    start.__module__, start.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
+    start.__module__, start.__qualname__ = function.__module__, f"{links.name}.launch"
     numba_threads._launch_threads()
     return _compiled(start, links)
 
@@ -155,6 +156,9 @@ class _Links:
 
     def __init__(self, compiled: Any):
         self._compiled = compiled
+        self.function = compiled.py_func
+        #: the function's, which no other of its module has; a second one of this name is not kept
+        self.name = identity(self.function) or self.function.__qualname__
         #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 
@@ -167,9 +171,8 @@ class _Links:
         return compiled
 
     def _symbol(self, signature: tuple) -> str:
-        function = self._compiled.py_func
         types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
-        return f"nnlite.{function.__module__}.{function.__qualname__}.{types_hash}"
+        return f"nnlite.{self.function.__module__}.{self.name}.{types_hash}"
 
     def launch(self, arguments: Any) -> tuple:
         """What an intrinsic `launch(parts, threads, arguments)` returns: its type, and a function that emits it."""

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numba
+import numpy as np
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
@@ -81,20 +83,52 @@ def cache_dir() -> Path | None:
 
 
 def can_keep(function: Callable) -> bool:
-    """Whether the code of a function can be found again: it is not where there is no file that it stands in."""
-    return cache_dir() is not None and Path(inspect.getfile(function)).is_file()
+    """Whether the code of a function can be found again: it stands in a file, and what it closes over is plain."""
+    return cache_dir() is not None and Path(inspect.getfile(function)).is_file() and identity(function) is not None
+
+
+def identity(function: Callable) -> str | None:
+    """What tells a function from all others of its file: its name, and a hash of the values that it closes over.
+
+    None where one of these does not say all that it is by its text.
+    """
+    if not function.__closure__:
+        return function.__qualname__
+    values = []
+    for cell in function.__closure__:
+        try:
+            values.append(_text(cell.cell_contents, function))
+        except ValueError:  # nothing is in it yet
+            return None
+    if None in values:
+        return None
+    return f"{function.__qualname__}.{hashlib.sha256(repr(values).encode()).hexdigest()[:16]}"
+
+
+def _text(value: Any, function: Callable) -> str | None:
+    """A text that no other value has that `function` could close over, or None."""
+    if isinstance(value, Dispatcher):
+        same_file = inspect.getfile(value.py_func) == inspect.getfile(function)
+        return identity(value.py_func) if same_file else None
+    if isinstance(value, tuple):
+        texts = [_text(item, function) for item in value]
+        return None if None in texts else f"{type(value)}{texts}"
+    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
+        return repr((type(value), value))
+    return repr(value) if isinstance(value, type) and issubclass(value, np.generic) else None
 
 
 def clear_cache() -> int:
-    """Empty the cache on disk, also of earlier sources, and forget what `autotune` measured; how many files went."""
+    """Empty the cache on disk, also of earlier sources, forget what `autotune` measured and the rates of the
+    time model, which hang on sources too; how many files went."""
     root = cache_root()
     if root is None:
         return 0
-    folders, choices = list(root.glob("kernels-*")), list(root.glob("choices-*"))
-    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file()) + len(choices)
+    folders, measured = list(root.glob("kernels-*")), [*root.glob("choices-*"), *root.glob("rates-*")]
+    count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file()) + len(measured)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
-    for file in choices:
+    for file in measured:
         file.unlink(missing_ok=True)
     return count
 
@@ -103,6 +137,7 @@ class Links(Protocol):
     """The functions that compiled code jumps to; they have to be there before it is."""
 
     signatures: list[tuple]
+    function: Callable
 
     def provide(self, signature: tuple) -> Any: ...
 
@@ -204,7 +239,7 @@ class CodeCache(FunctionCache):
         """The kept code, or None where there is none that can be read: then it is compiled again."""
         try:
             return super().load_overload(signature, target)
-        except (OSError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AttributeError, ImportError):
+        except Exception:  # whatever damaged bytes may lead the unpickling to
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -213,5 +248,4 @@ class CodeCache(FunctionCache):
             super().save_overload(signature, compiled)
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple:
-        # the bytes of a closure that holds an intrinsic differ from run to run; the sources' hash says all they could
-        return signature, codegen.magic_tuple(), self._py_func.__qualname__
+        return signature, codegen.magic_tuple(), identity(self._py_func)

@@ -87,6 +87,53 @@ def test_a_users_edited_kernel_is_compiled_anew(tmp_path):
         assert run(program, **environment, NUMBA_NUM_THREADS="2") == [f"{3.0 * factor}", compiled]
 
 
+FACTORY = """
+import numpy as np
+from nnlite.jit import jit, kernel
+
+def scaling(factor):
+    @jit
+    def scaled(x):
+        return x * factor
+
+    @kernel
+    def scale(part, parts, x):
+        for i in range(part, len(x), parts):
+            x[i] = {helper}(x[i])
+
+    return scale
+
+def run(*factors):
+    for factor in factors:
+        x = np.ones(3)
+        scaling(factor)(x)
+        yield float(x.sum())
+"""
+
+
+def with_factors(folder, factors):
+    path = f"import sys; sys.path.insert(0, {str(folder)!r})"
+    return f"{COUNT}{path}; import mine\nprint(*mine.run({factors}), len(compiled))"
+
+
+@pytest.mark.parametrize(("helper", "code_for"), [("scaled", 3), ("factor * float", 2)])
+def test_functions_of_one_factory_do_not_share_code(tmp_path, helper, code_for):
+    """One that closes over another number, itself or in a function that it calls, is another."""
+    (tmp_path / "mine.py").write_text(FACTORY.format(helper=helper))
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_NUM_THREADS": "2"}
+    # each number: the kernel, what launches it and what it calls
+    assert run(with_factors(tmp_path, "2, 5, 2"), **environment) == ["6.0", "15.0", "6.0", str(2 * code_for)]
+    assert run(with_factors(tmp_path, "2, 5, 2"), **environment) == ["6.0", "15.0", "6.0", "0"]
+    assert run(with_factors(tmp_path, "3, 5"), **environment) == ["9.0", "15.0", str(code_for)]
+
+
+@pytest.mark.parametrize("value", ["np.ones((1, 3))", "(1, np.ones(3))"])
+def test_what_closes_over_more_than_plain_values_is_not_kept(tmp_path, value):
+    (tmp_path / "mine.py").write_text(FACTORY.format(helper="factor[-1].sum() * float").replace("x * factor", "x"))
+    for _ in range(2):
+        assert run(with_factors(tmp_path, value), NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["9.0", "2"]
+
+
 def test_what_numba_does_not_keep_works(tmp_path):
     (tmp_path / "mine.py").write_text(
         "import numpy as np\nfrom nnlite import jit\ntable = np.ones(2_000_000)\n"
@@ -116,7 +163,13 @@ def test_damaged_code_is_compiled_again(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     run(ADD, **environment)
     (file,) = tmp_path.rglob("ceilings.read-*.code")
-    for damage in (b"", file.read_bytes()[:1000], b"not a pickle"):
+    for damage in (
+        b"",
+        file.read_bytes()[:1000],
+        b"not a pickle",
+        b"\x8e" + b"\xff" * 8,
+        b"(lp0\nI1\np99999999999999999999\n.",
+    ):
         file.write_bytes(damage)
         assert run(ADD, **environment)[:2] == ["8.0", "1"]
     assert run(ADD, **environment)[:2] == ["8.0", "0"]
@@ -157,6 +210,7 @@ def test_clear_cache_empties_it(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "code").touch()
     (tmp_path / "choices-1.json").touch()
+    (tmp_path / "rates-1.json").touch()
     (tmp_path / "machine-1.json").touch()
-    assert jit_cache.clear_cache() == 3
+    assert jit_cache.clear_cache() == 4
     assert [file.name for file in tmp_path.iterdir()] == ["machine-1.json"]
