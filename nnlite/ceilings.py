@@ -13,6 +13,7 @@ from statistics import quantiles
 
 import numpy as np
 
+from nnlite import memory
 from nnlite.processor import memory_bytes
 
 REPEATS = 30
@@ -143,15 +144,10 @@ def fresh_gbs(advice: str) -> float:
 
     `advice`: what the system is told about the pages' size, by its name in mmap.
     """
-    import mmap
-
     size = 16 << 20
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     best = float("inf")
     for _ in range(REPEATS):
-        with mmap.mmap(-1, size, **private) as block:
-            if hasattr(mmap, advice):
-                block.madvise(getattr(mmap, advice))
+        with memory.private_block(size, advice) as block:
             array = np.frombuffer(block, np.uint8)
             began = time.perf_counter()
             array[::PAGE] = 1

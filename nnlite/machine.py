@@ -54,12 +54,17 @@ class Machine:
         copies = {b.level: b.copy_gbs for b in self.bandwidths if b.threads == self.threads}
         return {"multiply-adds": self.fma_gflops_all, **copies}
 
-    def roof(self, nbytes: float) -> Bandwidth:
-        """The bandwidth, on all threads, of the smallest cache that can hold `nbytes`, or of memory."""
-        threads = {"L1": self.threads, "L2": self.threads}
-        fits = [level for level, size in self.caches.items() if nbytes <= size * threads.get(level, 1)]
+    def fma_gflops(self, threads: int) -> float:
+        """The multiply-add peak of one thread, or of all."""
+        return self.fma_gflops_one if threads == 1 else self.fma_gflops_all
+
+    def roof(self, nbytes: float, threads: int) -> Bandwidth:
+        """The bandwidth, of one thread or of all, of the smallest cache that can hold `nbytes`, or of memory."""
+        threads = 1 if threads == 1 else self.threads
+        owners = {"L1": threads, "L2": threads}
+        fits = [level for level, size in self.caches.items() if nbytes <= size * owners.get(level, 1)]
         level = fits[0] if fits else "memory"
-        return next(b for b in self.bandwidths if b.threads == self.threads and b.level == level)
+        return next(b for b in self.bandwidths if b.threads == threads and b.level == level)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""

@@ -8,6 +8,7 @@ is free.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 import os
@@ -89,20 +90,25 @@ def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
     """An array in a block of its own, which joins the pool."""
     if idle_bytes() > IDLE_LIMIT:
         trim()
-    block = _map(_PAGE * pages)
-    if _PAGE * pages >= _HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        block.madvise(mmap.MADV_HUGEPAGE)
+    size = _PAGE * pages
+    block = private_block(size, "MADV_HUGEPAGE" if size >= _HUGE_PAGE else None)
     array: np.ndarray = np.ndarray(shape, dtype, block)
     with _lock:
         _blocks.setdefault(pages, []).append(block)
     return array
 
 
-def _map(size: int) -> mmap.mmap:
-    """Fresh zeros, private to this process: a forked child gets a copy, as of any other array."""
-    if hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return mmap.mmap(-1, size)
+def private_block(size: int, advice: str | None = None) -> mmap.mmap:
+    """Fresh zeros, private to this process: a forked child gets a copy, as of any other array.
+
+    `advice`: what the system is told about the pages' size, by its name in mmap; some know or take none.
+    """
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    block = mmap.mmap(-1, size, **private)
+    if advice and hasattr(mmap, advice):
+        with contextlib.suppress(OSError):
+            block.madvise(getattr(mmap, advice))
+    return block
 
 
 def _after_fork() -> None:

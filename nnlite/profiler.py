@@ -110,9 +110,9 @@ def profile(
     branch predictors, clock) as a step that follows its like does; one of more than LONG seconds warms it itself.
     `surroundings` gives each step a context that its turn runs in, whose beginning and end are not timed. `states`
     tells for each the state of the machine, in its context. Of steps that are told it by the same function, rounds in
-    the same states are kept: the most there are in `preferred` ones if those are FEWEST, in any otherwise. A round in
-    which one of their states changed is kept only if that was so in all. Stops after `rounds` rounds, or after
-    `seconds` once all have FEWEST preferred ones, or after PATIENCE times as many.
+    the same states are kept: the most there are in `preferred` ones if those are FEWEST or half of all, in any
+    otherwise. A round in which one of their states changed is kept only if that was so in all. Stops after `rounds`
+    rounds, or after `seconds` once all have FEWEST preferred ones, or after PATIENCE times as many.
     """
     around = surroundings or [nullcontext] * len(steps)
     tell = states or [lambda: None] * len(steps)
@@ -134,7 +134,7 @@ def profile(
             seen.append([_turn(*turn) for turn in turns])
     for i, result in enumerate(profiles):
         chosen = _most_common(seen, alike[i], preferred)
-        if len(chosen) < FEWEST:
+        if len(chosen) < min(FEWEST, len(seen) // 2):
             chosen = _most_common(seen, alike[i])
         if chosen:
             result.keep(chosen, seen[chosen[0]][i])
@@ -163,8 +163,9 @@ def _most_common(
 ) -> list[int]:
     """The indices of the rounds in the states of `steps` that there are most of, all preferred and none changed."""
     of_steps = [tuple(states[i] for i in steps) for states in seen]
-    wanted = [preferred[i] for i in steps] if preferred else []
-    fit = (s for s in of_steps if CHANGED not in s and all(want(state) for want, state in zip(wanted, s, strict=False)))
+    fit = (s for s in of_steps if CHANGED not in s)
+    if preferred:
+        fit = (s for s in fit if all(preferred[i](state) for i, state in zip(steps, s, strict=True)))
     counts = Counter(fit).most_common(1)
     return [i for i, states in enumerate(of_steps) if counts and states == counts[0][0]]
 

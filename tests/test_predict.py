@@ -12,6 +12,7 @@ from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.explain.command import cautions
 from nnlite.explain.contestant import Contestant
+from nnlite.explain.document import _conditions
 from nnlite.explain.forecast import Forecast
 from nnlite.explain.measure import Measurement, measure, training_steps
 from nnlite.ops.stages import Array, Call
@@ -267,6 +268,29 @@ def test_other_programs_are_told_of():
     assert len(cautions([measured_with(0.5, 2, 3, True)])) == 4
 
 
+@pytest.mark.parametrize(("kept", "left_out", "told"), [(4, 8, True), (5, 7, False), (3, 0, False)])
+def test_few_rounds_that_are_alike_are_told_of(kept, left_out, told):
+    few = measured_with()
+    few.profile = StepProfile([1.0] * kept, left_out=left_out)
+    said = cautions([measured_with(), few])
+    assert [f"of the mlp under auto only {kept} rounds" in caution for caution in said] == [True] * told
+
+
+def test_the_conditions_of_a_measurement_are_in_the_document_as_numbers():
+    m = measured_with(share=0.5, borrowed=2, disturbed=3, strayed=True)
+    m.threads, m.profile = 1, StepProfile([1.0] * 4, state=CHANGED, left_out=8)
+    assert _conditions(m) == {
+        "threads": 1,
+        "share_of_processors": 0.5,
+        "rounds_kept": 4,
+        "rounds_left_out": 8,
+        "processors_moved_in_every_round": True,
+        "processors_lay_as_never_before": True,
+        "rates_disturbed": 3,
+        "rates_of_another_state": 2,
+    }
+
+
 @pytest.mark.parametrize(("state", "strayed"), [(0, False), (1, True), (CHANGED, False)])
 def test_a_state_that_is_new_while_the_steps_are_timed_is_told(monkeypatch, state, strayed):
     known = Forecast([StepPrediction({})], first=0, where=lambda: state)
@@ -289,6 +313,14 @@ def test_the_share_of_the_processors_is_asked_for_between_the_rounds(monkeypatch
     steps = training_steps(contestants, *digits[0], batch_size=8)
     (m,) = measure(contestants, steps, machine.load_or_measure(), batch_size=8, rounds=2)
     assert m.share == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "im2col", "theano2017"])
+def test_a_measurement_tells_its_threads(digits, algorithm):
+    contestants = [Contestant(nn.models.mlp(), algorithm)]
+    steps = training_steps(contestants, *digits[0], batch_size=8)
+    (m,) = measure(contestants, steps, None, batch_size=8, rounds=1)
+    assert m.threads == (1 if algorithm == "theano2017" else nn.get_num_threads())
 
 
 def test_nothing_is_predicted_of_what_does_not_say_what_it_does(digits):

@@ -1,5 +1,6 @@
 """Shares of the machine's ceilings: more than all of one is said to be a defect."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -11,19 +12,26 @@ from nnlite.machine import Machine
 from nnlite.predict import PartPrediction, Terms
 
 LEVELS = tuple(
-    Bandwidth(level, 1, 2, gbs, gbs) for level, gbs in (("L1", 400), ("L2", 200), ("L3", 100), ("memory", 20))
+    Bandwidth(level, 1, threads, gbs * threads / 2, gbs * threads / 2)
+    for threads in (1, 2)
+    for level, gbs in (("L1", 400), ("L2", 200), ("L3", 100), ("memory", 20))
 )
 CEILINGS = SimpleNamespace(
-    fma_gflops_all=100.0, threads=2, bandwidths=LEVELS, caches={"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20}
+    fma_gflops_one=40.0,
+    fma_gflops_all=100.0,
+    threads=2,
+    bandwidths=LEVELS,
+    caches={"L1": 32 << 10, "L2": 1 << 20, "L3": 32 << 20},
 )
-CEILINGS.roof = lambda nbytes: Machine.roof(CEILINGS, nbytes)
+CEILINGS.roof = partial(Machine.roof, CEILINGS)
+CEILINGS.fma_gflops = partial(Machine.fma_gflops, CEILINGS)
 
 
-def step(ms, flops, moved):
+def step(ms, flops, moved, threads=2):
     stage = Stage("product", "gemm", (), float(flops), moved, moved, moved, flops=flops)
     part = PartPrediction([(stage, 1.0, Terms())])
     layer = SimpleNamespace(name="dense", part="grad_weight", ms=ms, prediction=part)
-    return SimpleNamespace(name="mlp", algorithm="auto", layers=[layer])
+    return SimpleNamespace(name="mlp", algorithm="auto", layers=[layer], threads=threads)
 
 
 def test_the_highest_share_is_named():
@@ -54,7 +62,16 @@ def test_so_far_as_two_measurements_spread_is_no_defect_and_said():
     ("nbytes", "level"), [(1000, "L1"), (1 << 20, "L2"), (2 << 20, "L2"), (3 << 20, "L3"), (33 << 20, "memory")]
 )
 def test_bytes_have_the_roof_of_the_smallest_cache_that_holds_them(nbytes, level):
-    assert CEILINGS.roof(nbytes).level == level
+    assert CEILINGS.roof(nbytes, 2).level == level
+
+
+def test_of_an_algorithm_on_one_thread_the_ceilings_are_one_threads():
+    (said,) = roofs.sentences([step(1.0, 2 * 10**7, 1000, threads=1)], CEILINGS)
+    assert "the highest share is 50% of the multiply-add peak" in said
+    (said,) = roofs.sentences([step(1.0, 1000, 50 * 10**6, threads=1)], CEILINGS)
+    assert "500% of the bandwidth of memory" in said
+    assert CEILINGS.roof(2 << 20, 2).level == "L2"
+    assert CEILINGS.roof(2 << 20, 1).level == "L3"
 
 
 def test_without_ceilings_nothing_is_said():

@@ -1,6 +1,7 @@
 """Memory, threads and the compiled code's cache."""
 
 import itertools
+import mmap
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory, threads
+from nnlite import ceilings, jit, memory, threads
 
 SHAPE = (64, 1024)
 
@@ -44,6 +45,17 @@ def test_trim_gives_idle_blocks_back():
     assert memory.idle_bytes() >= 4 * 64 * 1024
     memory.trim()
     assert memory.idle_bytes() == 0
+
+
+def test_a_system_that_takes_no_advice_about_pages_gives_memory_all_the_same(monkeypatch):
+    class Refusing(mmap.mmap):
+        def madvise(self, *advice):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(memory.mmap, "mmap", Refusing)
+    memory.trim()
+    assert not memory.empty((1 << 20,)).any()
+    assert ceilings.fresh_gbs("MADV_HUGEPAGE") > 0
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", 10_000])

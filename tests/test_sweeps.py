@@ -60,6 +60,21 @@ def test_a_network_that_does_not_vary_is_a_baseline_however_few_points_others_ha
     assert [(p["network"], p["x"]) for p in sweep["points"]] == [("CNN", 1), ("CNN", 4)]
 
 
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([3, 4, 5], "a cnn of 1 to 8 filters always takes longer than the mlp (2.00 ms)."),
+        ([1, 1, 1], "a cnn of 1 to 8 filters never takes longer than the mlp (2.00 ms)."),
+        ([3, 1, 1.5], "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) with 1 of them alone."),
+        ([3, 4, 1], "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) with 1, 4 of them alone."),
+    ],
+)
+def test_always_is_said_of_what_was_so_at_every_point(times, said):
+    points = line(*zip((1, 4, 8), times, strict=True))
+    base = line((0, 2.0), network="mlp")
+    assert sweeps._filter_findings(points, base, []) == [f"Under auto, {said}"]
+
+
 def test_a_network_is_compared_under_its_own_algorithm_and_a_busy_machine_comes_first(made_up_times, digits):
     sweep = sweeps.run("filters", *digits[0], algorithm="auto", batch_size=2)
     assert [(base["network"], base["ms"]) for base in sweep["baselines"]] == [("mlp", 2.0), ("mlp", 20.0)]

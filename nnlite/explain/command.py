@@ -23,7 +23,7 @@ from nnlite.explain.request import (
 from nnlite.explain.sentences import sentences
 from nnlite.lab.tables import disturbance
 from nnlite.lab.terminal import Line, announce_compilation
-from nnlite.profiler import CHANGED
+from nnlite.profiler import CHANGED, FEWEST
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,6 +129,12 @@ def cautions(measured: Sequence[Measurement]) -> list[str]:
         said.append(
             f"CAUTION: the processors were moved in each round, as handing work over between them told: of "
             f"{_named(changed)}. Predictions are those for how they lay at first."
+        )
+    few = [m for m in measured if m.profile.left_out and len(m.profile.steps) < FEWEST]
+    if few:
+        said.append(
+            "CAUTION: the processors were moved from round to round, as handing work over between them told: of "
+            f"{_named(few)} only {min(len(m.profile.steps) for m in few)} rounds or a few more are alike and were kept."
         )
     strayed = [m for m in measured if m.strayed]
     if strayed:

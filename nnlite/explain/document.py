@@ -7,6 +7,7 @@ from typing import Any
 
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.machine import Machine
+from nnlite.profiler import CHANGED
 
 SCHEMA = 1
 
@@ -50,7 +51,22 @@ def _model(m: Measurement) -> dict[str, Any]:
             for name, (algorithm, reason) in m.algorithms.items()
         ],
         "epoch_s_60000": m.epoch_s,
+        "conditions": _conditions(m),
         "layers": [_layer(layer) for layer in m.layers],
+    }
+
+
+def _conditions(m: Measurement) -> dict[str, Any]:
+    """What the verdict's cautions are made from: how far the step and its rates were measured undisturbed."""
+    return {
+        "threads": m.threads,
+        "share_of_processors": m.share,
+        "rounds_kept": len(m.profile.steps),
+        "rounds_left_out": m.profile.left_out,
+        "processors_moved_in_every_round": m.profile.state is CHANGED,
+        "processors_lay_as_never_before": m.strayed,
+        "rates_disturbed": m.prediction.disturbed if m.prediction else None,
+        "rates_of_another_state": m.prediction.borrowed if m.prediction else None,
     }
 
 

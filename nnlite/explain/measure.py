@@ -53,6 +53,8 @@ class Measurement:
     prediction: StepPrediction | None = None
     #: by the name of each Conv2D, how it was computed, and why so
     algorithms: dict[str, conv.Choice] = field(default_factory=dict)
+    #: that BLAS or the kernels had, whichever were more
+    threads: int = 1
     #: of the processors' time, that this process got between the rounds; 1 if it was not asked for
     share: float = 1.0
     #: whether the processors lay as they had not before the steps were timed, so that the prediction is not for that
@@ -119,9 +121,20 @@ def measure(
         times = _layer_times(c.model, counts, prediction, result.medians())
         with c.surroundings():
             algorithms = c.model.algorithms(batch_size)
-        m = Measurement(c.model.name, c.algorithm, counts, result, times, prediction, algorithms, fmean(shares))
-        m.strayed = bool(forecasts) and result.state is not CHANGED and not forecasts[i].has(result.state)
-        results.append(m)
+        results.append(
+            Measurement(
+                c.model.name,
+                c.algorithm,
+                counts,
+                result,
+                times,
+                prediction,
+                algorithms,
+                threads=max(c.thread_counts),
+                share=fmean(shares),
+                strayed=bool(forecasts) and result.state is not CHANGED and not forecasts[i].has(result.state),
+            )
+        )
     return results
 
 

@@ -25,25 +25,26 @@ class Share(NamedTuple):
 def shares(measurements: Sequence[Measurement], machine: Machine) -> list[Share]:
     """Every part's share of the multiply-add peak and of the bandwidth that its moved bytes could have, highest first.
 
-    Counted are the FLOPs that kernels execute: Winograd's, not those of the direct sum that it stands for.
+    Of an algorithm on one thread these are one thread's. Counted are the FLOPs that kernels execute: Winograd's, not
+    those of the direct sum that it stands for.
     """
     result = []
     for m in measurements:
         for layer in m.layers:
             where = f"{spoken(layer.name, layer.part)} of the {m.name} under {m.algorithm}"
-            result += [Share(where, roof, share) for roof, share in _of_layer(layer, machine)]
+            result += [Share(where, roof, share) for roof, share in _of_layer(layer, machine, m.threads)]
     return sorted(result, key=lambda s: -s.share)
 
 
-def _of_layer(layer: LayerTime, machine: Machine) -> list[tuple[str, float]]:
+def _of_layer(layer: LayerTime, machine: Machine, threads: int) -> list[tuple[str, float]]:
     if layer.prediction is None or layer.prediction.missing or layer.ms <= 0:
         return []
     seconds, moved = layer.ms / 1e3, layer.prediction.moved_bytes
     executed = sum(stage.amount for stage, *_ in layer.prediction.stages if stage.flops)
-    bandwidth = machine.roof(moved)
+    bandwidth = machine.roof(moved, threads)
     best = max(bandwidth.copy_gbs, bandwidth.read_gbs)
     return [
-        ("the multiply-add peak", executed / seconds / (1e9 * machine.fma_gflops_all)),
+        ("the multiply-add peak", executed / seconds / (1e9 * machine.fma_gflops(threads))),
         (f"the bandwidth of {bandwidth.level}", moved / seconds / (1e9 * best)),
     ]
 

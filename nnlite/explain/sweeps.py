@@ -217,10 +217,12 @@ def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[
                     f"convolution takes longer than the {base['network']} ({base['ms']:.2f} ms)."
                 )
             else:
-                above = line[0]["ms"] > base["ms"]
+                longer = [p["x"] for p in line if p["ms"] > base["ms"]]
+                often = {0: "never ", len(line): "always "}.get(len(longer), "")
+                where = "" if often else f" with {', '.join(f'{x:g}' for x in longer)} of them alone"
                 said.append(
                     f"Under {algorithm}, a {network} of {line[0]['x']:g} to {line[-1]['x']:g} filters "
-                    f"{'always' if above else 'never'} takes longer than the {base['network']} ({base['ms']:.2f} ms)."
+                    f"{often}takes longer than the {base['network']} ({base['ms']:.2f} ms){where}."
                 )
     return said
 
