@@ -20,14 +20,21 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again, even if there is a measurement")
-    parser.add_argument("--clear-cache", action="store_true", help="delete all compiled kernels, and stop")
+    parser.add_argument(
+        "--clear-cache",
+        action="store_true",
+        help="delete all compiled kernels and what was measured with them, and stop",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     from nnlite import jit_cache
 
     if options.clear_cache:
-        print(f"deleted {jit_cache.clear_cache()} files of compiled kernels in {jit_cache.cache_root() or 'no folder'}")
+        folder = jit_cache.cache_root() or "no folder"
+        print(
+            f"deleted {jit_cache.clear_cache()} files, of compiled kernels and what was measured with them, in {folder}"
+        )
         return 0
     announce_compilation()
     ceilings = machine.load_or_measure(fresh=options.fresh)
