@@ -31,10 +31,8 @@ def run(options: argparse.Namespace) -> int:
     from nnlite import jit_cache
 
     if options.clear_cache:
-        folder = jit_cache.cache_root() or "no folder"
-        print(
-            f"deleted {jit_cache.clear_cache()} files, of compiled kernels and what was measured with them, in {folder}"
-        )
+        count, folder = jit_cache.clear_cache(), jit_cache.cache_root() or "no folder"
+        print(f"deleted {count} files of compiled kernels and what was measured with them in {folder}")
         return 0
     announce_compilation()
     ceilings = machine.load_or_measure(fresh=options.fresh)
