@@ -24,7 +24,7 @@ from math import prod
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import direct_plan
+from nnlite.conv import direct_plan, stages_compiled
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
 from nnlite.conv.direct_plan import Correlation
@@ -50,8 +50,6 @@ class Direct(Algorithm):
         return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
     def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        from nnlite.conv import stages_compiled
-
         return None if self.supports(geometry) else stages_compiled.direct(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:

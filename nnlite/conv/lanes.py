@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import direct_plan
+from nnlite.conv import direct_plan, stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import Prepared, prepared
 from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
@@ -71,8 +71,6 @@ class Lanes(Algorithm):
         return None if geometry.strides == (1, 1) else "it is for stride 1"
 
     def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        from nnlite.conv import stages_compiled
-
         return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -117,8 +115,6 @@ class Lanes(Algorithm):
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        from nnlite.conv import stages_stem
-
         return stages_stem.lanes(stem, pass_name)
 
 

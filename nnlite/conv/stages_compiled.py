@@ -16,8 +16,7 @@ from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
-from nnlite.conv.winograd import gradient_shape, product_shape
-from nnlite.conv.winograd_tiles import sizes_of
+from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
 from nnlite.simd import LANES
 from nnlite.tiles import TileShape
 

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import memory, threads
+from nnlite.conv import stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
@@ -40,6 +41,8 @@ from nnlite.conv.stages import Stage
 from nnlite.conv.stem import Stem
 from nnlite.conv.winograd_tiles import (
     add_dx,
+    gradient_shape,
+    product_shape,
     sizes_of,
     transform_du,
     transform_dy,
@@ -49,7 +52,7 @@ from nnlite.conv.winograd_tiles import (
 )
 from nnlite.jit import ENABLED, jit, kernel
 from nnlite.simd import LANES, pointer
-from nnlite.tiles import TileShape, even_rows, load_tile, multiply_add, store_tile, tile_shape, zeros
+from nnlite.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
 
 
 class Winograd(Algorithm):
@@ -75,8 +78,6 @@ class Winograd(Algorithm):
         return 6e-5 + 6e-6 * sqrt(terms[pass_name])
 
     def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        from nnlite.conv import stages_compiled
-
         return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -124,28 +125,12 @@ class Winograd(Algorithm):
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        from nnlite.conv import stages_stem
-
         return stages_stem.winograd(stem, pass_name)
 
 
 def scratch(parts: int) -> np.ndarray:
     """Room for 6x6 vectors, for each part."""
     return memory.empty((parts, 36 * LANES))
-
-
-def product_shape(columns: int) -> TileShape:
-    """The register tile of one of the 36 products.
-
-    Its operands come from the second cache: a taller tile is no faster with 64 columns, and slower with 512.
-    """
-    shape = tile_shape(columns)
-    return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
-
-
-def gradient_shape(columns: int) -> TileShape:
-    """The same for the product that gives dU, whose rows are channels."""
-    return TileShape(4, tile_shape(columns).vectors)
 
 
 def swap_channels(weight: np.ndarray) -> np.ndarray:

@@ -16,16 +16,16 @@ from nnlite.conv.direct_plan import Image
 from nnlite.conv.epilogue import Fused
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.conv.winograd import (
-    gradient_shape,
     multiply_dm_u,
     multiply_v_dm,
     multiply_v_u,
-    product_shape,
     scratch,
     swap_channels,
 )
 from nnlite.conv.winograd_tiles import (
     add_dx,
+    gradient_shape,
+    product_shape,
     sizes_of,
     transform_du,
     transform_dy,

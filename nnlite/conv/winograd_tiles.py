@@ -1,6 +1,6 @@
-"""The passes over memory of Winograd's algorithm: tiles of images to V, M and U, and back.
+"""The sizes of Winograd's algorithm and its passes over memory: tiles of images to V, M and U, and back.
 
-Everything here works on one vector of channels of one tile at a time. A tile that reaches beyond the image, or
+Every pass works on one vector of channels of one tile at a time. A tile that reaches beyond the image, or
 channels that do not fill a vector, go through a small scratch array of whole vectors with zeros in place of what is
 not there, so that the transforms need no bounds.
 """
@@ -26,7 +26,7 @@ from nnlite.simd import (
     store_bytes,
     store_first,
 )
-from nnlite.tiles import tile_shape
+from nnlite.tiles import TileShape, tile_shape
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48
@@ -69,6 +69,20 @@ def sizes_of(geometry: Geometry) -> WinogradSizes:
     v_step, m_step = block * c_wide + LANES, block * k_wide + LANES
     (top, _), (left, _) = geometry.pads
     return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, v_step, m_step)
+
+
+def product_shape(columns: int) -> TileShape:
+    """The register tile of one of the 36 products.
+
+    Its operands come from the second cache: a taller tile is no faster with 64 columns, and slower with 512.
+    """
+    shape = tile_shape(columns)
+    return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
+
+
+def gradient_shape(columns: int) -> TileShape:
+    """The same for the product that gives dU, whose rows are channels."""
+    return TileShape(4, tile_shape(columns).vectors)
 
 
 @jit
