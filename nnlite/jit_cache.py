@@ -87,17 +87,20 @@ def can_keep(function: Callable) -> bool:
     return cache_dir() is not None and Path(inspect.getfile(function)).is_file() and identity(function) is not None
 
 
-def identity(function: Callable) -> str | None:
+def identity(function: Callable, within: tuple[Callable, ...] = ()) -> str | None:
     """What tells a function from all others of its file: its name, and a hash of the values that it closes over.
 
-    None where one of these does not say all that it is by its text.
+    None where one of these does not say all that it is by its text. `within` are the functions that are being asked
+    for what they close over, outermost first: one that closes over itself is known by its place among them.
     """
+    if function in within:
+        return f"<{within.index(function)}>"
     if not function.__closure__:
         return function.__qualname__
     values = []
     for cell in function.__closure__:
         try:
-            values.append(_text(cell.cell_contents, function))
+            values.append(_text(cell.cell_contents, (*within, function)))
         except ValueError:  # nothing is in it yet
             return None
     if None in values:
@@ -105,13 +108,13 @@ def identity(function: Callable) -> str | None:
     return f"{function.__qualname__}.{hashlib.sha256(repr(values).encode()).hexdigest()[:16]}"
 
 
-def _text(value: Any, function: Callable) -> str | None:
-    """A text that no other value has that `function` could close over, or None."""
+def _text(value: Any, functions: tuple[Callable, ...]) -> str | None:
+    """A text that no other value has that the last of the functions could close over, or None."""
     if isinstance(value, Dispatcher):
-        same_file = inspect.getfile(value.py_func) == inspect.getfile(function)
-        return identity(value.py_func) if same_file else None
+        same_file = inspect.getfile(value.py_func) == inspect.getfile(functions[-1])
+        return identity(value.py_func, functions) if same_file else None
     if isinstance(value, tuple):
-        texts = [_text(item, function) for item in value]
+        texts = [_text(item, functions) for item in value]
         return None if None in texts else f"{type(value)}{texts}"
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
         return repr((type(value), value))

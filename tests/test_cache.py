@@ -127,6 +127,32 @@ def test_functions_of_one_factory_do_not_share_code(tmp_path, helper, code_for):
     assert run(with_factors(tmp_path, "3, 5"), **environment) == ["9.0", "15.0", str(code_for)]
 
 
+RECURSIVE = """
+from nnlite.jit import jit
+
+def summing(factor):
+    @jit
+    def multiples(n):
+        if n == 0:
+            return 0
+        return factor * n + multiples(n - 1)
+
+    @jit
+    def one_more(n):
+        return multiples(n) + 1
+
+    return one_more
+"""
+
+
+def test_a_function_that_closes_over_itself_is_told_from_another(tmp_path):
+    (tmp_path / "mine.py").write_text(RECURSIVE)
+    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine"
+    program = f"{COUNT}{path}\nprint(mine.summing(2)(3), mine.summing(5)(3), len(compiled))"
+    for compiled in ("4", "0"):  # what calls it is kept, with its code
+        assert run(program, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["13", "31", compiled]
+
+
 @pytest.mark.parametrize("value", ["np.ones((1, 3))", "(1, np.ones(3))"])
 def test_what_closes_over_more_than_plain_values_is_not_kept(tmp_path, value):
     (tmp_path / "mine.py").write_text(FACTORY.format(helper="factor[-1].sum() * float").replace("x * factor", "x"))
