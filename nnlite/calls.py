@@ -156,7 +156,7 @@ def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: b
 
 def _fewest(columns: int) -> int:
     """The fewest columns whose products run on the same register tiles as so many."""
-    from nnlite.tiles import lane_tile_shape, tile_shape
+    from nnlite.tile_shapes import lane_tile_shape, tile_shape
 
     shapes = tile_shape(columns), lane_tile_shape(columns)
     return next(n for n in range(1, columns + 1) if (tile_shape(n), lane_tile_shape(n)) == shapes)

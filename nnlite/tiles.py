@@ -10,25 +10,23 @@ the products of columns of numbers and rows of vectors (nnlite.simd), the innerm
 The loops around it, over taps, channels or pixels, are the kernel's, as many and as deep as the reduction has
 dimensions. `rows` are the offsets of the tile's rows in `a`, a tuple, so that rows need not lie evenly.
 
-How it works: a tile is an LLVM array of vectors, which LLVM's passes turn into registers and phi nodes. Its shape is
-part of its type: kernels get it as an argument, a `TileShape`, and are compiled once for each shape they are called
-with. Multiply and add are fused where the processor can and are two instructions where it can not.
+How it works: a tile is an LLVM array of vectors, which LLVM's passes turn into registers and phi nodes; its shape is
+part of its type (nnlite.tile_shapes). Multiply and add are fused where the processor can and are two instructions where
+it can not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import NativeValue, intrinsic, models, overload_attribute, register_model, unbox
+from numba.extending import intrinsic
 
 from nnlite.simd import (
     LANES,
-    REGISTERS,
     VECTOR,
     address_value,
     first_lanes_value,
@@ -41,99 +39,10 @@ from nnlite.simd import (
     splat_value,
     store_value,
 )
+from nnlite.tile_shapes import TileShape, TileType
 
 #: products of numbers that are added in a turn of a reduction's loop: the processor predicts the end of a short loop
 UNROLLED = 4
-
-# The type ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TileShape:
-    """`rows` of `vectors` registers each: the type of a tile, as an argument for a kernel."""
-
-    rows: int
-    vectors: int
-
-    @property
-    def width(self) -> int:
-        """The number of columns."""
-        return self.vectors * LANES
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_numba_type_", _ShapeType(self))  # a call finds it faster than Numba's registry
-
-    def __reduce__(self) -> tuple:
-        return TileShape, (self.rows, self.vectors)
-
-
-@cache
-def tile_shape(columns: int) -> TileShape:
-    """The best shape for a result of that many columns: it hides the multiply-adds' latency and wastes few columns.
-
-    More rows than these need more addresses than there are registers for.
-    """
-    rows = {4: 6, 2: 8, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
-    # a narrower tile loads more numbers for each multiply-add
-    slowness = {4: 1.0, 2: 1.03, 1: 1.15} if REGISTERS == 32 else {2: 1.0, 1: 1.1}
-    vectors = -(-columns // LANES)
-    width = min(slowness, key=lambda v: -(-vectors // v) * v * slowness[v])
-    return TileShape(rows[width], width)
-
-
-@cache
-def lane_tile_shape(columns: int) -> TileShape:
-    """The shape for a result of that many columns each of which is a vector (of images, say)."""
-    widest = 4 if REGISTERS == 32 else 2
-    vectors = 1 if columns == 1 else 2 if columns == 2 else widest
-    return TileShape({4: 5, 2: 6, 1: 12}[vectors], vectors)
-
-
-class _ShapeType(types.Opaque):
-    def __init__(self, shape: TileShape):
-        self.shape = shape
-        super().__init__(name=f"tileshape{shape.rows}x{shape.vectors}x{LANES}")
-
-
-class _TileType(types.Type):
-    def __init__(self, shape: TileShape):
-        self.shape = shape
-        super().__init__(name=f"tile{shape.rows}x{shape.vectors}x{LANES}")
-
-
-@register_model(_TileType)
-class _TileModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Any):
-        super().__init__(dmm, fe_type, ir.ArrayType(VECTOR, fe_type.shape.rows * fe_type.shape.vectors))
-
-
-register_model(_ShapeType)(models.OpaqueModel)
-
-
-@overload_attribute(_ShapeType, "rows")
-def _shape_rows(shape):
-    rows = shape.shape.rows
-    return lambda shape: rows
-
-
-@overload_attribute(_ShapeType, "vectors")
-def _shape_vectors(shape):
-    vectors = shape.shape.vectors
-    return lambda shape: vectors
-
-
-@overload_attribute(_ShapeType, "width")
-def _shape_width(shape):
-    width = shape.shape.width
-    return lambda shape: width
-
-
-@unbox(_ShapeType)
-def _unbox_shape(typ: Any, value: Any, c: Any) -> NativeValue:
-    return NativeValue(c.context.get_dummy_value())
-
-
-# What tiles can do ---------------------------------------------------------------------------------------------
 
 
 def _pack(builder: Any, shape: TileShape, values: list) -> Any:
@@ -156,6 +65,9 @@ def _row_of_numbers(builder: Any, shape: TileShape, address: Any) -> list:
     """A row's vectors, each of which is one of the numbers that lie at an address, in all lanes."""
     numbers = [builder.load(builder.gep(address, [index_value(v)])) for v in range(shape.vectors)]
     return [splat_value(builder, number) for number in numbers]
+
+
+# Where a tile's rows lie ----------------------------------------------------------------------------------------
 
 
 def _rows_type(shape: TileShape) -> Any:
@@ -204,6 +116,9 @@ def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offse
     return context.make_tuple(builder, sig.return_type, offsets)
 
 
+# Tiles from memory, and back ------------------------------------------------------------------------------------
+
+
 @intrinsic
 def zeros(typing, shape):
     """A tile of zeros."""
@@ -211,7 +126,7 @@ def zeros(typing, shape):
     def emit(context, builder, sig, args):
         return ir.Constant(ir.ArrayType(VECTOR, shape.shape.rows * shape.shape.vectors), None)
 
-    return _TileType(shape.shape)(shape), emit
+    return TileType(shape.shape)(shape), emit
 
 
 def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
@@ -222,7 +137,7 @@ def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
         row = row_of(builder, tile, address_value(context, builder, sig.args[1], *args[1:]))
         return _pack(builder, tile, row * tile.rows)
 
-    return _TileType(shape.shape)(shape, array, types.int64), emit
+    return TileType(shape.shape)(shape, array, types.int64), emit
 
 
 @intrinsic
@@ -261,7 +176,7 @@ def load_tile(typing, shape, array, rows, offset, width):
             values.append(value)
         return _pack(builder, tile, values)
 
-    return _TileType(shape.shape)(shape, array, rows, types.int64, types.int64), emit
+    return TileType(shape.shape)(shape, array, rows, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -299,6 +214,9 @@ def _tile_addresses(
 
 def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
     return [first_lanes_value(builder, builder.sub(width, index_value(v * LANES))) for v in range(shape.vectors)]
+
+
+# Products -------------------------------------------------------------------------------------------------------
 
 
 def _reduce(products: Callable, tile: Any, a: Any, rows: Any, b: Any, unrolled: int = 1) -> tuple:

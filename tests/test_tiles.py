@@ -5,7 +5,7 @@ import pytest
 
 from nnlite import jit, tiles
 from nnlite.simd import LANES, REGISTERS
-from nnlite.tiles import TileShape
+from nnlite.tile_shapes import TileShape, tile_shape
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="tiles exist in compiled code only")
 
@@ -37,6 +37,6 @@ def test_a_tile_sums_products_of_rows_that_lie_anywhere(generator, missing, term
 
 @pytest.mark.parametrize("columns", [1, 10, 16, 32, 64, 784])
 def test_the_tile_for_a_width_covers_it_and_fits_the_registers(columns):
-    shape = tiles.tile_shape(columns)
+    shape = tile_shape(columns)
     assert shape.rows * shape.vectors + shape.vectors + 1 <= REGISTERS
     assert -(-columns // shape.width) * shape.width < columns + shape.width

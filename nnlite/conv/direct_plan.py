@@ -24,7 +24,7 @@ import numpy as np
 from nnlite.conv.direct_regions import ROW_TERMS, Axis, Tables, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 from nnlite.simd import LANES
-from nnlite.tiles import TileShape, lane_tile_shape, tile_shape
+from nnlite.tile_shapes import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768

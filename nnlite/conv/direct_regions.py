@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.simd import REGISTERS
-from nnlite.tiles import TileShape, tile_shape
+from nnlite.tile_shapes import TileShape, tile_shape
 
 #: what beginning and storing a row of a tile costs, in terms of a reduction
 ROW_TERMS = 8

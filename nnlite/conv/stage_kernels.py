@@ -16,16 +16,8 @@ from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, tr
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import drop
 from nnlite.simd import LANES, pointer
-from nnlite.tiles import (
-    TileShape,
-    even_rows,
-    load_tile,
-    multiply_add,
-    multiply_add_lanes,
-    multiply_add_vectors,
-    store_tile,
-    zeros,
-)
+from nnlite.tile_shapes import TileShape
+from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
 
 _MANY = 1 << 40  # rows: none overhangs
 

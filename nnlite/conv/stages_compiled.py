@@ -18,7 +18,7 @@ from nnlite.conv.stage_kernels import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
 from nnlite.simd import LANES
-from nnlite.tiles import TileShape
+from nnlite.tile_shapes import TileShape
 
 _NONE = Epilogue()
 

@@ -36,13 +36,7 @@ from nnlite.conv.winograd_tiles import (
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
 from nnlite.simd import LANES, load_first, pointer, select, store_first
-from nnlite.tiles import (
-    even_rows,
-    load_tile,
-    multiply_add,
-    store_tile,
-    table_rows,
-)
+from nnlite.tiles import even_rows, load_tile, multiply_add, store_tile, table_rows
 
 #: with fewer tiles in an image, a block of tiles of several images is better
 LEAST_TILES = 24

@@ -26,7 +26,7 @@ from nnlite.simd import (
     store_bytes,
     store_first,
 )
-from nnlite.tiles import TileShape, tile_shape
+from nnlite.tile_shapes import TileShape, tile_shape
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48

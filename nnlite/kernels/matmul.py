@@ -20,16 +20,8 @@ from nnlite import memory, threads
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop_in_place
 from nnlite.simd import LANES, load, load_first, pointer, store
-from nnlite.tiles import (
-    TileShape,
-    even_rows,
-    load_tile,
-    multiply_add,
-    relu_tile,
-    repeat_row,
-    store_tile,
-    tile_shape,
-)
+from nnlite.tile_shapes import TileShape, tile_shape
+from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile
 from nnlite.transposition import transpose
 
 #: bytes of a panel of b that is reduced at a time

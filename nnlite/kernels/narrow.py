@@ -20,7 +20,8 @@ import numpy as np
 from nnlite import memory, threads
 from nnlite.jit import jit, kernel
 from nnlite.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
-from nnlite.tiles import TileShape, even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
+from nnlite.tile_shapes import TileShape
+from nnlite.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
 from nnlite.transposition import transpose
 
 #: the most columns

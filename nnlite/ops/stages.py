@@ -117,7 +117,7 @@ def _conv2d_stem(call: Call) -> Parts:
 
 def _dense(call: Call) -> Parts:
     from nnlite.kernels.narrow import WIDEST
-    from nnlite.tiles import tile_shape
+    from nnlite.tile_shapes import tile_shape
 
     x, weight, bias = call.arguments
     k, n = weight.shape

@@ -22,7 +22,7 @@ from nnlite.jit import kernel
 from nnlite.kernels.dropout import Mask
 from nnlite.rates.measure import Work, kind
 from nnlite.simd import LANES
-from nnlite.tiles import tile_shape
+from nnlite.tile_shapes import tile_shape
 
 #: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000
