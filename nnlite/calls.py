@@ -56,8 +56,8 @@ class Between:
 
     def __call__(self) -> None:
         self.step()
-        self.rates.touch(self.touched)
-        self.rates.stir()
+        self.rates.within_step.touch(self.touched)
+        self.rates.within_step.stir()
 
     def costs(self, key: str, parts: Sequence[str], measure: Callable[[int], dict[str, float]]) -> dict[str, float]:
         """Seconds of the parts of a step, by their names; measured together, by one of so many parts of the samples."""

@@ -43,15 +43,6 @@ class Moving(Rates):
         return fits.index(True) if True in fits else len(fits)
 
 
-@pytest.mark.parametrize(("own", "touched"), [(0, 16 << 20), (3 << 20, 8 << 20), (11 << 20, 4 << 20)])
-def test_a_stage_finds_the_caches_as_the_other_arrays_of_a_step_left_them(own, touched):
-    """They are 11 MiB, less its own; at least what two caches hold, and all caches where they hold less than a step."""
-    rates = Moving()
-    assert rates._others(11 << 20, own) == touched
-    last = rates.machine.caches["L3"]
-    assert rates._others(last + 1, own) == 2 * last
-
-
 def test_a_rate_belongs_to_the_state_it_was_measured_in():
     rates = Moving()
 

@@ -25,18 +25,15 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from nnlite import contention, kept
 from nnlite.conv.stages import Stage
 from nnlite.machine import Machine
-from nnlite.rates.measure import MOST_BYTES, Work, power_of_two, rate_of
+from nnlite.rates.measure import MOST_BYTES, Work, rate_of
 from nnlite.rates.state import SAME, State, handing_us, states_of
 from nnlite.rates.undisturbed import Undisturbed
+from nnlite.rates.within_step import WithinStep
 
 _LEAST_BYTES = 16 << 10
-_LEAST_TOUCHED = 4 << 20
-_ZERO = np.float32(0)
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
 PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
@@ -78,6 +75,7 @@ class Rates:
         self.machine = ceilings
         self.blas_threads = blas_threads
         self.kernel_threads = kernel_threads
+        self.within_step = WithinStep(ceilings.caches["L3"], blas_threads, kernel_threads)
         self._path = _kept_path(ceilings, blas_threads, kernel_threads)
         self._undisturbed = Undisturbed(self.share)
         self._moved_seconds = MOVED_SECONDS
@@ -95,9 +93,6 @@ class Rates:
         self.disturbed: set[tuple[int, str]] = set()
         self._saved = True
         self._borrows = self._strayed = False
-        self._other = np.zeros(0, np.float32)
-        self._places = np.zeros(kernel_threads, np.int64)
-        self._square = np.ones((256, 256), np.float32)
         self.states: list[State] = states_of(kept.read(self._path))
         self.state = self.where()
 
@@ -196,9 +191,9 @@ class Rates:
         if stage.kind in _SHAPED:
             working_set = 0
         once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
-        touched = self._others(held, stage.working_set) if once else 0
+        touched = self.within_step.others(held, stage.working_set) if once else 0
         key = f"{stage.kind} {stage.size} {working_set} {touched}"
-        prepare = partial(self._prepare, touched)
+        prepare = partial(self.within_step.prepare, touched)
 
         def measure(parts: int) -> dict[str, float]:
             return {key: _measured(stage.kind, stage.size, working_set, prepare, parts)}
@@ -283,44 +278,6 @@ class Rates:
 
     def _to_keep(self, state: int) -> dict[str, float]:
         return {key: rate for key, rate in self.states[state].known.items() if (state, key) not in self.disturbed}
-
-    # How the caches and the threads are before a sample --------------------------------------------------------------
-
-    def _others(self, held: int, own: int) -> int:
-        """Bytes of a step's other arrays, no less than two caches hold; all caches twice, if it needs more of them."""
-        last = self.machine.caches["L3"]
-        return 2 * last if held > last else max(_LEAST_TOUCHED, power_of_two(held - own))
-
-    def _prepare(self, touched: int, work: Work) -> None:
-        """Leave the caches as a step does that touched so many bytes since, and then what is worked on."""
-        self.touch(touched)
-        self.stir()
-        if work.before is not None and max(self.blas_threads, self.kernel_threads) > 1:
-            work.before()
-        if self.kernel_threads > 1:
-            from nnlite.kernels import ceilings
-
-            for array in work.mixed:
-                ceilings.rewrite(array.reshape(-1), _ZERO)
-            for array in work.own:
-                ceilings.rewrite_own(array.reshape(-1), _ZERO)
-
-    def touch(self, nbytes: int) -> None:
-        """Read and write so many bytes of other memory, on all threads."""
-        from nnlite.kernels import ceilings
-
-        if self._other.nbytes < nbytes:
-            self._other = np.zeros(nbytes // 4, np.float32)
-        ceilings.rewrite(self._other[: nbytes // 4], _ZERO)
-
-    def stir(self) -> None:
-        """Leave the threads awake, as they are within a step, where another call was just before."""
-        from nnlite.kernels import ceilings
-
-        if self.kernel_threads > 1:
-            ceilings.nothing(self._places)
-        if self.blas_threads > 1:
-            np.matmul(self._square, self._square)
 
 
 def _kept_path(ceilings: Machine, blas_threads: int, kernel_threads: int) -> Path | None:
