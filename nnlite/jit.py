@@ -30,7 +30,8 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel as numba_threads
 
 from nnlite import threads
-from nnlite.jit_cache import CodeCache, Links, can_keep, identity
+from nnlite.identity import identity
+from nnlite.jit_cache import CodeCache, Links, can_keep
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -65,7 +66,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
     )(function)
     if isinstance(compiled, dispatcher.Dispatcher) and not inline:
         _watch(compiled)
-        if can_keep(links.function if links else function):
+        if can_keep(function):
             setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose it
     return compiled
 
@@ -157,8 +158,8 @@ class _Links:
     def __init__(self, compiled: Any):
         self._compiled = compiled
         self.function = compiled.py_func
-        #: the function's, which no other of its module has; a second one of this name is not kept
-        self.name = identity(self.function) or self.function.__qualname__
+        #: that no other function has; one of this process alone, where its code is not kept
+        self.name = identity(self.function) or f"{self.function.__qualname__}.{id(self.function)}"
         #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 
@@ -172,7 +173,7 @@ class _Links:
 
     def _symbol(self, signature: tuple) -> str:
         types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
-        return f"nnlite.{self.function.__module__}.{self.name}.{types_hash}"
+        return f"nnlite.{self.name}.{types_hash}"
 
     def launch(self, arguments: Any) -> tuple:
         """What an intrinsic `launch(parts, threads, arguments)` returns: its type, and a function that emits it."""

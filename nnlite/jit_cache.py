@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numba
-import numpy as np
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
+
+from nnlite.identity import identity, is_own
 
 _PACKAGE = Path(__file__).parent
 #: what a module outside of conv/ and kernels/ imports if it has a part in what is compiled
@@ -83,42 +83,8 @@ def cache_dir() -> Path | None:
 
 
 def can_keep(function: Callable) -> bool:
-    """Whether the code of a function can be found again: it stands in a file, and what it closes over is plain."""
-    return cache_dir() is not None and Path(inspect.getfile(function)).is_file() and identity(function) is not None
-
-
-def identity(function: Callable, within: tuple[Callable, ...] = ()) -> str | None:
-    """What tells a function from all others of its file: its name, and a hash of the values that it closes over.
-
-    None where one of these does not say all that it is by its text. `within` are the functions that are being asked
-    for what they close over, outermost first: one that closes over itself is known by its place among them.
-    """
-    if function in within:
-        return f"<{within.index(function)}>"
-    if not function.__closure__:
-        return function.__qualname__
-    values = []
-    for cell in function.__closure__:
-        try:
-            values.append(_text(cell.cell_contents, (*within, function)))
-        except ValueError:  # nothing is in it yet
-            return None
-    if None in values:
-        return None
-    return f"{function.__qualname__}.{hashlib.sha256(repr(values).encode()).hexdigest()[:16]}"
-
-
-def _text(value: Any, functions: tuple[Callable, ...]) -> str | None:
-    """A text that no other value has that the last of the functions could close over, or None."""
-    if isinstance(value, Dispatcher):
-        same_file = inspect.getfile(value.py_func) == inspect.getfile(functions[-1])
-        return identity(value.py_func, functions) if same_file else None
-    if isinstance(value, tuple):
-        texts = [_text(item, functions) for item in value]
-        return None if None in texts else f"{type(value)}{texts}"
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, np.dtype)):
-        return repr((type(value), value))
-    return repr(value) if isinstance(value, type) and issubclass(value, np.generic) else None
+    """Whether the code of a function can be found again: it is not where there is no file that it stands in."""
+    return cache_dir() is not None and Path(inspect.getfile(function)).is_file()
 
 
 def clear_cache() -> int:
@@ -157,7 +123,7 @@ class _Locator(_CacheLocator):
     def __init__(self, function: Callable, py_file: str):
         self._py_file = py_file  # by this name Numba warns of what it does not keep
         digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode())
-        if not Path(py_file).is_relative_to(_PACKAGE):
+        if not is_own(py_file):
             digest.update(py_file.encode() + b"\0" + Path(py_file).read_bytes())
         self._name = digest.hexdigest()[:8]
 
@@ -237,18 +203,22 @@ class CodeCache(FunctionCache):
         self._impl_class = lambda function: _Implementation(function, links)
         super().__init__(function)
         self._cache_file = _Files(Path(self.cache_path), self._impl.filename_base)
+        self._function = links.function if links else function
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         """The kept code, or None where there is none that can be read: then it is compiled again."""
+        if identity(self._function) is None:
+            return None
         try:
             return super().load_overload(signature, target)
         except Exception:  # whatever damaged bytes may lead the unpickling to
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep code that was just compiled, if it can be written."""
-        with contextlib.suppress(OSError):
-            super().save_overload(signature, compiled)
+        """Keep code that was just compiled, if it can be told from other functions' and be written."""
+        if identity(self._function) is not None:
+            with contextlib.suppress(OSError):
+                super().save_overload(signature, compiled)
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple:
-        return signature, codegen.magic_tuple(), identity(self._py_func)
+        return signature, codegen.magic_tuple(), identity(self._function)

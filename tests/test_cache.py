@@ -64,6 +64,11 @@ def test_an_edit_changes_the_code_that_runs(tmp_path, file, program, result, lin
     assert changed[1] == compiled != "0"
 
 
+def printing(expression, folder):
+    """A program that prints what comes of a user's module, and how many functions are compiled for it."""
+    return f"{COUNT}import sys; sys.path.insert(0, {str(folder)!r}); import mine\nprint({expression}, len(compiled))"
+
+
 USERS = """
 import numpy as np
 from nnlite import jit
@@ -80,7 +85,7 @@ def run():
 
 def test_a_users_edited_kernel_is_compiled_anew(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    program = f"{COUNT}import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine\nprint(mine.run(), len(compiled))"
+    program = printing("mine.run()", tmp_path)
     for factor, compiled in ((2, "2"), (2, "0"), (5, "2"), (5, "0")):  # the kernel and what launches it
         (tmp_path / "mine.py").write_text(USERS.format(factor=factor))
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
@@ -112,8 +117,7 @@ def run(*factors):
 
 
 def with_factors(folder, factors):
-    path = f"import sys; sys.path.insert(0, {str(folder)!r})"
-    return f"{COUNT}{path}; import mine\nprint(*mine.run({factors}), len(compiled))"
+    return printing(f"*mine.run({factors})", folder)
 
 
 @pytest.mark.parametrize(("helper", "code_for"), [("scaled", 3), ("factor * float", 2)])
@@ -147,17 +151,99 @@ def summing(factor):
 
 def test_a_function_that_closes_over_itself_is_told_from_another(tmp_path):
     (tmp_path / "mine.py").write_text(RECURSIVE)
-    path = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import mine"
-    program = f"{COUNT}{path}\nprint(mine.summing(2)(3), mine.summing(5)(3), len(compiled))"
+    program = printing("mine.summing(2)(3), mine.summing(5)(3)", tmp_path)
     for compiled in ("4", "0"):  # what calls it is kept, with its code
         assert run(program, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["13", "31", compiled]
 
 
-@pytest.mark.parametrize("value", ["np.ones((1, 3))", "(1, np.ones(3))"])
-def test_what_closes_over_more_than_plain_values_is_not_kept(tmp_path, value):
-    (tmp_path / "mine.py").write_text(FACTORY.format(helper="factor[-1].sum() * float").replace("x * factor", "x"))
+ALIKE = {
+    "lambdas of one line": "f, g = jit(lambda x: x * 2), jit(lambda x: x * 3); results = f(1.0), g(1.0)",
+    "of a global number": """
+results = []
+for factor in (2.0, 3.0):
+    @jit
+    def f(x):
+        return x * factor
+    results.append(f(1.0))
+""",
+    "of a global function": """
+results = []
+for factor in (2.0, 3.0):
+    @jit
+    def scaled(x):
+        return x * factor
+    @jit
+    def f(x):
+        return scaled(x)
+    results.append(f(1.0))
+""",
+    "of arrays": """
+def of(array):
+    return jit(lambda x: x * array[0])
+results = of(np.full(2, 2.0))(1.0), of(np.full(2, 3.0))(1.0)
+""",
+    "of tuples": """
+def of(numbers):
+    return jit(lambda x: x * numbers[1])
+results = of((1.0, 2.0))(1.0), of((1.0, 3.0))(1.0)
+""",
+}
+
+
+@pytest.mark.parametrize("program", ALIKE.values(), ids=ALIKE)
+def test_functions_of_one_name_do_not_share_code(tmp_path, program):
+    (tmp_path / "mine.py").write_text(f"import numpy as np\nfrom nnlite.jit import jit\n{program}")
+    for compiled in (True, False):
+        *results, count = run(printing("*mine.results", tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
+        assert results == ["2.0", "3.0"]
+        assert (int(count) > 0) == compiled
+
+
+@pytest.mark.parametrize(
+    ("program", "other"),
+    [
+        ("from other import scaled\nf = jit(lambda x: scaled(x))", "@jit\ndef scaled(x):\n    return x * {factor}"),
+        ("import other\nf = jit(lambda x: other.scaled(x))", "@jit\ndef scaled(x):\n    return x * {factor}"),
+        ("import other\nf = jit(lambda x: x * other.FACTOR)", "FACTOR = {factor}"),
+    ],
+)
+def test_an_edit_in_another_of_the_users_files_is_seen(tmp_path, program, other):
+    (tmp_path / "mine.py").write_text(f"import numpy as np\nfrom nnlite.jit import jit\n{program}")
+    for factor, fresh in ((2.0, True), (2.0, False), (3.0, True)):
+        (tmp_path / "other.py").write_text(f"from nnlite.jit import jit\n{other.format(factor=factor)}")
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        result, count = run(printing("mine.f(1.0)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
+        assert result == f"{factor}"
+        assert (int(count) > 0) == fresh
+
+
+def test_modules_that_know_each_other_are_not_asked_without_end(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import other\nfrom nnlite.jit import jit\nFACTOR = 2.0\nf = jit(lambda x: x * other.mine.FACTOR * other.one)"
+    )
+    (tmp_path / "other.py").write_text("import mine\none = 1.0")
+    for compiled in ("1", "0"):
+        result = run(printing("mine.f(1.0)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path))
+        assert result == ["2.0", compiled]
+
+
+def test_what_libraries_have_is_told_by_its_name(tmp_path):
+    program = "import math\nimport numpy as np\nfrom numpy import sqrt\nfrom nnlite.jit import jit\n"
+    program += "def root(x):\n    return math.sqrt(x) + sqrt(x) + np.sqrt(np.random.rand() * 0 + x) + np.pi * 0\n"
+    (tmp_path / "mine.py").write_text(f"{program}root = jit(root)\n")
+    for compiled in ("1", "0"):
+        assert run(printing("mine.root(4.0)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path)) == [
+            "6.0", compiled,
+        ]  # fmt: skip
+
+
+def test_what_hangs_on_a_value_that_no_text_tells_is_not_kept(tmp_path):
+    number = "import enum\nNumber = enum.Enum('Number', {'two': 2, 'three': 3})\n"
+    source = FACTORY.format(helper="factor.value * float").replace("x * factor", "x")
+    (tmp_path / "mine.py").write_text(number + source)
+    numbers = "mine.Number.two, mine.Number.three"
     for _ in range(2):
-        assert run(with_factors(tmp_path, value), NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["9.0", "2"]
+        assert run(with_factors(tmp_path, numbers), NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["6.0", "9.0", "4"]
 
 
 def test_what_numba_does_not_keep_works(tmp_path):
