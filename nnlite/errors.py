@@ -72,6 +72,13 @@ def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
     return number, number
 
 
+def existing_file(argument: str, path: Path, what: str) -> None:
+    """Raises FileNotFoundError unless `path` is a file, which is expected to be `what`."""
+    if not path.is_file():
+        which = "which is none" if path.exists() else "which does not exist"
+        raise FileNotFoundError(f"{argument}: expected {what}. Received: {str(path)!r}, {which}")
+
+
 def writable_file(argument: str, path: str | Path | None) -> None:
     """Raises FileNotFoundError or ValueError if no file can be written at `path`. None is none; nothing is written."""
     if path is None:

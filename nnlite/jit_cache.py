@@ -28,6 +28,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
+from nnlite.files import write_whole
 from nnlite.identity import identity, is_own
 
 _PACKAGE = Path(__file__).parent
@@ -93,7 +94,7 @@ def clear_cache() -> int:
     root = cache_root()
     if root is None:
         return 0
-    folders, measured = list(root.glob("kernels-*")), [*root.glob("choices-*"), *root.glob("rates-*")]
+    folders, measured = list(root.glob("kernels-*")), [*root.glob("*choices-*"), *root.glob("*rates-*")]
     count = sum(1 for folder in folders for file in folder.iterdir() if file.is_file()) + len(measured)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
@@ -181,14 +182,7 @@ class _Files:
 
     def save(self, key: tuple, data: Any) -> None:
         """Keep `data` under the key."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="new-", delete=False) as file:
-            try:
-                file.write(dumps((key, data)))
-                file.close()
-                os.replace(file.name, self._path(key))
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        write_whole(self._path(key), dumps((key, data)))
 
     def flush(self) -> None:
         """Forget all."""

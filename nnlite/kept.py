@@ -1,13 +1,13 @@
-"""Measurements on disk, as JSON: read where they can be, written whole or not at all."""
+"""Measurements on disk, as JSON: read where they can be, written where they can be."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from nnlite.files import write_whole
 
 
 def read(path: Path | None) -> Any:
@@ -19,18 +19,8 @@ def read(path: Path | None) -> Any:
 
 
 def write(path: Path | None, content: Any) -> None:
-    """Keep it for the next process, if it can be written: what is not kept is measured again.
-
-    Under a temporary name first, so that two processes do not mix up each other's.
-    """
-    if path is None:
-        return
-    with suppress(OSError):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix="new-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(json.dumps(content, indent=1) + "\n")
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    """Keep it for the next process, if it can be written: what is not kept is measured again."""
+    if path is not None:
+        data = (json.dumps(content, indent=1) + "\n").encode()
+        with suppress(OSError):
+            write_whole(path, data)

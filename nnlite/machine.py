@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,6 @@ class Machine:
 
     def roof(self, nbytes: float, threads: int) -> Bandwidth:
         """The bandwidth, of one thread or of all, of the smallest cache that can hold `nbytes`, or of memory."""
-        threads = 1 if threads == 1 else self.threads
         owners = {"L1": threads, "L2": threads}
         fits = [level for level, size in self.caches.items() if nbytes <= size * owners.get(level, 1)]
         level = fits[0] if fits else "memory"
@@ -77,9 +77,16 @@ class Machine:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Machine:
-        """What `to_dict` gave. Raises KeyError or TypeError on anything else."""
-        values = {name: content[name] for name in cls.__dataclass_fields__}
+        """What `to_dict` gave. Raises AttributeError, KeyError, TypeError or ValueError on anything else."""
+        values = {field.name: content[field.name] for field in fields(cls)}
         values["bandwidths"] = tuple(Bandwidth(**b) for b in values["bandwidths"])
+        numbers = [values[field.name] for field in fields(cls) if field.type in ("int", "float")]
+        numbers += [number for b in values["bandwidths"] for number in (b.bytes, b.read_gbs, b.copy_gbs)]
+        numbers += values["caches"].values()
+        needed = {(level, n) for level in (*values["caches"], "memory") for n in (1, values["threads"])}
+        measured = {(b.level, b.threads) for b in values["bandwidths"]}
+        if not (needed <= measured and all(isfinite(n) and n > 0 for n in numbers)):
+            raise ValueError(f"content: expected what to_dict gives. Received: {content!r}")
         return cls(**values)
 
 
@@ -102,7 +109,7 @@ def _kept(threads: int) -> Machine | None:
     """What is kept for so many threads; None if nothing is, or something else wrote it."""
     try:
         return Machine.from_dict(kept.read(_kept_path(threads)))
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
 
 

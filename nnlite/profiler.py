@@ -134,7 +134,7 @@ def profile(
             seen.append([_turn(*turn) for turn in turns])
     for i, result in enumerate(profiles):
         chosen = _most_common(seen, alike[i], preferred)
-        if len(chosen) < min(FEWEST, len(seen) // 2):
+        if len(chosen) < min(FEWEST, -(-len(seen) // 2)):
             chosen = _most_common(seen, alike[i])
         if chosen:
             result.keep(chosen, seen[chosen[0]][i])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from nnlite import layers as layer_classes
 from nnlite import losses, metrics, optimizers
-from nnlite.errors import unknown, writable_file
+from nnlite.errors import existing_file, unknown, writable_file
+from nnlite.files import write_whole
 from nnlite.layers import Layer
 
 if TYPE_CHECKING:
@@ -29,15 +29,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
     writable_file("path", path)
     tensors = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
     content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(path, content)
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.ndarray]]:
@@ -48,9 +40,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.n
     from safetensors import SafetensorError, safe_open
 
     path = _path(path)
-    if not path.is_file():
-        which = "which is none" if path.exists() else "which does not exist"
-        raise FileNotFoundError(f"path: expected a file that model.save wrote. Received: {str(path)!r}, {which}")
+    existing_file("path", path, "a file that model.save wrote")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -70,13 +60,6 @@ def _path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise ValueError(f"path: expected the name of a file. Received: {path!r}")
     return Path(path)
-
-
-def _umask() -> int:
-    """What the user takes away from the rights of a new file; mkstemp takes away more."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _architecture(model: Sequential) -> dict[str, Any]:

@@ -270,10 +270,11 @@ def test_other_programs_are_told_of():
 
 @pytest.mark.parametrize(("kept", "left_out", "told"), [(4, 8, True), (5, 7, False), (3, 0, False)])
 def test_few_rounds_that_are_alike_are_told_of(kept, left_out, told):
-    few = measured_with()
+    few, fewer = measured_with(), measured_with()
     few.profile = StepProfile([1.0] * kept, left_out=left_out)
-    said = cautions([measured_with(), few])
-    assert [f"of the mlp under auto only {kept} rounds" in caution for caution in said] == [True] * told
+    fewer.profile = StepProfile([1.0] * 2, left_out=10 * told)
+    said = cautions([measured_with(), fewer, few])
+    assert [f"no more than {kept} rounds are alike" in caution for caution in said] == [True] * told
 
 
 def test_the_conditions_of_a_measurement_are_in_the_document_as_numbers():

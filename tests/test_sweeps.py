@@ -65,8 +65,15 @@ def test_a_network_that_does_not_vary_is_a_baseline_however_few_points_others_ha
     [
         ([3, 4, 5], "a cnn of 1 to 8 filters always takes longer than the mlp (2.00 ms)."),
         ([1, 1, 1], "a cnn of 1 to 8 filters never takes longer than the mlp (2.00 ms)."),
-        ([3, 1, 1.5], "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) with 1 of them alone."),
-        ([3, 4, 1], "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) with 1, 4 of them alone."),
+        ([2, 1, 1], "a cnn of 1 to 8 filters never takes longer than the mlp (2.00 ms)."),
+        (
+            [3, 1, 1.5],
+            "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) only with 1 of them.",
+        ),
+        (
+            [3, 4, 1],
+            "a cnn of 1 to 8 filters takes longer than the mlp (2.00 ms) only with 1, 4 of them.",
+        ),
     ],
 )
 def test_always_is_said_of_what_was_so_at_every_point(times, said):

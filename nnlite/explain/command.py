@@ -134,7 +134,7 @@ def cautions(measured: Sequence[Measurement]) -> list[str]:
     if few:
         said.append(
             "CAUTION: the processors were moved from round to round, as handing work over between them told: of "
-            f"{_named(few)} only {min(len(m.profile.steps) for m in few)} rounds or a few more are alike and were kept."
+            f"{_named(few)} no more than {max(len(m.profile.steps) for m in few)} rounds are alike and were kept."
         )
     strayed = [m for m in measured if m.strayed]
     if strayed:

@@ -39,7 +39,7 @@ def resolve_model(spec: str) -> Sequential:
         )
     if ".py:" not in spec:
         raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])
-    function = load_object(spec, "model function")
+    function = load_object(spec, "MODEL")
     if not callable(function):
         raise ValueError(f"MODEL {spec}: expected a function. Received: {type(function).__name__}")
     try:
@@ -98,7 +98,9 @@ def check_outputs(model: Sequential, labels: np.ndarray) -> None:
     """Raises ValueError unless the model gives one number for each class of the labels."""
     classes, shape = int(labels.max()) + 1, model.layers[-1].output_shape
     if shape is None or len(shape) != 1 or shape[0] < classes:
-        raise ValueError(f"MODEL {model.name}: expected {classes} outputs, one a class of the data. Received: {shape}")
+        raise ValueError(
+            f"MODEL {model.name}: expected at least {classes} outputs, one a class of the data. Received: {shape}"
+        )
 
 
 @contextmanager
@@ -106,7 +108,7 @@ def training(model: Sequential) -> Iterator[None]:
     """Raises ValueError, in one line, for what a layer of the user's own raises while the model is trained inside."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 
 

@@ -219,7 +219,8 @@ def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[
             else:
                 longer = [p["x"] for p in line if p["ms"] > base["ms"]]
                 often = {0: "never ", len(line): "always "}.get(len(longer), "")
-                where = "" if often else f" with {', '.join(f'{x:g}' for x in longer)} of them alone"
+                numbers = ", ".join(f"{x:g}" for x in longer)
+                where = "" if often else f" only with {numbers} of them"
                 said.append(
                     f"Under {algorithm}, a {network} of {line[0]['x']:g} to {line[-1]['x']:g} filters "
                     f"{often}takes longer than the {base['network']} ({base['ms']:.2f} ms){where}."

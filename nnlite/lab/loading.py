@@ -9,6 +9,7 @@ from traceback import extract_tb
 from typing import Any
 
 from nnlite import conv
+from nnlite.errors import existing_file
 
 
 def load_object(spec: str, kind: str) -> Any:
@@ -18,8 +19,7 @@ def load_object(spec: str, kind: str) -> Any:
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
-    if not path.is_file():
-        raise FileNotFoundError(f"{kind} {spec}: expected a Python file. Received: {file!r}, which does not exist")
+    existing_file(f"{kind} {spec}", path, "a Python file")
     module_name = f"nnlite_user_{path.stem}"
     found = spec_from_file_location(module_name, path)
     if found is None or found.loader is None:
@@ -30,6 +30,8 @@ def load_object(spec: str, kind: str) -> Any:
         found.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ValueError(f"{kind} {spec}: {path.name} raised {said(error, path)}") from error
+    if not name:
+        raise ValueError(f"{kind} {spec}: expected a name after the colon. Received: nothing")
     if not hasattr(module, name):
         raise ValueError(f"{kind} {spec}: expected the name {name!r} in {path.name}. Received: a file without it")
     return getattr(module, name)

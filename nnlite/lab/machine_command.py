@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clear-cache",
         action="store_true",
-        help="delete all compiled kernels and what was measured with them, and stop",
+        help="delete all compiled kernels and the rates and choices that hang on them, and stop",
     )
 
 
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.clear_cache:
         count, folder = jit_cache.clear_cache(), jit_cache.cache_root() or "no folder"
-        print(f"deleted {count} files of compiled kernels and what was measured with them in {folder}")
+        print(f"deleted {count} files, compiled kernels and the rates and choices that hang on them, in {folder}")
         return 0
     announce_compilation()
     ceilings = machine.load_or_measure(fresh=options.fresh)

@@ -74,6 +74,21 @@ def test_a_spoiled_file_is_measured_again(quickly, tmp_path):
     assert len(quickly) == 2
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bandwidths": []}, {"bandwidths": [3]}, {"caches": 3}, {"caches": {"L1": "x"}}, {"fma_gflops_all": "x"},
+        {"fma_gflops_all": 0.0}, {"numba_call_us": float("nan")}, {"threads": 99},
+    ],
+)  # fmt: skip
+def test_what_something_else_wrote_is_measured_again(quickly, tmp_path, wrong):
+    machine.load_or_measure(2)
+    (file,) = tmp_path.glob("machine-*.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    machine.load_or_measure(2)
+    assert len(quickly) == 2
+
+
 def test_the_command_prints_and_writes_them(quickly, tmp_path, capsys, ceilings):
     assert main(["machine", "--fresh", "--json", str(tmp_path / "m.json")]) == 0
     text = capsys.readouterr().out

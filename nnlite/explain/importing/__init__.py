@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nnlite.errors import existing_file
 from nnlite.model import Sequential
 
 SUFFIXES = (".keras", ".json", ".onnx")
@@ -15,8 +16,7 @@ def load(path: Path) -> Sequential:
     Raises ValueError, in one line, if the file can not be read or has something that does not exist here (all of it
     is listed), FileNotFoundError if there is no file, ImportError if reading it needs a package that is missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"MODEL {path}: expected a file. Received: {str(path)!r}, which does not exist")
+    existing_file(f"MODEL {path}", path, "a file")
     if path.suffix == ".onnx":
         from nnlite.explain.importing.onnx_file import load_onnx as load_file
     else:
