@@ -2,7 +2,9 @@
 
 import pytest
 
+import nnlite as nn
 from nnlite import contention, jit
+from nnlite.threads import available_cpus
 
 
 @pytest.fixture
@@ -31,12 +33,27 @@ def test_a_share_is_of_the_processors_that_the_threads_can_have(clocks, monkeypa
 
 
 @pytest.mark.skipif(not jit.ENABLED, reason="nothing computes on several threads")
-@pytest.mark.parametrize("blas", [False, True])
-def test_work_for_all_threads_is_what_is_asked_with(monkeypatch, blas):
+@pytest.mark.parametrize(("blas", "threads"), [(False, 1), (False, 2), (True, 1)])
+def test_it_asks_with_work_for_the_threads_of_their_owner(monkeypatch, blas, threads):
     asked = []
-    monkeypatch.setattr(contention, "_share", lambda work, threads: asked.append((work(), threads)) or 0.5)
-    assert contention.share_of_processors(1, blas=blas) == 0.5
-    assert asked[0][1] == 1
+    monkeypatch.setattr(contention.ceilings, "multiply_adds", lambda threads: ("multiply-adds", threads))
+    monkeypatch.setattr(contention, "_products", lambda: "products")
+    own = nn.get_num_threads()
+    monkeypatch.setattr(
+        contention, "_share", lambda work, threads: asked.append((work, threads, nn.get_num_threads())) or 0.5
+    )
+    if threads > available_cpus():
+        pytest.skip("there are fewer processors")
+    assert contention.share_of_processors(threads, blas=blas) == 0.5
+    assert asked == [("products", threads, own) if blas else (("multiply-adds", threads), threads, threads)]
+
+
+@pytest.mark.skipif(not jit.ENABLED, reason="nothing computes on several threads")
+def test_products_of_blas_are_a_work(monkeypatch):
+    multiplied = []
+    monkeypatch.setattr(contention.np, "matmul", lambda a, b, out: multiplied.append((a.shape, b.shape, out.shape)))
+    contention._products()()
+    assert multiplied == [((contention._SIDE, contention._SIDE),) * 3]
 
 
 def test_where_nothing_is_compiled_it_is_alone(monkeypatch):

@@ -275,6 +275,91 @@ def test_what_takes_longest_and_was_kept_is_measured_in_every_run(monkeypatch):
     assert slowest(Moving(kept), stages[0], stages[0]) == ["longest", "short", "long"]  # the short one runs three times
 
 
+def test_costs_of_calling_are_followed_as_rates_are(monkeypatch):
+    monkeypatch.setattr(nn.rates, "FRESH", 0.5)
+    rates = Moving({"a forward": 2.0, "a other": 2.0, "b forward": 3.0})
+    needs = rates.complete(lambda: (rates.costs(["a forward", "a other"], None), rates.costs(["b forward"], None)))
+    assert [need.keys for need in needs] == [("a forward", "a other")]
+
+
+def test_what_follows_is_measured_by_its_part_of_the_samples(monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.rates, "_measured", lambda *rest: asked.append(rest[-1]) or 2.0)
+    stage = move("a", "a", (), touched=10, arrays=64)
+    first = Moving()
+    first.complete(lambda: first.rate(stage, 0))
+    rates = Moving(first.states[0].known)
+    rates.follow(rates.complete(lambda: rates.rate(stage, 0)), 0, 3)
+    assert asked == [1, 3]
+
+
+def test_of_a_step_that_is_computed_again_what_it_asked_for_at_last_counts():
+    rates, tries = Moving({"a": 1.0, "b": 2.0}), []
+
+    def move_processors():
+        rates.launch *= 2
+        return 5.0
+
+    def compute():
+        tries.append(1)
+        if len(tries) == 1:
+            rates.costs(["a"], None)
+            rates.one("c", move_processors)
+        rates.costs(["b"], lambda parts: {"b": 2.0})
+
+    needs = rates.complete(compute)
+    assert len(tries) == 2
+    assert {key for need in needs for key in need.keys} <= {"b"}
+    assert list(rates._taking) == [("b",)]
+
+
+def test_a_step_during_which_the_processors_were_moved_and_back_is_computed_again():
+    rates, computed = Moving(), []
+
+    def to(launch):
+        rates.launch = launch
+        return 1.0
+
+    def compute():
+        computed.append(1)
+        rates.one(f"there {len(computed)}", lambda: to(3.7 if len(computed) == 1 else 2.4))
+        rates.one(f"back {len(computed)}", lambda: to(2.4))
+
+    rates.complete(compute)
+    assert len(computed) == 2
+
+
+def test_nothing_is_borrowed_after_all_states_were_predicted_for():
+    rates = Moving()
+    rates.states.append(State(5.0, {"a": 3.0}))
+    rates.everywhere(lambda: rates.one("a"))
+    rates.state = 0
+    assert rates.one("a", lambda: 7.0) == 7.0
+
+
+@pytest.mark.usefixtures("asks_each_time")
+def test_what_is_measured_again_and_alone_is_no_longer_disturbed(kept_in, monkeypatch):
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
+    rates = Moving(shares=[1.0, 0.5, 1.0])
+    rates.one("a", lambda: 7.0)
+    rates.one("b", lambda: 7.0)
+    assert rates.disturbed == {(0, "a"), (0, "b")}
+    rates.known(["a", "c"], lambda parts: {"a": 8.0, "c": 9.0})
+    assert rates.disturbed == {(0, "b")}
+    rates.save()
+    assert kept_in() == [{"a": 8.0, "c": 9.0}]
+
+
+def test_only_what_another_state_knows_takes_of_the_time_for_what_is_known(monkeypatch):
+    monkeypatch.setattr(nn.rates, "MOVED_SECONDS", 1e-3)
+    rates = Moving({"a": 1.0, "b": 2.0})
+    rates.launch *= 2
+    rates.state = rates.where()
+    rates.known(["a", "new"], lambda parts: time.sleep(0.01) or {"a": 5.0, "new": 6.0})
+    assert rates.one("b", lambda: 7.0) == 7.0
+    assert rates.one("b", lambda: 8.0) == 7.0
+
+
 def need(*keys, measure):
     """What is measured to the same number under all of some keys."""
     return Need(keys, lambda parts: dict.fromkeys(keys, measure(parts)))
@@ -298,6 +383,23 @@ def test_a_kept_rate_follows_the_median_of_what_is_measured_again():
     assert [state.known for state in rates.states] == [{"a": 5.0, "b": 3.0}, {"a": 7.0}]
     rates.settle()  # once
     assert rates.states[0].known["a"] == 5.0
+
+
+def test_what_was_followed_is_kept_for_the_next_run(kept_in):
+    rates = Moving({"a": 2.0})
+    rates.follow([need("a", measure=lambda parts: 8.0)], 0, 1)
+    rates.settle()
+    rates.save()
+    assert kept_in() == [{"a": 5.0}]
+
+
+@pytest.mark.usefixtures("asks_each_time")
+def test_what_was_disturbed_while_it_was_followed_does_not_count_though_the_next_is_alone(monkeypatch):
+    monkeypatch.setattr(nn.rates.undisturbed, "PATIENCE", 0.0)
+    rates = Moving({"a": 2.0}, shares=[0.79, 1.0])
+    rates.follow([need("a", measure=lambda parts: 8.0)], 0, 1)
+    rates.settle()
+    assert rates.states[0].known == {"a": 2.0}
 
 
 def test_a_cost_that_once_was_nothing_follows_too():

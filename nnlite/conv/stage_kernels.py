@@ -8,49 +8,15 @@ the algorithm keeps in a workspace is the same each time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from nnlite.conv.direct_panels import add_panel, pad_images, spread_panel
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
 from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import drop
 from nnlite.simd import LANES, pointer
-from nnlite.tile_shapes import TileShape
 from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
 
 _MANY = 1 << 40  # rows: none overhangs
-
-
-class Loops(NamedTuple):
-    """Of a register tile's reduction: counts, and steps in elements."""
-
-    rows: int  # of the tile
-    vectors: int
-    tiles: int  # one after the other
-    row_step: int  # in x, from a row of the tile to the next
-    runs: int  # of the reduction
-    run_step: int
-    length: int  # of a run
-    step: int
-    b_step: int  # in b, from a term of the reduction to the next
-    width: int  # columns that are stored
-    pitch: int  # in y, from a row to the next
-    load: int = 0  # whether sums are loaded, not begun at zero
-    batches: int = 1  # times all of it, elsewhere in x, b and y
-    x_batch: int = 0
-    b_batch: int = 0
-    y_batch: int = 0
-
-    @property
-    def shape(self) -> TileShape:
-        """Of the tile."""
-        return TileShape(self.rows, self.vectors)
-
-    @property
-    def terms(self) -> int:
-        """Of the reduction of one tile."""
-        return self.runs * self.length
 
 
 @jit

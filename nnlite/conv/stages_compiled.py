@@ -14,7 +14,7 @@ from nnlite.conv import direct_plan
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stage_kernels import Loops
+from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
 from nnlite.simd import LANES

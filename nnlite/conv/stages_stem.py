@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import prod
 
 from nnlite.conv import direct_plan, stages_compiled
-from nnlite.conv.stage_kernels import Loops
+from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.stages_compiled import correlation, from_outside, into_lanes, lanes_grad_weight, tiles
 from nnlite.conv.stem import Stem

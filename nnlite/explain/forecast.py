@@ -56,18 +56,20 @@ def forecast(
     What was kept of what takes longest is measured again, in several turns.
     A step is run twice, untimed, to see what it calls and how much memory it works in.
     """
-    known: dict[tuple[int, int], Rates] = {}
+    #: by the threads, in whose surroundings the rates are measured
+    known: dict[tuple[int, int], tuple[Contestant, Rates]] = {}
     steps_seen: list[_Step] = []
     for c, run in zip(contestants, steps, strict=True):
         with c.surroundings():
             if c.thread_counts not in known:
-                known[c.thread_counts] = Rates(machine, *c.thread_counts)
-            steps_seen.append(_Step(c, run, known[c.thread_counts], batch_size))
+                known[c.thread_counts] = c, Rates(machine, *c.thread_counts)
+            _, rates = known[c.thread_counts]
+            steps_seen.append(_Step(c, run, rates, batch_size))
     for turn in range(FOLLOWED):
         for step in steps_seen:
             with step.contestant.surroundings():
                 step.rates.follow(step.slowest, turn, FOLLOWED)
-    for c, rates in {step.contestant.thread_counts: (step.contestant, step.rates) for step in steps_seen}.values():
+    for c, rates in known.values():
         with c.surroundings():
             rates.settle()
             rates.save()

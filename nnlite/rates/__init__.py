@@ -285,7 +285,7 @@ def _kept_path(ceilings: Machine, blas_threads: int, kernel_threads: int) -> Pat
 
     root = jit_cache.cache_root()
     machine = ceilings.processor, ceilings.cpus, sorted(ceilings.versions.items())
-    code = jit_cache.sources_hash(), jit_cache.target(), _sources_hash()
+    code = jit_cache.target(), _sources_hash()
     name = hashlib.sha256(repr((machine, code, blas_threads, kernel_threads)).encode()).hexdigest()[:16]
     return root / f"rates-{name}.json" if root else None
 

@@ -15,7 +15,7 @@ from nnlite import memory, threads
 from nnlite.conv import stage_kernels
 from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stage_kernels import Loops
+from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
 from nnlite.jit import kernel
