@@ -14,9 +14,11 @@ STEM = "conv2d+conv2d_1+max_pooling2d+dropout"
 MACHINE = {
     "processor": "a processor",
     "threads": 2,
+    "fma_gflops_one": 90.0,
     "fma_gflops_all": 200.0,
     "bandwidths": [
-        {"level": level, "bytes": size, "threads": 2, "read_gbs": speed, "copy_gbs": speed}
+        {"level": level, "bytes": size, "threads": n, "read_gbs": n * speed / 2, "copy_gbs": n * speed / 2}
+        for n in (1, 2)
         for level, size, speed in (("L1", 1 << 15, 300.0), ("L2", 1 << 20, 200.0), ("memory", 1 << 28, 20.0))
     ],
     "numpy_call_us": 0.4,
@@ -43,7 +45,7 @@ def _terms(ms, flops):
     return {**large, "calls": 0.15 * ms, "fresh": 0.05 * ms}
 
 
-def network(model, seed, *, complete, fused=False):
+def network(model, seed, *, complete, fused=False, threads=2):
     """A model object; `complete` with moved bytes and predictions, else with null in their places."""
     random = np.random.default_rng(seed)
     cost = model.cost(BATCH)
@@ -78,6 +80,7 @@ def network(model, seed, *, complete, fused=False):
         "step_ms": {"median": step, "min": step, "samples": [step] * 5},
         "predicted_ms": sum(layer["predicted_ms"] or 0 for layer in layers) if complete else None,
         "epoch_s_60000": 469 * step / 1e3,
+        "conditions": {"threads": threads},
         "layers": layers,
         "structure": structure(model, BATCH),
     }
@@ -87,8 +90,8 @@ def document(names=("mlp", "cnn", "small_cnn"), *, complete=True, fused=False):
     """A run of these networks: everything computed, or nothing that can be null; `fused` as `auto` fuses layers."""
     nets = [getattr(nn.models, name)() for name in names]
 
-    def under(seed, fused=False):
-        return [network(net, seed + i, complete=complete, fused=fused) for i, net in enumerate(nets)]
+    def under(seed, **options):
+        return [network(net, seed + i, complete=complete, **options) for i, net in enumerate(nets)]
 
     return {
         "schema": 1,
@@ -97,8 +100,8 @@ def document(names=("mlp", "cnn", "small_cnn"), *, complete=True, fused=False):
         "threads": 2,
         "algorithm": "auto",
         "data": "mnist5k",
-        "models": under(0, fused),
-        "comparisons": {"im2col": under(10), "theano2017": under(20)} if complete else {},
+        "models": under(0, fused=fused),
+        "comparisons": {"im2col": under(10), "theano2017": under(20, threads=1)} if complete else {},
         "verdict": ["Parameters do not predict <these> times."] if complete else None,
         "run": {"command": "nnlite explain", "date": "2030-01-01T00:00:00+00:00", "versions": {"numpy": "2"}},
         "sweeps": [sweep("filters"), sweep("batch")] if complete else [],

@@ -36,6 +36,8 @@ def mlp():
     return nn.models.mlp()
 def broken_layer():
     return with_a_layer(lambda self, x, training: 1 / 0)
+def stops():
+    return with_a_layer(lambda self, x, training: exit(3))
 def no_tensor():
     return with_a_layer(lambda self, x, training: x.numpy())
 def brackets():
@@ -49,6 +51,8 @@ number = 3
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MODEL)
+    for name in ("folder.py", "folder.keras"):
+        (tmp_path / name).mkdir()
     return tmp_path
 
 
@@ -157,6 +161,10 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "mine.py:five_classes"], "expected at least 10 outputs, one a class of the data. Received: (5,)"),
         (["train", "mine.py:five_classes"], "expected at least 10 outputs, one a class of the data. Received: (5,)"),
+        (["explain", "mine.py:stops"], "MODEL stops: a step raised SystemExit: 3"),
+        (["explain", "mine.py:"], "MODEL mine.py:: expected a name after the colon. Received: nothing"),
+        (["explain", "folder.py:f"], "expected a Python file. Received: 'folder.py', which is none"),
+        (["explain", "folder.keras"], "expected a file. Received: 'folder.keras', which is none"),
         (["explain", "--out", ""], "--out: expected a folder to write in, made if need be. Received: ''"),
         (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),

@@ -372,3 +372,31 @@ def test_text_can_be_read_on_its_ground(dark):
             assert contrast(colours[ink], colours[ground]) > 4.5, (ink, ground)
     for i in range(7):
         assert contrast(colours[f"on-c{i}"], colours[f"c{i}"]) > 4.5, i
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "threads", "peak", "slopes"),
+    [
+        ("auto", "2 threads", 200, "L1 300, L2 200, memory 20.0"),
+        ("theano2017", "1 thread", 90, "L1 150, L2 100, memory 10.0"),
+    ],
+)
+def test_the_ceilings_are_those_of_as_many_threads_as_the_algorithm_has(algorithm, threads, peak, slopes):
+    run = Run(documents.document())
+    variant = next(v for v in run.variants if v.algorithm == algorithm)
+    caption = waterfall.draw(run, variant).caption
+    assert f"at the measured peak of {threads}, {peak} GFLOP/s" in caption
+    texts = [shape.text for shape in roofline.draw(run, variant).panels[0].shapes if isinstance(shape, canvas.Text)]
+    assert f"peak {peak} GFLOP/s" in texts
+    assert f"{threads}; slopes, from above: {slopes} GB/s" in texts
+
+
+@pytest.mark.parametrize(
+    ("algorithms", "threads"), [(["theano2017"], "1 thread"), (["theano2017", "auto"], "2 threads")]
+)
+def test_the_lead_tells_the_threads_that_were_used(algorithms, threads):
+    content = documents.document()
+    under = {content["algorithm"]: content["models"], **content["comparisons"]}
+    own, *rest = algorithms
+    content |= {"algorithm": own, "models": under[own], "comparisons": {name: under[name] for name in rest}}
+    assert f"in batches of 128 on {threads}:" in documents.rendered(content)

@@ -67,9 +67,9 @@ def test_bytes_have_the_roof_of_the_smallest_cache_that_holds_them(nbytes, level
 
 def test_of_an_algorithm_on_one_thread_the_ceilings_are_one_threads():
     (said,) = roofs.sentences([step(1.0, 2 * 10**7, 1000, threads=1)], CEILINGS)
-    assert "the highest share is 50% of the multiply-add peak" in said
+    assert "the highest share is 50% of one thread's multiply-add peak" in said
     (said,) = roofs.sentences([step(1.0, 1000, 50 * 10**6, threads=1)], CEILINGS)
-    assert "500% of the bandwidth of memory" in said
+    assert "500% of one thread's bandwidth of memory" in said
     assert CEILINGS.roof(2 << 20, 2).level == "L2"
     assert CEILINGS.roof(2 << 20, 1).level == "L3"
 

@@ -43,9 +43,10 @@ def _of_layer(layer: LayerTime, machine: Machine, threads: int) -> list[tuple[st
     executed = sum(stage.amount for stage, *_ in layer.prediction.stages if stage.flops)
     bandwidth = machine.roof(moved, threads)
     best = max(bandwidth.copy_gbs, bandwidth.read_gbs)
+    whose = "one thread's" if threads == 1 < machine.threads else "the"
     return [
-        ("the multiply-add peak", executed / seconds / (1e9 * machine.fma_gflops(threads))),
-        (f"the bandwidth of {bandwidth.level}", moved / seconds / (1e9 * best)),
+        (f"{whose} multiply-add peak", executed / seconds / (1e9 * machine.fma_gflops(threads))),
+        (f"{whose} bandwidth of {bandwidth.level}", moved / seconds / (1e9 * best)),
     ]
 
 

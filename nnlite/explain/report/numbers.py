@@ -13,6 +13,11 @@ def short(value: float) -> str:
     return f"{value:,.{min(digits, 6)}f}"
 
 
+def threads_said(count: int) -> str:
+    """A number of threads, in words."""
+    return f"{count} thread{'s' if count != 1 else ''}"
+
+
 def milliseconds(value: float) -> str:
     """A time, with its unit."""
     return f"{short(value)} ms"

@@ -13,7 +13,7 @@ from typing import Any
 from nnlite.explain.report import canvas, data, html_tables, theme
 from nnlite.explain.report.figures import ladder, metrics, paradox, passes, roofline, sweeps, waterfall
 from nnlite.explain.report.html_tables import Popovers
-from nnlite.explain.report.numbers import listed, short
+from nnlite.explain.report.numbers import listed, short, threads_said
 from nnlite.explain.report.run import Figure, Run, Variant, step
 from nnlite.explain.sweeps import names as sweep_names
 from nnlite.version import __version__
@@ -66,7 +66,7 @@ def _sections(run: Run, drawn: dict[str, Figure], popovers: Popovers) -> list[tu
     if run.variants[0].baseline:
         parts.append(("Which count predicts the time?", each("metrics", table=True)))
     parts.append(("Where a step's time goes", _figure(drawn["passes"])))
-    parts.append(("From the peak to the measured step", each("waterfall") if run.peak_gflops else _no_peak()))
+    parts.append(("From the peak to the measured step", each("waterfall") if run.machine else _no_peak()))
     parts.append(("The roofline", each("roofline")))
     parts.append(("Layer by layer", _each_variant(run, tables)))
     parts.append(("Sweeps", _sweeps(drawn)))
@@ -90,7 +90,7 @@ def _title(run: Run) -> str:
 
 def _lead(run: Run) -> str:
     document = run.document
-    threads = f"{document['threads']} thread{'s' if document['threads'] != 1 else ''}"
+    threads = threads_said(max(variant.threads for variant in run.variants))
     networks = f"The network{'s' if len(run.names) > 1 else ''} {listed(run.names)}"
     return (
         f"{networks}, trained on {document['data']} in batches of {document['batch_size']} on {threads}: "
@@ -124,8 +124,9 @@ def _facts(run: Run) -> str:
     rows = [("command", made.get("command")), ("date", made.get("date"))]
     rows += [("versions", ", ".join(f"{k} {v}" for k, v in (made.get("versions") or {}).items()))]
     rows += [("processor", machine.get("processor") or made.get("processor"))]
-    if run.peak_gflops:
-        rows.append(("FMA peak", f"{short(run.peak_gflops)} GFLOP/s on {machine['threads']} threads"))
+    if machine:
+        peaks = {1: machine["fma_gflops_one"], machine["threads"]: machine["fma_gflops_all"]}
+        rows += [("FMA peak", f"{short(peak)} GFLOP/s of {threads_said(count)}") for count, peak in peaks.items()]
     for b in machine.get("bandwidths") or []:
         if b["threads"] == machine["threads"]:
             rows.append((f"copy in {b['level']}", f"{short(b['copy_gbs'])} GB/s"))

@@ -42,6 +42,11 @@ class Variant:
     algorithm: str
     models: Sequence[Model]
 
+    @property
+    def threads(self) -> int:
+        """That the algorithm ran on."""
+        return self.models[0]["conditions"]["threads"]
+
     def find(self, name: str) -> Model | None:
         return next((m for m in self.models if m["name"] == name), None)
 
@@ -80,6 +85,16 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Ceilings:
+    """What a processor does at the most with so many threads."""
+
+    threads: int
+    peak_gflops: float
+    #: (level, 10**9 bytes a second), the fastest first
+    slopes: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
 class Run:
     """The document, and its networks under each algorithm, the run's own first."""
 
@@ -102,10 +117,14 @@ class Run:
     def machine(self) -> dict[str, Any]:
         return self.document.get("machine") or {}
 
-    @property
-    def peak_gflops(self) -> float | None:
-        """The measured FMA peak on the run's threads."""
-        return self.machine.get("fma_gflops_all")
+    def ceilings(self, variant: Variant) -> Ceilings | None:
+        """Those of as many threads as the algorithm has; None where they were not measured."""
+        if not self.machine:
+            return None
+        threads = 1 if variant.threads == 1 else self.machine["threads"]
+        slopes = [(b["level"], b["copy_gbs"]) for b in self.machine["bandwidths"] if b["threads"] == threads]
+        peak = self.machine["fma_gflops_one" if threads == 1 else "fma_gflops_all"]
+        return Ceilings(threads, peak, sorted(slopes, key=lambda slope: -slope[1]))
 
     def index(self, name: str) -> int:
         """The network's place in the run, which decides its colour and marker."""

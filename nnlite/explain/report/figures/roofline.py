@@ -10,8 +10,8 @@ from nnlite.explain.report import axes, labels, theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.labels import Box
-from nnlite.explain.report.numbers import milliseconds, short
-from nnlite.explain.report.run import Figure, Model, Run, Variant, moved, step
+from nnlite.explain.report.numbers import milliseconds, short, threads_said
+from nnlite.explain.report.run import Ceilings, Figure, Model, Run, Variant, moved, step
 from nnlite.scopes import PART_NAMES
 
 WIDTH, HEIGHT, LEFT, TOP = 440.0, 416.0, 56.0, 50.0
@@ -28,15 +28,16 @@ def draw(run: Run, variant: Variant) -> Figure | None:
     models = [m for m in variant.models if _dots(m)]
     if not models:
         return None
-    limits = _limits(run, models)
-    panels = [_panel(run, model, limits) for model in models]
+    ceilings = run.ceilings(variant)
+    limits = _limits(ceilings, models)
+    panels = [_panel(ceilings, model, limits) for model in models]
     caption = (
         f"Each dot is a pass of a layer under {variant.algorithm}; its area is its share of the step. "
         f"{_without_flops(models)}"
     )
-    if any(speed > (run.peak_gflops or speed) for model in models for _, _, speed in _dots(model)):
+    if ceilings and any(speed > ceilings.peak_gflops for model in models for _, _, speed in _dots(model)):
         caption += " Counted are the FLOPs of the direct sum: a dot above the peak (an effective rate) does fewer."
-    if not run.machine:
+    if not ceilings:
         caption += " This run holds no measured ceilings, so there are no roofs."
     if not any(moved(layer) for model in models for layer in model["layers"]):
         caption += " Moved bytes are not in this run, so there are no arrows: a dot stands at its unfused least bytes."
@@ -64,22 +65,15 @@ def _dots(model: Model) -> list[Dot]:
     return [(x, x["flops"] / x["bytes"], x["flops"] / x["ms"] / 1e6) for x in rows]
 
 
-def _roofs(run: Run) -> list[tuple[str, float]]:
-    """(level, 10**9 bytes a second) of all threads, the fastest first."""
-    threads = run.machine.get("threads")
-    rows = [b for b in run.machine.get("bandwidths") or [] if b["threads"] == threads]
-    return sorted(((b["level"], b["copy_gbs"]) for b in rows), key=lambda row: -row[1])
-
-
-def _limits(run: Run, models: list[Model]) -> tuple[axes.Scale, axes.Scale]:
+def _limits(ceilings: Ceilings | None, models: list[Model]) -> tuple[axes.Scale, axes.Scale]:
     across, up = [], []
     for model in models:
         for layer, intensity, speed in _dots(model):
             across += [intensity, layer["flops"] / (moved(layer) or layer["bytes"])]
             up.append(speed)
-    if run.peak_gflops:
-        up.append(run.peak_gflops)
-        across += [run.peak_gflops / gbs / 4 for _, gbs in _roofs(run)]  # so that some of each slope is seen
+    if ceilings:
+        up.append(ceilings.peak_gflops)
+        across += [ceilings.peak_gflops / gbs / 4 for _, gbs in ceilings.slopes]  # so that some of each slope is seen
     x = axes.Scale(*axes.log_range(across), LEFT, RIGHT)
     return x, axes.Scale(*axes.log_range(up, 2.0), BOTTOM, TOP)
 
@@ -89,7 +83,7 @@ def _slope(gbs: float, peak: float, x: axes.Scale, y: axes.Scale) -> tuple[float
     return max(x.low, y.low / gbs), min(peak / gbs, x.high)
 
 
-def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Canvas:
+def _panel(ceilings: Ceilings | None, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Canvas:
     x, y = limits
     dots = _dots(model)
     said = "; ".join(f"{_name(d[0])} {short(d[1])} FLOPs a byte, {short(d[2])} GFLOP/s" for d in dots)
@@ -97,7 +91,8 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
     canvas.text(LEFT, 20, model["name"], size=14, bold=True)
     axes.draw_x(canvas, x, TOP, BOTTOM, "FLOPs for each byte (log scale)")
     axes.draw_y(canvas, y, LEFT, RIGHT, "GFLOP/s (log scale)")
-    _draw_roofs(run, canvas, x, y)
+    if ceilings:
+        _draw_roofs(ceilings, canvas, x, y)
     for layer, intensity, speed in dots:
         if moved(layer):
             now = layer["flops"] / moved(layer)
@@ -110,7 +105,7 @@ def _panel(run: Run, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> Can
         title = f"{layer['name']} {_pass(layer)}: {short(speed)} GFLOP/s, {short(intensity)} FLOPs a byte"
         title += f", {milliseconds(layer['ms'])}, {share}"
         canvas.marker(x(intensity), y(speed), radius, role, opacity=0.85, title=title)
-    _name_dots(run, canvas, model, limits)
+    _name_dots(ceilings, canvas, model, limits)
     return canvas
 
 
@@ -118,30 +113,25 @@ def _radius(layer: dict[str, Any], model: Model) -> float:
     return max(LARGEST * sqrt(layer["ms"] / step(model)), 2.5)
 
 
-def _draw_roofs(run: Run, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
-    peak = run.peak_gflops
-    if not peak:
-        return
-    roofs = _roofs(run)
-    begin = peak / roofs[0][1] if roofs else x.low
+def _draw_roofs(ceilings: Ceilings, canvas: Canvas, x: axes.Scale, y: axes.Scale) -> None:
+    peak, slopes = ceilings.peak_gflops, ceilings.slopes
+    begin = peak / slopes[0][1] if slopes else x.low
     canvas.line((x(x.inside(begin)), y(peak)), (RIGHT, y(peak)), width=2)
-    canvas.text(RIGHT - 2, y(peak) - 6, _peak_name(peak), size=11, anchor="end")
-    for level, gbs in roofs:
+    canvas.text(RIGHT - 2, y(peak) - 6, _peak_name(ceilings), size=11, anchor="end")
+    for level, gbs in slopes:
         low, high = _slope(gbs, peak, x, y)
         if low < high:
             dashed = level != "memory"
             canvas.line((x(low), y(low * gbs)), (x(high), y(high * gbs)), width=1 if dashed else 2, dashed=dashed)
-    said = ", ".join(f"{level} {short(gbs)}" for level, gbs in roofs)
-    canvas.text(LEFT, 37, f"slopes, from above: {said} GB/s", size=11, fill="muted")
+    said = ", ".join(f"{level} {short(gbs)}" for level, gbs in slopes)
+    canvas.text(LEFT, 37, f"{threads_said(ceilings.threads)}; slopes, from above: {said} GB/s", size=11, fill="muted")
 
 
-def _roof_boxes(run: Run, x: axes.Scale, y: axes.Scale) -> list[Box]:
+def _roof_boxes(ceilings: Ceilings, x: axes.Scale, y: axes.Scale) -> list[Box]:
     """Where no dot's name may stand: the peak, and small boxes along the slopes."""
-    peak = run.peak_gflops
-    if not peak:
-        return []
+    peak = ceilings.peak_gflops
     boxes = [(LEFT, y(peak) - 3, RIGHT, y(peak) + 3)]
-    for _, gbs in _roofs(run):
+    for _, gbs in ceilings.slopes:
         low, high = _slope(gbs, peak, x, y)
         for i in range(ALONG if low < high else 0):
             intensity = low * (high / low) ** (i / ALONG)
@@ -158,11 +148,11 @@ def _pass(layer: dict[str, Any]) -> str:
     return PART_NAMES.get(layer["pass"], layer["pass"])
 
 
-def _peak_name(peak: float) -> str:
-    return f"peak {peak:.0f} GFLOP/s"
+def _peak_name(ceilings: Ceilings) -> str:
+    return f"peak {ceilings.peak_gflops:.0f} GFLOP/s"
 
 
-def _name_dots(run: Run, canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> None:
+def _name_dots(ceilings: Ceilings | None, canvas: Canvas, model: Model, limits: tuple[axes.Scale, axes.Scale]) -> None:
     """Names of the dots of the largest shares."""
     x, y = limits
     dots = [
@@ -174,8 +164,8 @@ def _name_dots(run: Run, canvas: Canvas, model: Model, limits: tuple[axes.Scale,
         )
         for layer, intensity, speed in _dots(model)
     ]
-    names = []
-    if run.peak_gflops:
-        up = y(run.peak_gflops)
-        names = [(RIGHT - 2 - text_width(_peak_name(run.peak_gflops), 11), up - 18, RIGHT, up)]
-    labels.draw(canvas, dots, LABELS, (LEFT, TOP, RIGHT, BOTTOM), _roof_boxes(run, x, y), names)
+    boxes, names = [], []
+    if ceilings:
+        boxes, up = _roof_boxes(ceilings, x, y), y(ceilings.peak_gflops)
+        names = [(RIGHT - 2 - text_width(_peak_name(ceilings), 11), up - 18, RIGHT, up)]
+    labels.draw(canvas, dots, LABELS, (LEFT, TOP, RIGHT, BOTTOM), boxes, names)

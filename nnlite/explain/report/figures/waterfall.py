@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nnlite.explain.report import axes
 from nnlite.explain.report.canvas import Canvas, text_width
-from nnlite.explain.report.numbers import milliseconds, times
+from nnlite.explain.report.numbers import milliseconds, threads_said, times
 from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
 WIDTH, LEFT, RIGHT, TOP, ROW, SIZE = 370.0, 14.0, 84.0, 30.0, 40.0, 11.5
@@ -33,17 +33,18 @@ class Stage:
 
 def draw(run: Run, variant: Variant) -> Figure | None:
     """None without the measured peak."""
-    peak = run.peak_gflops
-    if peak is None:
+    ceilings = run.ceilings(variant)
+    if ceilings is None:
         return None
+    peak = ceilings.peak_gflops
     models = sorted(variant.models, key=lambda m: m["name"] != SMALL)
     panels = [_panel(model, stages(model, peak)) for model in models]
     first = models[0]
     at_peak = peak_ms(first, peak)
     caption = (
         f"Under {variant.algorithm}, the arithmetic of the {first['name']} would take {milliseconds(at_peak)} at the "
-        f"measured peak of {peak:.0f} GFLOP/s. The step takes {milliseconds(step(first))}, "
-        f"{times(step(first) / at_peak)}."
+        f"measured peak of {threads_said(ceilings.threads)}, {peak:.0f} GFLOP/s. The step takes "
+        f"{milliseconds(step(first))}, {times(step(first) / at_peak)}."
     )
     if first.get("predicted_ms") is None:
         caption += " Without the time model in this run, the stages are measured parts of the step, not causes."
