@@ -380,7 +380,7 @@ def test_summary_says_which_algorithm_and_why():
     assert "conv2d_1, 128 samples at once: winograd (16 channels in" in text
     with nn.conv.use("im2col"):
         nn.models.cnn().summary(lines.append)
-    assert "conv2d_1, 32 samples at once: im2col (asked for by nn.conv.use)" in " ".join(lines[1].split())
+    assert "conv2d_1, 32 samples at once: im2col (asked for by name)" in " ".join(lines[1].split())
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool 
         dtype = _dtype(dtype)
     reason = "asked for by name"
     if algorithm == "auto" and (used := _in_use.get()):
-        algorithm, reason = used, "asked for by nn.conv.use"
+        algorithm, reason = used, "asked for by name"
     if algorithm == "auto":
         from nnlite.conv.choice import choose
 
