@@ -160,9 +160,8 @@ def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool 
     """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
     if not isinstance(dtype, np.dtype):
         dtype = _dtype(dtype)
-    reason = "asked for by name"
-    if algorithm == "auto" and (used := _in_use.get()):
-        algorithm, reason = used, "asked for by name"
+    if algorithm == "auto":
+        algorithm = _in_use.get() or "auto"
     if algorithm == "auto":
         from nnlite.conv.choice import choose
 
@@ -170,7 +169,7 @@ def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool 
     refusal = get(algorithm).declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")
-    return Choice(algorithm, reason)
+    return Choice(algorithm, "asked for by name")
 
 
 def _dtype(dtype: Any) -> np.dtype:
