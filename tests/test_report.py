@@ -388,7 +388,10 @@ def test_the_ceilings_are_those_of_as_many_threads_as_the_algorithm_has(algorith
     assert f"at the measured peak of {threads}, {peak} GFLOP/s" in caption
     texts = [shape.text for shape in roofline.draw(run, variant).panels[0].shapes if isinstance(shape, canvas.Text)]
     assert f"peak {peak} GFLOP/s" in texts
-    assert f"{threads}; slopes, from above: {slopes} GB/s" in texts
+    subtitle = f"{threads}: {slopes} GB/s"
+    assert subtitle in texts
+    of_a_server = subtitle.replace("L1 ", "6L1 3,").replace("L2 ", "L2 1,").replace("memory", "L3 400, memory")
+    assert roofline.LEFT + canvas.text_width(of_a_server, 11) <= roofline.WIDTH
 
 
 @pytest.mark.parametrize(

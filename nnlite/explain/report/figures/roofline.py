@@ -37,7 +37,9 @@ def draw(run: Run, variant: Variant) -> Figure | None:
     )
     if ceilings and any(speed > ceilings.peak_gflops for model in models for _, _, speed in _dots(model)):
         caption += " Counted are the FLOPs of the direct sum: a dot above the peak (an effective rate) does fewer."
-    if not ceilings:
+    if ceilings:
+        caption += " The slopes, from above, are the bandwidths that its title tells."
+    else:
         caption += " This run holds no measured ceilings, so there are no roofs."
     if not any(moved(layer) for model in models for layer in model["layers"]):
         caption += " Moved bytes are not in this run, so there are no arrows: a dot stands at its unfused least bytes."
@@ -124,7 +126,7 @@ def _draw_roofs(ceilings: Ceilings, canvas: Canvas, x: axes.Scale, y: axes.Scale
             dashed = level != "memory"
             canvas.line((x(low), y(low * gbs)), (x(high), y(high * gbs)), width=1 if dashed else 2, dashed=dashed)
     said = ", ".join(f"{level} {short(gbs)}" for level, gbs in slopes)
-    canvas.text(LEFT, 37, f"{threads_said(ceilings.threads)}; slopes, from above: {said} GB/s", size=11, fill="muted")
+    canvas.text(LEFT, 37, f"{threads_said(ceilings.threads)}: {said} GB/s", size=11, fill="muted")
 
 
 def _roof_boxes(ceilings: Ceilings, x: axes.Scale, y: axes.Scale) -> list[Box]:
