@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import exp, log
 from statistics import fmean, median
@@ -24,8 +24,8 @@ from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
 from nnlite.model import Sequential
 from nnlite.profiler import profile
 
-ROUNDS = 7
-SECONDS = 3.0  # for one network's points; once there are 5 rounds
+#: each network is visited so often, in turn with the others, for so many steps and about so many seconds
+VISITS, ROUNDS, SECONDS = 3, 3, 0.9
 FILTERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 KERNELS = (1, 3, 5, 7, 9, 11)
@@ -92,29 +92,53 @@ def run(name: str, images: np.ndarray, labels: np.ndarray, *, algorithm: str, ba
 # Measuring ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass
+class _Visited:
+    """A case under an algorithm, and the times of its steps, ms."""
+
+    network: str
+    x: float
+    contestant: Contestant
+    batch: int
+    step: Callable[[], object]
+    steps: list[float] = field(default_factory=list)
+
+    def visit(self) -> None:
+        """Time some steps, in the contestant's surroundings; the first is not counted."""
+        began = time.perf_counter()
+        self.step()
+        slow = time.perf_counter() - began > SECONDS / ROUNDS
+        self.steps += profile([self.step], warmup=0 if slow else 2, rounds=ROUNDS, seconds=SECONDS)[0].steps
+
+    def point(self) -> Point:
+        return {
+            "x": self.x,
+            "network": self.network,
+            "algorithm": self.contestant.algorithm,
+            "ms": median(self.steps),
+            "training_macs_per_image": self.contestant.model.cost(self.batch).training_macs_per_image,
+        }
+
+
 def _measure(
-    cases: Iterator[Case], algorithm: str, images: np.ndarray, labels: np.ndarray, shares: list[float]
+    cases: Iterable[Case], algorithm: str, images: np.ndarray, labels: np.ndarray, shares: list[float]
 ) -> list[Point]:
-    """A point a case; to `shares`, the part of the processors that this process got before each."""
-    points = []
+    """A point a case, each measured in several visits, so that drift meets all alike.
+
+    To `shares`, the part of the processors that this process got before each visit.
+    """
+    visited = []
     for network, x, model, batch in cases:
         contestant = Contestant(model, algorithm)
-        blas, kernels = contestant.thread_counts
-        with contestant.surroundings():
-            shares.append(share_of_processors(max(blas, kernels), blas=blas > 1))
-            step = training_step(model, _resized(images[:batch], model), labels[:batch], batch, contestant.fuse)
-            ms = _step_ms(step)
-        macs = model.cost(batch).training_macs_per_image
-        points.append({"x": x, "network": network, "algorithm": algorithm, "ms": ms, "training_macs_per_image": macs})
-    return points
-
-
-def _step_ms(step: Callable[[], object]) -> float:
-    """The median of a training step, ms."""
-    began = time.perf_counter()
-    step()
-    slow = time.perf_counter() - began > SECONDS / ROUNDS
-    return median(profile([step], warmup=1 if slow else 2, rounds=ROUNDS, seconds=SECONDS)[0].steps)
+        step = training_step(model, _resized(images[:batch], model), labels[:batch], batch, contestant.fuse)
+        visited.append(_Visited(network, x, contestant, batch, step))
+    for _ in range(VISITS):
+        for v in visited:
+            blas, kernels = v.contestant.thread_counts
+            with v.contestant.surroundings():
+                shares.append(share_of_processors(max(blas, kernels), blas=blas > 1))
+                v.visit()
+    return [v.point() for v in visited]
 
 
 def _resized(images: np.ndarray, model: Sequential) -> np.ndarray:
@@ -230,12 +254,12 @@ def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[
 
 def _batch_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
     """What a step costs before its first image, and what each image adds."""
-    said = []
+    said = ["A step's time at no images, the intercept, is that of calls and the optimizer's pass over the parameters."]
     for (network, algorithm), line in groups(points).items():
         intercept, slope = line_fit([p["x"] for p in line], [p["ms"] for p in line])
         said.append(
-            f"{network} under {algorithm}: {short(intercept)} ms a step whatever the batch (the intercept: calls, and "
-            f"the optimizer's pass over the parameters) and {short(1e3 * slope)} µs an image."
+            f"{network} under {algorithm}: {short(intercept)} ms a step whatever the batch, and {short(1e3 * slope)} "
+            "µs an image."
         )
     return said
 

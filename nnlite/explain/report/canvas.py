@@ -32,7 +32,10 @@ class Path:
 
 @dataclass(frozen=True)
 class Marker:
-    """A dot of a series. `kind`: circle, square, diamond or triangle, all of the area of a circle of `radius`."""
+    """A dot of a series. `kind`: circle, square, diamond or triangle, all of the area of a circle of `radius`.
+
+    With a `stroke` it has that outline.
+    """
 
     points: tuple[Point]
     radius: float
@@ -40,6 +43,8 @@ class Marker:
     kind: str = "circle"
     opacity: float = 1.0
     title: str = ""
+    stroke: str | None = None
+    width: float = 1.8  # of the outline
 
     def outline(self) -> tuple[Point, ...]:
         """The corners; none for a circle."""
@@ -92,10 +97,8 @@ class Canvas:
     def rect(self, x: float, y: float, w: float, h: float, fill: str, title: str = "") -> None:
         self.polygon(((x, y), (x + w, y), (x + w, y + h), (x, y + h)), fill, title=title)
 
-    def marker(
-        self, x: float, y: float, radius: float, fill: str, kind: str = "circle", opacity: float = 1.0, title: str = ""
-    ) -> None:
-        self.shapes.append(Marker(((x, y),), radius, fill, kind, opacity, title))
+    def marker(self, x: float, y: float, radius: float, fill: str, kind: str = "circle", **options: Any) -> None:
+        self.shapes.append(Marker(((x, y),), radius, fill, kind, **options))
 
     def text(self, x: float, y: float, text: str, **options: Any) -> None:
         self.shapes.append(Text(((x, y),), text, **options))
@@ -186,7 +189,8 @@ def _element(shape: Shape) -> str:
             else f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(shape.radius)}"'
         )
         name = "polygon" if corners else "circle"
-        return f'{what} class="fill-{shape.fill} dot"{opacity}>{title}</{name}>'
+        edge = f'stroke-{shape.stroke}" stroke-width="{shape.width:g}"' if shape.stroke else 'dot"'
+        return f'{what} class="fill-{shape.fill} {edge}{opacity}>{title}</{name}>'
     if shape.fill:
         return f'<polygon points="{_points(shape.points)}" class="fill-{shape.fill}"{opacity}>{title}</polygon>'
     dash = ' stroke-dasharray="5 4"' if shape.dashed else ""

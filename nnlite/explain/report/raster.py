@@ -56,8 +56,8 @@ def _artist(shape: Shape, order: int) -> Any:
         corners = shape.outline()
         style = {
             "facecolor": light(shape.fill),
-            "edgecolor": light("page"),
-            "linewidth": _POINTS,
+            "edgecolor": light(shape.stroke or "page"),
+            "linewidth": _POINTS * (shape.width if shape.stroke else 1),
             "alpha": shape.opacity,
         }
         if corners:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from nnlite.explain.question import BASELINE
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.numbers import milliseconds, short
@@ -37,15 +39,17 @@ def _canvas(sweep: Sweep) -> Canvas:
     ticks = places if len(places) <= 12 else places[::2]
     axes.draw_x(canvas, x, TOP, BOTTOM, f"{sweep['x']} (log scale)", ticks)
     axes.draw_y(canvas, y, LEFT, RIGHT, "ms a step (log scale)")
-    names: list[tuple[float, str, str]] = []  # height, text, colour
+    style = _styles(sweep)
+    names: list[tuple[float, str]] = []  # height, text
     for baseline in sweep["baselines"]:
         at = y(baseline["ms"])
-        canvas.line((LEFT, at), (RIGHT, at), stroke="text", dashed=True)
-        names.append((at, f"{baseline['network']}, {baseline['algorithm']}", "text"))
-    for i, ((network, algorithm), points) in enumerate(groups(sweep["points"]).items()):
+        own = style(baseline["network"], baseline["algorithm"])
+        canvas.line((LEFT, at), (RIGHT, at), stroke=own.colour, dashed=own.hollow)
+        names.append((at, f"{baseline['network']}, {baseline['algorithm']}"))
+    for (network, algorithm), points in groups(sweep["points"]).items():
         name = f"{network}, {algorithm}"
-        _draw_line(canvas, x, y, name, points, i)
-        names.append((y(points[-1]["ms"]), name, "text"))
+        _draw_line(canvas, x, y, name, points, style(network, algorithm))
+        names.append((y(points[-1]["ms"]), name))
     for crossing in sweep["crossings"]:
         cx, cy = x(crossing["x"]), y(crossing["ms"])
         canvas.line((cx, cy), (cx, BOTTOM), stroke="text", width=1, dashed=True)
@@ -55,17 +59,38 @@ def _canvas(sweep: Sweep) -> Canvas:
     return canvas
 
 
-def _draw_line(canvas: Canvas, x: axes.Scale, y: axes.Scale, name: str, points: list[Point], index: int) -> None:
-    colour, kind = theme.series(index)
-    canvas.line(*((x(p["x"]), y(p["ms"])) for p in points), stroke=colour, width=2)
+class _Style(NamedTuple):
+    """A network's colour and marker; an algorithm's line: whole and filled, or broken and hollow."""
+
+    colour: str
+    kind: str
+    hollow: bool
+
+
+def _styles(sweep: Sweep) -> Callable[[str, str], _Style]:
+    """How the line of a network under an algorithm is drawn: as its network is elsewhere in the report."""
+    shown = [*sweep["baselines"], *sweep["points"]]
+    networks = list(dict.fromkeys([BASELINE, *(p["network"] for p in shown)]))
+    first = shown[0]["algorithm"]
+
+    def style(network: str, algorithm: str) -> _Style:
+        return _Style(*theme.series(networks.index(network)), hollow=algorithm != first)
+
+    return style
+
+
+def _draw_line(canvas: Canvas, x: axes.Scale, y: axes.Scale, name: str, points: list[Point], style: _Style) -> None:
+    colour, kind, hollow = style
+    canvas.line(*((x(p["x"]), y(p["ms"])) for p in points), stroke=colour, width=2, dashed=hollow)
     for p in points:
         title = f"{name}, {p['x']:g}: {milliseconds(p['ms'])}"
-        canvas.marker(x(p["x"]), y(p["ms"]), 5, colour, kind, title=title)
+        fill, stroke = ("page", colour) if hollow else (colour, None)
+        canvas.marker(x(p["x"]), y(p["ms"]), 5, fill, kind, title=title, stroke=stroke)
 
 
-def _name_lines(canvas: Canvas, names: list[tuple[float, str, str]]) -> None:
+def _name_lines(canvas: Canvas, names: list[tuple[float, str]]) -> None:
     """At the right of each line; moved down where two would meet."""
     lowest = TOP - 20
-    for at, name, colour in sorted(names):
+    for at, name in sorted(names):
         lowest = max(at + 4, lowest + 15)
-        canvas.text(RIGHT + 8, lowest, name, size=11.5 if text_width(name, 11.5) < 124 else 10, fill=colour)
+        canvas.text(RIGHT + 8, lowest, name, size=11.5 if text_width(name, 11.5) < 124 else 10)
