@@ -10,7 +10,7 @@ from nnlite import calls, jit, machine, predict
 from nnlite.calls import Between
 from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
-from nnlite.explain.command import cautions
+from nnlite.explain.conditions import cautions, verdict
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import _conditions
 from nnlite.explain.forecast import Forecast
@@ -254,9 +254,9 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-def measured_with(share=1.0, borrowed=0, disturbed=0, strayed=False):
+def measured_with(share=1.0, borrowed=0, disturbed=0, strayed=False, name="mlp", algorithm="auto"):
     prediction = predict.StepPrediction({}, borrowed, disturbed)
-    return Measurement("mlp", "auto", None, StepProfile(), [], prediction, share=share, strayed=strayed)
+    return Measurement(name, algorithm, None, StepProfile(), [], prediction, share=share, strayed=strayed)
 
 
 def test_other_programs_are_told_of():
@@ -266,6 +266,27 @@ def test_other_programs_are_told_of():
         assert said.startswith("CAUTION: ")
     assert "50% of it" in cautions([measured_with(share=0.5)])[0]
     assert len(cautions([measured_with(0.5, 2, 3, True)])) == 4
+
+
+@pytest.mark.parametrize(
+    ("moved", "named"),
+    [
+        ({"auto": ["mlp"]}, "of the mlp under auto. "),
+        ({"auto": ["mlp", "cnn"], "im2col": ["mlp", "cnn"]}, "of the mlp and the cnn under auto and im2col. "),
+        ({"auto": ["mlp", "cnn"], "im2col": ["cnn"]}, "of the mlp and the cnn under auto; the cnn under im2col. "),
+    ],
+)
+def test_networks_are_named_together_with_their_algorithms(moved, named):
+    borrowed = [measured_with(1.0, 1, name=n, algorithm=a) for a, names in moved.items() for n in names]
+    (said,) = cautions([measured_with(name="other"), *borrowed])
+    assert named in said
+
+
+def test_cautions_come_before_what_is_said_and_checks_after_it():
+    moved = measured_with(0.5)
+    moved.profile = StepProfile([1.0] * 9, left_out=1)
+    assert list(verdict([moved], None, {"Why": ["So."]})) == ["Cautions", "Why", "Checks of this run"]
+    assert verdict([measured_with()], None, {"Why": ["So."]}) == {"Why": ["So."]}
 
 
 @pytest.mark.parametrize(("kept", "left_out", "told"), [(4, 8, True), (5, 7, False), (3, 0, False)])

@@ -16,7 +16,7 @@ from nnlite.explain import report
 from nnlite.explain.report import axes, canvas, labels, page, theme
 from nnlite.explain.report.axes import Scale
 from nnlite.explain.report.figures import paradox, roofline, waterfall
-from nnlite.explain.report.run import Run, step
+from nnlite.explain.report.run import METRICS, Run, step
 from nnlite.scopes import PART_NAMES
 
 FORMULA = re.compile(r'<div popover class="formula" id="(f\d+)"><b>(.*?)</b><code>(.*?)</code>')
@@ -29,9 +29,10 @@ def html():
 
 def test_what_the_numbers_are_worth_is_said_first():
     content = documents.document()
-    content["verdict"] = ["CAUTION: disturbed.", "Arithmetic explains it."]
+    content["verdict"] = {"Cautions": ["CAUTION: disturbed."], "Why so": ["Arithmetic explains it."]}
     html = documents.rendered(content)
-    places = [html.index(text) for text in ("The answer of this run</h2>", "CAUTION", "<svg", "Arithmetic explains")]
+    order = ("The answer of this run</h2>", "CAUTION", "<svg", "<h3>Why so</h3>", "Arithmetic explains")
+    places = [html.index(text) for text in order]
     assert places == sorted(places)
 
 
@@ -75,6 +76,40 @@ def test_a_users_own_product_is_counted_without_shapes_that_may_mean_something_e
         first["weight_shape"], first["operations"][0]["kind"] = None, "mine"
     text = unescape(documents.rendered(content))
     assert "2 × 128 × 401,408 = 102,760,448" in text
+
+
+def test_predictions_are_shown_beside_what_was_measured_and_by_how_much_they_miss():
+    content = documents.document()
+    mlp, cnn, _ = content["models"]
+    mlp["predicted_ms"], cnn["predicted_ms"] = 1.12 * step(mlp), 0.5 * step(cnn)
+    for layer in mlp["layers"]:
+        if layer["predicted_ms"]:
+            layer["predicted_ms"] = 1.25 * layer["ms"]
+    html = documents.rendered(content)
+    rows = re.findall(r'<tr><th scope="row">auto</th><td[^>]*>(mlp|cnn)</td>(.*?)</tr>', html)
+    assert [re.search(r">([+-]\d+%)<", row).group(1) for _, row in rows] == ["+12%", "-50%"]
+    captions = re.findall(r"<caption>(mlp|cnn) under auto: (.*?)</caption>", html)
+    assert "Median error of a row: 25%." in dict(captions)["mlp"]
+    assert html.count(">+25%</button>") == sum(bool(layer["predicted_ms"]) for layer in mlp["layers"])
+    assert "ratio to mlp" in html
+    assert "ratio to mlp" not in documents.rendered(documents.document(("mnist_cnn",)))
+
+
+def test_a_row_that_is_off_too_far_in_the_median_is_told():
+    content = documents.document(("mlp",))
+    for layer in content["models"][0]["layers"]:
+        if layer["predicted_ms"]:
+            layer["predicted_ms"] = 1.4 * layer["ms"]
+    assert "Median error of a row: 40%, above the 30% that" in documents.rendered(content)
+
+
+def test_the_interval_of_a_measured_ratio_is_shown():
+    content = documents.document()
+    mlp, cnn, _ = content["models"]
+    cnn["step_ms"] = {"median": 4.0, "min": 3.0, "samples": [3.0, 4.0, 4.0, 4.0, 5.0]}
+    mlp["step_ms"] = {"median": 2.0, "min": 2.0, "samples": [2.0] * 5}
+    text = documents.rendered(content)
+    assert text.count("2.00 (1.50 to 2.50)") == 1 + len(METRICS)
 
 
 def test_the_cnns_second_convolution_is_explained_by_its_shape(html):
@@ -124,7 +159,7 @@ def test_layers_of_one_kernel_have_a_short_name_and_the_whole_one_beside_it():
     content["models"][0]["layers"][0]["name"] = "conv2d+conv2d_1+max_pooling2d+dropout"
     html = documents.rendered(content)
     assert '<th scope="row">conv2d+3</th>' in html
-    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel</caption>" in html
+    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel. " in html
     assert "<title>conv2d+conv2d_1+max_pooling2d+dropout forward: " in html
     assert ">conv2d+3 forward</text>" in html
 
@@ -264,6 +299,36 @@ def test_the_paradoxs_labels_stay_apart_and_off_the_mlps_line(ratios):
         assert left + wide <= panel.width
         assert all(left >= end or left + wide <= begin for begin, end in rows.get(height, []))
         rows.setdefault(height, []).append((left, left + wide))
+
+
+def test_a_network_has_its_colour_in_every_sweep_and_an_algorithm_its_kind_of_line():
+    content = documents.document()
+    sweep = content["sweeps"][0]
+    sweep["points"] += [{**p, "algorithm": "im2col", "ms": 3 * p["ms"]} for p in sweep["points"]]
+    (panel,) = page.figures(Run(content))[-3].panels
+    whole = {s.stroke for s in panel.shapes if isinstance(s, canvas.Path) and s.width == 2 and not s.dashed}
+    broken = {s.stroke for s in panel.shapes if isinstance(s, canvas.Path) and s.width == 2 and s.dashed}
+    assert whole == broken == {theme.series(1)[0], theme.series(2)[0]}
+    markers = [s for s in panel.shapes if isinstance(s, canvas.Marker) and s.radius == 5]
+    assert {(s.fill, s.stroke, s.kind) for s in markers} == {
+        form
+        for colour, kind in (theme.series(1), theme.series(2))
+        for form in ((colour, None, kind), ("page", colour, kind))
+    }
+    assert 'class="fill-page stroke-c6" stroke-width="1.8"' in canvas.svg(panel)
+
+
+def test_what_a_rung_does_is_said_to_its_end():
+    content = documents.document()
+    words = [f"word{i}" for i in range(60)]
+    content["ladder"][1]["changes"] = " ".join(words)
+    panel = page.figures(Run(content))[-1].panels[0]
+    texts = [s for s in panel.shapes if isinstance(s, canvas.Text)]
+    assert set(words) <= set(" ".join(s.text for s in texts).split())
+    bars = [s for s in panel.shapes if isinstance(s, canvas.Path) and s.fill]
+    for text in (s for s in texts if s.anchor != "middle"):
+        height = text.points[0][1]
+        assert not any(min(y for _, y in b.points) < height < max(y for _, y in b.points) for b in bars)
 
 
 def gap(x, y, left, top, right, bottom):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnlite import conv, machine, threads
 from nnlite.errors import positive_int, writable_folder
-from nnlite.explain import output, question, roofs, sweeps, tables
+from nnlite.explain import conditions, output, question, sweeps, tables
 from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import document
 from nnlite.explain.measure import Measurement, measure, training_steps
@@ -21,9 +21,8 @@ from nnlite.explain.request import (
     resolve_networks,
 )
 from nnlite.explain.sentences import sentences
-from nnlite.lab.tables import disturbance
+from nnlite.explain.verdict import Verdict
 from nnlite.lab.terminal import Line, announce_compilation
-from nnlite.profiler import CHANGED, FEWEST
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,8 +78,7 @@ def run(options: argparse.Namespace) -> int:
     measurements = [m for m in measured if m.algorithm == options.algorithm]
     comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
     by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = sentences(by_algorithm) + roofs.sentences(measured, ceilings)
-    verdict = cautions(measured) + verdict + _left_out(measured)
+    verdict = conditions.verdict(measured, ceilings, sentences(by_algorithm))
     _print(console, by_algorithm, verdict, options.batch_size)
 
     content = document(
@@ -104,62 +102,10 @@ def _ceilings() -> machine.Machine | None:
     return machine.load_and_check() if jit.ENABLED else None
 
 
-def _left_out(measured: Sequence[Measurement]) -> list[str]:
-    """That the host moved the processors meanwhile, if it did."""
-    most = max((m.profile for m in measured), key=lambda profile: profile.left_out)
-    if not most.left_out:
-        return []
-    return [
-        f"In up to {most.left_out} of {most.left_out + len(most.steps)} rounds the processors lay otherwise to each "
-        "other than in the rest of an algorithm's, as handing work over between them told; these rounds are left out."
-    ]
-
-
-def cautions(measured: Sequence[Measurement]) -> list[str]:
-    """Why the numbers are not to be relied on, as far as other programs or the host are why."""
-    said = disturbance(measured[0].share)
-    rates = max((m.prediction.disturbed for m in measured if m.prediction), default=0)
-    if rates:
-        said.append(
-            f"CAUTION: other programs used the processor while {rates} of the rates were measured. The predictions of "
-            "this run are not to be relied on; the next one measures these rates again."
-        )
-    changed = [m for m in measured if m.profile.state is CHANGED]
-    if changed:
-        said.append(
-            f"CAUTION: the processors were moved in each round, as handing work over between them told: of "
-            f"{_named(changed)}. Predictions are those for how they lay at first."
-        )
-    few = [m for m in measured if m.profile.left_out and len(m.profile.steps) < FEWEST]
-    if few:
-        said.append(
-            "CAUTION: the processors were moved from round to round, as handing work over between them told: of "
-            f"{_named(few)} no more than {max(len(m.profile.steps) for m in few)} rounds are alike and were kept."
-        )
-    strayed = [m for m in measured if m.strayed]
-    if strayed:
-        said.append(
-            "CAUTION: while the steps were timed the processors lay to each other as they never had before: for "
-            f"{_named(strayed)}. The predictions are those for how they lay at first; another run measures the rates."
-        )
-    borrowed = [m for m in measured if m.prediction and m.prediction.borrowed]
-    if borrowed:
-        said.append(
-            "CAUTION: while the steps were timed the processors lay otherwise to each other than when some of the "
-            f"rates were measured: of {_named(borrowed)}. Their predictions are worse for it; another run measures "
-            "the missing."
-        )
-    return said
-
-
-def _named(measured: Sequence[Measurement]) -> str:
-    return ", ".join(f"the {m.name} under {m.algorithm}" for m in measured)
-
-
 def _print(
     console: Console,
     by_algorithm: Mapping[str, Sequence[Measurement]],
-    verdict: Sequence[str],
+    verdict: Verdict,
     batch_size: int,
 ) -> None:
     """Everything, as somebody reads it over ssh; `by_algorithm` ends with the algorithm that was asked for."""
@@ -176,5 +122,7 @@ def _print(
         console.print(tables.terms(everything))
     for table in tables.ratios(by_algorithm):
         console.print(table)
-    for sentence in verdict:
-        console.print(f"- {sentence}")
+    for topic, said in verdict.items():
+        console.print(f"\n{topic}", style="bold")
+        for sentence in said:
+            console.print(f"- {sentence}")

@@ -79,6 +79,10 @@ class Measurement:
         """Bytes that a step really moves; None if a part of it does not say."""
         return None if self.prediction is None or self.prediction.missing else self.prediction.moved_bytes
 
+    def rows(self) -> list[tuple[float | None, float]]:
+        """(predicted, measured) ms of each layer's pass."""
+        return [(row.predicted_ms, row.ms) for row in self.layers]
+
 
 def training_steps(
     contestants: Sequence[Contestant], images: np.ndarray, labels: np.ndarray, batch_size: int

@@ -13,6 +13,7 @@ from nnlite import machine
 from nnlite.datasets import Arrays
 from nnlite.explain import report, sweeps
 from nnlite.explain.structure import structure
+from nnlite.explain.verdict import Verdict
 from nnlite.lab.terminal import command_line
 from nnlite.model import Sequential
 
@@ -34,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def describe(
-    content: dict[str, Any], models: Sequence[Sequential], verdict: Sequence[str], options: argparse.Namespace
+    content: dict[str, Any], models: Sequence[Sequential], verdict: Verdict, options: argparse.Namespace
 ) -> None:
     """Add the layers' shapes, the verdict and this run's facts to explain.json's content."""
     described = {model.name: structure(model, options.batch_size) for model in models}
     for group in (content["models"], *content["comparisons"].values()):
         for entry in group:
             entry["structure"] = described[entry["name"]]
-    content |= {"verdict": list(verdict), "run": _facts(), "sweeps": [], "ladder_layer": None, "ladder": None}
+    content |= {"verdict": verdict, "run": _facts(), "sweeps": [], "ladder_layer": None, "ladder": None}
 
 
 def _facts() -> dict[str, Any]:

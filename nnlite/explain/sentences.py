@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nnlite.cost import human_bytes
+from nnlite.explain.accuracy import AIM, median_error, off
 from nnlite.explain.measure import Measurement
 from nnlite.explain.names import spoken
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
-from nnlite.explain.verdict import METRICS, WITHIN, baseline, measured_ratio, predictions, step_of
+from nnlite.explain.report.numbers import listed
+from nnlite.explain.verdict import METRICS, WITHIN, Verdict, baseline, measured_ratio, predictions, step_of
 
 
-def sentences(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]:
-    """The verdict; `by_algorithm` ends with the algorithm that was asked for."""
+def sentences(by_algorithm: Mapping[str, Sequence[Measurement]]) -> Verdict:
+    """The verdict by topic; `by_algorithm` ends with the algorithm that was asked for."""
     *_, asked = by_algorithm.values()
     everything = [m for measurements in by_algorithm.values() for m in measurements]
-    base = baseline(asked)
-    if base is None or len(asked) < 2:
-        return [*map(_where_time_goes, asked), *_unexplained(asked)]
-    said = [_compare(m, base) for m in asked if m is not base]
-    said += _why_the_cnn_takes_longer(by_algorithm)
-    said += _why_the_small_cnn_is_slow(everything)
-    said += _what_cache_changes(everything, asked[0].algorithm)
-    said += _as_it_ran_then(everything)
-    said += _which_count(by_algorithm)
-    said += _accepted_answer(everything)
-    said += [_where_time_goes(m) for m in asked]
-    return said + _unexplained(everything)
+    algorithm, base = asked[0].algorithm, baseline(asked)
+    said: Verdict = {}
+    if base is not None and len(asked) > 1:
+        said = {
+            "Parameters, arithmetic and time": [_compare(m, base) for m in asked if m is not base],
+            "Why the cnn takes longer": _why_the_cnn_takes_longer(by_algorithm),
+            "Why the small cnn is not faster under im2col": _why_the_small_cnn_is_slow(everything),
+            f"What changes from im2col to {algorithm}": _what_cache_changes(everything, algorithm),
+            "As the networks are thought to have run then": _as_it_ran_then(everything),
+            "Which count predicts the time": _which_count(by_algorithm),
+            "The accepted answer": _accepted_answer(everything),
+        }
+    said[f"Where the time goes under {algorithm}"] = [_where_time_goes(m) for m in asked]
+    said["What remains unexplained"] = _unexplained(everything)
+    return {topic: found for topic, found in said.items() if found}
 
 
 def _compare(m: Measurement, base: Measurement) -> str:
@@ -53,10 +58,9 @@ def _why_the_cnn_takes_longer(by_algorithm: Mapping[str, Sequence[Measurement]])
     uses_base = base.cost.forward_macs_per_image / base.cost.parameters
     macs = cnn.cost.training_macs_per_image / base.cost.training_macs_per_image
     return [
-        "Why the cnn takes longer: a Conv2D's weight is used once for each output position, a Dense layer's once an "
-        f"image. So each of its parameters is used {uses:.0f} times an image on average, forward, each of the "
-        f"{base.name}'s {uses_base:.1f} times, and with fewer parameters it does {macs:.1f} times the arithmetic of "
-        "training."
+        "A Conv2D's weight is used once for each output position, a Dense layer's once an image. So each parameter of "
+        f"the {cnn.name} is used {uses:.0f} times an image on average, forward, each of the {base.name}'s "
+        f"{uses_base:.1f} times, and with fewer parameters it does {macs:.1f} times the arithmetic of training."
     ]
 
 
@@ -77,8 +81,8 @@ def _why_the_small_cnn_is_slow(everything: Sequence[Measurement]) -> list[str]:
     ]
     share = sum(terms.seconds for _, terms in copies) / total
     return [
-        f"Why the small cnn is not faster under im2col: it does {macs:.2f} times the {base.name}'s arithmetic and "
-        f"takes {_times(measured_ratio(small, base).value)} as long. Arithmetic is {100 * compute / total:.0f}% of its "
+        f"It does {macs:.2f} times the {base.name}'s arithmetic and takes "
+        f"{_times(measured_ratio(small, base).value)} as long. Arithmetic is {100 * compute / total:.0f}% of its "
         f"predicted step; it moves {human_bytes(small.moved_bytes)}, where its operations need "
         f"{human_bytes(small.cost.unfused_least_bytes)}. Copying patches, each pixel nine times and few channels at a "
         f"time, and adding their gradients up again is {100 * share:.0f}% of the predicted step."
@@ -93,9 +97,9 @@ def _what_cache_changes(everything: Sequence[Measurement], asked: str) -> list[s
         if before is None or after is None or before is after or not (before.moved_bytes and after.moved_bytes):
             continue
         said.append(
-            f"What changes from im2col to {asked}: the {name} moves {human_bytes(after.moved_bytes)} a step, not "
-            f"{human_bytes(before.moved_bytes)}, and takes {after.step_ms:.2f} ms, not {before.step_ms:.2f}: "
-            f"{before.step_ms / after.step_ms:.1f} times as fast. {_what_else_changes(after)}"
+            f"The {name} moves {human_bytes(after.moved_bytes)} a step, not {human_bytes(before.moved_bytes)}, and "
+            f"takes {after.step_ms:.2f} ms, not {before.step_ms:.2f}: {before.step_ms / after.step_ms:.1f} times as "
+            f"fast. {_what_else_changes(after)}"
         )
     small, base = step_of(everything, asked, "small_cnn"), step_of(everything, asked, BASELINE)
     if said and small and base:
@@ -119,7 +123,7 @@ def _what_else_changes(m: Measurement) -> str:
     found += ["an image in each lane of a vector"] if "lanes" in algorithms else []
     found += ["Winograd's fewer products"] if "winograd" in algorithms else []
     found += ["layers fused into one kernel"] if any("+" in layer.name for layer in m.layers) else []
-    return f"Data that stay in cache are a part of that; the rest: {_list(found)}."
+    return f"Data that stay in cache are a part of that; the rest: {listed(found)}."
 
 
 def _as_it_ran_then(everything: Sequence[Measurement]) -> list[str]:
@@ -138,10 +142,10 @@ def _as_it_ran_then(everything: Sequence[Measurement]) -> list[str]:
     ][1:]
     shows = ours[2] > 1
     return [
-        f"As it is thought to have run then (theano2017: layouts shuffled around each convolution, im2col and matrix "
-        f"product image by image, one thread, nothing fused), the times of {names} are as "
-        f"{' : '.join(f'{value:.3g}' for value in ours)}; the question's {' : '.join(f'{s:.0f}' for s in asked)} "
-        f"are as {' : '.join(f'{value:.3g}' for value in theirs)}.",
+        "Under theano2017 (layouts shuffled around each convolution, im2col and matrix product image by image, one "
+        f"thread, nothing fused) the times of {names} are as {' : '.join(f'{value:.3g}' for value in ours)}; the "
+        f"question's {' : '.join(f'{s:.0f}' for s in asked)} are as "
+        f"{' : '.join(f'{value:.3g}' for value in theirs)}.",
         "What this hypothesis explains: "
         + ("that the small cnn takes longer than the mlp, and " if shows else "")
         + "that the cnn takes far longer than its parameters say. "
@@ -168,10 +172,10 @@ def _which_count(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[str]
         singular = metric.startswith("the ")
         if not missed:
             verb = "predicts" if singular else "predict"
-            said.append(f"{subject} {verb} these times within a factor of {WITHIN:g}, under {_list(landed)}.")
+            said.append(f"{subject} {verb} these times within a factor of {WITHIN:g}, under {listed(landed)}.")
         else:
             verb = "does not" if singular else "do not"
-            also = f" (it lands under {_list(landed)})" if landed else ""
+            also = f" (it lands under {listed(landed)})" if landed else ""
             said.append(
                 f"{subject} {verb} predict these times within a factor of {WITHIN:g}: {'; '.join(missed)}{also}."
             )
@@ -190,9 +194,9 @@ def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
     macs_small = small.cost.training_macs_per_image / base.cost.training_macs_per_image
     asked = REPORTED_SECONDS["small_cnn"] / REPORTED_SECONDS[BASELINE]
     return [
-        "The accepted answer is right that a convolution's weights are used at every position. It takes the images to "
-        f"have {ACCEPTED_CHANNELS} channels; MNIST's have 1, so the first convolution does {first:,} multiplications "
-        f"an image, not {ACCEPTED_CHANNELS * first:,}. And the ratio it arrives at, {ACCEPTED_RATIO} times, is of "
+        "It is right that a convolution's weights are used at every position. It takes the images to have "
+        f"{ACCEPTED_CHANNELS} channels; MNIST's have 1, so the first convolution does {first:,} multiplications an "
+        f"image, not {ACCEPTED_CHANNELS * first:,}. And the ratio it arrives at, {ACCEPTED_RATIO} times, is of "
         f"forward multiplications as it counted them: counted here, they are {forward:.1f} times the {BASELINE}'s, and "
         f"with both gradients, as training needs them, {training:.1f} times.",
         f"Multiplications alone can not explain the small cnn: they say {macs_small:.2f} times the {BASELINE}'s time, "
@@ -203,7 +207,7 @@ def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
 def _where_time_goes(m: Measurement) -> str:
     largest = max(m.layers, key=lambda layer: layer.ms)
     return (
-        f"Pass by pass of each layer, the largest part of the {m.name}'s step under {m.algorithm} is "
+        f"The largest part of the {m.name}'s step, of all passes of its layers, is "
         f"{spoken(largest.name, largest.part)}: {largest.ms:.2f} of {m.step_ms:.2f} ms, "
         f"{100 * largest.ms / m.step_ms:.0f}%."
     )
@@ -214,13 +218,28 @@ def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
     predicted = [m for m in measurements if m.predicted_ms is not None]
     if not predicted:
         return []
-    worst = max(predicted, key=lambda m: abs((m.predicted_ms or 0) / m.step_ms - 1))
-    off = 100 * ((worst.predicted_ms or 0) / worst.step_ms - 1)
+    worst = max(predicted, key=lambda m: abs(off(m.predicted_ms or 0, m.step_ms)))
+    missed = off(worst.predicted_ms or 0, worst.step_ms)
     return [
-        f"What remains unexplained: the model is furthest off for the {worst.name} under {worst.algorithm}, "
-        f"{worst.predicted_ms:.2f} ms predicted and {worst.step_ms:.2f} measured ({off:+.0f}%)."
-        + _largest_miss(worst, longer=off < 0)
+        f"The time model is furthest off for the {worst.name} under {worst.algorithm}, {worst.predicted_ms:.2f} ms "
+        f"predicted and {worst.step_ms:.2f} measured ({100 * missed:+.0f}%)." + _largest_miss(worst, longer=missed < 0),
+        *_row_by_row(predicted),
     ]
+
+
+def _row_by_row(predicted: Sequence[Measurement]) -> list[str]:
+    """The median error over all layers and passes, and the steps whose own is more than the model aims for."""
+    error = median_error(row for m in predicted for row in m.rows())
+    if error is None:
+        return []
+    worse = [
+        f"of the {m.name} under {m.algorithm} alone by {100 * own:.0f}%"
+        for m in predicted
+        if (own := median_error(m.rows())) and own > AIM
+    ]
+    aim = f"the {100 * AIM:.0f}% that it aims for"
+    text = f"Row by row, a layer's pass each, it is off by {100 * error:.0f}% in the median"
+    return [f"{text}; {listed(worse)}, more than {aim}." if worse else f"{text}, and in no step by more than {aim}."]
 
 
 def _largest_miss(m: Measurement, longer: bool) -> str:
@@ -247,7 +266,3 @@ def _factor(ratio: float) -> str:
     off = max(ratio, 1 / ratio)
     digits = next((digits for digits in range(1, 6) if round(off, digits) > WITHIN), 6)
     return f"{off:.{digits}f}x too {'much' if ratio > 1 else 'little'}"
-
-
-def _list(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
+from nnlite.explain.accuracy import median_error, off, quality
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.question import BASELINE, REPORTED_SECONDS
@@ -126,10 +126,7 @@ def _quality(m: Measurement) -> str:
             return "Not predicted: nothing is compiled here."
         missing = ", ".join(m.prediction.missing)
         return f"Neither predicted nor are its moved bytes known: {missing} does not declare what it does."
-    errors = [abs(layer.predicted_ms / layer.ms - 1) for layer in m.layers if layer.predicted_ms and layer.ms > 0]
-    middle = median(errors)
-    text = f"Median error of a row: {100 * middle:.0f}%"
-    return text + (", above the 30% that this model aims for." if middle > 0.3 else ".")
+    return quality(median_error(m.rows()))
 
 
 def terms(measurements: Sequence[Measurement]) -> Table:
@@ -192,7 +189,7 @@ def _interval(measured: Ratio) -> str:
 
 
 def _off(predicted: float | None, measured: float) -> str:
-    return f"{100 * (predicted / measured - 1):+.0f}%" if predicted is not None and measured > 0 else ""
+    return f"{100 * off(predicted, measured):+.0f}%" if predicted is not None and measured > 0 else ""
 
 
 def sweep(content: dict[str, Any]) -> Table:

@@ -11,6 +11,9 @@ from nnlite.explain.measure import Measurement
 from nnlite.explain.question import BASELINE
 from nnlite.lab.statistics import Ratio, paired_ratio
 
+#: what is said, by topic; explain.json's "verdict"
+Verdict = dict[str, list[str]]
+
 #: a prediction lands if it is within this factor of the measured ratio
 WITHIN = 1.5
 
@@ -70,8 +73,12 @@ def measured_ratio(m: Measurement, base: Measurement) -> Ratio:
     """The ratio of the median steps, with a 95% interval from the rounds of this run."""
     if m is base:
         return Ratio(1.0, 1.0, 1.0)
-    paired = paired_ratio(np.array(m.profile.steps), np.array(base.profile.steps))
-    value = m.step_ms / base.step_ms
+    return ratio_of_steps(m.profile.steps, base.profile.steps, m.step_ms / base.step_ms)
+
+
+def ratio_of_steps(steps: Sequence[float], base: Sequence[float], value: float) -> Ratio:
+    """`value`, a ratio of two medians, with the 95% interval that the steps of the same rounds give it."""
+    paired = paired_ratio(np.array(steps), np.array(base))
     return Ratio(value, min(paired.low, value), max(paired.high, value))
 
 

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from nnlite.cost import ITEMSIZE, OPTIMIZER_PASSES
+from nnlite.explain.accuracy import off
 from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.report.numbers import short
 from nnlite.explain.report.run import Model, step
@@ -172,6 +173,18 @@ def predicted(layer: Layer) -> Formula | None:
     arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {short(layer['predicted_ms'])}"
     stages = "; ".join(f"{s['what']} {short(s['ms'])} ms" for s in layer.get("stages") or [])
     return Formula(title, arithmetic, " + ".join(terms) + (f". Stages: {stages}" if stages else ""))
+
+
+def predicted_step(model: Model, sums: dict[str, float]) -> Formula:
+    """The time model's terms, each summed over the step."""
+    arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in sums.values())} = {short(model['predicted_ms'])}"
+    return Formula(f"{model['name']}: the predicted step, ms", arithmetic, " + ".join(sums))
+
+
+def error(name: str, predicted_ms: float, ms: float) -> Formula:
+    """Percent by which a prediction is off."""
+    arithmetic = f"100 × ({predicted_ms:.6g} / {ms:.6g} - 1) = {100 * off(predicted_ms, ms):.4g}"
+    return Formula(f"{name}: off by, %", arithmetic, "100 × (predicted / measured - 1)")
 
 
 def share(model: Model, layer: Layer) -> Formula:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nnlite.cost import human_bytes
+from nnlite.explain.accuracy import median_error, off, quality
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas
 from nnlite.explain.report.formulas import Formula
 from nnlite.explain.report.numbers import miss, short, times
-from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, step
+from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, rows, step, terms
 from nnlite.explain.verdict import WITHIN
+from nnlite.lab.statistics import Ratio
 from nnlite.scopes import PART_NAMES
 
 
@@ -111,6 +113,50 @@ def networks(run: Run, popovers: Popovers) -> str:
     return table("The networks: MACs an image; bytes a step", columns, rows, popovers)
 
 
+def accuracy(run: Run, popovers: Popovers) -> str:
+    """One row an algorithm and network: the time model's terms, its prediction and what was measured after it."""
+    columns = ["algorithm", "network", "moved bytes", *_TERMS, "predicted, ms", "measured, ms", "off"]
+    columns += ["ratio to mlp (95%)"] if run.variants[0].baseline else []
+    found = [_accuracy(variant, model)[: len(columns)] for variant in run.variants for model in variant.models]
+    return table("Each step, predicted before it was timed", columns, found, popovers)
+
+
+#: columns of a step's prediction, and the terms that each shows
+_TERMS = {
+    "arithmetic, ms": ("compute",),
+    "bytes, ms": ("memory",),
+    "calls, ms": ("calls", "fresh"),
+}
+
+
+def _accuracy(variant: Variant, model: Model) -> list[Cell]:
+    carried, sums = model.get("moved_bytes_per_step"), terms(model)
+    row = [Cell(variant.algorithm), Cell(model["name"])]
+    row.append(Cell(human_bytes(carried), carried) if carried else MISSING)
+    if sums is None:
+        row += [MISSING] * (len(_TERMS) + 1)
+    else:
+        values = [sum(sums[name] for name in names) for names in _TERMS.values()]
+        row += [Cell(short(value), value) for value in values]
+        row.append(Cell(short(model["predicted_ms"]), model["predicted_ms"], formulas.predicted_step(model, sums)))
+    row += [_step(model), _off(model["name"], model.get("predicted_ms"), step(model))]
+    ratio = variant.ratios.get(model["name"])
+    return [*row, _interval(ratio) if ratio else Cell("")]
+
+
+def _off(name: str, predicted: float | None, ms: float) -> Cell:
+    """By how many percent the prediction is off; sorted by how far."""
+    if not predicted or ms <= 0:
+        return MISSING
+    percent = 100 * off(predicted, ms)
+    return Cell(f"{percent:+.0f}%", abs(percent), formulas.error(name, predicted, ms))
+
+
+def _interval(ratio: Ratio, formula: Formula | None = None) -> Cell:
+    said = f"{short(ratio.value)} ({short(ratio.low)} to {short(ratio.high)})"
+    return Cell(said, ratio.value, formula)
+
+
 def _step(model: Model | None) -> Cell:
     return Cell(short(step(model)), step(model), formulas.median(model)) if model else MISSING
 
@@ -129,16 +175,16 @@ def predictions(variant: Variant, popovers: Popovers) -> str:
             model = c.model
             timed = formulas.ratio(model, base, "measured time, ms", step(model), step(base))
             row = [Cell(metric), Cell(model["name"])]
-            measured = Cell(times(c.measured), c.measured, timed)
+            measured = _interval(variant.ratios[model["name"]], timed)
             if c.predicted is None:
                 rows.append([*row, MISSING, measured, MISSING, MISSING])
                 continue
             counted = formulas.ratio(model, base, metric, model[key], base[key])
-            off = max(c.predicted / c.measured, c.measured / c.predicted)
+            factor = max(c.predicted / c.measured, c.measured / c.predicted)
             verdict = Cell("✓ yes" if c.lands else "✗ no", float(bool(c.lands)), role="good" if c.lands else "bad")
             said = [Cell(times(c.predicted), c.predicted, counted), measured]
-            rows.append([*row, *said, Cell(miss(c.predicted, c.measured), off), verdict])
-    columns = ["count", "network", "predicted", "measured", "misses by", f"within {WITHIN:g}×"]
+            rows.append([*row, *said, Cell(miss(c.predicted, c.measured), factor), verdict])
+    columns = ["count", "network", "predicted", "measured (95%)", "misses by", f"within {WITHIN:g}×"]
     landed = [metric for metric in METRICS if variant.lands(metric)]
     caption = f"Ratios to the {base['name']} under {variant.algorithm}: "
     caption += f"{', '.join(landed)} within {WITHIN:g}× for every network" if landed else "no count predicts all"
@@ -157,18 +203,20 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
         "share",
         "GFLOP/s",
         "predicted, ms",
+        "off",
         "bound",
     ]
-    rows = [_layer(model, layer, run.document["batch_size"]) for layer in model["layers"]]
+    shown = [_layer(model, layer, run.document["batch_size"]) for layer in model["layers"]]
     total = sum(layer["ms"] for layer in model["layers"])
-    predicted = short(model["predicted_ms"]) if model.get("predicted_ms") else "–"
+    said = model.get("predicted_ms")
+    predicted, missed = (short(said), f"{100 * off(said, step(model)):+.0f}%") if said else ("–", "–")
     last = (
         f'<tr><th scope="row">the step</th><td></td><td></td><td></td><td></td><td>{short(total)}</td><td>100%</td>'
-        f"<td></td><td>{predicted}</td><td></td></tr>"
+        f"<td></td><td>{predicted}</td><td>{missed}</td><td></td></tr>"
     )
-    said = [f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms"]
-    caption = ". ".join(said + spelled_out(layer["name"] for layer in model["layers"]))
-    return table(caption, columns, rows, popovers, last)
+    caption = f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms. "
+    caption += "".join(f"{sentence}. " for sentence in spelled_out(layer["name"] for layer in model["layers"]))
+    return table(caption + quality(median_error(rows(model))), columns, shown, popovers, last)
 
 
 def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
@@ -187,5 +235,6 @@ def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
         Cell(f"{percent:.1f}%", percent, formulas.share(model, layer)),
         Cell(short(rate), rate, formulas.speed(layer)) if rate else Cell(""),
         Cell(short(predicted), predicted, formulas.predicted(layer)) if predicted is not None else MISSING,
+        _off(f"{layer['name']}, {PART_NAMES.get(layer['pass'], layer['pass'])}", predicted, layer["ms"]),
         Cell(layer["bound"]) if layer.get("bound") else MISSING,
     ]

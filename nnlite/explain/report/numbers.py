@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor, log10
 
 
@@ -34,6 +35,6 @@ def miss(predicted: float, measured: float) -> str:
     return f"{short(ratio)}× too much" if ratio >= 1 else f"{short(1 / ratio)}× too little"
 
 
-def listed(items: list[str]) -> str:
+def listed(items: Sequence[str]) -> str:
     """a, b and c"""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -10,6 +10,7 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from nnlite.explain.conditions import CAUTIONS
 from nnlite.explain.report import canvas, data, html_tables, theme
 from nnlite.explain.report.figures import ladder, metrics, paradox, passes, roofline, sweeps, waterfall
 from nnlite.explain.report.html_tables import Popovers
@@ -17,6 +18,9 @@ from nnlite.explain.report.numbers import listed, short, threads_said
 from nnlite.explain.report.run import Figure, Run, Variant, step
 from nnlite.explain.sweeps import names as sweep_names
 from nnlite.version import __version__
+
+#: topics of the verdict that stand beside the first picture
+BESIDE = 3
 
 
 def figures(run: Run) -> list[Figure]:
@@ -47,10 +51,14 @@ def render(run: Run, pictures: Sequence[Figure]) -> str:
 
 def _sections(run: Run, drawn: dict[str, Figure], popovers: Popovers) -> list[tuple[str, str]]:
     """(title, HTML) in order; each part that depends on the algorithm once for each."""
-    said = run.document.get("verdict") or []
-    warned, found = ([s for s in said if s.startswith("CAUTION") == warns] for warns in (True, False))
-    paradox = _figure(drawn.get("paradox"), titled=True) + html_tables.networks(run, popovers)
-    answer = _list(warned) + paradox + f'<div class="answer">{_list(found)}</div>'
+    said = dict(run.document.get("verdict") or {})
+    answer = _list(said.pop(CAUTIONS, []))
+    topics = [_topic(title, sentences) for title, sentences in said.items()]
+    beside = BESIDE if "paradox" in drawn else 0
+    if beside:
+        answer += f'<div class="pairs"><div>{_figure(drawn["paradox"], titled=True)}</div>'
+        answer += f'<div class="answer">{"".join(topics[:beside])}</div></div>'
+    answer += html_tables.networks(run, popovers) + f'<div class="answer">{"".join(topics[beside:])}</div>'
 
     def each(name: str, table: bool = False) -> str:
         def body(variant: Variant) -> str:
@@ -63,6 +71,7 @@ def _sections(run: Run, drawn: dict[str, Figure], popovers: Popovers) -> list[tu
         return "".join(html_tables.layers(model, variant, run, popovers) for model in variant.models)
 
     parts = [("The answer of this run", answer)]
+    parts.append(("Predicted, then measured", html_tables.accuracy(run, popovers)))
     if run.variants[0].baseline:
         parts.append(("Which count predicts the time?", each("metrics", table=True)))
     parts.append(("Where a step's time goes", _figure(drawn["passes"])))
@@ -98,6 +107,10 @@ def _lead(run: Run) -> str:
     )
 
 
+def _topic(title: str, sentences: Sequence[str]) -> str:
+    return f"<h3>{escape(title)}</h3>{_list(sentences)}"
+
+
 def _list(sentences: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>" if sentences else ""
 
@@ -114,7 +127,7 @@ def _sweeps(drawn: dict[str, Figure]) -> str:
     present = [name for name in sweep_names() if f"sweep-{name}" in drawn]
     missing = [name for name in sweep_names() if name not in present]
     shown = "".join(_figure(drawn[f"sweep-{name}"], titled=True) for name in present)
-    return shown + (
+    return f'<div class="pairs">{shown}</div>' + (
         _note(f"Not in this run: {listed(missing)}. nnlite explain --sweep NAME adds them.") if missing else ""
     )
 

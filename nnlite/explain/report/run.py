@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from nnlite.explain.question import BASELINE, REPORTED_SECONDS
 from nnlite.explain.report.canvas import Canvas
-from nnlite.explain.verdict import within
+from nnlite.explain.verdict import ratio_of_steps, within
+from nnlite.lab.statistics import Ratio
 
 Model = dict[str, Any]
 #: metric -> the key of a model object that holds it
@@ -59,10 +61,21 @@ class Variant:
         """The networks that are compared to the baseline."""
         return [m for m in self.models if m is not self.baseline] if self.baseline else []
 
+    @cached_property
+    def ratios(self) -> dict[str, Ratio]:
+        """By its name, each other network's measured step relative to the baseline's; empty without one."""
+        base = self.baseline
+        if base is None:
+            return {}
+        samples = base["step_ms"]["samples"]
+        return {
+            m["name"]: ratio_of_steps(m["step_ms"]["samples"], samples, step(m) / step(base)) for m in self.others()
+        }
+
     def comparisons(self, metric: str) -> list[Comparison]:
         """What a metric says about each other network's time; empty without a baseline."""
         base, key = self.baseline, METRICS[metric]
-        return [Comparison(m, ratio(m, base, key), step(m) / step(base)) for m in self.others() if base]
+        return [Comparison(m, ratio(m, base, key), self.ratios[m["name"]].value) for m in self.others() if base]
 
     def lands(self, metric: str) -> bool | None:
         """Whether the metric predicts every network's time; None where it was not computed."""
@@ -139,6 +152,19 @@ def step(model: Model) -> float:
 def ratio(model: Model, base: Model, key: str) -> float | None:
     """A count relative to the baseline's; None where it was not computed."""
     return model[key] / base[key] if model.get(key) and base.get(key) else None
+
+
+def rows(model: Model) -> list[tuple[float | None, float]]:
+    """(predicted, measured) ms of each layer's pass."""
+    return [(layer.get("predicted_ms"), layer["ms"]) for layer in model["layers"]]
+
+
+def terms(model: Model) -> dict[str, float] | None:
+    """The time model's terms summed over the step, ms; None where it was not predicted."""
+    of_layers = [layer["terms_ms"] for layer in model["layers"] if layer.get("terms_ms")]
+    if not of_layers or not model.get("predicted_ms"):
+        return None
+    return {name: sum(terms[name] for terms in of_layers) for name in of_layers[0]}
 
 
 def asked(model: Model) -> float | None:
