@@ -19,6 +19,18 @@ if TYPE_CHECKING:
     from nnlite.model import Sequential
 
 FORMAT = "nnlite-sequential-1"
+#: how names of Keras's own files end: other programs would take one of nnlite's for theirs
+_OF_KERAS = (".keras", ".h5", ".hdf5")
+
+
+def writable_model(argument: str, path: str | Path) -> None:
+    """Raises FileNotFoundError or ValueError if no model can be written at `path`. Nothing is written."""
+    if Path(path).suffix.lower() in _OF_KERAS:
+        received = f"{str(path)!r}, a name of Keras's own format"
+        raise ValueError(
+            f"{argument}: expected a name that ends in .safetensors, what is written. Received: {received}"
+        )
+    writable_file(argument, path)
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
@@ -26,7 +38,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
     from safetensors.numpy import save
 
     path = _path(path)
-    writable_file("path", path)
+    writable_model("path", path)
     tensors = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
     content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
     write_whole(path, content)

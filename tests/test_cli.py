@@ -178,6 +178,7 @@ def test_summary_counts(folder, capsys):
         (["explain", "--rounds", "0"], "--rounds: expected an integer of at least 1. Received: 0"),
         (["explain", "mlp", "mlp"], "different names. Received: mlp and mlp, which are both called mlp"),
         (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
+        (["train", "mlp", "--out", "mlp.keras"], "--out: expected a name that ends in .safetensors"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
         (["summary", "mlp", "--batch-size", "0"], "--batch-size: expected an integer of at least 1"),
         (["explain", "--out", "mine.py"], "--out: expected a folder to write in, made if need be. Received: 'mine.py'"),

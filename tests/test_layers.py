@@ -1,5 +1,7 @@
 """Layers: Keras's names, shapes and defaults, gradients of each, and what is said about inputs that do not fit."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,21 @@ def test_shapes_parameters_and_gradients(layer, shape, output, parameters):
 
     weights = [parameter.data.astype(np.float64) for parameter in layer.parameters()]
     nn.gradcheck(function, [values, *weights])
+
+
+def test_an_input_shape_that_a_layer_is_given_is_answered_with_where_it_belongs():
+    with pytest.raises(TypeError, match=r"input_shape: expected nn.Input\(\(784,\)\) before the Dense, as the model's"):
+        nn.Dense(10, input_shape=(784,))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'units_shape'"):
+        nn.Dense(10, units_shape=(784,))
+
+    class Own(nn.Layer):
+        def __init__(self, input_shape):
+            super().__init__()
+            self.given = input_shape
+
+    assert Own(input_shape=3).given == 3
+    assert copy.deepcopy(nn.Dense(3)).units == 3
 
 
 def test_the_full_gradient_of_a_convolutional_network():

@@ -146,6 +146,13 @@ def test_a_path_that_is_none(model, path):
             act(path)
 
 
+@pytest.mark.parametrize("name", ["digits.keras", "digits.H5", "digits.hdf5"])
+def test_a_model_is_not_saved_under_a_name_of_keras_own_format(model, tmp_path, name):
+    with pytest.raises(ValueError, match=f"path: expected a name that ends in .safetensors.*{name}"):
+        model.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_is_no_file_of_a_model(model, tmp_path):
     with pytest.raises(ValueError, match="path: expected the name of a file"):
         model.save(tmp_path)

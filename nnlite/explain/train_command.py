@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
-from nnlite.errors import positive_int, writable_file
+from nnlite.errors import positive_int
 from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
@@ -19,6 +19,7 @@ from nnlite.explain.request import (
     training,
 )
 from nnlite.lab.terminal import announce_compilation
+from nnlite.saving import writable_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     positive_int("--epochs", options.epochs)
     model = resolve_model(options.model)
     path = Path(options.out or f"{model.name}.safetensors")
-    writable_file("--out", path)
+    writable_model("--out", path)
     (x_train, y_train), (x_test, y_test) = datasets.load(options.data, data_dir=options.data_dir)
     check_outputs(model, y_train)
     x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)

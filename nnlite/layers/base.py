@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from inspect import signature
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,6 +23,15 @@ class Layer:
     Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
     or by its first call.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        # as the question's own scripts give it, in the Keras of their time
+        if "input_shape" in options and "input_shape" not in signature(cls.__init__).parameters:
+            raise TypeError(
+                f"input_shape: expected nn.Input({options['input_shape']}) before the {cls.__name__}, as the model's "
+                f"first layer. Received: input_shape={options['input_shape']}"
+            )
+        return super().__new__(cls)
 
     def __init__(self, name: str | None = None):
         if name is not None and not isinstance(name, str):
