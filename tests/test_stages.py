@@ -9,6 +9,7 @@ import nnlite as nn
 from nnlite import memory
 from nnlite.conv import PASSES, Epilogue, Geometry
 from nnlite.conv.stages import moved_bytes
+from nnlite.ops.stages import Array, Call
 
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
@@ -36,6 +37,11 @@ class Counted(np.ndarray):
             self.note("copy", np.asarray(self)[key], [value])
         super().__setitem__(key, value)
 
+    def __array_function__(self, function, types, args, options):
+        if function is np.copyto:
+            self.note("copyto", args[0], [options["where"]])
+        return super().__array_function__(function, types, args, options)
+
     def note(self, what, written, read):
         self.log.append((what, owner(written), [owner(a) for a in read]))
 
@@ -48,11 +54,11 @@ def owner(array):
     return array.__array_interface__["data"][0], array.nbytes
 
 
-def counted_traffic(log):
-    """Bytes read and written, each array once for a run of equal passes, as a stage counts them."""
+def counted_traffic(log, runs=True):
+    """Bytes read and written, each array once for a run of equal passes, as a stage counts them; or for each pass."""
     total, before, seen = 0, None, set()
     for what, written, read in log:
-        if what != before:
+        if what != before or not runs:
             before, seen = what, set()
         for role, (address, nbytes) in [("written", written), *(("read", a) for a in read)]:
             if (role, address) not in seen:
@@ -109,6 +115,19 @@ def test_theano2017_moves_what_it_declares(geometry, pass_name, counting, genera
         grown.append((sum(images), moved_bytes(algorithm.stages(batch, pass_name))))
     (counted, declared), (counted_twice, declared_twice) = grown
     assert counted_twice - counted == declared_twice - declared
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+def test_activations_move_what_they_declare(name, counting, generator):
+    """Forward, and back, on arrays of a batch."""
+    x, dy = (generator.standard_normal((6, 50), np.float32).view(Counted) for _ in range(2))
+    operation = getattr(nn.ops, name)
+    declared = Call("layer", operation, (Array(x.shape, x.dtype),), {}, (True,)).parts()
+    _, backward = operation.__wrapped__(x)
+    assert counted_traffic(counting, runs=False) == moved_bytes(declared["forward"])
+    counting.clear()
+    backward(dy)
+    assert counted_traffic(counting, runs=False) == moved_bytes(declared["grad_input"])
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):

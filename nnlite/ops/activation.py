@@ -31,16 +31,38 @@ def relu_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 @differentiable
 def sigmoid(x: Floats) -> Result:
     """1 / (1 + e ** -x), without overflow."""
-    e = np.exp(-np.abs(x))
-    y = np.where(x >= 0, 1, e) / (1 + e)
-    return y, lambda dy: dy * (y * (1 - y))
+    y = logistic(x)
+    return y, lambda dy: sigmoid_gradient(dy, y)
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + e ** -x), and e ** x / (1 + e ** x) where x < 0, in recycled memory."""
+    e = np.abs(x, out=memory.empty(x.shape, x.dtype))
+    np.exp(np.negative(e, out=e), out=e)
+    below = np.add(e, 1, out=memory.empty(x.shape, x.dtype))
+    np.copyto(e, 1, where=np.greater_equal(x, 0, out=memory.empty(x.shape, np.bool_)))
+    return np.divide(e, below, out=e)
+
+
+def sigmoid_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dy * y * (1 - y) for y, sigmoid's result; in recycled memory."""
+    slope = np.subtract(1, y, out=memory.empty(y.shape, y.dtype))
+    np.multiply(y, slope, out=slope)
+    return np.multiply(dy, slope, out=slope)
 
 
 @differentiable
 def tanh(x: Floats) -> Result:
     """The hyperbolic tangent."""
-    y = np.tanh(x)
-    return y, lambda dy: dy * (1 - y * y)
+    y = np.tanh(x, out=memory.empty(x.shape, x.dtype))
+    return y, lambda dy: tanh_gradient(dy, y)
+
+
+def tanh_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """dy * (1 - y * y) for y, tanh's result; in recycled memory."""
+    slope = np.multiply(y, y, out=memory.empty(y.shape, y.dtype))
+    np.subtract(1, slope, out=slope)
+    return np.multiply(dy, slope, out=slope)
 
 
 @differentiable

@@ -203,6 +203,24 @@ def _relu(call: Call) -> Parts:
     return {"forward": [_elementwise("ReLU", "maximum", size, 2)], "grad_input": [_relu_gradient(size)]}
 
 
+def _tanh(call: Call) -> Parts:
+    size = call.arguments[0].size
+    return {
+        "forward": [_elementwise("tanh", "tanh", size, 2)],
+        "grad_input": [_elementwise("tanh gradient", "tanh_gradient", size, 7)],  # dy * (1 - y * y): three passes
+    }
+
+
+def _sigmoid(call: Call) -> Parts:
+    """Forward seven passes, with a byte each for a mask that is written and read; back three."""
+    size = call.arguments[0].size
+    nbytes = (13 * ITEMSIZE + 2) * size
+    return {
+        "forward": [stages.move("sigmoid", "sigmoid", (), touched=nbytes, arrays=nbytes)],
+        "grad_input": [_elementwise("sigmoid gradient", "sigmoid_gradient", size, 8)],
+    }
+
+
 def _softmax(call: Call) -> Parts:
     size, columns = call.arguments[0].size, call.arguments[0].shape[-1]
     return {
@@ -234,7 +252,9 @@ _OPERATIONS: dict[str, Callable[[Call], Parts]] = {
     "max_pool2d": _max_pool2d,
     "dropout": _dropout,
     "relu": _relu,
+    "sigmoid": _sigmoid,
     "softmax": _softmax,
+    "tanh": _tanh,
     "sparse_categorical_crossentropy": _crossentropy,
     "categorical_crossentropy": _crossentropy,
     "flatten": _view,

@@ -12,7 +12,7 @@ import numpy as np
 
 from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
-from nnlite.ops.activation import relu_gradient
+from nnlite.ops import activation
 from nnlite.rates.measure import Work, kind, ones, operands
 
 #: columns of a narrow product
@@ -130,10 +130,35 @@ def multiply(size: tuple[int, ...], working_set: int) -> Work:
 def mask(size: tuple[int, ...], working_set: int) -> Work:
     dy, y = _flat(working_set, 3), _flat(working_set, 3)
     return Work(
-        lambda: relu_gradient(dy, y),
+        lambda: activation.relu_gradient(dy, y),
         3.5 * dy.nbytes,
         own=(dy, y),
     )
+
+
+@kind
+def tanh(size: tuple[int, ...], working_set: int) -> Work:
+    x = _flat(working_set, 2)
+    y = memory.empty(x.shape)
+    return Work(lambda: np.tanh(x, out=y), 2.0 * x.nbytes, own=(x,))
+
+
+@kind
+def tanh_gradient(size: tuple[int, ...], working_set: int) -> Work:
+    dy, y = _flat(working_set, 7), _flat(working_set, 7)
+    return Work(lambda: activation.tanh_gradient(dy, y), 7.0 * dy.nbytes, own=(dy, y))
+
+
+@kind
+def sigmoid(size: tuple[int, ...], working_set: int) -> Work:
+    x = _flat(working_set, 13)
+    return Work(lambda: activation.logistic(x), 13.5 * x.nbytes, own=(x,))
+
+
+@kind
+def sigmoid_gradient(size: tuple[int, ...], working_set: int) -> Work:
+    dy, y = _flat(working_set, 8), _flat(working_set, 8)
+    return Work(lambda: activation.sigmoid_gradient(dy, y), 8.0 * dy.nbytes, own=(dy, y))
 
 
 @kind

@@ -98,6 +98,31 @@ def test_gradient(name):
     nn.gradcheck(*CASES[name])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_is_the_logistic_function_however_large_its_argument_is(dtype):
+    x = np.array([-np.inf, -1000, -88, -30, -1, -0.0, 0.5, 30, 1000, np.inf, np.nan])
+    wide = x.astype(np.longdouble)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = np.where(wide < 0, np.exp(wide) / (1 + np.exp(wide)), 1 / (1 + np.exp(-wide)))
+    with np.errstate(all="raise", under="ignore"):
+        y = ops.sigmoid(nn.Tensor(x.astype(dtype))).numpy()
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected.astype(np.float64), rtol=10 * np.finfo(dtype).eps, atol=np.finfo(dtype).tiny)
+
+
+@pytest.mark.parametrize("operation", [ops.sigmoid, ops.tanh])
+def test_an_activation_leaves_its_argument_and_its_result_as_they_are(operation):
+    given = array(40, 500)
+    x = nn.Tensor(given.copy(), requires_grad=True)
+    y = operation(x)
+    before = y.numpy().copy()
+    dy = np.ones(y.shape, y.dtype)
+    y.backward(dy)
+    np.testing.assert_array_equal(x.data, given)
+    np.testing.assert_array_equal(y.numpy(), before)
+    np.testing.assert_array_equal(dy, 1)
+
+
 @pytest.mark.parametrize("algorithm", nn.conv.names())
 def test_gradient_of_conv2d_under_each_algorithm(algorithm):
     if nn.conv.get(algorithm).declines(nn.conv.Geometry.of((1, 4, 4, 2), (3, 3, 2, 2)), np.float64):
