@@ -103,6 +103,15 @@ def test_a_row_that_is_off_too_far_in_the_median_is_told():
     assert "Median error of a row: 40%, above the 30% that" in documents.rendered(content)
 
 
+def test_why_there_is_no_prediction_is_said_at_the_table():
+    content = documents.document(("mlp",))
+    model = content["models"][0]
+    model |= {"predicted_ms": None, "not_predicted": ["operation 'own'", "algorithm 'mine'"]}
+    html = unescape(documents.rendered(content))
+    assert "Not predicted: operation 'own' and algorithm 'mine' do not declare what they do" in html
+    assert '<td class="missing">–</td>' in html  # under a number's heading, not as words
+
+
 def test_the_interval_of_a_measured_ratio_is_shown():
     content = documents.document()
     mlp, cnn, _ = content["models"]

@@ -8,6 +8,7 @@ from nnlite.conv import Choice
 from nnlite.conv.stages import Stage
 from nnlite.cost import Cost, Pass
 from nnlite.explain import tables, verdict
+from nnlite.explain.accuracy import quality
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.sentences import sentences
 from nnlite.lab.statistics import Ratio
@@ -122,6 +123,26 @@ def test_the_median_error_of_the_rows_is_said_and_whose_is_too_large():
     assert "it is off by 25% in the median; of the mlp under auto alone by 40%, more than the 30% that it aims" in both
     assert "im2col alone" not in both
     assert "off by 10% in the median, and in no step by more than the 30% that it aims for" in said(good)
+
+
+def test_what_hinders_a_prediction_is_said(capsys):
+    good = fake("mlp", 100, 10.0, "im2col", {"a": (11.0, 10.0)})
+    bad = fake("mlp", 100, 10.0, "strange", {"a": (11.0, 10.0)})
+    bad.prediction.parts["a", "forward"].missing = "operation 'own'"
+    both = said(good, bad)
+    reason = "operation 'own' does not declare what it does, so that its moved bytes are not known either."
+    assert f"What remains unexplained: The mlp under strange is not predicted: {reason}" in said(bad)
+    assert f"The mlp under strange is not predicted: {reason}" in both
+    assert "furthest off for the mlp under im2col" in both
+    tables.console().print(tables.layers(bad))
+    assert "Not predicted: operation 'own' does not declare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "beyond"), [(0.3, False), (0.304, False), (0.306, True)])
+def test_an_error_is_beyond_the_aim_if_it_is_so_as_it_is_printed(error, beyond):
+    assert ("above the 30%" in quality(error)) == beyond
+    rows = fake("mlp", 100, 10.0, parts={"a": (10.0 * (1 + error), 10.0)})
+    assert ("alone by" in said(rows)) == beyond
 
 
 def test_a_part_that_was_not_predicted_misses_all_of_its_time():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
+
+from nnlite.explain.report.numbers import listed
 
 #: the median error of a step's rows, a layer's pass each, that the time model aims for at the most
 AIM = 0.3
@@ -20,9 +22,22 @@ def median_error(rows: Iterable[tuple[float | None, float]]) -> float | None:
     return median(errors) if errors else None
 
 
+def beyond_aim(error: float) -> bool:
+    """Whether it is more than the aim, in whole percent, as it is printed."""
+    return round(100 * error) > 100 * AIM
+
+
+def why_not(missing: Sequence[str]) -> str:
+    """Why a step is not predicted, that has something in it that does not declare its stages."""
+    if not missing:
+        return "nothing is compiled here"
+    verb = "does not declare what it does" if len(missing) == 1 else "do not declare what they do"
+    return f"{listed(missing)} {verb}, so that its moved bytes are not known either"
+
+
 def quality(error: float | None) -> str:
     """What is said below the rows of a step."""
     if error is None:
         return ""
     said = f"Median error of a row: {100 * error:.0f}%"
-    return said + (f", above the {100 * AIM:.0f}% that the time model aims for." if error > AIM else ".")
+    return said + (f", above the {100 * AIM:.0f}% that the time model aims for." if beyond_aim(error) else ".")

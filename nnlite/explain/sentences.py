@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import AIM, median_error, off
+from nnlite.explain.accuracy import AIM, beyond_aim, median_error, off, why_not
 from nnlite.explain.measure import Measurement
 from nnlite.explain.names import spoken
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
@@ -216,14 +216,20 @@ def _where_time_goes(m: Measurement) -> str:
 def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
     """What the model leaves over, and the parts where it is furthest off."""
     predicted = [m for m in measurements if m.predicted_ms is not None]
+    without = [
+        f"The {m.name} under {m.algorithm} is not predicted: {why_not(m.prediction.missing)}."
+        for m in measurements
+        if m.prediction and m.prediction.missing
+    ]
     if not predicted:
-        return []
+        return without
     worst = max(predicted, key=lambda m: abs(off(m.predicted_ms or 0, m.step_ms)))
     missed = off(worst.predicted_ms or 0, worst.step_ms)
     return [
         f"The time model is furthest off for the {worst.name} under {worst.algorithm}, {worst.predicted_ms:.2f} ms "
         f"predicted and {worst.step_ms:.2f} measured ({100 * missed:+.0f}%)." + _largest_miss(worst, longer=missed < 0),
         *_row_by_row(predicted),
+        *without,
     ]
 
 
@@ -235,7 +241,7 @@ def _row_by_row(predicted: Sequence[Measurement]) -> list[str]:
     worse = [
         f"of the {m.name} under {m.algorithm} alone by {100 * own:.0f}%"
         for m in predicted
-        if (own := median_error(m.rows())) and own > AIM
+        if (own := median_error(m.rows())) and beyond_aim(own)
     ]
     aim = f"the {100 * AIM:.0f}% that it aims for"
     text = f"Row by row, a layer's pass each, it is off by {100 * error:.0f}% in the median"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import median_error, off, quality
+from nnlite.explain.accuracy import median_error, off, quality, why_not
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.question import BASELINE, REPORTED_SECONDS
@@ -122,10 +122,7 @@ def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
 def _quality(m: Measurement) -> str:
     """How far the prediction is off, and where it is not good enough."""
     if m.predicted_ms is None:
-        if m.prediction is None:
-            return "Not predicted: nothing is compiled here."
-        missing = ", ".join(m.prediction.missing)
-        return f"Neither predicted nor are its moved bytes known: {missing} does not declare what it does."
+        return f"Not predicted: {why_not(m.prediction.missing if m.prediction else [])}."
     return quality(median_error(m.rows()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import median_error, off, quality
+from nnlite.explain.accuracy import median_error, off, quality, why_not
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas
 from nnlite.explain.report.formulas import Formula
@@ -54,7 +54,7 @@ def table(
     caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]], popovers: Popovers, last: str = ""
 ) -> str:
     """An HTML table; the first column names the row. `last`: rows that stay below, as they are."""
-    words = [all(row[i].value is None for row in rows) for i in range(len(columns))]
+    words = [all(row[i].value is None and row[i] is not MISSING for row in rows) for i in range(len(columns))]
     head = "".join(f'<th scope="col"{_css(words[i])}>{escape(c)}</th>' for i, c in enumerate(columns))
     body = "\n".join(_row(row, words, popovers) for row in rows)
     foot = f"<tfoot>{last}</tfoot>" if last else ""
@@ -216,7 +216,9 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
     )
     caption = f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms. "
     caption += "".join(f"{sentence}. " for sentence in spelled_out(layer["name"] for layer in model["layers"]))
-    return table(caption + quality(median_error(rows(model))), columns, shown, popovers, last)
+    reason = why_not(model.get("not_predicted") or [])
+    caption += quality(median_error(rows(model))) if said else f"Not predicted: {reason}."
+    return table(caption, columns, shown, popovers, last)
 
 
 def _layer(model: Model, layer: dict, batch: int) -> list[Cell]:
