@@ -37,11 +37,6 @@ class Counted(np.ndarray):
             self.note("copy", np.asarray(self)[key], [value])
         super().__setitem__(key, value)
 
-    def __array_function__(self, function, types, args, options):
-        if function is np.copyto:
-            self.note("copyto", args[0], [options["where"]])
-        return super().__array_function__(function, types, args, options)
-
     def note(self, what, written, read):
         self.log.append((what, owner(written), [owner(a) for a in read]))
 

@@ -30,18 +30,18 @@ def relu_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @differentiable
 def sigmoid(x: Floats) -> Result:
-    """1 / (1 + e ** -x), without overflow."""
+    """1 / (1 + e ** -x)."""
     y = logistic(x)
     return y, lambda dy: sigmoid_gradient(dy, y)
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + e ** -x), and e ** x / (1 + e ** x) where x < 0, in recycled memory."""
-    e = np.abs(x, out=memory.empty(x.shape, x.dtype))
-    np.exp(np.negative(e, out=e), out=e)
-    below = np.add(e, 1, out=memory.empty(x.shape, x.dtype))
-    np.copyto(e, 1, where=np.greater_equal(x, 0, out=memory.empty(x.shape, np.bool_)))
-    return np.divide(e, below, out=e)
+    """1 / (1 + e ** -x), in recycled memory; where e ** -x is too large for a number, 0, which is nearest."""
+    y = np.negative(x, out=memory.empty(x.shape, x.dtype))
+    with np.errstate(over="ignore"):
+        np.exp(y, out=y)
+    np.add(y, 1, out=y)
+    return np.divide(1, y, out=y)
 
 
 def sigmoid_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:

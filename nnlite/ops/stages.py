@@ -212,12 +212,10 @@ def _tanh(call: Call) -> Parts:
 
 
 def _sigmoid(call: Call) -> Parts:
-    """Forward seven passes, with a byte each for a mask that is written and read; back three."""
     size = call.arguments[0].size
-    nbytes = (13 * ITEMSIZE + 2) * size
     return {
-        "forward": [stages.move("sigmoid", "sigmoid", (), touched=nbytes, arrays=nbytes)],
-        "grad_input": [_elementwise("sigmoid gradient", "sigmoid_gradient", size, 8)],
+        "forward": [_elementwise("sigmoid", "sigmoid", size, 8)],  # 1 / (1 + e ** -x): four passes
+        "grad_input": [_elementwise("sigmoid gradient", "sigmoid_gradient", size, 8)],  # dy * y * (1 - y): three
     }
 
 

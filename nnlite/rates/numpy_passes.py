@@ -151,8 +151,8 @@ def tanh_gradient(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def sigmoid(size: tuple[int, ...], working_set: int) -> Work:
-    x = _flat(working_set, 13)
-    return Work(lambda: activation.logistic(x), 13.5 * x.nbytes, own=(x,))
+    x = _flat(working_set, 8)
+    return Work(lambda: activation.logistic(x), 8.0 * x.nbytes, own=(x,))
 
 
 @kind
