@@ -199,7 +199,7 @@ def _accepted_answer(everything: Sequence[Measurement]) -> list[str]:
         f"image, not {ACCEPTED_CHANNELS * first:,}. And the ratio it arrives at, {ACCEPTED_RATIO} times, is of "
         f"forward multiplications as it counted them: counted here, they are {forward:.1f} times the {BASELINE}'s, and "
         f"with both gradients, as training needs them, {training:.1f} times.",
-        f"Multiplications alone can not explain the small cnn: they say {macs_small:.2f} times the {BASELINE}'s time, "
+        f"Multiplications alone cannot explain the small cnn: they say {macs_small:.2f} times the {BASELINE}'s time, "
         f"and it took {asked:.2f} times, {asked / macs_small:.0f} times as much as that.",
     ]
 
@@ -269,6 +269,6 @@ def _times(ratio: float) -> str:
 
 def _factor(ratio: float) -> str:
     """How far off a miss is, in as many digits as show that it is one."""
-    off = max(ratio, 1 / ratio)
-    digits = next((digits for digits in range(1, 6) if round(off, digits) > WITHIN), 6)
-    return f"{off:.{digits}f}x too {'much' if ratio > 1 else 'little'}"
+    far = max(ratio, 1 / ratio)
+    digits = next((digits for digits in range(1, 6) if round(far, digits) > WITHIN), 6)
+    return f"{far:.{digits}f}x too {'much' if ratio > 1 else 'little'}"

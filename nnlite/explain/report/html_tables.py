@@ -216,8 +216,8 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
     )
     caption = f"{model['name']} under {variant.algorithm}: a step of {short(step(model))} ms. "
     caption += "".join(f"{sentence}. " for sentence in spelled_out(layer["name"] for layer in model["layers"]))
-    reason = why_not(model.get("not_predicted") or [])
-    caption += quality(median_error(rows(model))) if said else f"Not predicted: {reason}."
+    missing = model.get("not_predicted") or []
+    caption += quality(median_error(rows(model))) if said else f"Not predicted: {why_not(missing)}."
     return table(caption, columns, shown, popovers, last)
 
 
