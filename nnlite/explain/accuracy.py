@@ -16,6 +16,11 @@ def off(predicted: float, measured: float) -> float:
     return predicted / measured - 1
 
 
+def off_said(predicted: float | None, measured: float) -> str:
+    """The same in words: +10%; nothing where there is no prediction."""
+    return f"{100 * off(predicted, measured):+.0f}%" if predicted is not None and measured > 0 else ""
+
+
 def median_error(rows: Iterable[tuple[float | None, float]]) -> float | None:
     """The median error, in either direction, of (predicted, measured) rows; None if none was predicted."""
     errors = [abs(off(predicted, measured)) for predicted, measured in rows if predicted and measured > 0]

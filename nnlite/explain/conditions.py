@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from nnlite.explain import roofs
 from nnlite.explain.measure import Measurement
 from nnlite.explain.report.numbers import listed
-from nnlite.explain.verdict import Verdict
+from nnlite.explain.verdict import CAUTIONS, Verdict
 from nnlite.lab.tables import disturbance
 from nnlite.machine import Machine
 from nnlite.profiler import CHANGED, FEWEST
 
-CAUTIONS, CHECKS = "Cautions", "Checks of this run"
-
 
 def verdict(measured: Sequence[Measurement], ceilings: Machine | None, said: Verdict) -> Verdict:
     """What is `said`, after what it is worth if the machine was not quiet, and before what was checked."""
-    around = {CAUTIONS: cautions(measured), **said, CHECKS: roofs.sentences(measured, ceilings) + _left_out(measured)}
+    around = {
+        CAUTIONS: cautions(measured),
+        **said,
+        "Checks of this run": roofs.sentences(measured, ceilings) + _left_out(measured),
+    }
     return {topic: sentences for topic, sentences in around.items() if sentences}
 
 

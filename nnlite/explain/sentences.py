@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import AIM, beyond_aim, median_error, off, why_not
+from nnlite.explain.accuracy import AIM, beyond_aim, median_error, off, off_said, why_not
 from nnlite.explain.measure import Measurement
 from nnlite.explain.names import spoken
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
@@ -224,10 +224,10 @@ def _unexplained(measurements: Sequence[Measurement]) -> list[str]:
     if not predicted:
         return without
     worst = max(predicted, key=lambda m: abs(off(m.predicted_ms or 0, m.step_ms)))
-    missed = off(worst.predicted_ms or 0, worst.step_ms)
     return [
         f"The time model is furthest off for the {worst.name} under {worst.algorithm}, {worst.predicted_ms:.2f} ms "
-        f"predicted and {worst.step_ms:.2f} measured ({100 * missed:+.0f}%)." + _largest_miss(worst, longer=missed < 0),
+        f"predicted and {worst.step_ms:.2f} measured ({off_said(worst.predicted_ms, worst.step_ms)})."
+        + _largest_miss(worst, longer=(worst.predicted_ms or 0) < worst.step_ms),
         *_row_by_row(predicted),
         *without,
     ]

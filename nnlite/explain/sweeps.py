@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -104,11 +103,8 @@ class _Visited:
     steps: list[float] = field(default_factory=list)
 
     def visit(self) -> None:
-        """Time some steps, in the contestant's surroundings; the first is not counted."""
-        began = time.perf_counter()
-        self.step()
-        slow = time.perf_counter() - began > SECONDS / ROUNDS
-        self.steps += profile([self.step], warmup=0 if slow else 2, rounds=ROUNDS, seconds=SECONDS)[0].steps
+        """Time some steps, in the contestant's surroundings; the profiler warms them."""
+        self.steps += profile([self.step], warmup=0, rounds=ROUNDS, seconds=SECONDS)[0].steps
 
     def point(self) -> Point:
         return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import median_error, off, quality, why_not
+from nnlite.explain.accuracy import median_error, off_said, quality, why_not
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.question import BASELINE, REPORTED_SECONDS
@@ -65,7 +65,7 @@ def side_by_side(measurements: Sequence[Measurement]) -> Table:
             m.name,
             f"{m.step_ms:.2f} ms",
             f"{m.predicted_ms:.2f} ms" if m.predicted_ms is not None else "",
-            _off(m.predicted_ms, m.step_ms),
+            off_said(m.predicted_ms, m.step_ms),
             _interval(ratio) if ratio else "",
             f"{REPORTED_SECONDS[m.name] / REPORTED_SECONDS[BASELINE]:.3g}" if m.name in REPORTED_SECONDS else "",
         )
@@ -95,7 +95,7 @@ def layers(m: Measurement) -> Table:
     predicted = m.predicted_ms
     table.add_row(
         "the step", "", "", "", f"{m.step_ms:.3f}", "100%", f"{predicted:.3f}" if predicted else "",
-        _off(predicted, m.step_ms), "", "", "",
+        off_said(predicted, m.step_ms), "", "", "",
     )  # fmt: skip
     table.caption = _quality(m)
     return table
@@ -115,7 +115,7 @@ def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
     assert layer.prediction is not None
     terms = layer.prediction.terms
     row[3] = human_bytes(layer.prediction.moved_bytes) if layer.prediction.moved_bytes else ""
-    row += [f"{layer.predicted_ms:.3f}", _off(layer.predicted_ms, layer.ms)]
+    row += [f"{layer.predicted_ms:.3f}", off_said(layer.predicted_ms, layer.ms)]
     return row + [f"{1e3 * value:.3f}" for value in (terms.compute, terms.memory, terms.calls + terms.fresh)]
 
 
@@ -183,10 +183,6 @@ def _cells(row: Mapping[str, Prediction], networks: Sequence[str]) -> list[str]:
 
 def _interval(measured: Ratio) -> str:
     return f"{measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
-
-
-def _off(predicted: float | None, measured: float) -> str:
-    return f"{100 * off(predicted, measured):+.0f}%" if predicted is not None and measured > 0 else ""
 
 
 def sweep(content: dict[str, Any]) -> Table:

@@ -13,6 +13,8 @@ from nnlite.lab.statistics import Ratio, paired_ratio
 
 #: what is said, by topic; explain.json's "verdict"
 Verdict = dict[str, list[str]]
+#: its topic of what makes the numbers worth less
+CAUTIONS = "Cautions"
 
 #: a prediction lands if it is within this factor of the measured ratio
 WITHIN = 1.5

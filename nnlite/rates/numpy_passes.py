@@ -126,14 +126,18 @@ def multiply(size: tuple[int, ...], working_set: int) -> Work:
     return Work(lambda: x * np.float32(1), 2.0 * x.nbytes, own=(x,))
 
 
+def _activation_gradient(
+    gradient: Callable[[np.ndarray, np.ndarray], np.ndarray], working_set: int, arrays: float
+) -> Work:
+    """Of a result y and its gradient dy; its passes touch so many arrays in all."""
+    count = max(1, int(working_set / (ITEMSIZE * arrays)))
+    dy, y = ones(count), ones(count)
+    return Work(lambda: gradient(dy, y), arrays * dy.nbytes, own=(dy, y))
+
+
 @kind
 def mask(size: tuple[int, ...], working_set: int) -> Work:
-    dy, y = _flat(working_set, 3), _flat(working_set, 3)
-    return Work(
-        lambda: activation.relu_gradient(dy, y),
-        3.5 * dy.nbytes,
-        own=(dy, y),
-    )
+    return _activation_gradient(activation.relu_gradient, working_set, 3.5)
 
 
 @kind
@@ -145,8 +149,7 @@ def tanh(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def tanh_gradient(size: tuple[int, ...], working_set: int) -> Work:
-    dy, y = _flat(working_set, 7), _flat(working_set, 7)
-    return Work(lambda: activation.tanh_gradient(dy, y), 7.0 * dy.nbytes, own=(dy, y))
+    return _activation_gradient(activation.tanh_gradient, working_set, 7)
 
 
 @kind
@@ -157,8 +160,7 @@ def sigmoid(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def sigmoid_gradient(size: tuple[int, ...], working_set: int) -> Work:
-    dy, y = _flat(working_set, 8), _flat(working_set, 8)
-    return Work(lambda: activation.sigmoid_gradient(dy, y), 8.0 * dy.nbytes, own=(dy, y))
+    return _activation_gradient(activation.sigmoid_gradient, working_set, 8)
 
 
 @kind

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 from nnlite.cost import human_bytes
-from nnlite.explain.accuracy import median_error, off, quality, why_not
+from nnlite.explain.accuracy import median_error, off, off_said, quality, why_not
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas
 from nnlite.explain.report.formulas import Formula
@@ -113,20 +113,21 @@ def networks(run: Run, popovers: Popovers) -> str:
     return table("The networks: MACs an image; bytes a step", columns, rows, popovers)
 
 
-def accuracy(run: Run, popovers: Popovers) -> str:
-    """One row an algorithm and network: the time model's terms, its prediction and what was measured after it."""
-    columns = ["algorithm", "network", "moved bytes", *_TERMS, "predicted, ms", "measured, ms", "off"]
-    columns += ["ratio to mlp (95%)"] if run.variants[0].baseline else []
-    found = [_accuracy(variant, model)[: len(columns)] for variant in run.variants for model in variant.models]
-    return table("Each step, predicted before it was timed", columns, found, popovers)
-
-
 #: columns of a step's prediction, and the terms that each shows
 _TERMS = {
     "arithmetic, ms": ("compute",),
     "bytes, ms": ("memory",),
     "calls, ms": ("calls", "fresh"),
 }
+
+
+def accuracy(run: Run, popovers: Popovers) -> str:
+    """One row an algorithm and network: the time model's terms, its prediction and what was measured after it."""
+    columns = ["algorithm", "network", "moved bytes", *_TERMS, "predicted, ms", "measured, ms", "off"]
+    base = run.variants[0].baseline
+    columns += [f"ratio to {base['name']} (95%)"] if base else []
+    found = [_accuracy(variant, model) for variant in run.variants for model in variant.models]
+    return table("Each step, predicted before it was timed", columns, found, popovers)
 
 
 def _accuracy(variant: Variant, model: Model) -> list[Cell]:
@@ -140,16 +141,17 @@ def _accuracy(variant: Variant, model: Model) -> list[Cell]:
         row += [Cell(short(value), value) for value in values]
         row.append(Cell(short(model["predicted_ms"]), model["predicted_ms"], formulas.predicted_step(model, sums)))
     row += [_step(model), _off(model["name"], model.get("predicted_ms"), step(model))]
-    ratio = variant.ratios.get(model["name"])
-    return [*row, _interval(ratio) if ratio else Cell("")]
+    if variant.baseline:
+        ratio = variant.ratios.get(model["name"])
+        row.append(_interval(ratio) if ratio else Cell(""))
+    return row
 
 
 def _off(name: str, predicted: float | None, ms: float) -> Cell:
     """By how many percent the prediction is off; sorted by how far."""
-    if not predicted or ms <= 0:
+    if predicted is None or ms <= 0:
         return MISSING
-    percent = 100 * off(predicted, ms)
-    return Cell(f"{percent:+.0f}%", abs(percent), formulas.error(name, predicted, ms))
+    return Cell(off_said(predicted, ms), abs(off(predicted, ms)), formulas.error(name, predicted, ms))
 
 
 def _interval(ratio: Ratio, formula: Formula | None = None) -> Cell:
@@ -209,7 +211,7 @@ def layers(model: Model, variant: Variant, run: Run, popovers: Popovers) -> str:
     shown = [_layer(model, layer, run.document["batch_size"]) for layer in model["layers"]]
     total = sum(layer["ms"] for layer in model["layers"])
     said = model.get("predicted_ms")
-    predicted, missed = (short(said), f"{100 * off(said, step(model)):+.0f}%") if said else ("–", "–")
+    predicted, missed = (short(said), off_said(said, step(model))) if said else ("–", "–")
     last = (
         f'<tr><th scope="row">the step</th><td></td><td></td><td></td><td></td><td>{short(total)}</td><td>100%</td>'
         f"<td></td><td>{predicted}</td><td>{missed}</td><td></td></tr>"
