@@ -10,10 +10,11 @@ from xml.etree import ElementTree
 import documents
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 import nnlite as nn
 from nnlite.explain import report
-from nnlite.explain.report import axes, canvas, labels, page, theme
+from nnlite.explain.report import axes, canvas, labels, page, raster, theme
 from nnlite.explain.report.axes import Scale
 from nnlite.explain.report.figures import paradox, roofline, waterfall
 from nnlite.explain.report.run import METRICS, Run, step
@@ -88,6 +89,14 @@ def test_predictions_are_shown_beside_what_was_measured_and_by_how_much_they_mis
     html = documents.rendered(content)
     rows = re.findall(r'<tr><th scope="row">auto</th><td[^>]*>(mlp|cnn)</td>(.*?)</tr>', html)
     assert [re.search(r">([+-]\d+%)<", row).group(1) for _, row in rows] == ["+12%", "-50%"]
+    for model, (_, row) in zip((mlp, cnn), rows, strict=True):  # by these values the rows are sorted
+        moved, *terms, predicted, measured, off = [float(v) for v in re.findall(r'data-value="(.*?)"', row)][:7]
+        assert moved == model["moved_bytes_per_step"]
+        assert len(terms) == 3
+        assert (predicted, measured) == pytest.approx((model["predicted_ms"], step(model)))
+        assert off == pytest.approx(abs(predicted / measured - 1))
+        of_layers = [sum(layer["terms_ms"].values()) for layer in model["layers"] if layer.get("terms_ms")]
+        assert sum(terms) == pytest.approx(sum(of_layers))
     captions = re.findall(r"<caption>(mlp|cnn) under auto: (.*?)</caption>", html)
     assert "Median error of a row: 25%." in dict(captions)["mlp"]
     assert html.count(">+25%</button>") == sum(bool(layer["predicted_ms"]) for layer in mlp["layers"])
@@ -327,6 +336,34 @@ def test_a_network_has_its_colour_in_every_sweep_and_an_algorithm_its_kind_of_li
         for form in ((colour, None, kind), ("page", colour, kind))
     }
     assert 'class="fill-page stroke-c6" stroke-width="1.8"' in canvas.svg(panel)
+
+
+def test_the_networks_that_do_not_vary_are_lines_in_their_own_colour():
+    content = documents.document()
+    sweep = content["sweeps"][0]
+    sweep["baselines"] += [{**sweep["baselines"][0], "algorithm": "im2col", "ms": 9.0}]
+    panel = page.figures(Run(content))[-3].panels[0]
+    lines = [s for s in panel.shapes if isinstance(s, canvas.Path) and s.stroke == theme.series(0)[0]]
+    assert [s.dashed for s in lines] == [False, True]
+    assert all(len({y for _, y in s.points}) == 1 for s in lines)
+
+
+def test_a_hollow_marker_has_its_outline_in_a_picture_too():
+    hollow, filled = (canvas.Marker(((5, 5),), 4, "page", "square", stroke=stroke) for stroke in ("c6", None))
+    colours = [to_hex(raster._artist(marker, 0).get_edgecolor()) for marker in (hollow, filled)]
+    assert colours == [theme.light("c6"), theme.light("page")]
+
+
+def test_the_first_topics_stand_beside_the_picture_of_the_paradox():
+    content = documents.document()
+    content["verdict"] = {f"Topic {i}": ["So."] for i in range(5)}
+    html = documents.rendered(content)
+    beside = html[html.index('<div class="pairs">') : html.index("<caption>The networks")]
+    assert re.findall(r"<h3>(Topic \d)</h3>", beside) == ["Topic 0", "Topic 1", "Topic 2"]
+    assert re.findall(r"<h3>(Topic \d)</h3>", html) == list(content["verdict"])
+    alone = documents.document(("mnist_cnn",))
+    alone["verdict"] = content["verdict"]
+    assert re.findall(r"<h3>(Topic \d)</h3>", documents.rendered(alone)) == list(content["verdict"])
 
 
 def test_what_a_rung_does_is_said_to_its_end():

@@ -70,6 +70,12 @@ def test_a_ratios_interval_is_computed_once_for_all_counts(monkeypatch):
     assert asked == ["cnn", "small_cnn"]
 
 
+@pytest.mark.parametrize(("value", "interval"), [(0.9, (0.9, 1.0)), (1.2, (1.0, 1.2))])
+def test_a_ratio_of_medians_lies_in_its_interval(value, interval):
+    ratio = verdict.ratio_of_steps([1.0, 1.0], [1.0, 1.0], value)
+    assert (ratio.value, ratio.low, ratio.high) == (value, *interval)
+
+
 def test_the_cnn_takes_longer_because_its_weights_are_used_more_often_on_average():
     text = said(fake("mlp", 100, 10.0), fake("cnn", 10, 20.0))
     assert (

@@ -10,6 +10,8 @@ from nnlite import memory
 from nnlite.conv import PASSES, Epilogue, Geometry
 from nnlite.conv.stages import moved_bytes
 from nnlite.ops.stages import Array, Call
+from nnlite.rates import numpy_passes  # noqa: F401, its kinds
+from nnlite.rates.measure import KINDS
 
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
@@ -123,6 +125,15 @@ def test_activations_move_what_they_declare(name, counting, generator):
     counting.clear()
     backward(dy)
     assert counted_traffic(counting, runs=False) == moved_bytes(declared["grad_input"])
+
+
+@pytest.mark.parametrize(
+    ("name", "part"), [(n, p) for n in ("relu", "tanh", "sigmoid") for p in ("forward", "grad_input")][1:]
+)
+def test_the_rate_of_an_activation_is_for_as_many_bytes_as_it_declares(name, part):
+    """The work of a stage's own working set is the stage's; ReLU's forward is measured in place, on half of it."""
+    (stage,) = Call("layer", getattr(nn.ops, name), (Array((64, 50), np.dtype(np.float32)),), {}, (True,)).parts()[part]
+    assert KINDS[stage.kind](stage.size, stage.working_set).amount == pytest.approx(stage.amount)
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):

@@ -125,6 +125,16 @@ def test_networks_are_visited_in_turn_and_have_the_median_of_all_their_steps(mon
     assert [point["ms"] for point in points] == [3.0, 3.0, 3.0]
 
 
+def test_each_visit_adds_to_the_steps_and_warms_them_first(monkeypatch):
+    monkeypatch.setattr(sweeps, "ROUNDS", 2)
+    calls = []
+    visited = sweeps._Visited("cnn", 1, None, 1, lambda: calls.append(None))
+    visited.visit()
+    visited.visit()
+    assert len(visited.steps) == 4
+    assert len(calls) >= 8
+
+
 @pytest.mark.parametrize("name", sweeps.names())
 def test_each_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
