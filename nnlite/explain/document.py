@@ -1,109 +1,216 @@
-"""explain.json: the run as data that other programs read. A key that is not computed is null."""
+"""explain.json: one typed document that measuring fills, and the only input of all that is shown.
+
+The terminal's tables, the sentences of the answer, the figures and the page read a `Document` and nothing else, so that
+`Document.from_json(Document.to_json())` shows the same. Times are in milliseconds, bytes per step, MACs per image.
+What was not computed is None, and null in the file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from nnlite.explain.measure import LayerTime, Measurement
-from nnlite.machine import Machine
-from nnlite.profiler import CHANGED
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
+from statistics import median
+from typing import Any, TypeVar
 
 SCHEMA = 1
+T = TypeVar("T")
 
 
-def document(
-    measurements: Sequence[Measurement],
-    comparisons: Mapping[str, Sequence[Measurement]],
-    machine: Machine | None,
-    *,
-    batch_size: int,
-    threads: int,
-    algorithm: str,
-    data: str,
-) -> dict[str, Any]:
-    """The content of explain.json; times in milliseconds, bytes a step, MACs an image."""
-    return {
-        "schema": SCHEMA,
-        "machine": machine.to_dict() if machine else None,
-        "batch_size": batch_size,
-        "threads": threads,
-        "algorithm": algorithm,
-        "data": data,
-        "models": [_model(m) for m in measurements],
-        "comparisons": {name: [_model(m) for m in others] for name, others in comparisons.items()},
-    }
+@dataclass
+class Interval:
+    """The median over paired rounds, and its 95% interval; no interval with too few rounds."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
-def _model(m: Measurement) -> dict[str, Any]:
-    return {
-        "name": m.name,
-        "parameters": m.cost.parameters,
-        "forward_macs_per_image": m.cost.forward_macs_per_image,
-        "training_macs_per_image": m.cost.training_macs_per_image,
-        "unfused_least_bytes_per_step": m.cost.unfused_least_bytes,
-        "moved_bytes_per_step": m.moved_bytes,
-        "step_ms": {"median": m.step_ms, "min": min(m.profile.steps), "samples": m.profile.steps},
-        "predicted_ms": m.predicted_ms,
-        "not_predicted": m.prediction.missing if m.prediction else [],
-        "convolutions": [
-            {"name": name, "algorithm": algorithm, "reason": reason}
-            for name, (algorithm, reason) in m.algorithms.items()
-        ],
-        "epoch_s_60000": m.epoch_s,
-        "conditions": _conditions(m),
-        "layers": [_layer(layer) for layer in m.layers],
-    }
+@dataclass
+class WorkItem:
+    """What a pass does in one kind of work, and the rate at which it should run: `ms` = `amount` / `rate`, and calls.
+
+    `rate` is in FLOPs or bytes per second; `moved_bytes` are those of the memory traffic.
+    """
+
+    what: str
+    kind: str
+    size: list[int]
+    calls: int
+    flops: int
+    moved_bytes: int
+    amount: float
+    rate: float
+    ms: float
 
 
-def _conditions(m: Measurement) -> dict[str, Any]:
-    """What the verdict's cautions are made from: how far the step and its rates were measured undisturbed."""
-    return {
-        "threads": m.threads,
-        "share_of_processors": m.share,
-        "rounds_kept": len(m.profile.steps),
-        "rounds_left_out": m.profile.left_out,
-        "processors_moved_in_every_round": m.profile.state is CHANGED,
-        "processors_lay_as_never_before": m.strayed,
-        "rates_disturbed": m.prediction.disturbed if m.prediction else None,
-        "rates_of_another_state": m.prediction.borrowed if m.prediction else None,
-    }
+@dataclass
+class Row:
+    """One pass of one layer, or of layers that one kernel computes ("+" joins their names); "other" is the rest.
+
+    `part` is "pass" in the file. `bytes` are the minimum traffic, unfused; `moved_bytes` those that the algorithm
+    transfers. `bound` is "compute", "memory" or "overhead".
+    """
+
+    name: str
+    part: str
+    flops: int | None
+    bytes: int | None
+    ms: float
+    moved_bytes: int | None = None
+    predicted_ms: float | None = None
+    bound: str | None = None
+    terms_ms: dict[str, float] | None = None  # compute, memory, overhead: they add up to predicted_ms
+    work: list[WorkItem] = field(default_factory=list)
 
 
-def _layer(layer: LayerTime) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "name": layer.name,
-        "pass": layer.part,
-        "flops": layer.flops,
-        "bytes": layer.bytes,
-        "moved_bytes": None,
-        "ms": layer.ms,
-        "predicted_ms": layer.predicted_ms,
-        "bound": None,
-        "terms_ms": None,
-        "stages": [],
-    }
-    if layer.prediction is None or layer.prediction.missing:
-        return result
-    terms = layer.prediction.terms
-    result |= {
-        "moved_bytes": layer.prediction.moved_bytes,
-        "bound": terms.bound,
-        "terms_ms": {name: 1e3 * getattr(terms, name) for name in ("compute", "memory", "calls", "fresh")},
-    }
-    result["stages"] = [
-        {
-            "what": stage.what,
-            "kind": stage.kind,
-            "size": list(stage.size),
-            "calls": stage.calls,
-            "flops": stage.flops,
-            "bytes": stage.bytes,
-            "moved_bytes": stage.moved,
-            "amount": stage.amount,
-            "rate": rate,
-            "ms": 1e3 * stage_terms.seconds,
-        }
-        for stage, rate, stage_terms in layer.prediction.stages
-    ]
-    return result
+@dataclass
+class Samples:
+    """A step in each round, and the median."""
+
+    median: float
+    min: float
+    samples: list[float]
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Samples:
+        return cls(median(samples), min(samples), samples)
+
+
+@dataclass
+class Convolution:
+    """How a layer's convolution was computed, and why so."""
+
+    name: str
+    algorithm: str
+    reason: str
+
+
+@dataclass
+class Operation:
+    """What one operation of a layer costs for a batch: MACs of one product, elements read and written by each pass."""
+
+    kind: str
+    macs: int
+    forward: int
+    grad_input: int
+    grad_weight: int
+
+
+@dataclass
+class LayerShape:
+    """A layer; shapes are without the batch."""
+
+    name: str
+    class_name: str
+    input_shape: list[int]
+    output_shape: list[int]
+    parameters: int
+    weight_shape: list[int] | None
+    operations: list[Operation]
+
+
+@dataclass
+class Network:
+    """A network under one algorithm: counted, timed, predicted."""
+
+    name: str
+    algorithm: str
+    data: str  # the data set whose images it was trained on, or "random"
+    input_shape: list[int]
+    threads: int  # that its algorithm ran on
+    parameters: int
+    forward_macs_per_image: int
+    training_macs_per_image: int
+    unfused_least_bytes_per_step: int
+    moved_bytes_per_step: int | None
+    step_ms: Samples
+    predicted_ms: float | None
+    prediction_error: Interval | None  # 0.1: the prediction is 10% above the step
+    ratio: Interval | None  # of its step to the baseline's under the same algorithm; None for the baseline
+    epoch_s_60000: float
+    not_predicted: list[str]  # operations and algorithms that do not declare their work
+    convolutions: list[Convolution]
+    structure: list[LayerShape]
+    layers: list[Row]
+
+
+@dataclass
+class Document:
+    """One run of `nnlite explain`."""
+
+    machine: dict[str, Any] | None
+    batch_size: int
+    threads: int
+    algorithm: str
+    data: str
+    baseline: str  # the network that ratios are relative to
+    rounds: int  # that were completed
+    rounds_asked: int
+    cautions: list[str]  # what makes the times of this run worth less
+    models: list[Network]  # each once, under `algorithm`
+    comparisons: dict[str, list[Network]]  # the same networks under other algorithms
+    case_study: bool  # whether these are the networks of the question
+    run: dict[str, Any] = field(default_factory=dict)  # command, date, processor, versions
+    sweeps: list[dict[str, Any]] = field(default_factory=list)
+    ladder_layer: str | None = None
+    ladder: list[dict[str, Any]] | None = None
+    schema: int = SCHEMA
+
+    @property
+    def by_algorithm(self) -> dict[str, list[Network]]:
+        """The networks under each algorithm, the one that was asked for first."""
+        return {self.algorithm: self.models, **self.comparisons}
+
+    @property
+    def everything(self) -> list[Network]:
+        """Each network under each algorithm."""
+        return [network for networks in self.by_algorithm.values() for network in networks]
+
+    def base_of(self, network: Network) -> Network | None:
+        """The baseline under the same algorithm; None for the baseline itself."""
+        found = next(n for n in self.by_algorithm[network.algorithm] if n.name == self.baseline)
+        return None if found is network else found
+
+    def find(self, name: str, algorithm: str) -> Network | None:
+        """The network of that name under that algorithm."""
+        return next((n for n in self.by_algorithm.get(algorithm, []) if n.name == name), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of explain.json."""
+        content = {"schema": SCHEMA, **asdict(self)}
+        for networks in (content["models"], *content["comparisons"].values()):
+            for row in (row for network in networks for row in network["layers"]):
+                row["pass"] = row.pop("part")
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Document:
+        """The document that `to_json` gave."""
+        return _build(cls, content)
+
+
+def _build(cls: type[T], content: Any) -> T:
+    """The dataclass of that content, and all that are in it."""
+    hints = _hints(cls)
+    values = {f.name: content["pass" if (cls is Row and f.name == "part") else f.name] for f in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _value(next(a for a in arguments if a is not type(None)), value)
+    if origin is list:
+        return [_value(arguments[0], item) for item in value]
+    if origin is dict:
+        return {key: _value(arguments[1], item) for key, item in value.items()}
+    return _build(hint, value) if is_dataclass(hint) else value
