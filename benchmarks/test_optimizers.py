@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import cost, optimizers
+from nnlite import optimizers
+from nnlite.performance import counts as cost
 
 
 @pytest.mark.parametrize("optimizer", ["rmsprop", "sgd", "adam", "adadelta"])

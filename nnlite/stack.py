@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import conv, cost, scopes
+from nnlite import conv, scopes
 from nnlite.autograd import Tensor
 from nnlite.errors import boolean, numbers, positive_int, several
 from nnlite.fusion import Run, is_plain, runs
 from nnlite.layers import Conv2D, Dense, Input, Layer
 from nnlite.layers.base import Shape
+from nnlite.performance import counts
 
 
 class Stack:
@@ -85,11 +86,11 @@ class Stack:
         self._require_built()
         return sum(layer.count_params() for layer in self.layers)
 
-    def cost(self, batch_size: int = 1) -> cost.Cost:
+    def cost(self, batch_size: int = 1) -> counts.Cost:
         """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
         self._require_built()
         entries = ((layer.name or "", layer.count_params(), layer.operations(batch_size)) for layer in self.layers)
-        return cost.count(self.name, batch_size, entries)
+        return counts.count(self.name, batch_size, entries)
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, in Keras's order."""

@@ -99,6 +99,11 @@ def own(owner: Owner) -> None:
     _owner = owner
 
 
+def owner() -> Owner:
+    """Who has the threads now."""
+    return _owner or "kernels"
+
+
 @contextmanager
 def owned_by(owner: Owner) -> Iterator[None]:
     """Give the threads to `owner` for what runs inside, and to the kernels afterwards."""

@@ -315,6 +315,17 @@ def multiply_add_vectors(typing, tile, a, rows, i, i_step, b, j, j_step, count):
 
 
 @intrinsic
+def scale_tile(typing, tile, factor, addend):
+    """tile * factor + addend, of vectors: a multiply-add for each of the tile's sums."""
+
+    def emit(context, builder, sig, args):
+        sums = [fma_value(builder, value, args[1], args[2]) for value in _unpack(builder, tile.shape, args[0])]
+        return _pack(builder, tile.shape, sums)
+
+    return tile(tile, factor, addend), emit
+
+
+@intrinsic
 def relu_tile(typing, tile):
     """max(tile, 0); NaN stays NaN."""
 

@@ -15,9 +15,9 @@ from nnlite.explain.contestant import Contestant
 from nnlite.explain.document import _conditions
 from nnlite.explain.forecast import Forecast
 from nnlite.explain.measure import Measurement, measure, training_steps
-from nnlite.ops.stages import Array, Call
+from nnlite.performance.work import Array, Call
 from nnlite.predict import StepPrediction
-from nnlite.profiler import CHANGED, OTHER, StepProfile
+from nnlite.performance.profiler import CHANGED, OTHER, StepProfile
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 

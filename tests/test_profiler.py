@@ -7,7 +7,7 @@ import pytest
 from nnlite import profiler
 from nnlite.explain.forecast import Forecast
 from nnlite.predict import StepPrediction
-from nnlite.profiler import CHANGED, FEWEST, PATIENCE, profile
+from nnlite.performance.profiler import CHANGED, FEWEST, PATIENCE, profile
 
 
 class Clock:

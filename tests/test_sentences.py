@@ -6,14 +6,14 @@ import pytest
 
 from nnlite.conv import Choice
 from nnlite.conv.stages import Stage
-from nnlite.cost import Cost, Pass
+from nnlite.performance.counts import Cost, Pass
 from nnlite.explain import tables, verdict
 from nnlite.explain.accuracy import quality
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.sentences import sentences
 from nnlite.lab.statistics import Ratio
 from nnlite.predict import PartPrediction, StepPrediction, Terms
-from nnlite.profiler import StepProfile
+from nnlite.performance.profiler import StepProfile
 
 
 def fake(name, parameters, ms, algorithm="auto", parts=None):

@@ -9,7 +9,7 @@ import nnlite as nn
 from nnlite import memory
 from nnlite.conv import PASSES, Epilogue, Geometry
 from nnlite.conv.stages import moved_bytes
-from nnlite.ops.stages import Array, Call
+from nnlite.performance.work import Array, Call
 from nnlite.rates import numpy_passes  # noqa: F401, its kinds
 from nnlite.rates.measure import KINDS
 

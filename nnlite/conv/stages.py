@@ -35,7 +35,6 @@ class Stage:
     moved: int  # of these, what does not stay in cache
     working_set: int  # bytes between which its calls go back and forth
     calls: int = 1
-    fresh: int = 0  # bytes of memory that is new to the process, so that touching it costs page faults
     flops: int = 0  # arithmetic that counts as the layer's: of products, additions that belong to them included
 
 
@@ -68,7 +67,6 @@ def move(
     moved: int | None = None,
     working_set: int | None = None,
     calls: int = 1,
-    fresh: int = 0,
 ) -> Stage:
     """A pass over memory: `touched` bytes are read and written by its kernel, in arrays of `arrays` bytes in all."""
     return Stage(
@@ -80,7 +78,6 @@ def move(
         moved=arrays if moved is None else moved,
         working_set=arrays if working_set is None else working_set,
         calls=calls,
-        fresh=fresh,
     )
 
 

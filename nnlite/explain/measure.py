@@ -1,172 +1,231 @@
-"""Count, predict and time the networks: what explain.json holds, computed."""
+"""Count, predict and time networks: from cases to the document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from functools import partial
-from statistics import fmean
+from typing import Any
 
 import numpy as np
 
-from nnlite import conv, cost, memory, scopes
-from nnlite.contention import share_of_processors
-from nnlite.explain.contestant import Contestant, training_step
-from nnlite.explain.forecast import forecast
-from nnlite.explain.question import EPOCH_IMAGES
-from nnlite.explain.request import check_outputs, fit_images
-from nnlite.machine import Machine
-from nnlite.model import Sequential
-from nnlite.predict import PartPrediction, StepPrediction
-from nnlite.profiler import CHANGED, Key, StepProfile, profile
+from nnlite import conv, memory, scopes, threads
+from nnlite.conv.stages import ITEMSIZE
+from nnlite.explain import document as doc
+from nnlite.explain.case import RANDOM, Case, least_step
+from nnlite.layers import Layer
+from nnlite.performance import peaks
+from nnlite.performance.contention import Contention, caution
+from nnlite.performance.counts import Cost
+from nnlite.performance.model import Microbenchmarks, PassTime, StepModel
+from nnlite.performance.overhead import trace
+from nnlite.performance.profiler import Key
+from nnlite.performance.rounds import Samples, run_rounds
+from nnlite.performance.statistics import Ratio, interval, paired_ratio
+from nnlite.processor import processor_name
 
-
-@dataclass
-class LayerTime:
-    """One part of the step: its exact work, its prediction and its measured time.
-
-    `flops` and `bytes` (unfused least) are None where not counted, `prediction` where nothing was predicted.
-    """
-
-    name: str
-    part: str
-    flops: int | None
-    bytes: int | None
-    ms: float
-    prediction: PartPrediction | None = None
-
-    @property
-    def predicted_ms(self) -> float | None:
-        return None if self.prediction is None or self.prediction.missing else 1e3 * self.prediction.terms.seconds
-
-
-@dataclass
-class Measurement:
-    """One network under one algorithm: exact counts, the prediction, and the times of a training step."""
-
-    name: str
-    algorithm: str
-    cost: cost.Cost
-    profile: StepProfile
-    layers: list[LayerTime]
-    prediction: StepPrediction | None = None
-    #: by the name of each Conv2D, how it was computed, and why so
-    algorithms: dict[str, conv.Choice] = field(default_factory=dict)
-    #: that BLAS or the kernels had, whichever were more
-    threads: int = 1
-    #: of the processors' time, that this process got between the rounds; 1 if it was not asked for
-    share: float = 1.0
-    #: whether the processors lay as they had not before the steps were timed, so that the prediction is not for that
-    strayed: bool = False
-
-    @property
-    def step_ms(self) -> float:
-        return self.profile.step_ms
-
-    @property
-    def epoch_s(self) -> float:
-        """Seconds that an epoch as long as the question's takes."""
-        return -(-EPOCH_IMAGES // self.cost.batch_size) * self.step_ms / 1e3
-
-    @property
-    def predicted_ms(self) -> float | None:
-        """The predicted step; None if a part of it could not be predicted."""
-        return None if self.prediction is None or self.prediction.missing else 1e3 * self.prediction.seconds
-
-    @property
-    def moved_bytes(self) -> int | None:
-        """Bytes that a step really moves; None if a part of it does not say."""
-        return None if self.prediction is None or self.prediction.missing else self.prediction.moved_bytes
-
-    def rows(self) -> list[tuple[float | None, float]]:
-        """(predicted, measured) ms of each layer's pass."""
-        return [(row.predicted_ms, row.ms) for row in self.layers]
-
-
-def training_steps(
-    contestants: Sequence[Contestant], images: np.ndarray, labels: np.ndarray, batch_size: int
-) -> list[Callable[[], object]]:
-    """A training step of each network on batches of these images. Raises ValueError if a network does not fit them."""
-    for c in contestants:
-        check_outputs(c.model, labels)
-    return [training_step(c.model, fit_images(images, c.model), labels, batch_size, fuse=c.fuse) for c in contestants]
+#: of every step that is reported; with fewer there is no interval, and nothing is called faster
+ROUNDS = 15
+#: images in an epoch of MNIST
+EPOCH_IMAGES = 60_000
+#: arrays of each parameter that an optimizer keeps: itself, its gradient and its mean square
+_KEPT = 3
 
 
 def measure(
-    contestants: Sequence[Contestant],
-    steps: Sequence[Callable[[], object]],
-    machine: Machine | None,
+    cases: Sequence[Case],
     *,
-    batch_size: int = 128,
-    rounds: int = 20,
-    seconds: float = 8.0,
-) -> list[Measurement]:
-    """Predict each network's step, then train each for some steps of `batch_size` images, in turn, and time them.
+    baseline: str,
+    algorithm: str,
+    data: str,
+    rounds: int = ROUNDS,
+    case_study: bool = False,
+    command: str = "",
+    say: Callable[[str], object] = lambda text: None,
+) -> doc.Document:
+    """Train each case for `rounds` timed steps, in turn, and sample the rates that their predictions need meanwhile.
 
-    Without a `machine` (where kernels are not compiled) nothing is predicted.
+    A KeyboardInterrupt ends the rounds early; what was measured is kept. Without the compiler nothing is predicted.
     """
-    forecasts = forecast(contestants, steps, machine, batch_size) if machine else []
-    memory.trim()  # of what measuring rates left in the pool
-    first, *others = contestants
-    shares: list[float] = []
-    profiles = profile(
-        steps,
-        surroundings=[partial(_asking, first, shares), *(c.surroundings for c in others)],
-        states=[f.where for f in forecasts],
-        preferred=[f.knows for f in forecasts],
-        rounds=rounds,
-        seconds=seconds,
+    from nnlite import jit
+
+    batch_size = cases[0].batch_size
+    for case in cases:
+        with case.at_work():
+            case.step()  # compiles; a network of the user's own may raise here, before anything is measured
+    machine = None
+    if jit.ENABLED:
+        say("measuring this machine's peak rates ...")
+        machine = peaks.measure()
+    benchmarks = Microbenchmarks()
+    say("looking at what each step does ...")
+    models = [_model(case, benchmarks) for case in cases] if machine else []
+    contention = Contention()
+    samples, done = _rounds(cases, models, benchmarks, rounds, say)
+    share = contention.share()
+    memory.trim()
+    networks: dict[str, list[doc.Network]] = {}
+    for i, case in enumerate(cases):
+        base = next(j for j, c in enumerate(cases) if c.model.name == baseline and c.algorithm == case.algorithm)
+        ratio = None if i == base else paired_ratio(samples[i], samples[base], fewest=ROUNDS)
+        model = models[i] if models else None
+        networks.setdefault(case.algorithm, []).append(_network(case, model, samples, i, ratio))
+    cautions = caution(share)
+    if done < rounds:
+        cautions.append(f"Interrupted after {done} of {rounds} rounds.")
+    if done < ROUNDS:
+        cautions.append(f"Too few rounds ({done} of {ROUNDS}): ratios have no interval, and say little.")
+    cautions += _beyond_peak([n for group in networks.values() for n in group], machine)
+    return doc.Document(
+        machine=machine.to_dict() if machine else None,
+        batch_size=batch_size,
+        threads=threads.get_num_threads(),
+        algorithm=algorithm,
+        data=data,
+        baseline=baseline,
+        rounds=done,
+        rounds_asked=rounds,
+        cautions=cautions,
+        models=networks.pop(algorithm),
+        comparisons=networks,
+        case_study=case_study,
+        run=_facts(command),
     )
-    results = []
-    for i, (c, result) in enumerate(zip(contestants, profiles, strict=True)):
-        prediction = forecasts[i].at(result.state) if forecasts else None
-        counts = c.model.cost(batch_size)
-        times = _layer_times(c.model, counts, prediction, result.medians())
-        with c.surroundings():
-            algorithms = c.model.algorithms(batch_size)
-        results.append(
-            Measurement(
-                c.model.name,
-                c.algorithm,
-                counts,
-                result,
-                times,
-                prediction,
-                algorithms,
-                threads=max(c.thread_counts),
-                share=fmean(shares),
-                strayed=bool(forecasts) and result.state is not CHANGED and not forecasts[i].has(result.state),
-            )
+
+
+def _model(case: Case, benchmarks: Microbenchmarks) -> StepModel:
+    """What the case's step does, of which it is run twice, untimed."""
+    with case.at_work():
+        case.step()  # so that what is kept between steps is there
+        memory.trim()
+        calls = trace(case.step)
+        footprint = memory.idle_bytes() + _KEPT * ITEMSIZE * case.model.count_params()
+        optimizer = case.model.optimizer
+        assert optimizer is not None
+        return StepModel(
+            calls,
+            optimizer.name,
+            optimizer.parameters or (),
+            least_step(case.batch_size),
+            footprint,
+            case.team,
+            case.algorithm,
+            benchmarks,
         )
-    return results
 
 
-@contextmanager
-def _asking(c: Contestant, shares: list[float]) -> Iterator[None]:
-    """A contestant's surroundings, in which it is first asked for its share of the processors."""
-    with c.surroundings():
-        shares.append(share_of_processors(max(c.thread_counts), blas=c.thread_counts[0] > 1))
-        yield
+def _rounds(
+    cases: Sequence[Case],
+    models: Sequence[StepModel],
+    benchmarks: Microbenchmarks,
+    rounds: int,
+    say: Callable[[str], object],
+) -> tuple[Samples, int]:
+    """The samples of all steps, by their place, and of all rates; and the number of rounds."""
+    around = lambda algorithm: partial(conv.use, algorithm)  # noqa: E731
+    say("sampling each rate once ...")
+    first = run_rounds(benchmarks.candidates(around), rounds=1)
+    for model in models:
+        benchmarks.often(model.dominant(first))
+    steps = [case.candidate(i) for i, case in enumerate(cases)]
+    samples: Samples = {}
+
+    def progress() -> None:
+        say(f"timing: round {len(samples[0])} of {rounds} ...")
+
+    before = [len(case.profile.steps) for case in cases]
+    try:
+        say(f"timing: round 0 of {rounds} ...")
+        run_rounds(
+            [*steps, *benchmarks.candidates(around)], rounds=rounds, warm=False, samples=samples, progress=progress
+        )
+    except KeyboardInterrupt:
+        if not samples.get(0):
+            raise
+    done = len(samples[0])
+    for case, start in zip(cases, before, strict=True):
+        case.profile = case.profile.part(start, done)
+    return samples, done
 
 
-def _layer_times(
-    model: Sequential, counts: cost.Cost, prediction: StepPrediction | None, medians: dict[Key, float]
-) -> list[LayerTime]:
-    """Each measured part beside its counts and its prediction, in the network's order."""
-    order = [layer.name for layer in model.layers]
+def _network(case: Case, model: StepModel | None, samples: Samples, index: int, ratio: Ratio | None) -> doc.Network:
+    steps = np.asarray(samples[index])  # (rounds,)
+    counts = case.model.cost(case.batch_size)
+    parts = model.predict(samples) if model else {}
+    predicted = sum(part.seconds for part in parts.values()) if model and not model.missing else None
+    error = interval(predicted / steps - 1, fewest=ROUNDS) if predicted is not None else None
+    with case.at_work():
+        algorithms = case.model.algorithms(case.batch_size)
+    step = doc.Samples.of([1e3 * seconds for seconds in steps.tolist()])
+    return doc.Network(
+        name=case.model.name,
+        algorithm=case.algorithm,
+        data=case.data,
+        input_shape=list(case.model.input_shape or ()),
+        threads=case.team.threads or threads.get_num_threads(),
+        parameters=counts.parameters,
+        forward_macs_per_image=counts.forward_macs_per_image,
+        training_macs_per_image=counts.training_macs_per_image,
+        unfused_least_bytes_per_step=counts.unfused_least_bytes,
+        moved_bytes_per_step=model.moved_bytes if model else None,
+        step_ms=step,
+        predicted_ms=None if predicted is None else 1e3 * float(np.median(predicted)),
+        prediction_error=_interval(error),
+        ratio=_interval(ratio),
+        epoch_s_60000=-(-EPOCH_IMAGES // case.batch_size) * step.median / 1e3,
+        not_predicted=model.missing if model else [],
+        convolutions=[doc.Convolution(name, *choice) for name, choice in algorithms.items()],
+        structure=[_shape(layer, case.batch_size) for layer in case.model.layers],
+        layers=_rows(case, counts, parts),
+    )
+
+
+def _interval(ratio: Ratio | None) -> doc.Interval | None:
+    return None if ratio is None else doc.Interval(**asdict(ratio))
+
+
+def _rows(case: Case, counts: Cost, parts: Mapping[Key, PassTime]) -> list[doc.Row]:
+    """Each measured part beside its counts and its prediction, in the network's order; they add up to the step."""
+    medians = case.profile.medians()
+    order = [layer.name for layer in case.model.layers]
 
     def place(key: Key) -> tuple[int, int]:
         first = key[0].split("+")[0]
         return order.index(first) if first in order else len(order), scopes.PARTS.index(key[1])
 
-    counted = partial(_counted, counts, medians)
-    predicted = prediction.parts if prediction else {}
-    return [LayerTime(*key, *counted(key), medians[key], predicted.get(key)) for key in sorted(medians, key=place)]
+    return [_row(key, 1e3 * medians[key], counts, medians, parts.get(key)) for key in sorted(medians, key=place)]
 
 
-def _counted(counts: cost.Cost, medians: dict[Key, float], key: Key) -> tuple[int | None, int | None]:
-    """FLOPs and unfused least bytes of a part; a fused group's name joins its layers with "+"."""
+def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: PassTime | None) -> doc.Row:
+    row = doc.Row(*key, *_counted(counts, medians, key), ms=ms)
+    if part is None or part.missing:
+        return row
+    row.predicted_ms = 1e3 * float(np.median(part.seconds))
+    row.moved_bytes = part.moved_bytes
+    row.bound = part.bound
+    terms = part.terms
+    scale = row.predicted_ms / (sum(terms.values()) or 1)  # medians of terms do not add up to that of their sum
+    row.terms_ms = {name: scale * seconds for name, seconds in terms.items()}
+    row.work = [
+        doc.WorkItem(
+            what=work.stage.what,
+            kind=work.stage.kind,
+            size=[int(size) for size in work.stage.size],
+            calls=work.stage.calls,
+            flops=work.stage.flops,
+            moved_bytes=work.stage.moved,
+            amount=float(work.stage.amount),
+            rate=work.rate,
+            ms=1e3 * float(np.median(work.seconds)),
+        )
+        for work in part.work
+    ]
+    return row
+
+
+def _counted(counts: Cost, medians: Mapping[Key, float], key: Key) -> tuple[int | None, int | None]:
+    """FLOPs and minimum traffic, unfused, of a part; a fused group's name joins its layers with "+"."""
     layer, part = key
     if part == "grad_input" and (layer, "gradients") in medians:
         return None, None  # both gradients are computed at once: this is what goes on around them
@@ -178,3 +237,47 @@ def _counted(counts: cost.Cost, medians: dict[Key, float], key: Key) -> tuple[in
     if not passes:
         return None, None
     return sum(p.flops for p in passes), sum(p.bytes for p in passes)
+
+
+def _shape(layer: Layer, batch: int) -> doc.LayerShape:
+    weights = [list(p.shape) for p in layer.parameters() if p.name == "weight"]
+    return doc.LayerShape(
+        name=layer.name,
+        class_name=type(layer).__name__,
+        input_shape=list(layer.input_shape or ()),
+        output_shape=list(layer.output_shape or ()),
+        parameters=layer.count_params(),
+        weight_shape=weights[0] if weights else None,
+        operations=[doc.Operation(**asdict(operation)) for operation in layer.operations(batch)],
+    )
+
+
+def _beyond_peak(networks: Sequence[doc.Network], machine: peaks.Machine | None) -> list[str]:
+    """A rate above the measured peak is an error of ours: in the peak, in the clock, or in a count."""
+    found = []
+    for network in networks if machine else ():
+        for row in network.layers:
+            executed = sum(item.amount for item in row.work if item.flops)
+            share = executed / row.ms / 1e6 / machine.fma_gflops(network.threads) if row.ms else 0.0
+            if share > peaks.MOST_OF_A_PEAK:
+                found.append(f"{network.name}, {network.algorithm}, {row.name} {row.part}: {100 * share:.0f}%")
+    return [f"An error of nnlite: rates above the measured multiply-add peak ({'; '.join(found)})."] if found else []
+
+
+def _facts(command: str) -> dict[str, Any]:
+    """What one has to know to run this again."""
+    return {
+        "command": command,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "processor": processor_name(),
+        "versions": peaks.versions(),
+    }
+
+
+def said_data(networks: Sequence[doc.Network], asked: str) -> str:
+    """A sentence that says which networks were trained on random batches, "" if none was."""
+    names = [network.name for network in networks if network.data == RANDOM]
+    if not names or asked == RANDOM:
+        return ""
+    verb = "was" if len(names) == 1 else "were"
+    return f"{' and '.join(names)} {verb} timed on random images: the images of {asked} do not fit."

@@ -21,7 +21,7 @@ from nnlite.explain.request import fit_images
 from nnlite.lab.tables import disturbance
 from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
 from nnlite.model import Sequential
-from nnlite.profiler import profile
+from nnlite.performance.profiler import profile
 
 #: each network is visited so often, in turn with the others, for so many steps and about so many seconds
 VISITS, ROUNDS, SECONDS = 3, 3, 0.9

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnlite.cost import human_bytes
 from nnlite.explain.accuracy import median_error, off_said, quality, why_not
 from nnlite.explain.measure import LayerTime, Measurement
 from nnlite.explain.names import shorten, spelled_out
@@ -13,6 +12,7 @@ from nnlite.explain.question import BASELINE, REPORTED_SECONDS
 from nnlite.explain.verdict import METRICS, WITHIN, Prediction, measured_ratio, predictions, step_of
 from nnlite.lab.statistics import Ratio
 from nnlite.lab.terminal import console as console
+from nnlite.performance.counts import human_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table

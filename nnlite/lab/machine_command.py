@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from nnlite import machine
 from nnlite.ceilings import REPEATS
-from nnlite.cost import human_bytes
 from nnlite.lab.terminal import announce_compilation, console
 from nnlite.machine import Machine
+from nnlite.performance.counts import human_bytes
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nnlite.contention import UNDISTURBED
-from nnlite.cost import human_bytes
 from nnlite.lab.results import MOST_OF_A_CEILING, Cell, Row, Run
+from nnlite.performance.counts import human_bytes
 from nnlite.scopes import PART_NAMES
 
 if TYPE_CHECKING:

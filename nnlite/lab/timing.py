@@ -28,7 +28,7 @@ from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
 from nnlite.lab.reference import Operands
 from nnlite.lab.shapes import slice_of
-from nnlite.profiler import no_garbage_collection
+from nnlite.performance.profiler import no_garbage_collection
 
 #: rounds of a comparison, and how few will do where time is short
 ROUNDS, LEAST_ROUNDS = 20, 5

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from nnlite import cost, ops
+from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.layers.base import Layer
+from nnlite.performance import counts
 
 
 class Activation(Layer):
@@ -21,15 +22,15 @@ class Activation(Layer):
     def call(self, x: Tensor, training: bool) -> Tensor:
         return self.activation(x)
 
-    def operations(self, batch: int) -> list[cost.Operation]:
+    def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None
         return self.costs(batch * prod(self.input_shape))
 
-    def costs(self, size: int) -> list[cost.Operation]:
+    def costs(self, size: int) -> list[counts.Operation]:
         """What the activation of `size` elements costs: nothing if it is linear."""
         if self.activation is ops.linear:
             return []
-        return [cost.elementwise(ops.activation_name(self.activation) or "activation", size)]
+        return [counts.elementwise(ops.activation_name(self.activation) or "activation", size)]
 
     def get_config(self) -> dict[str, Any]:
         return {"activation": activation_config(self, self.activation), "name": self.name}

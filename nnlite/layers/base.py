@@ -10,8 +10,8 @@ import numpy as np
 
 from nnlite import initializers, random, scopes
 from nnlite.autograd import Tensor
-from nnlite.cost import Operation
 from nnlite.errors import boolean, numbers
+from nnlite.performance.counts import Operation
 
 #: a shape without the batch
 Shape = tuple[int, ...]
@@ -55,7 +55,7 @@ class Layer:
         return input_shape
 
     def operations(self, batch: int) -> list[Operation]:
-        """What the layer computes for a batch, one entry an operation, for the exact counts of nnlite.cost."""
+        """What the layer computes for a batch, one entry an operation, for the exact counts of nnlite.performance.counts."""
         return []
 
     def get_config(self) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nnlite import conv, cost, ops
+from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.conv.geometry import Padding, check_padding
 from nnlite.errors import boolean, int_pair, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
 from nnlite.layers.base import Layer, Shape, expect_rank
+from nnlite.performance import counts
 
 
 class Conv2D(Layer):
@@ -100,10 +101,10 @@ class Conv2D(Layer):
             max_pool=max_pool,
         )
 
-    def operations(self, batch: int) -> list[cost.Operation]:
+    def operations(self, batch: int) -> list[counts.Operation]:
         geometry = self.geometry(batch)
         n, oh, ow, k = geometry.output_shape
-        return [cost.conv2d(geometry, self.use_bias), *Activation(self.activation).costs(n * oh * ow * k)]
+        return [counts.conv2d(geometry, self.use_bias), *Activation(self.activation).costs(n * oh * ow * k)]
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from nnlite import cost, ops
+from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.errors import boolean, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
 from nnlite.layers.base import Layer, Shape
+from nnlite.performance import counts
 
 
 class Dense(Layer):
@@ -56,10 +57,10 @@ class Dense(Layer):
         """x @ weight + bias, and what of ReLU and dropout is asked for; not the activation."""
         return ops.dense(x, self.weight, self.bias, relu=relu, dropout=dropout, seed=seed)
 
-    def operations(self, batch: int) -> list[cost.Operation]:
+    def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None
         rows = batch * prod(self.input_shape[:-1])
-        product = cost.dense(rows, self.input_shape[-1], self.units, self.use_bias)
+        product = counts.dense(rows, self.input_shape[-1], self.units, self.use_bias)
         return [product, *Activation(self.activation).costs(rows * self.units)]
 
     def get_config(self) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nnlite import cost, ops
+from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.conv.geometry import Padding, check_padding, pooled
 from nnlite.errors import int_pair
 from nnlite.layers.base import Layer, Shape, expect_rank
+from nnlite.performance import counts
 
 
 class MaxPooling2D(Layer):
@@ -43,10 +44,10 @@ class MaxPooling2D(Layer):
         """Whether a convolution's kernel can do this pooling: 2x2, strides 2, valid."""
         return self.pool_size == (2, 2) and self.strides == (2, 2) and self.padding == "valid"
 
-    def operations(self, batch: int) -> list[cost.Operation]:
+    def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None
         assert self.output_shape is not None
-        return [cost.max_pool2d(batch * prod(self.input_shape), batch * prod(self.output_shape))]
+        return [counts.max_pool2d(batch * prod(self.input_shape), batch * prod(self.output_shape))]
 
     def get_config(self) -> dict[str, Any]:
         return {

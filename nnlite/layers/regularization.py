@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from nnlite import cost, ops, random
+from nnlite import ops, random
 from nnlite.autograd import Tensor
 from nnlite.errors import fraction, positive_int
 from nnlite.layers.base import Layer, Shape
+from nnlite.performance import counts
 
 
 class Dropout(Layer):
@@ -40,9 +41,9 @@ class Dropout(Layer):
         self._calls += 1
         return random.combine(self._stream, self._calls)
 
-    def operations(self, batch: int) -> list[cost.Operation]:
+    def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None
-        return [cost.dropout(batch * prod(self.input_shape))] if self.rate else []
+        return [counts.dropout(batch * prod(self.input_shape))] if self.rate else []
 
     def get_config(self) -> dict[str, Any]:
         return {"rate": self.rate, "seed": self.seed, "name": self.name}

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from nnlite.cost import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.explain.accuracy import off
 from nnlite.explain.question import EPOCH_IMAGES
 from nnlite.explain.report.numbers import short
 from nnlite.explain.report.run import Model, step
+from nnlite.performance.counts import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.scopes import PART_NAMES
 
 Layer = dict[str, Any]

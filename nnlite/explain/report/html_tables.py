@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from nnlite.cost import human_bytes
 from nnlite.explain.accuracy import median_error, off, off_said, quality, why_not
 from nnlite.explain.names import shorten, spelled_out
 from nnlite.explain.report import formulas
@@ -15,6 +14,7 @@ from nnlite.explain.report.numbers import miss, short, times
 from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, rows, step, terms
 from nnlite.explain.verdict import WITHIN
 from nnlite.lab.statistics import Ratio
+from nnlite.performance.counts import human_bytes
 from nnlite.scopes import PART_NAMES
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from nnlite import threads
 from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE
-from nnlite.kernels import activation, updates
+from nnlite.kernels import activation, peaks, updates
 from nnlite.kernels import narrow as narrow_products
 from nnlite.kernels.crossentropy import sparse_from_logits
 from nnlite.kernels.dropout import apply_mask
@@ -17,7 +18,8 @@ from nnlite.kernels.matmul import matmul as product
 from nnlite.kernels.matmul import matmul_nt, matmul_tn
 from nnlite.kernels.pooling import max_pool as pool_forward
 from nnlite.kernels.pooling import max_pool_backward as pool_backward
-from nnlite.rates.measure import Work, kind, ones, operands
+from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
+from nnlite.simd import LANES
 
 #: in a usual batch
 _IMAGES = 128
@@ -45,6 +47,16 @@ def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
     return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
+
+
+@kind
+def copy(size: tuple[int, ...], working_set: int) -> Work:
+    """A copy on all threads, which stands for the bandwidth of the level that holds the working set; both ways count."""
+    parts = threads.kernel_parts()
+    width = max(1, working_set // (2 * ITEMSIZE * parts * 8 * LANES)) * 8 * LANES
+    x, y = ones((parts, width)), ones((parts, width))
+    rounds = max(1, (8 << 20) // (2 * x.nbytes))
+    return Work(lambda: peaks.copy(rounds, x, y), 2.0 * rounds * x.nbytes)
 
 
 @kind

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load, splat, store
+from nnlite.simd import LANES, REGISTERS, load, pointer, splat, store
+from nnlite.tile_shapes import TileShape
+from nnlite.tiles import even_rows, load_tile, scale_tile, store_tile
 
-#: vectors in flight: enough to hide the latency of a multiply-add on two ports
-SUMS = 16
+#: how many independent sums are tried: enough to hide the latency of a multiply-add, and no more than fit
+SUMS = tuple(TileShape(sums, 1) for sums in ((8, 10, 12, 14) if REGISTERS == 16 else (8, 12, 16, 20, 24, 28)))
 
 
 @kernel
-def multiply_adds(part, parts, rounds, factors, out):
-    """`rounds` times SUMS independent multiply-adds of whole vectors on every thread, nothing loaded or stored."""
+def multiply_adds(part, parts, rounds, shape, factors, out):
+    """`rounds` times the shape's independent multiply-adds of whole vectors on every thread, all in registers."""
     scale, step = splat(factors[0]), splat(factors[1])
-    a, b, c, d = splat(factors[2]), splat(factors[3]), splat(factors[4]), splat(factors[5])
-    e, f, g, h = a + step, b + step, c + step, d + step
-    i, j, k, m = e + step, f + step, g + step, h + step
-    n, o, p, q = i + step, j + step, k + step, m + step
+    own = pointer(out, part * out.shape[1])
+    rows = even_rows(shape, 0, shape.rows, LANES)
+    sums = load_tile(shape, own, rows, 0, LANES)  # unequal, else they would be computed once
     for _ in range(rounds):
-        a, b, c, d = a * scale + step, b * scale + step, c * scale + step, d * scale + step
-        e, f, g, h = e * scale + step, f * scale + step, g * scale + step, h * scale + step
-        i, j, k, m = i * scale + step, j * scale + step, k * scale + step, m * scale + step
-        n, o, p, q = n * scale + step, o * scale + step, p * scale + step, q * scale + step
-    total = ((a + b) + (c + d)) + ((e + f) + (g + h)) + ((i + j) + (k + m)) + ((n + o) + (p + q))
-    store(out, part * LANES, total)
+        sums = scale_tile(sums, scale, step)
+    store_tile(own, rows, 0, sums, LANES)
 
 
 @kernel

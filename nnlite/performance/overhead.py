@@ -1,29 +1,28 @@
-"""The calls of operations that a step makes, and what calling costs: Python, checks, the launch of a kernel.
+"""The overhead of calling operations: Python, checks, the launch of a kernel.
 
-The cost is the time that the operation takes on the smallest input there is, with the processor's caches and branch
-predictors filled by a usual training step and then by other memory, as much as lies between two calls.
+It is the time that an operation takes on the smallest input there is, gradients included, after other memory was
+touched, as much as lies between two calls of a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from nnlite import scopes
+from nnlite import scopes, threads
 from nnlite.autograd import Tensor
 from nnlite.conv import Geometry
 from nnlite.errors import int_pair
-from nnlite.ops.stages import Array, Call, problem
-from nnlite.profiler import OTHER, Key, StepProfile
-from nnlite.rates import Rates
-from nnlite.rates.measure import power_of_two
+from nnlite.performance.microbenchmarks.base import evict, keep_awake
+from nnlite.performance.profiler import Key, StepProfile
+from nnlite.performance.work import Array, Call, problem
 
-#: samples of an operation's cost of calling
-CALL_SAMPLES = 15
+#: calls that make one sample
+CALLS = 4
 
 
 def trace(step: Callable[[], object]) -> list[Call]:
@@ -39,44 +38,49 @@ def trace(step: Callable[[], object]) -> list[Call]:
     return calls
 
 
-@dataclass(frozen=True)
-class Between:
-    """What happens between two samples, as the rest of a step happens between two calls."""
+@dataclass
+class Overhead:
+    """Something small that is run and profiled: a call of an operation, or a step of the smallest network."""
 
-    rates: Rates
-    algorithm: str  # of the usual step
-    step: Callable[[], object]
-    touched: int  # bytes of other memory, as by the kernel that a step ran before
+    run: Callable[[], object]
+    evicted: int  # bytes of other memory that are touched before each run
+    profile: StepProfile = field(default_factory=StepProfile)
 
-    @classmethod
-    def of(cls, rates: Rates, algorithm: str, usual_step: Callable[[], object], held: int, calls: int) -> Between:
-        """In a step that makes so many calls, forward and back, and shares its arrays' bytes out among them."""
-        share = held / (2 * max(1, calls))
-        return cls(rates, algorithm, usual_step, power_of_two(min(share, 2 * rates.machine.caches["L3"])))
+    def sample(self) -> float:
+        """Profile some runs. Returns their seconds."""
+        blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
+        total = 0.0
+        for _ in range(CALLS):
+            evict(self.evicted)
+            keep_awake(blas_threads)
+            total += self.profile.record(self.run)
+        return total
 
-    def __call__(self) -> None:
-        self.step()
-        self.rates.within_step.touch(self.touched)
-        self.rates.within_step.stir()
+    def seconds(self, key: Key) -> float:
+        """The median of one part; 0 where it never ran."""
+        return median(self.profile.parts.get(key, [0.0]))
 
-    def costs(self, key: str, parts: Sequence[str], measure: Callable[[int], dict[str, float]]) -> dict[str, float]:
-        """Seconds of the parts of a step, by their names; measured together, by one of so many parts of the samples."""
-        key = f"{key} {self.algorithm} {self.touched}"
-
-        def measured(n: int) -> dict[str, float]:
-            return {f"{key} {name}": value for name, value in measure(n).items()}
-
-        found = self.rates.costs([f"{key} {name}" for name in parts], measured)
-        return {name: found[f"{key} {name}"] for name in parts}
+    def by_part(self) -> dict[str, float]:
+        """The median of each part that a call has."""
+        return {part: self.seconds((layer, part)) for layer, part in self.profile.parts}
 
 
-def calling_cost(call: Call, between: Between) -> dict[str, float]:
-    """Seconds by part that an operation takes on its smallest input, gradients included."""
+def of_call(call: Call) -> tuple[str, Callable[[], object]]:
+    """What the overhead of a call depends on, and the call on its smallest input, gradients included."""
     smallest = _smallest(call)
     key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs}"
-    parts = ("forward", "grad_input", "grad_weight", "gradients", "other")
-    costs = between.costs(key, parts, lambda n: _measure_call(smallest, between, n))
-    return {name: value for name, value in costs.items() if value}
+    arguments = [
+        Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
+        for a, need in zip(smallest.arguments, smallest.needs, strict=True)
+    ]
+
+    def run() -> None:
+        with scopes.scope("layer", "forward"):
+            result = smallest.operation(*arguments, **smallest.options)
+        if result.requires_grad:
+            result.backward(np.ones(result.shape, result.dtype))
+
+    return key, run
 
 
 def _smallest(call: Call) -> Call:
@@ -160,42 +164,3 @@ def _fewest(columns: int) -> int:
 
     shapes = tile_shape(columns), lane_tile_shape(columns)
     return next(n for n in range(1, columns + 1) if (tile_shape(n), lane_tile_shape(n)) == shapes)
-
-
-def _measure_call(call: Call, between: Callable[[], object], parts: int) -> dict[str, float]:
-    """Medians of the parts of one forward and backward of a call, in seconds; by a part of the samples."""
-    arguments = [
-        Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
-        for a, need in zip(call.arguments, call.needs, strict=True)
-    ]
-
-    def run() -> None:
-        with scopes.scope("layer", "forward"):
-            result = call.operation(*arguments, **call.options)
-        if result.requires_grad:
-            result.backward(np.ones(result.shape, result.dtype))
-
-    return {name: seconds for (_, name), seconds in _profile(run, between, parts).items()}
-
-
-def around(least_step: Callable[[], object], optimizer: str, between: Between) -> dict[str, float]:
-    """Seconds of a smallest step: "other", which belongs to no operation, and "update", of its parameters."""
-    calls = trace(least_step)
-
-    def measure(parts: int) -> dict[str, float]:
-        seconds = _profile(least_step, between, parts)
-        return {"other": seconds[OTHER], "update": seconds[optimizer, "optimizer"]}
-
-    costs = between.costs(f"around {optimizer} {[call.arguments for call in calls]}", ("other", "update"), measure)
-    tape = sum(calling_cost(call, between).get("other", 0.0) for call in calls)
-    return costs | {"other": max(0.0, costs["other"] - tape)}
-
-
-def _profile(step: Callable[[], object], between: Callable[[], object], parts: int) -> dict[Key, float]:
-    """The median seconds of each part of a step; by one of so many parts of the samples."""
-    profile = StepProfile()
-    step()
-    for _ in range(CALL_SAMPLES // parts):
-        between()
-        profile.record(step)
-    return {key: 1e-3 * median(samples) for key, samples in profile.parts.items()}

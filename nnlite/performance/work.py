@@ -180,10 +180,10 @@ def _dropout(call: Call) -> Parts:
 # Elementwise operations and the loss ---------------------------------------------------------------------------
 
 
-def _elementwise(what: str, kind: str, size: int, arrays: int, fresh: int = 0) -> Stage:
+def _elementwise(what: str, kind: str, size: int, arrays: int) -> Stage:
     """NumPy's pass over `arrays` arrays of `size` float32."""
     nbytes = ITEMSIZE * arrays * size
-    return stages.move(what, kind, (), touched=nbytes, arrays=nbytes, fresh=fresh)
+    return stages.move(what, kind, (), touched=nbytes, arrays=nbytes)
 
 
 def _per_row(what: str, kind: str, size: int, k: int, arrays: int) -> Stage:

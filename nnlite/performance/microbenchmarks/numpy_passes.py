@@ -13,7 +13,7 @@ import numpy as np
 from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.ops import activation
-from nnlite.rates.measure import Work, kind, ones, operands
+from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
 
 #: columns of a narrow product
 _FEW = 4
@@ -100,6 +100,18 @@ def shuffle(size: tuple[int, ...], working_set: int) -> Work:
         y[...] = x.transpose(0, 2, 1)
 
     return Work(copy, 2.0 * x.nbytes)
+
+
+@kind
+def numpy_call(size: tuple[int, ...], working_set: int) -> Work:
+    """Calls of a NumPy function on one number."""
+    a, b, count = np.ones(1, np.float32), np.ones(1, np.float32), 200
+
+    def calls() -> None:
+        for _ in range(count):
+            np.add(a, b, a)
+
+    return Work(calls, count)
 
 
 # NumPy's elementwise passes ----------------------------------------------------------------------------------------

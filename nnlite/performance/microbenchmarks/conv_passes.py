@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import stage_kernels
 from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
@@ -20,7 +19,8 @@ from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
 from nnlite.jit import kernel
 from nnlite.kernels.dropout import Mask
-from nnlite.rates.measure import Work, kind
+from nnlite.performance.microbenchmarks import conv_kernels
+from nnlite.performance.microbenchmarks.base import Work, kind
 from nnlite.simd import LANES
 from nnlite.tile_shapes import tile_shape
 
@@ -61,17 +61,17 @@ def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np
 
 @kind
 def tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(stage_kernels.tile_sums, Loops(*size), working_set)
+    return _sums(conv_kernels.tile_sums, Loops(*size), working_set)
 
 
 @kind
 def lane_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(stage_kernels.lane_sums, Loops(*size), working_set)
+    return _sums(conv_kernels.lane_sums, Loops(*size), working_set)
 
 
 @kind
 def vector_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(stage_kernels.vector_sums, Loops(*size), working_set)
+    return _sums(conv_kernels.vector_sums, Loops(*size), working_set)
 
 
 def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
@@ -117,7 +117,7 @@ def winograd_input(size: tuple[int, ...], working_set: int) -> Work:
     x = _numbers(parts * blocks * images, sizes.h * sizes.w * sizes.c)
     v, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
     rounds = _rounds(36 * count * sizes.c_wide, blocks)
-    return _work(stage_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, v, _scratch())
+    return _work(conv_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, v, _scratch())
 
 
 @kind
@@ -130,7 +130,7 @@ def winograd_output(size: tuple[int, ...], working_set: int) -> Work:
     y, winners = _numbers(parts * blocks, numbers), _bytes(parts * blocks, numbers)
     m, bias = _numbers(parts, 36 * sizes.m_step), np.zeros(sizes.k_wide, np.float32)
     rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
-    work = stage_kernels.winograd_output
+    work = conv_kernels.winograd_output
     return _work(work, rounds, blocks, amount, None, count, sizes, m, bias, _scratch(), y, winners, clamp, pool)
 
 
@@ -146,7 +146,7 @@ def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
     dm, dbias = _numbers(parts, 36 * sizes.m_step), np.zeros((parts, sizes.k_wide), np.float32)
     rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
     return _work(
-        stage_kernels.winograd_dy, rounds, blocks, amount, dy,
+        conv_kernels.winograd_dy, rounds, blocks, amount, dy,
         count, sizes, dy, result, winners, fused, clamp, pool, _scratch(), dm, dbias,
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
     dx = dx.reshape(-1, sizes.h, sizes.w, sizes.c)
     dv, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
     rounds = _rounds(36 * count * sizes.c_wide, blocks)
-    return _work(stage_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dv, _scratch(), dx)
+    return _work(conv_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dv, _scratch(), dx)
 
 
 @kind
@@ -182,7 +182,7 @@ def pad(size: tuple[int, ...], working_set: int) -> Work:
     blocks = _blocks(numbers * (1 + masked), working_set)
     x, out = _numbers(parts * blocks, numbers), np.zeros((parts, (_SIDE + 2) ** 2 * c), np.float32)
     result, rounds = _numbers(parts * blocks, numbers) if masked else x, _rounds(numbers, blocks)
-    return _work(stage_kernels.pad, rounds, blocks, float(ITEMSIZE * numbers), x, image, x, result, masked, out)
+    return _work(conv_kernels.pad, rounds, blocks, float(ITEMSIZE * numbers), x, image, x, result, masked, out)
 
 
 @kind
@@ -198,7 +198,7 @@ def spread(size: tuple[int, ...], working_set: int) -> Work:
     bias, rounds = _numbers(parts, columns), _rounds(pixels * columns, blocks)
     amount = float(ITEMSIZE * pixels * columns)
     return _work(
-        stage_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, width, dy, result, masked, out, bias
+        conv_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, width, dy, result, masked, out, bias
     )  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def to_lanes(size: tuple[int, ...], working_set: int) -> Work:
     x, out = _numbers(parts * blocks, LANES * length), _numbers(parts, LANES * (length + LANES))
     result = _numbers(parts * blocks, LANES * length) if masked else x
     rounds, amount = _rounds(LANES * length, blocks), float(ITEMSIZE * LANES * length)
-    work = stage_kernels.block_to_lanes
+    work = conv_kernels.block_to_lanes
     return _work(work, rounds, blocks, amount, x, length, x, result, masked, out, _lane_scratch())
 
 
@@ -223,7 +223,7 @@ def from_lanes(size: tuple[int, ...], working_set: int) -> Work:
     blocks = _blocks(LANES * length, working_set)
     x, out = _numbers(parts, LANES * (length + LANES)), _numbers(parts * blocks, LANES * length)
     rounds, amount = _rounds(LANES * length, blocks), float(ITEMSIZE * LANES * length)
-    return _work(stage_kernels.block_from_lanes, rounds, blocks, amount, None, length, x, out, _lane_scratch())
+    return _work(conv_kernels.block_from_lanes, rounds, blocks, amount, None, length, x, out, _lane_scratch())
 
 
 # What lanes do with a block in cache -----------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def lanes_max_pool(size: tuple[int, ...], working_set: int) -> Work:
     k, clamp, parts = size[0], bool(size[1]), threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
     y, result, winners = _numbers(parts, numbers), _numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
-    work, rounds, amount = stage_kernels.lanes_max_pool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    work, rounds, amount = conv_kernels.lanes_max_pool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, clamp, y, result, winners), rounds * parts * amount)
 
 
@@ -243,7 +243,7 @@ def lanes_unpool(size: tuple[int, ...], working_set: int) -> Work:
     k, parts = size[0], threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
     dresult, winners, out = _numbers(parts, numbers), _bytes(parts, numbers), _numbers(parts, 4 * numbers)
-    work, rounds, amount = stage_kernels.lanes_unpool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    work, rounds, amount = conv_kernels.lanes_unpool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, dresult, winners, out), rounds * parts * amount)
 
 
@@ -252,7 +252,7 @@ def lanes_bias(size: tuple[int, ...], working_set: int) -> Work:
     k, parts = size[0], threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
     dy, sums = _numbers(parts, numbers), _numbers(parts, k * LANES)
-    work, rounds, amount = stage_kernels.lanes_bias, _rounds(numbers, 1), float(ITEMSIZE * numbers)
+    work, rounds, amount = conv_kernels.lanes_bias, _rounds(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, dy, sums), rounds * parts * amount)
 
 
@@ -261,4 +261,4 @@ def drop(size: tuple[int, ...], working_set: int) -> Work:
     parts, numbers = threads.kernel_parts(), size[0]
     x, y, mask = _numbers(parts, numbers), _numbers(parts, numbers), Mask.of(0.25, 1)
     rounds, amount = _rounds(numbers, 1), float(2 * ITEMSIZE * numbers)
-    return Work(lambda: stage_kernels.drop_block(rounds, numbers, x, y, mask), rounds * parts * amount)
+    return Work(lambda: conv_kernels.drop_block(rounds, numbers, x, y, mask), rounds * parts * amount)

@@ -1,0 +1,252 @@
+"""The time of a training step, predicted from what it does and from this machine's rates.
+
+    time of a work item = max(work / rate at that shape, traffic / bandwidth of the level that holds its working set)
+                          + further calls x cost of a call
+    time of a pass      = its work items + the overhead of calling its operations
+
+The work items are declared by the operations and the algorithms (nnlite.performance.work, nnlite.conv.stages). The rates
+are microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
+prediction. Nothing in here knows how long a step or a layer took, and no factor is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nnlite.autograd import Tensor
+from nnlite.conv import stages as conv_stages
+from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.performance import overhead
+from nnlite.performance.microbenchmarks import IN_CACHE, PRODUCTS, Microbenchmark, Rate
+from nnlite.performance.microbenchmarks.base import power_of_two
+from nnlite.performance.overhead import Overhead
+from nnlite.performance.profiler import OTHER, Key
+from nnlite.performance.rounds import Candidate, Samples, Team
+from nnlite.performance.work import Call, Undeclared
+from nnlite.processor import cache_sizes
+
+#: what is sampled in every round: the rates of this share of a step's time; the rest in every fourth
+SHARE, SELDOM = 0.9, 4
+#: parts of a layer's step in which an operation may compute what is needed of its gradients
+_BACKWARD = ("grad_input", "grad_weight", "gradients")
+
+Name = tuple[Team, str, Rate | str]
+
+
+@dataclass
+class WorkTime:
+    """A work item and its seconds in each round: of its work and of its traffic, of which the larger counts."""
+
+    stage: Stage
+    rate: float  # the median, units per second
+    compute: np.ndarray  # (rounds,)
+    memory: np.ndarray
+    calls: np.ndarray
+
+    @property
+    def seconds(self) -> np.ndarray:
+        return np.maximum(self.compute, self.memory) + self.calls
+
+
+@dataclass
+class PassTime:
+    """What is predicted for one part of the step."""
+
+    work: list[WorkTime] = field(default_factory=list)
+    overhead: float = 0.0  # seconds: calling the operations
+    missing: str | None = None  # what does not declare its work
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """(rounds,)"""
+        return sum((w.seconds for w in self.work), np.float64(self.overhead))  # type: ignore[return-value]
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """Median seconds by what bounds them."""
+        compute = sum(float(np.median(np.where(w.compute >= w.memory, w.compute, 0))) for w in self.work)
+        memory = sum(float(np.median(np.where(w.compute >= w.memory, 0, w.memory))) for w in self.work)
+        calls = self.overhead + sum(float(np.median(w.calls)) for w in self.work)
+        return {"compute": compute, "memory": memory, "overhead": calls}
+
+    @property
+    def bound(self) -> str:
+        """What most of the time goes to: "compute", "memory" or "overhead"."""
+        terms = self.terms
+        return max(terms, key=lambda name: terms[name])
+
+    @property
+    def moved_bytes(self) -> int:
+        return conv_stages.moved_bytes(w.stage for w in self.work)
+
+
+class Microbenchmarks:
+    """The microbenchmarks that some steps need, each once for the threads and algorithm it runs under."""
+
+    def __init__(self) -> None:
+        self._rates: dict[Name, Microbenchmark] = {}
+        self._overheads: dict[Name, Overhead] = {}
+        self._every: dict[Name, int] = {}
+
+    def add_rate(self, team: Team, rate: Rate) -> Name:
+        """To be called while the team has the threads."""
+        name = (team, "", rate)
+        if name not in self._rates:
+            self._rates[name] = Microbenchmark.of(rate)
+        return name
+
+    def add_overhead(self, team: Team, algorithm: str, key: str, run: Callable[[], object], evicted: int) -> Name:
+        name = (team, algorithm, f"{key} {evicted}")
+        if name not in self._overheads:
+            self._overheads[name] = Overhead(run, evicted)
+        return name
+
+    def candidates(self, around: Callable[[str], Callable]) -> list[Candidate]:
+        """For the rounds; `around(algorithm)` gives the context that the algorithm's calls run in."""
+        rates = [
+            Candidate(name, b.sample, name[0], before=b.prepare, every=self._every.get(name, SELDOM))
+            for name, b in self._rates.items()
+        ]
+        calls = [
+            Candidate(name, o.sample, name[0], around=around(name[1]), every=self._every.get(name, SELDOM))
+            for name, o in self._overheads.items()
+        ]
+        return rates + calls
+
+    def often(self, names: Sequence[Name]) -> None:
+        """Sample these in every round."""
+        self._every.update(dict.fromkeys(names, 1))
+
+    def seconds_per_unit(self, name: Name, samples: Samples) -> np.ndarray:
+        """(rounds,) of a rate: in a round without a sample, the one before."""
+        seconds = np.asarray(samples[name])
+        latest = np.maximum.accumulate(np.where(np.isnan(seconds), 0, np.arange(len(seconds))))
+        return seconds[latest] / self._rates[name].amount
+
+    def overhead(self, name: Name) -> Overhead:
+        return self._overheads[name]
+
+
+class StepModel:
+    """What a step does, and the rates that it needs; `predict` gives its parts' times once these are sampled."""
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        optimizer: str,
+        parameters: Sequence[Tensor],
+        least_step: Callable[[], object],
+        footprint: int,
+        team: Team,
+        algorithm: str,
+        benchmarks: Microbenchmarks,
+    ):
+        """A step that makes these calls and then lets an optimizer of that name update the parameters.
+
+        `footprint` are the bytes of its arrays, each once however often it goes through it. `least_step` is a step of
+        the smallest network, whose "other" time is that of every step. To be made under the algorithm and the threads
+        that the step runs with.
+        """
+        self._benchmarks = benchmarks
+        self._work: list[tuple[Key, Stage, Name, Name | None, Name | None]] = []
+        self._calls: list[tuple[Call, Name]] = []
+        self._missing: dict[Key, str] = {}
+        self._optimizer = optimizer
+        evicted = power_of_two(min(footprint / (2 * max(1, len(calls))), 2 * cache_sizes()["L3"]))
+        for call in calls:
+            try:
+                declared = call.parts()
+            except Undeclared as reason:
+                for name in ("forward", *_BACKWARD) if any(call.needs) else ("forward",):
+                    self._missing[call.layer, name] = str(reason)
+                continue
+            self._calls.append((call, benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted)))
+            for name, stages in declared.items():
+                if name == "forward" or any(call.needs):
+                    self._declare((call.layer, name), stages, team, footprint)
+        self._declare((optimizer, "optimizer"), [_update(optimizer, parameters)], team, footprint)
+        self._least = benchmarks.add_overhead(team, algorithm, f"least step {optimizer}", least_step, evicted)
+        least_calls = overhead.trace(least_step)
+        self._least_calls = [
+            benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted) for call in least_calls
+        ]
+
+    def _declare(self, key: Key, stages: Sequence[Stage], team: Team, footprint: int) -> None:
+        add = self._benchmarks.add_rate
+        for stage in stages:
+            bounded = stage.kind in PRODUCTS or stage.kind in IN_CACHE
+            bandwidth = add(team, Rate.of_bandwidth(stage.working_set)) if bounded and stage.moved else None
+            calls = add(team, Rate("numpy_call")) if stage.calls > 1 else None
+            self._work.append((key, stage, add(team, Rate.of(stage, footprint)), bandwidth, calls))
+
+    @property
+    def missing(self) -> list[str]:
+        """What does not declare its work, so that the step cannot be predicted."""
+        return sorted(set(self._missing.values()))
+
+    @property
+    def moved_bytes(self) -> int | None:
+        """The memory traffic of a step; None if a part of it does not declare its own."""
+        return None if self._missing else conv_stages.moved_bytes(stage for _, stage, *_ in self._work)
+
+    def predict(self, samples: Samples) -> dict[Key, PassTime]:
+        """The parts of the step, from the rates' samples."""
+        parts: dict[Key, PassTime] = {key: PassTime(missing=reason) for key, reason in self._missing.items()}
+        for key, *work in self._work:
+            parts.setdefault(key, PassTime()).work.append(self._work_time(samples, *work))
+        for call, name in self._calls:
+            for part, seconds in self._benchmarks.overhead(name).by_part().items():
+                key = OTHER if part == "other" else (call.layer, part)
+                if seconds and (key == OTHER or key in parts):
+                    parts.setdefault(key, PassTime()).overhead += seconds
+        least = self._benchmarks.overhead(self._least)
+        tape = sum(self._benchmarks.overhead(name).by_part().get("other", 0.0) for name in self._least_calls)
+        parts.setdefault(OTHER, PassTime()).overhead += max(0.0, least.seconds(OTHER) - tape)
+        parts[self._optimizer, "optimizer"].overhead += least.seconds((self._optimizer, "optimizer"))
+        return parts
+
+    def _work_time(
+        self, samples: Samples, stage: Stage, rate: Name, bandwidth: Name | None, calls: Name | None
+    ) -> WorkTime:
+        per_unit = self._benchmarks.seconds_per_unit(rate, samples)
+        none = np.zeros(len(per_unit))
+        work = stage.amount * per_unit
+        traffic = stage.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
+        if bandwidth is None and not (stage.kind in PRODUCTS or stage.kind in IN_CACHE):
+            work, traffic = none, work  # a pass over memory
+        extra = (stage.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
+        return WorkTime(stage, 1 / float(np.median(per_unit)), work, traffic, extra)
+
+    def dominant(self, samples: Samples) -> list[Name]:
+        """The rates and overheads of SHARE of the predicted time, as far as these samples tell."""
+        taking: dict[Name, float] = {}
+        for _, stage, *names in self._work:
+            time = self._work_time(samples, stage, *names)
+            chosen = names[1] if names[1] and time.memory[-1] > time.compute[-1] else names[0]
+            taking[chosen] = taking.get(chosen, 0.0) + float(time.seconds[-1])
+        for _, name in self._calls:
+            taking[name] = taking.get(name, 0.0) + sum(self._benchmarks.overhead(name).by_part().values())
+        return list(_largest(taking, SHARE))
+
+
+def _largest(taking: Mapping[Name, float], share: float) -> Iterator[Name]:
+    """The names of that share of the sum, the largest first."""
+    so_far, enough = 0.0, share * sum(taking.values())
+    for name in sorted(taking, key=lambda name: -taking[name]):
+        if so_far < enough:
+            yield name
+        so_far += taking[name]
+
+
+def _update(optimizer: str, parameters: Sequence[Tensor]) -> Stage:
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
+
+    The rate depends on the columns of the largest, from which follows which kernels had it before.
+    """
+    size = sum(parameter.size for parameter in parameters)
+    columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
+    moved, arrays = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
+    return conv_stages.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)

@@ -1,0 +1,79 @@
+"""Measured time of a training step, by layer and part.
+
+The profiler listens to the scopes that layers, the tape and the convolution dispatcher announce, and gives every
+moment to the innermost open scope; what runs outside of all scopes is "other". So the parts add up to the step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+from nnlite import scopes
+
+Key = tuple[str, str]  # (layer, part)
+OTHER: Key = ("other", "other")
+
+
+class _Recorder:
+    """Listens during one step and sums up seconds by key."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[Key, float] = {}
+        self._open: list[Key] = [OTHER]
+        self._since = time.perf_counter()
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        key = self._open[-1]
+        self.seconds[key] = self.seconds.get(key, 0.0) + now - self._since
+        self._since = now
+
+    def enter(self, layer: str | None, part: str) -> None:
+        self._charge()
+        self._open.append((layer or "other", part))
+
+    def leave(self) -> None:
+        self._charge()
+        self._open.pop()
+
+    def stop(self) -> None:
+        self._charge()
+
+
+@dataclass
+class StepProfile:
+    """Seconds of each recorded step, and of each of its parts."""
+
+    steps: list[float] = field(default_factory=list)
+    parts: dict[Key, list[float]] = field(default_factory=dict)
+
+    def record(self, step: Callable[[], object]) -> float:
+        """Run `step` once and keep its times. Returns its seconds."""
+        recorder = _Recorder()
+        with scopes.listening(recorder):
+            step()
+            recorder.stop()
+        before = len(self.steps)
+        self.steps.append(sum(recorder.seconds.values()))
+        for key in recorder.seconds:
+            self.parts.setdefault(key, [0.0] * before)
+        for key, samples in self.parts.items():
+            samples.append(recorder.seconds.get(key, 0.0))
+        return self.steps[-1]
+
+    def part(self, first: int, count: int) -> StepProfile:
+        """`count` steps from the `first` on alone."""
+        chosen = slice(first, first + count)
+        return StepProfile(self.steps[chosen], {key: samples[chosen] for key, samples in self.parts.items()})
+
+    def medians(self) -> dict[Key, float]:
+        """The median seconds of each part, in order of appearance; they are scaled so as to add up to the median step.
+
+        Medians do not add up by themselves: a remainder would be no time that anything took, and might be negative.
+        """
+        medians = {key: median(samples) for key, samples in self.parts.items()}
+        scale = median(self.steps) / sum(medians.values())
+        return {key: scale * value for key, value in medians.items()}
