@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import median
 
-from nnlite.explain.report.numbers import listed
+from nnlite.explain.numbers import listed
 
 #: the median error of a step's rows, a layer's pass each, that the time model aims for at the most
 AIM = 0.3

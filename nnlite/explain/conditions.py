@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from nnlite.explain import roofs
 from nnlite.explain.measure import Measurement
-from nnlite.explain.report.numbers import listed
+from nnlite.explain.numbers import listed
 from nnlite.explain.verdict import CAUTIONS, Verdict
 from nnlite.lab.tables import disturbance
 from nnlite.machine import Machine

@@ -8,8 +8,8 @@ from nnlite.cost import human_bytes
 from nnlite.explain.accuracy import AIM, beyond_aim, median_error, off, off_said, why_not
 from nnlite.explain.measure import Measurement
 from nnlite.explain.names import spoken
+from nnlite.explain.numbers import listed
 from nnlite.explain.question import ACCEPTED_CHANNELS, ACCEPTED_RATIO, BASELINE, REPORTED_SECONDS
-from nnlite.explain.report.numbers import listed
 from nnlite.explain.verdict import METRICS, WITHIN, Verdict, baseline, measured_ratio, predictions, step_of
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from nnlite.cost import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.explain.accuracy import off
+from nnlite.explain.numbers import short
 from nnlite.explain.question import EPOCH_IMAGES
-from nnlite.explain.report.numbers import short
 from nnlite.explain.report.run import Model, step
 from nnlite.scopes import PART_NAMES
 

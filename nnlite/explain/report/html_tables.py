@@ -9,9 +9,9 @@ from html import escape
 from nnlite.cost import human_bytes
 from nnlite.explain.accuracy import median_error, off, off_said, quality, why_not
 from nnlite.explain.names import shorten, spelled_out
+from nnlite.explain.numbers import miss, short, times
 from nnlite.explain.report import formulas
 from nnlite.explain.report.formulas import Formula
-from nnlite.explain.report.numbers import miss, short, times
 from nnlite.explain.report.run import METRICS, Model, Run, Variant, asked, moved, rows, step, terms
 from nnlite.explain.verdict import WITHIN
 from nnlite.lab.statistics import Ratio

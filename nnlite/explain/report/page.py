@@ -10,10 +10,10 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+from nnlite.explain.numbers import listed, short, threads_said
 from nnlite.explain.report import canvas, data, html_tables, theme
 from nnlite.explain.report.figures import ladder, metrics, paradox, passes, roofline, sweeps, waterfall
 from nnlite.explain.report.html_tables import Popovers
-from nnlite.explain.report.numbers import listed, short, threads_said
 from nnlite.explain.report.run import Figure, Run, Variant, step
 from nnlite.explain.sweeps import names as sweep_names
 from nnlite.explain.verdict import CAUTIONS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nnlite.explain.numbers import milliseconds, times
 from nnlite.explain.report import axes
 from nnlite.explain.report.canvas import Canvas, wrap
-from nnlite.explain.report.numbers import milliseconds, times
 from nnlite.explain.report.run import Figure, Run
 
 WIDTH, LEFT, RIGHT, TOP, ROW, LINE = 520.0, 14.0, 14.0, 8.0, 54.0, 14.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnlite.explain.numbers import listed
 from nnlite.explain.report import theme
 from nnlite.explain.report.canvas import Canvas, text_width
-from nnlite.explain.report.numbers import listed
 from nnlite.scopes import PART_NAMES
 
 WIDTH = 370.0  # two rows at most, so that it can be read on a narrow screen

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nnlite.explain.numbers import listed, miss, times
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas
-from nnlite.explain.report.numbers import listed, miss, times
 from nnlite.explain.report.run import METRICS, Figure, Model, Run, Variant, ratio, step
 from nnlite.explain.verdict import WITHIN
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nnlite.explain.numbers import listed, times
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
-from nnlite.explain.report.numbers import listed, times
 from nnlite.explain.report.run import METRICS, Figure, Run, Variant, asked, ratio, step
 
 WIDTH, LEFT, RIGHT, TOP, ROW = 470.0, 14.0, 40.0, 34.0, 54.0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from nnlite.explain.numbers import listed, milliseconds
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
-from nnlite.explain.report.numbers import listed, milliseconds
 from nnlite.explain.report.run import Figure, Model, Run, step
 from nnlite.scopes import PART_NAMES
 

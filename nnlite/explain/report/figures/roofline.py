@@ -6,11 +6,11 @@ from math import sqrt
 from typing import Any
 
 from nnlite.explain.names import shorten
+from nnlite.explain.numbers import milliseconds, short, threads_said
 from nnlite.explain.report import axes, labels, theme
 from nnlite.explain.report.canvas import Canvas, text_width
 from nnlite.explain.report.figures.legend import legend
 from nnlite.explain.report.labels import Box
-from nnlite.explain.report.numbers import milliseconds, short, threads_said
 from nnlite.explain.report.run import Ceilings, Figure, Model, Run, Variant, moved, step
 from nnlite.scopes import PART_NAMES
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from nnlite.explain.numbers import milliseconds, short
 from nnlite.explain.question import BASELINE
 from nnlite.explain.report import axes, theme
 from nnlite.explain.report.canvas import Canvas, text_width
-from nnlite.explain.report.numbers import milliseconds, short
 from nnlite.explain.report.run import Figure, Run
 from nnlite.explain.sweeps import Point, groups
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnlite.explain.numbers import milliseconds, threads_said, times
 from nnlite.explain.report import axes
 from nnlite.explain.report.canvas import Canvas, text_width
-from nnlite.explain.report.numbers import milliseconds, threads_said, times
 from nnlite.explain.report.run import Figure, Model, Run, Variant, step
 
 WIDTH, LEFT, RIGHT, TOP, ROW, SIZE = 370.0, 14.0, 84.0, 30.0, 40.0, 11.5
