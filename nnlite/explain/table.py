@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -62,15 +63,15 @@ def to_rich(table: Table) -> RichTable:
         return Text(words, overflow="fold")
 
     result = RichTable(
-        title=text(table.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0),
+        title=text(table.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=0,
         pad_edge=False, caption=text("\n".join(table.notes)) if table.notes else None, caption_justify="left",
     )  # fmt: skip
     for i, column in enumerate(table.columns):
         is_text = table.is_text(i)
-        # a number is never broken, its heading is, between words
-        whole = 0 if is_text else max((len(row[i].text) for row in table.rows), default=0)
-        narrowest = max([whole, *map(len, column.split())]) if not is_text else None
-        result.add_column(text(column), justify="left" if is_text else "right", min_width=narrowest)
+        # a number is never broken; its heading is, between words
+        widest = max([len(row[i].text) for row in table.rows] + [len(word) for word in column.split()])
+        heading = column if is_text else "\n".join(wrap(column, widest))
+        result.add_column(text(heading), justify="left" if is_text else "right", no_wrap=not is_text)
 
     def add(row: Sequence[Cell]) -> None:
         result.add_row(*(text(cell.text) for cell in row))
