@@ -73,20 +73,18 @@ class Difference:
         return self.ms - self.base_ms
 
 
-def differences(network: Network, base: Network, least: float = 0.02) -> list[Difference]:
+def differences(network: Network, base: Network, most: int = 8) -> list[Difference]:
     """From the baseline's step to the network's, the largest first; together they are the difference of the steps.
 
-    Layers of the same name are compared. Less than `least` of the longer step is put together, under the name "rest".
+    Layers of the same name are compared. From `most` differences on, the others are put together, as "rest".
     """
     rows: dict[tuple[str, str], list[float]] = {}
     for side, source in enumerate((base, network)):
         for row in source.layers:
             rows.setdefault((row.name, row.part), [0.0, 0.0])[side] += row.ms
-    found = [Difference(*key, *ms) for key, ms in rows.items()]
-    longer = max(network.step_ms.median, base.step_ms.median)
-    large = sorted((d for d in found if abs(d.more) >= least * longer), key=lambda d: -abs(d.more))
-    rest = base.step_ms.median - sum(d.base_ms for d in large), network.step_ms.median - sum(d.ms for d in large)
-    return [*large, Difference("rest", "other", *rest)] if len(large) < len(found) else large
+    found = sorted((Difference(*key, *ms) for key, ms in rows.items()), key=lambda d: -abs(d.more))[:most]
+    rest = base.step_ms.median - sum(d.base_ms for d in found), network.step_ms.median - sum(d.ms for d in found)
+    return [*found, Difference("rest", "other", *rest)] if len(found) < len(rows) else found
 
 
 def worst_prediction(document: Document) -> str:
