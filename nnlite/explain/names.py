@@ -6,6 +6,19 @@ from collections.abc import Iterable
 
 from nnlite.scopes import PART_NAMES
 
+_PASSES = {
+    "grad_input": "dX",
+    "grad_weight": "dW",
+    "gradients": "dX + dW",
+    "optimizer": "update",
+    "other": "between layers",
+}
+
+
+def pass_name(part: str) -> str:
+    """What tables and figures call a pass."""
+    return _PASSES.get(part, part)
+
 
 def shorten(name: str) -> str:
     """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d+3: the first layer, and how many are in its kernel besides."""

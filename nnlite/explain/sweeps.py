@@ -15,8 +15,8 @@ from nnlite import models
 from nnlite.contention import share_of_processors
 from nnlite.errors import unknown
 from nnlite.explain.contestant import Contestant, training_step
+from nnlite.explain.numbers import short
 from nnlite.explain.question import BASELINE
-from nnlite.explain.report.numbers import short
 from nnlite.explain.request import fit_images
 from nnlite.lab.tables import disturbance
 from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D

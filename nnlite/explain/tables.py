@@ -1,197 +1,229 @@
-"""The terminal's tables: at most 100 columns, plain when piped."""
+"""The tables of the terminal and the report, from the document alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from nnlite.explain.accuracy import median_error, off_said, quality, why_not
-from nnlite.explain.measure import LayerTime, Measurement
-from nnlite.explain.names import shorten, spelled_out
-from nnlite.explain.question import BASELINE, REPORTED_SECONDS
-from nnlite.explain.verdict import METRICS, WITHIN, Prediction, measured_ratio, predictions, step_of
-from nnlite.lab.statistics import Ratio
-from nnlite.lab.terminal import console as console
 from nnlite.performance.counts import human_bytes
+from nnlite.explain import formulas
+from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
+from nnlite.explain.document import Document, Interval, Network, Row
+from nnlite.explain.names import pass_name, shorten, spelled_out
+from nnlite.explain.numbers import listed, milliseconds, miss, percent, short, threads_said, times
+from nnlite.explain.table import MISSING, Cell, Formula, Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-#: where a column is too narrow for scopes.PART_NAMES
-SHORT_NAMES = {"grad_input": "d input", "grad_weight": "d weight", "gradients": "d both"}
-
-
-def _table(title: str, columns: Sequence[str], left: int = 1) -> Table:
-    """A table with lines above and below its head alone; the first `left` columns are words."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right")
-    return table
+_TERMS = ("compute", "memory", "overhead")
 
 
-def overview(measurements: Sequence[Measurement], batch_size: int) -> Table:
-    """One row a network: exact counts, measured step, and the question's own seconds."""
-    columns = ("network", "parameters", "forward MACs", "training MACs", "least*", "moved", "step", "epoch", "asked")
-    table = _table(f"Counted and measured: a training step of {batch_size} images", columns)
-    for m in measurements:
-        reported = REPORTED_SECONDS.get(m.name)
-        table.add_row(
-            m.name,
-            f"{m.cost.parameters:,}",
-            f"{m.cost.forward_macs_per_image:,}",
-            f"{m.cost.training_macs_per_image:,}",
-            human_bytes(m.cost.unfused_least_bytes),
-            human_bytes(m.moved_bytes) if m.moved_bytes is not None else "not said",
-            f"{m.step_ms:.2f} ms",
-            f"{m.epoch_s:.1f} s",
-            f"{reported:.0f} s" if reported else "",
-        )
-    table.caption = "MACs: an image. *bytes, unfused. epoch: 60,000 images. asked: seconds an epoch in the question."
-    return table
+def networks(document: Document) -> Table:
+    """One row a network: its size, and its step under the algorithm of the run."""
+    several = len(document.models) > 1
+    columns = ["network", "parameters", "training MACs per image", "memory traffic per step", "step"]
+    columns += [f"ratio to {shorten_name(document.baseline)}"] if several else []
+    rows = []
+    for n in document.models:
+        row = [
+            Cell(n.name),
+            Cell(f"{n.parameters:,}", n.parameters, formulas.parameters(n)),
+            Cell(
+                f"{n.training_macs_per_image:,}",
+                n.training_macs_per_image,
+                formulas.training_macs(n, document.batch_size),
+            ),
+            _bytes(n.moved_bytes_per_step),
+            Cell(milliseconds(n.step_ms.median), n.step_ms.median, formulas.step(n)),
+        ]
+        base = document.base_of(n)
+        row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
+        rows.append([*row, _predicted_step(n, unit=" ms")])
+    title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
+    note = f"Step: median of {document.rounds} rounds on {threads_said(document.threads)}."
+    if any(n.ratio and n.ratio.low is not None for n in document.models):
+        note += " In parentheses: the 95% interval of the ratio."
+    return Table(title, [*columns, "predicted"], rows, [note])
 
 
-def side_by_side(measurements: Sequence[Measurement]) -> Table:
-    """One row an algorithm and network: the step, its ratio to the baseline's, and the question's ratio."""
-    columns = ("algorithm", "network", "step", "predicted", "off", f"ratio to {BASELINE} (95%)", "in the question")
-    table = _table("The same networks under three ways of computing a convolution", columns, left=2)
-    for m in measurements:
-        base = step_of(measurements, m.algorithm, BASELINE)
-        ratio = measured_ratio(m, base) if base else None
-        table.add_row(
-            m.algorithm,
-            m.name,
-            f"{m.step_ms:.2f} ms",
-            f"{m.predicted_ms:.2f} ms" if m.predicted_ms is not None else "",
-            off_said(m.predicted_ms, m.step_ms),
-            _interval(ratio) if ratio else "",
-            f"{REPORTED_SECONDS[m.name] / REPORTED_SECONDS[BASELINE]:.3g}" if m.name in REPORTED_SECONDS else "",
-        )
-        if m.name == "small_cnn":
-            table.add_section()
-    return table
+def shorten_name(name: str, longest: int = 16) -> str:
+    """A network's name where there is little room."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-def algorithms(m: Measurement) -> list[str]:
-    """One line a convolution: how it was computed, and why so; and one for layers that one kernel computed."""
+def _bytes(count: float | None, formula: Formula | None = None) -> Cell:
+    return MISSING if count is None else Cell(human_bytes(count), count, formula)
+
+
+def interval(measured: Interval) -> str:
+    """17.4 (17.1–17.9), or the value alone."""
+    said = short(measured.value)
+    return said if measured.low is None else f"{said} ({short(measured.low)}–{short(measured.high or 0)})"
+
+
+def _ratio(n: Network, base: Network) -> Cell:
+    if n.ratio is None:
+        return MISSING
+    return Cell(interval(n.ratio), n.ratio.value, formulas.step_ratio(n, base))
+
+
+def _predicted_step(n: Network, unit: str = "") -> Cell:
+    if n.predicted_ms is None:
+        return MISSING
+    terms = sum_of_terms(n)
+    return Cell(short(n.predicted_ms) + unit, n.predicted_ms, formulas.predicted(n.name, terms, n.predicted_ms))
+
+
+def sum_of_terms(n: Network) -> dict[str, float] | None:
+    """The time model's terms over the whole step, ms; None where the step is not predicted."""
+    rows = [row.terms_ms for row in n.layers if row.terms_ms]
+    if n.predicted_ms is None or not rows:
+        return None
+    return {term: sum(terms.get(term, 0.0) for terms in rows) for term in _TERMS}
+
+
+def layers(network: Network, document: Document) -> Table:
+    """One row a layer and pass; the rows add up to the step."""
+    columns = ["layer", "pass", "MFLOP", "minimum traffic", "memory traffic", "ms", "share", "predicted", "error"]
+    rows = [_layer(row, network, document.batch_size) for row in network.layers]
+    total = [Cell("the step"), *[Cell("")] * 4, Cell(short(network.step_ms.median)), Cell("100%")]
+    error = _error(network.name, network.predicted_ms, network.step_ms.median)
+    total += [_predicted_step(network), error, Cell("")]
+    title = f"{network.name}, algorithm {network.algorithm}: a step of {milliseconds(network.step_ms.median)}"
+    notes = [f"{c.name}: {c.algorithm} ({c.reason})." for c in network.convolutions]
+    notes += [f"{said}." for said in spelled_out(row.name for row in network.layers)]
+    return Table(title, [*columns, "bound"], rows, notes, total)
+
+
+def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
+    title = f"{row.name}, {pass_name(row.part)}"
+    flops = Cell("")
+    if row.flops:
+        flops = Cell(f"{row.flops / 1e6:,.1f}", row.flops, formulas.flops(network, row, batch))
+    share = 100 * row.ms / network.step_ms.median
+    predicted = MISSING
+    if row.predicted_ms is not None:
+        formula = formulas.predicted(title, row.terms_ms, row.predicted_ms, row)
+        predicted = Cell(short(row.predicted_ms), row.predicted_ms, formula)
     return [
-        *(f"{layer}: {algorithm} ({reason})" for layer, (algorithm, reason) in m.algorithms.items()),
-        *spelled_out(layer.name for layer in m.layers),
+        *_where(row.name, row.part),
+        flops,
+        _bytes(row.bytes, formulas.minimum_traffic(network, row, batch)) if row.bytes else Cell(""),
+        _bytes(row.moved_bytes),
+        Cell(short(row.ms), row.ms),
+        Cell(f"{share:.1f}%", share, formulas.share(network, row)),
+        predicted,
+        _error(title, row.predicted_ms, row.ms),
+        Cell(row.bound) if row.bound else MISSING,
     ]
 
 
-def layers(m: Measurement) -> Table:
-    """One row a layer and pass: the rows add up to the step, measured and predicted, each term of the model shown."""
-    table = _table(
-        f"{m.name} under {m.algorithm}: where a step of {m.step_ms:.2f} ms goes (milliseconds)",
-        ("layer", "pass", "MFLOP", "moved", "measured", "share", "predicted", "off", "compute", "memory", "calls"),
-        left=2,
-    )
-    for layer in m.layers:
-        table.add_row(*_layer_row(layer, m))
-    table.add_section()
-    predicted = m.predicted_ms
-    table.add_row(
-        "the step", "", "", "", f"{m.step_ms:.3f}", "100%", f"{predicted:.3f}" if predicted else "",
-        off_said(predicted, m.step_ms), "", "", "",
-    )  # fmt: skip
-    table.caption = _quality(m)
-    return table
+def _where(name: str, part: str) -> list[Cell]:
+    """The layer and the pass; what is in no layer has a name alone."""
+    if part == "other":
+        return [Cell("everything else" if name == "rest" else pass_name(part)), Cell("")]
+    return [Cell(shorten(name)), Cell(pass_name(part))]
 
 
-def _layer_row(layer: LayerTime, m: Measurement) -> list[str]:
-    row = [
-        shorten(layer.name),
-        SHORT_NAMES.get(layer.part, layer.part),
-        f"{layer.flops / 1e6:,.1f}" if layer.flops else "",
-        "",
-        f"{layer.ms:.3f}",
-        f"{100 * layer.ms / m.step_ms:.1f}%",
+def _error(title: str, predicted_ms: float | None, ms: float) -> Cell:
+    if predicted_ms is None or ms <= 0:
+        return MISSING
+    off = predicted_ms / ms - 1
+    return Cell(percent(off), off, formulas.error(title, predicted_ms, ms))
+
+
+def metrics(document: Document, algorithm: str) -> Table:
+    """One row a metric: the ratio to the baseline that it predicts for each network, and whether that holds."""
+    found = predictions(document, algorithm)
+    others = [n for n in document.by_algorithm[algorithm] if document.base_of(n)]
+    rows = []
+    for metric, row in found.items():
+        held = [p for p in row if p.holds]
+        verdict = "yes" if len(held) == len(row) else f"for {listed([p.network.name for p in held])}" if held else "no"
+        role = "good" if verdict == "yes" else "bad"
+        rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
+    measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]
+    title = f"Ratios to {document.baseline} that each metric predicts, algorithm {algorithm}"
+    columns = ["metric", *(shorten_name(n.name, 24) for n in others), f"within {WITHIN:g}×"]
+    return Table(title, columns, rows, [], [Cell("measured"), *measured, Cell("")])
+
+
+def _prediction(p: Prediction) -> Cell:
+    text = short(p.predicted) if p.holds else f"{short(p.predicted)}, {miss(p.predicted, p.measured.value)}"
+    formula = formulas.ratio(p.metric, p.network, p.base, p.value, p.base_value)
+    return Cell(text, p.predicted, formula, "good" if p.holds else "bad")
+
+
+def difference(network: Network, base: Network) -> Table:
+    """From the baseline's step to the network's, by layer and pass, the largest difference first."""
+    rows = [
+        [
+            *_where(d.name, d.part),
+            Cell(short(d.base_ms), d.base_ms) if d.base_ms else MISSING,
+            Cell(short(d.ms), d.ms) if d.ms else MISSING,
+            Cell(signed(d.more), d.more),
+        ]
+        for d in differences(network, base)
     ]
-    if layer.predicted_ms is None:
-        return row
-    assert layer.prediction is not None
-    terms = layer.prediction.terms
-    row[3] = human_bytes(layer.prediction.moved_bytes) if layer.prediction.moved_bytes else ""
-    row += [f"{layer.predicted_ms:.3f}", off_said(layer.predicted_ms, layer.ms)]
-    return row + [f"{1e3 * value:.3f}" for value in (terms.compute, terms.memory, terms.calls + terms.fresh)]
+    steps = base.step_ms.median, network.step_ms.median
+    total = [Cell("the step"), Cell(""), *(Cell(short(ms)) for ms in steps), Cell(signed(steps[1] - steps[0]))]
+    title = f"From {base.name} to {network.name}, algorithm {network.algorithm}: ms per step"
+    return Table(title, ["layer", "pass", base.name, network.name, "difference"], rows, [], total)
 
 
-def _quality(m: Measurement) -> str:
-    """How far the prediction is off, and where it is not good enough."""
-    if m.predicted_ms is None:
-        return f"Not predicted: {why_not(m.prediction.missing if m.prediction else [])}."
-    return quality(median_error(m.rows()))
+def signed(ms: float) -> str:
+    """+1.23, -0.045"""
+    return f"{'-' if ms < 0 else '+'}{short(abs(ms))}"
 
 
-def terms(measurements: Sequence[Measurement]) -> Table:
-    """One row an algorithm and network: the model's terms, and what it leaves unexplained."""
-    columns = ("algorithm", "network", "compute", "memory", "calls", "predicted", "measured", "residual")
-    table = _table("The time model: sums of its terms over a step (milliseconds)", columns, left=2)
-    for m in measurements:
-        if m.prediction is None or m.predicted_ms is None:
-            continue
-        parts = [part.terms for part in m.prediction.parts.values()]
-        sums = [sum(getattr(t, name) for t in parts) for name in ("compute", "memory", "calls", "fresh")]
-        values = (sums[0], sums[1], sums[2] + sums[3])
-        table.add_row(
-            m.algorithm,
-            m.name,
-            *(f"{1e3 * value:.2f}" for value in values),
-            f"{m.predicted_ms:.2f}",
-            f"{m.step_ms:.2f}",
-            f"{m.step_ms - m.predicted_ms:+.2f}",
-        )
-    table.caption = (
-        "compute: FLOPs / rate at that shape, and work in cache; memory: bytes / bandwidth, where that is more. "
-        "residual: measured less predicted."
-    )
-    return table
+def accuracy(document: Document) -> Table:
+    """One row an algorithm and network: the terms of the prediction, and how far it is off."""
+    columns = ["algorithm", "network", *_TERMS, "predicted", "measured", "error"]
+    rows = []
+    for n in document.everything:
+        terms = sum_of_terms(n)
+        found = [Cell(short(terms[term]), terms[term]) for term in _TERMS] if terms else [MISSING] * len(_TERMS)
+        step = n.step_ms.median
+        rows.append([Cell(n.algorithm), Cell(n.name), *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
+    notes = [
+        "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: calls and first-touch page faults.",
+    ]
+    if any(n.prediction_error and n.prediction_error.low is not None for n in document.everything):
+        notes.append("error: predicted / measured - 1, the median over the rounds and its 95% interval.")
+    return Table("The prediction of each step, ms", columns, rows, notes)
 
 
-def ratios(by_algorithm: Mapping[str, Sequence[Measurement]]) -> list[Table]:
-    """A table an algorithm: each count's predicted ratio to the baseline beside the measured one, and yes or no."""
-    result = []
-    for algorithm, measurements in by_algorithm.items():
-        rows = predictions(measurements)
-        if not rows:
-            continue
-        networks = list(dict.fromkeys(p.model for p in rows))
-        table = _table(
-            f"Which count predicts the time? Under {algorithm}, ratios to the {BASELINE}",
-            ("count", *(name for network in networks for name in (f"{network}: predicted", f"within {WITHIN:g}x"))),
-        )
-        for metric in METRICS:
-            row = {p.model: p for p in rows if p.metric == metric}
-            if row:
-                table.add_row(metric, *_cells(row, networks))
-        measured = {p.model: p.measured for p in rows}
-        table.add_section()
-        table.add_row("measured (95%)", *(cell for n in networks for cell in (_interval(measured[n]), "")))
-        result.append(table)
-    return result
+def _paired(n: Network) -> Cell:
+    error = n.prediction_error
+    if error is None:
+        return MISSING
+    said = percent(error.value)
+    if error.low is not None:
+        said += f" ({percent(error.low)} to {percent(error.high or 0)})"
+    return Cell(said, error.value)
 
 
-def _cells(row: Mapping[str, Prediction], networks: Sequence[str]) -> list[str]:
-    cells = []
-    for p in map(row.get, networks):
-        cells += [f"{p.predicted:.3g}", "yes" if p.lands else "no"] if p else ["", ""]
-    return cells
+def sweep(content: Mapping[str, Any]) -> Table:
+    """One row a value of what varies, one column a network and algorithm: ms per step."""
+    points = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
+    keys = list(dict.fromkeys(key[:2] for key in points))
+    rows = []
+    for x in sorted({key[2] for key in points}):
+        cells = [points.get((*key, x)) for key in keys]
+        rows.append([Cell(f"{x:g}", x), *(MISSING if ms is None else Cell(short(ms), ms) for ms in cells)])
+    notes = [f"{b['network']}, {b['algorithm']}: {milliseconds(b['ms'])}." for b in content["baselines"]]
+    columns = [content["x"], *(f"{network}, {algorithm}" for network, algorithm in keys)]
+    return Table(f"Sweep: {content['title']}; ms per step", columns, rows, notes)
 
 
-def _interval(measured: Ratio) -> str:
-    return f"{measured.value:.3g} ({measured.low:.3g} to {measured.high:.3g})"
-
-
-def sweep(content: dict[str, Any]) -> Table:
-    """One row a value of what varies, one column a network and algorithm: ms a step."""
-    keys = list(dict.fromkeys((p["network"], p["algorithm"]) for p in content["points"]))
-    table = _table(f"Sweep: {content['title']}; ms a step", (content["x"], *(f"{n}, {a}" for n, a in keys)))
-    found = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
-    for x in sorted({p["x"] for p in content["points"]}):
-        table.add_row(f"{x:g}", *(f"{found[*key, x]:.3f}" for key in keys))
-    bases = [f"the {b['network']} under {b['algorithm']}: {b['ms']:.3f} ms" for b in content["baselines"]]
-    table.caption = "; ".join(bases) or None
-    return table
+def ladder(document: Document) -> Table:
+    """One row an algorithm, the slowest first: the same layer's time, and what the algorithm changes."""
+    rungs = document.ladder or []
+    rows = [
+        [
+            Cell(rung["name"]),
+            Cell(("about " if rung.get("scaled") else "") + milliseconds(rung["ms"]), rung["ms"]),
+            Cell(times(rungs[0]["ms"] / rung["ms"]), rungs[0]["ms"] / rung["ms"]),
+            Cell(rung.get("changes") or ""),
+        ]
+        for rung in rungs
+    ]
+    return Table(f"One layer ({document.ladder_layer})", ["algorithm", "time", "speedup", "what it does"], rows)

@@ -1,27 +1,175 @@
-"""The report of `nnlite explain`: one HTML file that needs no network, and its pictures as files."""
+"""The report of `nnlite explain`: one HTML page that needs no network connection, and its pictures as files."""
 
 from __future__ import annotations
 
+import base64
+import csv
+import json
+import re
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from nnlite.explain.document import Document
+from nnlite.explain.numbers import threads_said
+from nnlite.files import write_whole
+from nnlite.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_FOLDER = Path(__file__).parent
+_COLUMNS = ("algorithm", "network", "layer", "pass", "flops", "minimum_traffic", "memory_traffic", "ms", "predicted_ms",
+            "bound")  # fmt: skip
 
 
-def write(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Write report.html and figures/*.svg and *.png into `folder`, from explain.json's content; the files written."""
-    from nnlite.explain.report import canvas, page, raster
-    from nnlite.explain.report.run import Run
+@dataclass
+class _Drawn:
+    """A panel as the page has it: `svg` is markup."""
 
-    run = Run(document)
-    figures = page.figures(run)
-    report = folder / "report.html"
-    report.write_text(page.render(run, figures), encoding="utf-8")
-    pictures = folder / "figures"
-    pictures.mkdir(exist_ok=True)
-    written = [report]
-    for figure in figures:
-        whole = canvas.compose(figure.panels, figure.columns, figure.title, figure.legend)
-        vector, pixels = pictures / f"{figure.name}.svg", pictures / f"{figure.name}.png"
-        vector.write_text(canvas.svg(whole, alone=True), encoding="utf-8")
-        raster.write_png(whole, pixels)
-        written += [vector, pixels]
-    return written
+    svg: Any
+
+
+@dataclass
+class _Shown:
+    """A picture as the page has it."""
+
+    sentence: str
+    algorithm: str
+    panels: list[_Drawn]
+
+
+def write(document: Document, folder: Path) -> list[Path]:
+    """Write report.html and figures/*.svg and *.png into `folder`; the files written."""
+    page, files = render(document)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    contents = {"report.html": page.encode(), **{f"figures/{name}": content for name, content in files.items()}}
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, bytes]]:
+    """The page, and the files of its pictures by name; those of `pixels` (PNG) take half of the time."""
+    from markupsafe import Markup
+    from matplotlib import rc_context
+
+    from nnlite.explain import case_study
+    from nnlite.explain.report import figures, theme
+
+    files: dict[str, bytes] = {}
+    shown: dict[str, list[_Shown]] = {}
+    with rc_context(figures.STYLE):
+        for section, pictures in figures.draw(document).items():
+            shown[section] = []
+            for picture in pictures:
+                panels = []
+                for panel in picture.panels:
+                    files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
+                    panel.figure.set_layout_engine("none")  # it is laid out by now
+                    if pixels:
+                        files[f"{panel.name}.png"] = _saved(panel.figure, "png")
+                    panels.append(_Drawn(Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))))
+                shown[section].append(_Shown(picture.sentence, picture.algorithm, panels))
+    light, dark = theme.variables(dark=False), theme.variables(dark=True)
+    css = (_FOLDER / "page.css").read_text().replace("/*light*/", light).replace("/*dark*/", dark)
+    numbers = count()
+    page = _template().render(
+        _context(document),
+        version=__version__,
+        names=[n.name for n in document.models],
+        algorithms=list(document.by_algorithm),
+        formulas=lambda: f"f{next(numbers)}",
+        pictures=shown,
+        case_study=case_study.sections(document) if document.case_study else {},
+        facts=_facts(document),
+        downloads={
+            "explain.json": _data_uri(json.dumps(document.to_json()), "application/json"),
+            "layers.csv": _data_uri(layers_csv(document), "text/csv"),
+        },
+        css=Markup(css),
+        js=Markup((_FOLDER / "page.js").read_text()),
+    )
+    return page, files
+
+
+def first_screen_html(document: Document) -> str:
+    """The top of the page alone, for a notebook."""
+    template = _template()
+    return "".join(template.blocks["first_screen"](template.new_context({**_context(document), "formulas": None})))
+
+
+def layers_csv(document: Document) -> str:
+    """One row a layer and pass, of every network under every algorithm; empty where a value was not computed."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for n in document.everything:
+        for row in n.layers:
+            counted = (row.flops, row.bytes, row.moved_bytes, row.ms, row.predicted_ms, row.bound)
+            writer.writerow([n.algorithm, n.name, row.name, row.part, *counted])
+    return text.getvalue()
+
+
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    options: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=FileSystemLoader(_FOLDER), undefined=StrictUndefined, **options)
+    return environment.get_template("page.html.j2")
+
+
+def _context(document: Document) -> dict[str, Any]:
+    """What the first screen shows."""
+    from nnlite.explain import answer, compare, tables
+
+    return {
+        "document": document,
+        "tables": tables,
+        "question": answer.question(document),
+        "answer": answer.sentences(document),
+        "worst_prediction": compare.worst_prediction(document),
+    }
+
+
+def _saved(figure: Any, kind: str) -> bytes:
+    """The content of a picture's file; the same bytes for the same document."""
+    file = BytesIO()
+    figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    return file.getvalue()
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """A picture's SVG as a part of the page: in the page's colours, ids of its own, and said in words."""
+    from markupsafe import escape
+
+    from nnlite.explain.report import theme
+
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    prefix = f"{re.sub(r'[^a-zA-Z0-9-]', '_', name)}-"
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
+    width = re.search(r'width="([\d.]+)pt"', svg)
+    style = f' style="--natural:{width.group(1)}pt"' if width else ""
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"{style}', 1)
+    return theme.with_variables(svg)
+
+
+def _data_uri(content: str, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content.encode()).decode()}"
+
+
+def _facts(document: Document) -> dict[str, str]:
+    run, machine = document.run, document.machine
+    facts = {name: str(run[name]) for name in ("command", "date", "processor") if run.get(name)}
+    facts["threads"] = threads_said(document.threads)
+    facts["data"] = f"{document.data}, batches of {document.batch_size}"
+    facts["rounds"] = f"{document.rounds} of {document.rounds_asked}"
+    if machine:
+        one, several = machine["fma_gflops_one"], machine["fma_gflops_all"]
+        facts["peak rates"] = f"{several:.0f} GFLOP/s ({one:.0f} with one thread)"
+        copies = [f"{b['level']} {b['copy_gbs']:.0f}" for b in machine["bandwidths"] if b["threads"] == machine["threads"]]
+        facts["bandwidths"] = f"{', '.join(copies)} GB/s"
+    facts["versions"] = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())
+    return facts

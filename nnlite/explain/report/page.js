@@ -41,16 +41,15 @@ function sortable(table) {
     button.textContent = header.textContent;
     header.replaceChildren(button);
     button.addEventListener("click", () => {
-      const numeric = [...body.rows].some((row) => typeof key(row, column) === "number");
-      const first = numeric ? "descending" : "ascending";
-      const second = numeric ? "ascending" : "descending";
+      const isNumeric = [...body.rows].some((row) => typeof key(row, column) === "number");
+      const [first, second] = isNumeric ? ["descending", "ascending"] : ["ascending", "descending"];
       const direction = header.getAttribute("aria-sort") === first ? second : first;
       for (const other of headers) other.removeAttribute("aria-sort");
       header.setAttribute("aria-sort", direction);
       const sign = direction === "ascending" ? 1 : -1;
       const rows = [...body.rows].map((row) => [key(row, column), row]);
-      const empty = (value) => value === "" || value === "–";
-      rows.sort(([a], [b]) => (empty(a) || empty(b) ? empty(a) - empty(b) : sign * compare(a, b)));
+      const isEmpty = (value) => value === "" || value === "–";
+      rows.sort(([a], [b]) => (isEmpty(a) || isEmpty(b) ? isEmpty(a) - isEmpty(b) : sign * compare(a, b)));
       body.append(...rows.map(([, row]) => row));
     });
   });
@@ -65,5 +64,25 @@ if (algorithms.length > 1)
 group("colours", [["auto", "as the system"], ["light", "light"], ["dark", "dark"]], "auto", (name) => {
   document.documentElement.dataset.theme = name;
 });
+const all = [...document.querySelectorAll("details")];
+const unfold = document.createElement("button");
+unfold.type = "button";
+unfold.textContent = "unfold all";
+unfold.addEventListener("click", () => {
+  const isOpen = all.every((section) => section.open);
+  for (const section of all) section.open = !isOpen;
+  unfold.textContent = isOpen ? "unfold all" : "fold all";
+});
+document.getElementById("controls").append(unfold);
 document.getElementById("controls").hidden = false;
-document.querySelectorAll("table.sortable").forEach(sortable);
+document.querySelectorAll("table").forEach(sortable);
+
+// browsers whose style sheets cannot unfold a section on paper
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = all.filter((section) => !section.open);
+  for (const section of folded) section.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const section of folded) section.open = false;
+});

@@ -1,4 +1,4 @@
-"""The colours of the report, for light and for dark: one table, from which CSS and pictures are made.
+"""The colours of the report, for light and for dark.
 
 The series keep apart for readers who do not tell red from green: they start from Okabe and Ito's palette (2008), and a
 test simulates the three kinds of colour blindness (Machado et al. 2009).
@@ -6,7 +6,7 @@ test simulates the three kinds of colour blindness (Machado et al. 2009).
 
 from __future__ import annotations
 
-#: role -> (light, dark). "c0" ... are series; "on-c0" ... is the ink that reads on them
+#: role -> (light, dark); the light colours differ, so that a picture's can be told apart and replaced
 COLOURS: dict[str, tuple[str, str]] = {
     "page": ("#ffffff", "#14171c"),
     "panel": ("#f6f7f9", "#1c2027"),
@@ -25,17 +25,10 @@ COLOURS: dict[str, tuple[str, str]] = {
     "c4": ("#6fc3f2", "#b4e0fa"),
     "c5": ("#5f6771", "#8b95a1"),
     "c6": ("#c44e00", "#ff8a47"),
-    "on-c0": ("#ffffff", "#0b1016"),
-    "on-c1": ("#16202c", "#0b1016"),
-    "on-c2": ("#ffffff", "#0b1016"),
-    "on-c3": ("#16202c", "#0b1016"),
-    "on-c4": ("#16202c", "#0b1016"),
-    "on-c5": ("#ffffff", "#0b1016"),
-    "on-c6": ("#ffffff", "#0b1016"),
 }
 
 #: the passes of a training step, in the order in which they are stacked
-PASS_ROLES = {
+PASSES = {
     "forward": "c0",
     "grad_input": "c1",
     "grad_weight": "c2",
@@ -43,13 +36,8 @@ PASS_ROLES = {
     "optimizer": "c4",
     "other": "c5",
 }
-#: networks in the order of the run: (colour, marker); the marker tells them apart without colour
-SERIES = (("c0", "circle"), ("c6", "square"), ("c2", "diamond"), ("c3", "triangle"), ("c1", "circle"), ("c5", "square"))
-
-
-def series(index: int) -> tuple[str, str]:
-    """(colour, marker) of the network at that place."""
-    return SERIES[index % len(SERIES)]
+#: networks in the order of the run: (colour, matplotlib's marker); the marker tells them apart without colour
+SERIES = (("c0", "o"), ("c6", "s"), ("c2", "D"), ("c3", "^"), ("c1", "v"), ("c5", "P"))
 
 
 def light(role: str) -> str:
@@ -57,11 +45,19 @@ def light(role: str) -> str:
     return COLOURS[role][0]
 
 
+def series(index: int) -> tuple[str, str]:
+    """(colour on paper, marker) of the network at that place."""
+    role, marker = SERIES[index % len(SERIES)]
+    return light(role), marker
+
+
 def variables(dark: bool) -> str:
     """The CSS custom properties of one scheme."""
     return "".join(f"--{role}:{pair[dark]};" for role, pair in COLOURS.items())
 
 
-def figure_rules() -> str:
-    """The CSS classes that shapes of a figure carry: fill-ROLE and stroke-ROLE."""
-    return "".join(f".fill-{role}{{fill:var(--{role})}}.stroke-{role}{{stroke:var(--{role})}}" for role in COLOURS)
+def with_variables(svg: str) -> str:
+    """The picture with the page's variables for its colours, so that it is dark where the page is."""
+    for role, (colour, _) in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{role})")
+    return svg

@@ -38,3 +38,9 @@ def miss(predicted: float, measured: float) -> str:
 def listed(items: Sequence[str]) -> str:
     """a, b and c"""
     return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+def percent(part: float) -> str:
+    """0.1 -> +10%, -0.042 -> -4.2%"""
+    digits = 1 if abs(part) < 0.0995 else 0
+    return f"{100 * part:+.{digits}f}%"

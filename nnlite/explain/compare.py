@@ -1,0 +1,107 @@
+"""How the networks of a document compare: which metric predicts their times, and where two steps differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nnlite.explain.document import Document, Interval, Network
+from nnlite.explain.numbers import listed, percent
+
+#: a prediction holds if it is within this factor of the measured ratio
+WITHIN = 1.5
+#: what may predict the time: a number of a network's step, None where it is not known
+METRICS: dict[str, Callable[[Network], float | None]] = {
+    "parameters": lambda n: n.parameters,
+    "forward MACs": lambda n: n.forward_macs_per_image,
+    "training MACs": lambda n: n.training_macs_per_image,
+    "minimum traffic, unfused": lambda n: n.unfused_least_bytes_per_step,
+    "memory traffic": lambda n: n.moved_bytes_per_step,
+    "time model": lambda n: n.predicted_ms,
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a metric says about a network's time relative to the baseline's, and what was measured."""
+
+    metric: str
+    network: Network
+    base: Network
+    value: float
+    base_value: float
+    measured: Interval
+
+    @property
+    def predicted(self) -> float:
+        return self.value / self.base_value
+
+    @property
+    def factor(self) -> float:
+        """Predicted over measured."""
+        return self.predicted / self.measured.value
+
+    @property
+    def holds(self) -> bool:
+        return 1 / WITHIN <= self.factor <= WITHIN
+
+
+def predictions(document: Document, algorithm: str) -> dict[str, list[Prediction]]:
+    """By metric, a prediction for each network but the baseline; a metric that is not known for all is left out."""
+    networks = document.by_algorithm[algorithm]
+    found: dict[str, list[Prediction]] = {}
+    for metric, value in METRICS.items():
+        for network in networks:
+            base, own = document.base_of(network), value(network)
+            of_base = value(base) if base else None
+            if base and own and of_base and network.ratio:
+                found.setdefault(metric, []).append(Prediction(metric, network, base, own, of_base, network.ratio))
+    return {metric: rows for metric, rows in found.items() if len(rows) == len(networks) - 1}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a pass of a layer takes in two networks, ms; 0 where a network has no layer of that name."""
+
+    name: str
+    part: str
+    base_ms: float
+    ms: float
+
+    @property
+    def more(self) -> float:
+        return self.ms - self.base_ms
+
+
+def differences(network: Network, base: Network, most: int = 8) -> list[Difference]:
+    """From the baseline's step to the network's, the largest first; together they are the difference of the steps.
+
+    Layers of the same name are compared. From `most` differences on, the others are put together, as "rest".
+    """
+    rows: dict[tuple[str, str], list[float]] = {}
+    for side, source in enumerate((base, network)):
+        for row in source.layers:
+            rows.setdefault((row.name, row.part), [0.0, 0.0])[side] += row.ms
+    found = sorted((Difference(*key, *ms) for key, ms in rows.items()), key=lambda d: -abs(d.more))[:most]
+    rest = base.step_ms.median - sum(d.base_ms for d in found), network.step_ms.median - sum(d.ms for d in found)
+    return [*found, Difference("rest", "other", *rest)] if len(found) < len(rows) else found
+
+
+def worst_prediction(document: Document) -> str:
+    """A sentence: by how much the time model is off where it is furthest off, and what it does not predict."""
+    errors = [(n.prediction_error, n) for n in document.everything if n.prediction_error]
+    said = []
+    if errors:
+        error, worst = max(errors, key=lambda pair: abs(pair[0].value))
+        within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})" if error.low is not None else ""
+        said.append(
+            f"The time model predicts every step from rates measured outside of any layer. Its worst error is "
+            f"{percent(error.value)}{within}: {worst.name} with algorithm {worst.algorithm}."
+        )
+    missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
+    if missing:
+        verb = "does not declare its work" if len(missing) == 1 else "do not declare their work"
+        said.append(f"Not every step is predicted: {listed(list(missing))} {verb}.")
+    elif not errors:
+        said.append("No step is predicted in this run.")
+    return " ".join(said)

@@ -1,0 +1,172 @@
+"""Where a number comes from: its arithmetic, with the values of the run in it.
+
+Factors are shown only if their product is the count in the document; else the count stands for itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+from nnlite.performance.counts import ITEMSIZE, OPTIMIZER_PASSES
+from nnlite.explain.document import LayerShape, Network, Operation, Row
+from nnlite.explain.names import pass_name
+from nnlite.explain.numbers import short
+from nnlite.explain.table import Formula
+
+_PASSES = ("forward", "grad_input", "grad_weight")
+
+
+def parameters(network: Network) -> Formula | None:
+    """The sum over the layers that have any."""
+    layers = [layer for layer in network.structure if layer.parameters]
+    terms = []
+    for layer in layers:
+        weights = layer.weight_shape or []
+        rest = layer.parameters - (prod(weights) if weights else 0)
+        terms.append(" + ".join(filter(None, [_product(weights), f"{rest:,}" if rest else ""])))
+    meaning = f"weights + biases of {', '.join(layer.name for layer in layers)}"
+    return _formula(f"{network.name}: parameters", "", terms, network.parameters, meaning)
+
+
+def training_macs(network: Network, batch: int) -> Formula | None:
+    """MACs per image of the forward pass and both gradients."""
+    terms = []
+    for layer, operation, passes in _operations(network, {layer.name for layer in network.structure}, _PASSES):
+        if operation.macs:
+            terms.append(f"{len(passes)} × {_macs(layer, operation, batch)}")
+    meaning = "passes (3; 2 in the first product, which needs no dX) × output positions × weight shape"
+    return _formula(f"{network.name}: training MACs per image", "", terms, network.training_macs_per_image, meaning)
+
+
+def flops(network: Network, row: Row, batch: int) -> Formula | None:
+    """2 FLOPs per MAC, of every image."""
+    terms = [
+        f"{len(passes)} × {_macs(layer, operation, batch)}"
+        for layer, operation, passes in _operations(network, set(row.name.split("+")), _passes(row))
+        if operation.macs and passes
+    ]
+    meaning = "2 FLOPs per MAC × images × (passes × output positions × weight shape)"
+    return _formula(f"{_title(row)}: FLOPs", f"2 × {batch} × ", terms, row.flops, meaning)
+
+
+def minimum_traffic(network: Network, row: Row, batch: int) -> Formula | None:
+    """Every array that the pass reads or writes, once."""
+    title = f"{_title(row)}: minimum traffic, unfused"
+    if row.part == "optimizer":
+        terms = [f"{OPTIMIZER_PASSES} × {network.parameters:,}"]
+        meaning = "bytes of a float32 × arrays that RMSprop reads and writes × parameters"
+        return _formula(title, f"{ITEMSIZE} × ", terms, row.bytes, meaning)
+    terms, kinds = [], []
+    for layer, operation, passes in _operations(network, set(row.name.split("+")), _passes(row)):
+        counts = [count for part in passes if (count := getattr(operation, part))]
+        terms += [_elements(layer, count, batch) for count in counts]
+        kinds += [operation.kind] * bool(counts)
+    meaning = f"bytes of a float32 × elements read and written by {', '.join(dict.fromkeys(kinds))}"
+    return _formula(title, f"{ITEMSIZE} × ", terms, row.bytes, meaning)
+
+
+def share(network: Network, row: Row) -> Formula:
+    """Percent of the step."""
+    step = network.step_ms.median
+    arithmetic = f"100 × {row.ms:.6g} / {step:.6g} = {short(100 * row.ms / step)}"
+    return Formula(f"{_title(row)}: share of the step, %", arithmetic, "100 × ms / ms of the step")
+
+
+def predicted(
+    title: str, terms: dict[str, float] | None, total: float | None, row: Row | None = None
+) -> Formula | None:
+    """The time model's terms, and the work items of a row that they sum up."""
+    if not terms or total is None:
+        return None
+    items = "; ".join(f"{item.what} {short(item.ms)} ms" for item in row.work) if row else ""
+    arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {total:.6g}"
+    return Formula(f"{title}: predicted ms", arithmetic, " + ".join(terms) + (f". Work: {items}" if items else ""))
+
+
+def error(title: str, predicted_ms: float, ms: float) -> Formula:
+    """Percent by which a prediction is off."""
+    arithmetic = f"100 × ({predicted_ms:.6g} / {ms:.6g} - 1) = {100 * (predicted_ms / ms - 1):.4g}"
+    return Formula(f"{title}: error, %", arithmetic, "100 × (predicted / measured - 1)")
+
+
+def ratio(what: str, network: Network, base: Network, value: float, base_value: float) -> Formula:
+    """A number of a network relative to the baseline's."""
+    arithmetic = f"{_plain(value)} / {_plain(base_value)} = {short(value / base_value)}"
+    return Formula(f"{what}: {network.name} to {base.name}", arithmetic, f"{network.name} / {base.name}")
+
+
+def step(network: Network) -> Formula:
+    """The measured step among its rounds."""
+    samples = sorted(network.step_ms.samples)
+    shown = ", ".join(short(ms) for ms in samples)
+    return Formula(f"{network.name}: step, ms", f"median of {len(samples)} rounds: {shown}", "sorted")
+
+
+def step_ratio(network: Network, base: Network) -> Formula:
+    """The measured ratio among those of its rounds."""
+    ratios = sorted(a / b for a, b in zip(network.step_ms.samples, base.step_ms.samples, strict=False))
+    shown = ", ".join(short(ratio) for ratio in ratios)
+    title = f"step: {network.name} to {base.name}"
+    return Formula(title, f"median of {len(ratios)} ratios: {shown}", "the two steps of each round; sorted")
+
+
+def _formula(title: str, before: str, terms: list[str], value: int | None, meaning: str) -> Formula | None:
+    """None without a value or terms."""
+    if value is None or not terms:
+        return None
+    left = " + ".join(terms)
+    if before and "+" in left:
+        left = f"({left})"
+    return Formula(title, f"{before}{left} = {value:,}", meaning)
+
+
+def _operations(
+    network: Network, names: set[str], parts: tuple[str, ...]
+) -> Iterator[tuple[LayerShape, Operation, list[str]]]:
+    """(layer, operation, which of the passes it has) in the named layers.
+
+    Up to a network's first product there is no dX: nobody needs the gradient of the data.
+    """
+    after = False
+    for layer in network.structure:
+        has_product = any(operation.macs for operation in layer.operations)
+        for operation in layer.operations if layer.name in names else ():
+            needed = after or (has_product and not operation.macs)
+            yield layer, operation, [part for part in parts if needed or part != "grad_input"]
+        after = after or has_product
+
+
+def _macs(layer: LayerShape, operation: Operation, batch: int) -> str:
+    """MACs of one pass of an image: every weight once at each position of the output."""
+    sizes = [*layer.output_shape[:-1], *(layer.weight_shape or [0])]
+    return _product(sizes) if prod(sizes) * batch == operation.macs else f"{operation.macs // batch:,}"
+
+
+def _elements(layer: LayerShape, count: int, batch: int) -> str:
+    """A number of elements as sizes of the arrays that they are in."""
+    inputs, outputs, weights = [batch, *layer.input_shape], [batch, *layer.output_shape], layer.weight_shape
+    if weights:
+        arrays = [inputs, weights, outputs]
+        bias = count - sum(map(prod, arrays))
+        if bias in (0, layer.parameters - prod(weights)):
+            return " + ".join(map(_product, arrays)) + (f" + {bias:,}" if bias else "")
+    if prod(inputs) + prod(outputs) == count and inputs != outputs:
+        return f"{_product(inputs)} + {_product(outputs)}"
+    return f"{count:,}" if count % prod(outputs) else _product([count // prod(outputs), *outputs])
+
+
+def _passes(row: Row) -> tuple[str, ...]:
+    return _PASSES[1:] if row.part == "gradients" else (row.part,)
+
+
+def _title(row: Row) -> str:
+    return f"{row.name}, {pass_name(row.part)}"
+
+
+def _product(sizes: list[int]) -> str:
+    return " × ".join(f"{size:,}" for size in sizes)
+
+
+def _plain(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"

@@ -1,0 +1,396 @@
+"""The figures of the report, by matplotlib; each with the sentence that it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
+from nnlite.explain.document import Document, Network, Row
+from nnlite.explain.names import pass_name, shorten
+from nnlite.explain.numbers import listed, milliseconds, short, threads_said, times
+from nnlite.explain.report.theme import PASSES, light, series
+from nnlite.explain.tables import shorten_name, signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: dots of a roofline that have a name: those of the largest share of the step
+NAMED = 6
+#: in effect while a figure is drawn and while it is saved
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": light("muted"),
+    "axes.labelcolor": light("muted"),
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": light("text"),
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.facecolor": light("page"),
+    "figure.facecolor": light("page"),
+    "grid.color": light("grid"),
+    "text.color": light("text"),
+    "xtick.color": light("muted"),
+    "ytick.color": light("muted"),
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@dataclass
+class Panel:
+    """One drawing, and what it shows in words, for those who do not see it."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+@dataclass
+class Picture:
+    """One or more panels, and the sentence that they show; `algorithm` is "" if it is about them all."""
+
+    name: str
+    sentence: str
+    panels: list[Panel]
+    algorithm: str = ""
+
+
+def draw(document: Document) -> dict[str, list[Picture]]:
+    """The pictures of each section that the document has data for."""
+    several = len(document.models) > 1
+    each = document.by_algorithm
+    return {
+        "size": [_size(document)] if several else [],
+        "passes": [_passes(document)],
+        "difference": [_difference(document, a) for a in each] if several else [],
+        "metrics": [_metrics(document, a) for a in each if predictions(document, a)],
+        "roofline": [picture for a in each if (picture := _roofline(document, a))],
+        "sweeps": [_sweep(document, sweep) for sweep in document.sweeps],
+        "ladder": [_ladder(document)] if document.ladder else [],
+    }
+
+
+def _new(width: float = 4.9, height: float = 3.3) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _log(axes: Axes, **labels: str) -> None:
+    """Log axes of those names, with ticks at 1, 2 and 5, or at the tens alone where they are many; no powers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for name, label in labels.items():
+        axes.set(**{f"{name}scale": "log", f"{name}label": f"{label} (log scale)"})
+        axis = getattr(axes, f"{name}axis")
+        low, high = getattr(axes, f"get_{name}lim")()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+
+
+def _style(document: Document, name: str) -> tuple[str, str]:
+    """(colour, marker) of a network, the same in every figure."""
+    names = [n.name for n in document.models]
+    return series(names.index(name) if name in names else len(names))
+
+
+# Size versus time --------------------------------------------------------------------------------------------------
+
+
+def _size(document: Document) -> Picture:
+    sizes: dict[str, Callable[[Network], float | None]] = {
+        "parameters": METRICS["parameters"],
+        "training MACs per image": METRICS["training MACs"],
+    }
+    panels = []
+    for what, value in sizes.items():
+        figure, axes = _new(4.4, 3.2)
+        for n in document.models:
+            colour, marker = _style(document, n.name)
+            axes.scatter([value(n)], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24))
+        axes.margins(0.2)
+        _log(axes, x=what, y="ms per step")
+        figure.legend(loc="outside lower left", ncols=2)
+        said = "; ".join(f"{n.name}: {short(value(n) or 0)}, {milliseconds(n.step_ms.median)}" for n in document.models)
+        panels.append(Panel(f"size-{what.split()[-3] if ' ' in what else what}", figure, f"{what} against time. {said}."))
+    return Picture("size", _size_sentence(document), panels)
+
+
+def _size_sentence(document: Document) -> str:
+    """The extremes by parameters, and their times."""
+    models = sorted(document.models, key=lambda n: n.parameters)
+    small, large = models[0], models[-1]
+    most = max(document.models, key=lambda n: n.step_ms.median)
+    return (
+        f"The most parameters: {large.name}, {large.parameters:,}, {milliseconds(large.step_ms.median)} per step. "
+        f"The fewest: {small.name}, {small.parameters:,}, {milliseconds(small.step_ms.median)}. "
+        f"The longest step: {most.name}, {milliseconds(most.step_ms.median)}."
+    )
+
+
+# Where each step's time goes ---------------------------------------------------------------------------------------
+
+
+def _passes(document: Document) -> Picture:
+    panels, said = [], []
+    for model in document.models:
+        found = [n for a in document.by_algorithm if (n := document.find(model.name, a))]
+        figure, axes = _new(4.9, 1.35 + 0.42 * len(found))
+        for place, n in enumerate(found):
+            left = 0.0
+            for part, ms in _by_pass(n).items():
+                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part) if not place else None)
+                left += ms
+            axes.annotate(milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.set_yticks(range(len(found)), [n.algorithm for n in found])
+        axes.set(title=shorten_name(model.name, 40), xlabel="ms per step")
+        axes.margins(x=0.16)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3)
+        words = [f"{n.algorithm}: {', '.join(f'{pass_name(p)} {milliseconds(ms)}' for p, ms in _by_pass(n).items())}"
+                 for n in found]  # fmt: skip
+        panels.append(Panel(f"passes-{_slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
+        largest = max(model.layers, key=lambda row: row.ms)
+        said.append(f"{_row(largest)} takes {_share(largest, model)} of {model.name}'s step")
+    return Picture("passes", f"With algorithm {document.algorithm}, {listed(said)}.", panels)
+
+
+def _by_pass(n: Network) -> dict[str, float]:
+    """ms of each pass; what the rows do not hold of the step is between the layers."""
+    found = {part: sum(row.ms for row in n.layers if row.part == part) for part in PASSES}
+    found["other"] += max(n.step_ms.median - sum(found.values()), 0.0)
+    return {part: ms for part, ms in found.items() if ms > 0}
+
+
+def _row(row: Row) -> str:
+    return _where(row.name, row.part)
+
+
+def _share(row: Row, n: Network) -> str:
+    return f"{100 * row.ms / n.step_ms.median:.0f}%"
+
+
+def _slug(document: Document, name: str) -> str:
+    """A network's name as a part of a file's name: the name itself where that can be one."""
+    if name.isidentifier() and len(name) <= 40:
+        return name
+    return f"network{1 + [n.name for n in document.models].index(name)}"
+
+
+# The difference between networks -----------------------------------------------------------------------------------
+
+
+def _difference(document: Document, algorithm: str) -> Picture:
+    panels, said = [], []
+    for n in document.by_algorithm[algorithm]:
+        if base := document.base_of(n):
+            panels.append(_waterfall(document, n, base))
+            most = differences(n, base)[0]
+            step = n.step_ms.median - base.step_ms.median
+            said.append(f"{n.name} takes {signed(step)} ms; the largest difference is {_where(most.name, most.part)}, {signed(most.more)} ms")
+    return Picture(f"difference-{algorithm}", f"Compared with {document.baseline}, {'. '.join(said)}.", panels, algorithm)
+
+
+def _waterfall(document: Document, n: Network, base: Network) -> Panel:
+    """From the baseline's step, through the differences, to the network's."""
+    rows = [(_where(d.name, d.part), d.more) for d in differences(n, base)]
+    before, after = base.step_ms.median, n.step_ms.median
+    figure, axes = _new(5.4, 1.3 + 0.3 * len(rows))
+    names = [shorten_name(base.name, 28), *(name for name, _ in rows), shorten_name(n.name, 28)]
+    reached = before
+    for place, (begin, more) in enumerate([(0.0, before), *((None, more) for _, more in rows), (0.0, after)]):
+        left = reached if begin is None else begin
+        colour = light("c5") if begin is not None else light("c6" if more > 0 else "c0")
+        axes.barh(place, more, left=left, color=colour, height=0.66)
+        reached = left + more
+        text = signed(more) if begin is None else milliseconds(more)
+        end = max(left, left + more)
+        axes.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        if place <= len(rows):
+            axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(title=f"from {shorten_name(base.name)} to {shorten_name(n.name)}", xlabel="ms per step")
+    axes.margins(x=0.18)
+    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if reached < 0 else 0.0)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    said = ", ".join(f"{name} {signed(more)}" for name, more in rows)
+    alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
+    return Panel(f"difference-{n.algorithm}-{_slug(document, n.name)}", figure, alt)
+
+
+def _where(name: str, part: str) -> str:
+    if part == "other":
+        return "everything else" if name == "rest" else pass_name(part)
+    return f"{shorten(name)} {pass_name(part)}"
+
+
+# Which metric predicts the time ------------------------------------------------------------------------------------
+
+
+def _metrics(document: Document, algorithm: str) -> Picture:
+    found = predictions(document, algorithm)
+    figure, axes = _new(6.4, 1.2 + 0.38 * len(found))
+    axes.axvspan(1 / WITHIN, WITHIN, color=light("band"), zorder=0)
+    axes.axvline(1, color=light("muted"), linewidth=1)
+    for place, rows in enumerate(found.values()):
+        for p in rows:
+            colour, marker = _style(document, p.network.name)
+            label = shorten_name(p.network.name, 24) if not place else None
+            axes.scatter([p.factor], [place], s=60, color=colour, marker=marker, label=label)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.margins(0.1, 0.12)
+    _log(axes, x=f"predicted ratio / measured ratio; shaded: within {WITHIN:g}×")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower left", ncols=3)
+    holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
+    sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
+    if holding:
+        is_one = len(holding) == 1 and not holding[0].endswith("s")
+        sentence = (
+            f"With algorithm {algorithm}, {listed(holding)} {'predicts' if is_one else 'predict'} every measured ratio "
+            f"within {WITHIN:g}×; the other metrics do not."
+        )
+    said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
+    panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
+    return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)
+
+
+# Rooflines (Williams et al. 2009) ----------------------------------------------------------------------------------
+
+
+def _roofline(document: Document, algorithm: str) -> Picture | None:
+    """Without peak rates the dots stand alone; None without a pass that has FLOPs and bytes."""
+    networks = [n for n in document.by_algorithm[algorithm] if _dots(n)]
+    if not networks:
+        return None
+    machine, n_threads = document.machine, networks[0].threads
+    peak, slopes = 0.0, []
+    if machine:
+        n_threads = 1 if n_threads == 1 else machine["threads"]
+        peak = machine["fma_gflops_one" if n_threads == 1 else "fma_gflops_all"]
+        slopes = [(b["level"], b["copy_gbs"]) for b in machine["bandwidths"] if b["threads"] == n_threads]
+    panels = [_roofline_panel(document, n, peak, slopes) for n in networks]
+    sentence = f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step."
+    if machine:
+        best = max((dot[2] / peak, _row(dot[0]), n.name) for n in networks for dot in _dots(n))
+        sentence += (
+            f" The peak of {threads_said(n_threads)} is {short(peak)} GFLOP/s; the highest share of it is "
+            f"{100 * best[0]:.0f}%, {best[1]} of {best[2]}."
+        )
+        if best[0] > 1:
+            sentence += " Above the peak: FLOPs are counted as for the direct sum, and the algorithm does fewer."
+    else:
+        sentence += " This run has no measured peak rates, so no roof is drawn."
+    return Picture(f"roofline-{algorithm}", sentence, panels, algorithm)
+
+
+def _dots(n: Network) -> list[tuple[Row, float, float]]:
+    """(row, FLOPs per byte of memory traffic, or of the minimum where that is not known, GFLOP/s), the largest first."""
+    rows = sorted((row for row in n.layers if row.flops and row.bytes and row.ms > 0), key=lambda row: -row.ms)
+    return [(r, r.flops / (r.moved_bytes or r.bytes), r.flops / r.ms / 1e6) for r in rows if r.flops and r.bytes]
+
+
+def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequence[tuple[str, float]]) -> Panel:
+    figure, axes = _new(5.4, 3.9)
+    dots = _dots(n)
+    for row, x, y in dots:
+        size = max(1500 * row.ms / n.step_ms.median, 14)
+        axes.scatter([x], [y], s=size, color=light(PASSES[row.part]), alpha=0.85, edgecolors=light("page"))
+    axes.set(xscale="log", yscale="log")
+    axes.margins(0.12, 0.2)
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    if peak:
+        top = max(top, 1.6 * peak)
+        for level, gbs in slopes:
+            ends = [left, min(right, peak / gbs)]
+            if ends[1] > ends[0]:
+                axes.plot(ends, [gbs * x for x in ends], color=light("muted"), linewidth=1)
+                at = max(ends[0], bottom / gbs)
+                axes.annotate(f" {level}", (at, gbs * at), color=light("muted"), fontsize=8, va="top")
+        axes.axhline(peak, color=light("muted"), linewidth=1)
+        axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
+                      fontsize=8, color=light("muted"))  # fmt: skip
+    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 40))
+    _log(axes, x="FLOPs per byte of memory traffic", y="GFLOP/s")
+    _name_dots(axes, dots[:NAMED])
+    said = "; ".join(f"{_row(row)} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for row, x, y in dots)
+    return Panel(f"roofline-{n.algorithm}-{_slug(document, n.name)}", figure, f"{n.name}. {said}.")
+
+
+def _name_dots(axes: Axes, dots: Sequence[tuple[Row, float, float]]) -> None:
+    """Names at the right of the axes, each with a thin line to its dot; from the top as the dots are, and apart."""
+    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    ordered = sorted(dots, key=lambda dot: -dot[2])
+    for place, (row, x, y) in enumerate(ordered):
+        height = bottom * (top / bottom) ** (0.96 - 0.92 * (place + 0.5) / len(ordered))
+        axes.plot([x, 1.04 * right], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
+        axes.annotate(_row(row), (right, height), (9, 0), textcoords="offset points", fontsize=8.5, va="center")
+
+
+# Sweeps and the ladder ---------------------------------------------------------------------------------------------
+
+
+def _sweep(document: Document, sweep: dict[str, Any]) -> Picture:
+    figure, axes = _new(6.4, 3.9)
+    first = (sweep["baselines"] or sweep["points"])[0]["algorithm"]
+    for network, algorithm in dict.fromkeys((p["network"], p["algorithm"]) for p in sweep["points"]):
+        points = [p for p in sweep["points"] if (p["network"], p["algorithm"]) == (network, algorithm)]
+        colour, marker = _style(document, network)
+        is_first = algorithm == first
+        axes.plot([p["x"] for p in points], [p["ms"] for p in points], color=colour, marker=marker, markersize=5,
+                  linestyle="-" if is_first else "--", markerfacecolor=colour if is_first else light("page"),
+                  label=f"{network}, {algorithm}")  # fmt: skip
+    for b in sweep["baselines"]:
+        style = "-" if b["algorithm"] == first else "--"
+        colour, _ = _style(document, b["network"])
+        axes.axhline(b["ms"], color=colour, linestyle=style, linewidth=1, label=f"{b['network']}, {b['algorithm']}")
+    for crossing in sweep["crossings"]:
+        axes.plot(crossing["x"], crossing["ms"], "o", color=light("text"), markersize=4)
+        axes.annotate(short(crossing["x"]), (crossing["x"], crossing["ms"]), (5, -11), textcoords="offset points", fontsize=9)
+    ticks = sorted({p["x"] for p in sweep["points"]})
+    _log(axes, x=sweep["x"], y="ms per step")
+    axes.set_xticks(ticks[:: 1 + len(ticks) // 10])
+    figure.legend(loc="outside lower left", ncols=3)
+    panel = Panel(f"sweep-{sweep['name']}", figure, f"{sweep['title']}: ms per step. {' '.join(sweep['findings'])}")
+    return Picture(f"sweep-{sweep['name']}", " ".join(sweep["findings"]), [panel])
+
+
+def _ladder(document: Document) -> Picture:
+    rungs = document.ladder or []
+    figure, axes = _new(6.4, 1.0 + 0.34 * len(rungs))
+    axes.barh([rung["name"] for rung in rungs], [rung["ms"] for rung in rungs], color=light("c0"))
+    for place, rung in enumerate(rungs):
+        text = ("about " if rung.get("scaled") else "") + milliseconds(rung["ms"])
+        axes.annotate(text, (rung["ms"], place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.margins(x=0.2)
+    _log(axes, x="ms")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    fastest = min(rungs, key=lambda rung: rung["ms"])
+    sentence = (
+        f"The same layer, computed {len(rungs)} ways: {fastest['name']} is {times(rungs[0]['ms'] / fastest['ms'])} "
+        f"as fast as {rungs[0]['name']}."
+    )
+    said = "; ".join(f"{rung['name']} {milliseconds(rung['ms'])}" for rung in rungs)
+    return Picture("ladder", sentence, [Panel("ladder", figure, f"Times: {said}.")])
+
+
+def panels(pictures: dict[str, list[Picture]]) -> Iterator[Panel]:
+    """Every panel of every picture."""
+    for found in pictures.values():
+        for picture in found:
+            yield from picture.panels

@@ -1,1 +1,0 @@
-"""The pictures of the report, one file each: from the run to panels. What a run lacks, the caption says."""

@@ -1,0 +1,84 @@
+"""One table object for the terminal and the page: rich renders it here, the report's template renders it to HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from textwrap import wrap
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Formula:
+    """Where a number comes from: its name, its arithmetic (left = right), and what the factors mean."""
+
+    title: str
+    arithmetic: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell says, the number that it sorts by, and where that number comes from.
+
+    `role` is "", "good", "bad" or "missing".
+    """
+
+    text: str
+    value: float | None = None
+    formula: Formula | None = None
+    role: str = ""
+
+
+#: in the place of a number that was not computed
+MISSING = Cell("–", role="missing")
+
+
+@dataclass
+class Table:
+    """Rows of cells under columns; `total` is a last row that sorting leaves in its place."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+    total: list[Cell] | None = None
+
+    def is_text(self, column: int) -> bool:
+        """Whether a column holds words, which are set to the left; numbers are set to the right."""
+        cells = [row[column] for row in self.rows]
+        return column == 0 or all(cell.value is None and cell is not MISSING for cell in cells)
+
+
+def to_rich(table: Table) -> RichTable:
+    """The table for a terminal: its lines are above and below the head alone; text is printed as it is."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    def text(words: str) -> Text:
+        return Text(words, overflow="fold")
+
+    result = RichTable(
+        title=text(table.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=0,
+        pad_edge=False, caption=text("\n".join(table.notes)) if table.notes else None, caption_justify="left",
+    )  # fmt: skip
+    for i, column in enumerate(table.columns):
+        is_text = table.is_text(i)
+        # a number is never broken; its heading is, between words
+        widest = max([len(row[i].text) for row in table.rows] + [len(word) for word in column.split()])
+        heading = column if is_text else "\n".join(wrap(column, widest))
+        result.add_column(text(heading), justify="left" if is_text else "right", no_wrap=not is_text)
+
+    def add(row: Sequence[Cell]) -> None:
+        result.add_row(*(text(cell.text) for cell in row))
+
+    for row in table.rows:
+        add(row)
+    if table.total:
+        result.add_section()
+        add(table.total)
+    return result
