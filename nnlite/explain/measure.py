@@ -13,7 +13,7 @@ import numpy as np
 from nnlite import conv, memory, scopes, threads
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.explain import document as doc
-from nnlite.explain.case import RANDOM, Case, least_step
+from nnlite.explain.case import Case, least_step
 from nnlite.layers import Layer
 from nnlite.performance import peaks
 from nnlite.performance.contention import Contention, caution
@@ -273,11 +273,3 @@ def _facts(command: str) -> dict[str, Any]:
         "versions": peaks.versions(),
     }
 
-
-def said_data(networks: Sequence[doc.Network], asked: str) -> str:
-    """A sentence that says which networks were trained on random batches, "" if none was."""
-    names = [network.name for network in networks if network.data == RANDOM]
-    if not names or asked == RANDOM:
-        return ""
-    verb = "was" if len(names) == 1 else "were"
-    return f"{' and '.join(names)} {verb} timed on random images: the images of {asked} do not fit."
