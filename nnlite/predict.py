@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from nnlite.autograd import Tensor
 from nnlite.calls import Between, around, calling_cost
 from nnlite.conv import stages as conv_stages
 from nnlite.conv.stages import ITEMSIZE, Stage
@@ -141,7 +142,7 @@ def predict(
             part(*key).calls += cost
     least = around(least_step, optimizer.name, between)
     part(*OTHER).calls += least["other"]
-    further = len(optimizer.parameters or ()) - _LEAST_PARAMETERS
+    further = len(_trained(optimizer)) - _LEAST_PARAMETERS
     updates.calls += least["update"] + 1e-6 * rates.machine.numba_call_us * max(0, further)
     return StepPrediction(parts, len(rates.borrowed), len(rates.disturbed))
 
@@ -159,12 +160,16 @@ def stage_terms(stage: Stage, rate: float, rates: Rates) -> Terms:
     return Terms(compute=at_rate, calls=calls, fresh=fresh)
 
 
+def _trained(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for parameter in optimizer.parameters or () if parameter.requires_grad]
+
+
 def _updates(optimizer: Optimizer) -> list[Stage]:
     """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
 
     The rate depends on the columns of the largest, from which follows which kernels had it before.
     """
-    parameters = optimizer.parameters or ()
+    parameters = _trained(optimizer)
     size = sum(parameter.size for parameter in parameters)
     columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
     moved, held = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size

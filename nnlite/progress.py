@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from nnlite.attributes import KnownAttributes
+
 
 def describe(values: Mapping[str, float]) -> str:
     """{"loss": 0.25} -> "loss: 0.2500" """
     return " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
 
 
-class History:
+class History(KnownAttributes):
     """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
 
     def __init__(self) -> None:
@@ -24,6 +26,10 @@ class History:
         self.epoch.append(epoch)
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
+
+    def __repr__(self) -> str:
+        last = describe({name: values[-1] for name, values in self.history.items()})
+        return f"<History of {len(self.epoch)} epochs; the last: {last}>"
 
 
 def check_verbose(verbose: object) -> None:
