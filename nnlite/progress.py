@@ -38,6 +38,36 @@ def check_verbose(verbose: object) -> None:
         raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
 
 
+class _Announcement:
+    """Says on stderr that a kernel is compiled: once, from when it is asked to."""
+
+    def __init__(self) -> None:
+        self._listens = False
+        self.wanted = False
+
+    def want(self) -> None:
+        """Say it of the next kernel that is compiled."""
+        from nnlite import jit
+
+        if not self._listens:
+            jit.on_compile(self._say)
+        self._listens = self.wanted = True
+
+    def _say(self, name: str) -> None:
+        from nnlite import jit_cache
+
+        if self.wanted:
+            self.wanted = False
+            kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
+            start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+            print(f"{start}compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
+
+
+_announcement = _Announcement()
+#: from now on, say on stderr when the first kernel is compiled, and that the next run will not
+announce_compilation = _announcement.want
+
+
 class Progress:
     """Shows one epoch after the other. `verbose`: 0 nothing, 1 a bar where there is a terminal, 2 one line an epoch."""
 
@@ -46,6 +76,8 @@ class Progress:
         self.epochs = epochs
         self.samples = samples
         self.silent = verbose == 0
+        if not self.silent:
+            announce_compilation()
         self.bar: Any = None
         if verbose in (1, "auto") and sys.stdout.isatty():
             self.bar = _bar()
@@ -79,6 +111,8 @@ class Progress:
 
     def stop(self) -> None:
         """Leave the terminal as it was, also after an error."""
+        if not self.silent:
+            _announcement.wanted = False
         if self.bar is not None:
             self.bar.stop()
 

@@ -24,7 +24,7 @@ PARTS = tuple(PART_NAMES)
 
 
 def gradient_part(needs: Sequence[bool]) -> str:
-    """The part of a step in which an operation computes at once what is needed of its input's and weight's gradients."""
+    """The part of a step in which an operation computes what is needed of its gradients: input's, weight's, ..."""
     if needs[0]:
         return "gradients" if needs[1] else "grad_input"
     return "grad_weight"
