@@ -13,7 +13,7 @@ import nnlite as nn
 from nnlite import conv, machine, threads
 from nnlite.conv.geometry import PASSES
 from nnlite.lab import shapes
-from nnlite.lab.loading import load_algorithm
+from nnlite.lab.loading import load_algorithms
 
 BATCH_SIZE = 128
 #: with --benchmark-disable each benchmark is run once, to see that it works: on few layers, as each compiles its own
@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     try:
         _pin(config.getoption("--threads"))
-        config.stash[_OWN] = [load_algorithm(spec).name for spec in config.getoption("--algorithm")]
+        config.stash[_OWN] = [a.name for a in load_algorithms(config.getoption("--algorithm"))]
         once = config.getoption("benchmark_disable", False)
         batch, usual = (SMALL_BATCH, FEW_SHAPES) if once else (BATCH_SIZE, ("seed",))
         config.stash[_LAYERS] = shapes.resolve(config.getoption("--shapes") or usual, batch)

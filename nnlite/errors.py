@@ -46,9 +46,13 @@ def one_of(kind: str, name: object, table: Mapping[str, Value]) -> Value:
 def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """A ValueError that lists the known names and suggests the nearest one."""
     names = list(known)
-    near = get_close_matches(str(name), names, n=1)
+    near = get_close_matches(str(name), names, n=1) or [n for n in names if _initials(n) == name]
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(names)}.{hint}")
+
+
+def _initials(name: str) -> str:
+    return "".join(word[:1] for word in name.split("_"))
 
 
 def positive_int(argument: str, value: object, minimum: int = 1) -> int:

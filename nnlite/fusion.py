@@ -107,6 +107,8 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
     before, after = _epilogue(first), _epilogue(second, rest[0] if rest else None)
     if before is None or after is None:
         return None
+    if len({p.requires_grad for layer in (first, second) for p in layer.parameters()}) > 1:
+        return None  # its backward computes all gradients or is not called
     following = [rest.pop(0)] if after.pool else []
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0

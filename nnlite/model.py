@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ class Sequential(Stack):
         self, x: np.ndarray, y: np.ndarray, optimizer: optimizers.Optimizer, loss_function: Callable[..., Tensor]
     ) -> dict[str, float]:
         loss, outputs = self._loss(x, y, loss_function, training=True)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"model {self.name!r}: expected a layer with parameters to train. Received: none that is trainable"
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -185,13 +190,17 @@ class Sequential(Stack):
         return {name: total / len(x) for name, total in sums.items()}
 
     def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
-        """The results for x (n, *input_shape) as one array, computed in batches."""
+        """The results for x (n, *input_shape) as one array, computed in batches. Prints how fast unless `verbose` is 0."""
         check_verbose(verbose)
+        began = time.perf_counter()
         x = batches.as_samples("x", x, self.input_shape)
         with no_grad():
             parts = [
                 self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))
             ]
+        if verbose:
+            seconds = time.perf_counter() - began
+            print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")
         return np.concatenate(parts)
 
     # Looking and keeping ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from nnlite import scopes
+from nnlite.attributes import KnownAttributes
 from nnlite.autograd import Tensor
 from nnlite.errors import boolean, fraction, one_of, positive
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from nnlite.kernels.updates import Table
 
 
-class Optimizer:
+class Optimizer(KnownAttributes):
     """`build(parameters)` once, then per step `zero_grad()`, a backward, `step()`.
 
     A subclass names its state arrays in `slots` and writes `update`.
@@ -47,13 +48,14 @@ class Optimizer:
     def build(self, parameters: Iterable[Tensor]) -> None:
         """Take charge of `parameters`, with nothing remembered.
 
-        Raises ValueError if there is none, if one needs no gradient, is there twice or is not C-contiguous, or if the
-        optimizer was built for others before.
+        One that needs no gradient (of a layer that is not trainable) stays as it is until it does.
+        Raises ValueError if there is none, if one is there twice or is not C-contiguous, or if the optimizer was built
+        for others before.
         """
         parameters = list(parameters)
         for i, parameter in enumerate(parameters):
-            if not isinstance(parameter, Tensor) or not parameter.requires_grad:
-                raise ValueError(f"parameters[{i}]: expected a Tensor with requires_grad=True. Received: {parameter!r}")
+            if not isinstance(parameter, Tensor):
+                raise ValueError(f"parameters[{i}]: expected a Tensor. Received: {parameter!r}")
             _check_in_place(i, parameter)
             if any(parameter is other for other in parameters[:i]):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
@@ -131,6 +133,9 @@ class Optimizer:
     def get_config(self) -> dict[str, Any]:
         """The arguments with which to make this optimizer again."""
         return {"learning_rate": self.learning_rate}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
 
     def _built(self) -> list[Tensor]:
         if self.parameters is None:

@@ -7,13 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from nnlite.attributes import KnownAttributes
+
 
 def describe(values: Mapping[str, float]) -> str:
     """{"loss": 0.25} -> "loss: 0.2500" """
     return " - ".join(f"{name}: {value:.4f}" for name, value in values.items())
 
 
-class History:
+class History(KnownAttributes):
     """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
 
     def __init__(self) -> None:
@@ -25,11 +27,45 @@ class History:
         for name, value in values.items():
             self.history.setdefault(name, []).append(value)
 
+    def __repr__(self) -> str:
+        last = describe({name: values[-1] for name, values in self.history.items()})
+        return f"<History of {len(self.epoch)} epochs; the last: {last}>"
+
 
 def check_verbose(verbose: object) -> None:
     """Raises ValueError unless it is one of Keras's."""
     if not isinstance(verbose, (int, str)) or verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
+
+
+class _Announcement:
+    """Says on stderr that a kernel is compiled: once, from when it is asked to."""
+
+    def __init__(self) -> None:
+        self._listens = False
+        self.wanted = False
+
+    def want(self) -> None:
+        """Say it of the next kernel that is compiled."""
+        from nnlite import jit
+
+        if not self._listens:
+            jit.on_compile(self._say)
+        self._listens = self.wanted = True
+
+    def _say(self, name: str) -> None:
+        from nnlite import jit_cache
+
+        if self.wanted:
+            self.wanted = False
+            kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
+            start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+            print(f"{start}compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
+
+
+_announcement = _Announcement()
+#: from now on, say on stderr when the first kernel is compiled, and that the next run will not
+announce_compilation = _announcement.want
 
 
 class Progress:
@@ -40,6 +76,8 @@ class Progress:
         self.epochs = epochs
         self.samples = samples
         self.silent = verbose == 0
+        if not self.silent:
+            announce_compilation()
         self.bar: Any = None
         if verbose in (1, "auto") and sys.stdout.isatty():
             self.bar = _bar()
@@ -73,6 +111,8 @@ class Progress:
 
     def stop(self) -> None:
         """Leave the terminal as it was, also after an error."""
+        if not self.silent:
+            _announcement.wanted = False
         if self.bar is not None:
             self.bar.stop()
 

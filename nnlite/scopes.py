@@ -7,7 +7,7 @@ Without a listener an announcement costs one comparison.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -21,6 +21,13 @@ PART_NAMES = {
     "other": "other",
 }
 PARTS = tuple(PART_NAMES)
+
+
+def gradient_part(needs: Sequence[bool]) -> str:
+    """The part of a step in which an operation computes what is needed of its gradients: input's, weight's, ..."""
+    if needs[0]:
+        return "gradients" if needs[1] else "grad_input"
+    return "grad_weight"
 
 
 class Listener(Protocol):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import conv, scopes
+from nnlite.attributes import KnownAttributes
 from nnlite.autograd import Tensor
 from nnlite.errors import boolean, numbers, positive_int, several
 from nnlite.fusion import Run, is_plain, runs
@@ -16,7 +17,7 @@ from nnlite.layers.base import Shape
 from nnlite.performance import counts
 
 
-class Stack:
+class Stack(KnownAttributes):
     """Layers one after the other: shapes, parameters and the result. `nn.Sequential` is one that trains."""
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
@@ -77,8 +78,18 @@ class Stack:
         assert shape is not None
         return shape
 
+    @property
+    def trainable(self) -> bool:
+        """Whether any of its layers is trained; set it to say so of every layer that there is."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = boolean("trainable", value)
+
     def parameters(self) -> list[Tensor]:
-        """All trainable parameters, layer by layer."""
+        """All parameters, trained or not, layer by layer."""
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
     def count_params(self) -> int:
@@ -89,8 +100,14 @@ class Stack:
     def cost(self, batch_size: int = 1) -> counts.Cost:
         """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
         self._require_built()
-        entries = ((layer.name or "", layer.count_params(), layer.operations(batch_size)) for layer in self.layers)
-        return counts.count(self.name, batch_size, entries)
+        return counts.count(
+            self.name,
+            batch_size,
+            (
+                counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
+                for layer in self.layers
+            ),
+        )
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, in Keras's order."""
@@ -171,6 +188,11 @@ class Stack:
         self._require_built()
         found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
         return [run for run in found if run.compute is not None]
+
+    def __repr__(self) -> str:
+        first = [] if self.input_shape is None else [Input(self.input_shape)]
+        lines = "".join(f"    {layer!r},\n" for layer in [*first, *self.layers])
+        return f"{type(self).__name__}([\n{lines}], name={self.name!r})"
 
     # Checks -----------------------------------------------------------------------------------------------------
 

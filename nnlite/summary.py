@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from nnlite.cost import ITEMSIZE
 from nnlite.layers import Layer
 
 if TYPE_CHECKING:
@@ -26,23 +27,27 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
         layer_macs = sum(operation.macs for operation in layer.operations(1))
         macs += layer_macs
         table.add_row(_title(layer), _shape(layer), f"{layer.count_params():,}", f"{layer_macs:,}")
-    console = Console(
-        width=width, color_system=None, record=True, file=StringIO(), markup=False, emoji=False, highlight=False
-    )
+    text = StringIO()
+    # force_jupyter: in a notebook rich would display what it prints, beside writing it
+    console = Console(width=width, file=text, force_jupyter=False, markup=False, emoji=False, highlight=False)
     console.print(table)
-    total = model.count_params()
-    console.print(f"Total params: {total:,} ({total * 4 / 1024:,.2f} KiB)")
+    cost = model.cost()
+    for what, count in (
+        ("Total", cost.parameters),
+        ("Trainable", cost.trained),
+        ("Non-trainable", cost.parameters - cost.trained),
+    ):
+        console.print(f"{what} params: {count:,} ({count * ITEMSIZE / 1024:,.2f} KiB)")
     console.print(
         f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
-        f"{model.cost().training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
+        f"{cost.training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
     )
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
         console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})")
     for run in model.fused(batch_size):
         again = f"; {run.layers[0].name} is computed again on the way back" if run.is_stem else ""
-        text = f"{run.name}: one kernel in training, so that what is between them stays in cache{again}"
-        console.print(text)
-    return console.export_text().rstrip()
+        console.print(f"{run.name}: one kernel in training, so that what is between them stays in cache{again}")
+    return text.getvalue().rstrip()
 
 
 def _title(layer: Layer) -> str:

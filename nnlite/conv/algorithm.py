@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from nnlite.attributes import KnownAttributes
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, moved_bytes
 from nnlite.conv.stem import Stem, StemWeights
 
 
-class Algorithm:
+class Algorithm(KnownAttributes):
     """A way of computing a convolution. Derive from it, name it, write `forward`, and register it.
 
     Arrays are channels last: x (n, h, w, c), weight (kh, kw, c / groups, k), y and dy (n, oh, ow, k). What an

@@ -22,7 +22,8 @@ from nnlite.explain.request import (
 )
 from nnlite.explain.sentences import sentences
 from nnlite.explain.verdict import Verdict
-from nnlite.lab.terminal import Line, announce_compilation
+from nnlite.lab.terminal import Line
+from nnlite.progress import announce_compilation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.algorithm != "auto":
         conv.get(options.algorithm)
+        if options.autotune:
+            raise ValueError(f"--autotune: expected with --algorithm auto alone. Received: {options.algorithm}")
     models = resolve_networks(options.models or QUESTIONED)
     positive_int("--rounds", options.rounds)
     data = load_images(options)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from nnlite.performance.counts import ITEMSIZE, OPTIMIZER_PASSES
 from nnlite.explain.document import LayerShape, Network, Operation, Row
 from nnlite.explain.names import pass_name
 from nnlite.explain.numbers import short
 from nnlite.explain.table import Formula
+from nnlite.performance.counts import ITEMSIZE, OPTIMIZER_PASSES
 
 _PASSES = ("forward", "grad_input", "grad_weight")
 

@@ -16,14 +16,20 @@ from nnlite.autograd import Tensor
 from nnlite.errors import positive_int, unknown
 from nnlite.explain import importing, question
 from nnlite.lab.loading import load_object, said
-from nnlite.model import Sequential
+from nnlite.model import Sequential, load_model
 
 #: what a command's MODEL can be, for --help
-MODEL_HELP = f"{', '.join(models.NAMES)}, FILE.py:FUNCTION, {', '.join(f'FILE{s}' for s in importing.SUFFIXES)}"
+KINDS = (
+    *models.NAMES,
+    "FILE.py:FUNCTION",
+    "FILE.safetensors, that nnlite saved",
+    *(f"FILE{suffix}" for suffix in importing.SUFFIXES),
+)
+MODEL_HELP = ", ".join(KINDS)
 
 
 def resolve_model(spec: str) -> Sequential:
-    """The network of that name, of a file that Keras or ONNX wrote, or what FUNCTION of FILE.py returns.
+    """The network of that name, of a file that nnlite, Keras or ONNX wrote, or what FUNCTION of FILE.py returns.
 
     Raises ValueError, in one line, on an unknown name, on a file that can not be read or has what does not exist
     here, or if the function returns anything but a built Sequential.
@@ -32,13 +38,15 @@ def resolve_model(spec: str) -> Sequential:
         return getattr(models, spec)()
     if spec.endswith(importing.SUFFIXES):
         return importing.load(Path(spec))
+    if spec.endswith(".safetensors"):
+        return _saved(spec)
     if spec.endswith((".h5", ".hdf5")):
         raise ValueError(
             f"MODEL {spec}: expected a .keras file. Received: HDF5, Keras's format of before; "
             "Keras reads it, and saves it as .keras"
         )
     if ".py:" not in spec:
-        raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])
+        raise unknown("model", spec, KINDS)
     function = load_object(spec, "MODEL")
     if not callable(function):
         raise ValueError(f"MODEL {spec}: expected a function. Received: {type(function).__name__}")
@@ -56,24 +64,35 @@ def resolve_model(spec: str) -> Sequential:
     return model
 
 
+def _saved(spec: str) -> Sequential:
+    try:
+        model = load_model(spec)
+        if not model.layers:
+            raise ValueError("expected at least one layer. Received: none")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"MODEL {spec}: {str(error).removeprefix('path: ')}") from error
+    model.name = Path(spec).stem
+    return model
+
+
 def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
     """The networks that are to be compared, each under a name of its own.
 
     One that is called as a network of the question, and is another, has the name that it was asked for by: what was
-    reported is not about it. Raises ValueError as `resolve_model` does, and if two have the same name.
+    reported is not about it; one that is called as another, too. Raises ValueError as `resolve_model` does, and if one
+    is asked for twice.
     """
-    found: dict[str, str] = {}
-    networks = []
+    networks: dict[str, Sequential] = {}
     for spec in specs:
         model = resolve_model(spec)
         if question.pretends(model.name, model.count_params()):
             model.name = Path(spec).name
-        if model.name in found:
-            both = f"{found[model.name]} and {spec}, which are both called {model.name}"
-            raise ValueError(f"MODEL: expected networks of different names. Received: {both}")
-        found[model.name] = spec
-        networks.append(model)
-    return networks
+        name = next((n for n in (model.name, Path(spec).name, spec) if n not in networks), None)
+        if name is None:
+            raise ValueError(f"MODEL: expected different networks. Received: {spec} twice")
+        model.name = name
+        networks[name] = model
+    return list(networks.values())
 
 
 def loss_of(model: Sequential) -> Callable[..., Tensor]:

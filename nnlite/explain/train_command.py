@@ -18,7 +18,7 @@ from nnlite.explain.request import (
     resolve_model,
     training,
 )
-from nnlite.lab.terminal import announce_compilation
+from nnlite.progress import announce_compilation
 from nnlite.saving import writable_model
 
 

@@ -10,9 +10,13 @@ from nnlite import conv
 from nnlite.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
-from nnlite.lab.loading import load_algorithm
+from nnlite.lab.loading import load_algorithms
 from nnlite.lab.results import Run, write_csv
-from nnlite.lab.terminal import Bar, announce_compilation, console
+from nnlite.lab.terminal import Bar, console
+from nnlite.progress import announce_compilation
+
+#: images a step, of the layers of the question
+BATCH_SIZE = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="SET",
         help=f"{', '.join(shapes.SETS)}, all, or N,C,H,W,K,R,S,stride,pad; may be repeated (default: seed)",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help=f"images a step, for the set seed (default: {BATCH_SIZE})"
     )
     parser.add_argument(
         "--passes",
@@ -47,14 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check and time. 0: done. 1: an algorithm of --algorithm is refused. 130: interrupted."""
-    own = [load_algorithm(spec) for spec in options.algorithm]
+    own = load_algorithms(options.algorithm)
     algorithms = _others(options.only, own) + own
     passes = _listed("--passes", options.passes, reference.PASSES)
-    positive_int("--batch-size", options.batch_size)
     positive_int("--rounds", options.rounds, minimum=timing.LEAST_ROUNDS)
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected more than 0. Received: {options.seconds}")
-    wanted = shapes.resolve(options.shapes or ["seed"], options.batch_size)
+    wanted = _shapes(options)
     if options.baseline is not None and options.baseline not in [a.name for a in algorithms]:
         raise unknown("--baseline", options.baseline, [a.name for a in algorithms])
     writable_file("--csv", options.csv)
@@ -77,6 +83,16 @@ def run(options: argparse.Namespace) -> int:
     if any(report.algorithm in [a.name for a in own] for report in result.refused):
         return 1
     return 130 if result.interrupted else 0
+
+
+def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
+    requests = options.shapes or ["seed"]
+    if options.batch_size is None:
+        return shapes.resolve(requests, BATCH_SIZE)
+    if not {"seed", "all"} & set(requests):
+        received = f"{options.batch_size} with --shapes {' '.join(requests)}, which say how many images they have"
+        raise ValueError(f"--batch-size: expected with the set seed alone. Received: {received}")
+    return shapes.resolve(requests, positive_int("--batch-size", options.batch_size))
 
 
 def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
@@ -44,11 +45,33 @@ def said(error: BaseException, path: Path) -> str:
     return f"{type(error).__name__}{where}: {error}"
 
 
-def load_algorithm(spec: str) -> conv.Algorithm:
-    """The user's algorithm FILE.py:CLASS, registered; one that its file has registered already is taken as it is.
+def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
+    """The user's algorithms, FILE.py:CLASS each, registered.
 
-    Raises FileNotFoundError or ValueError, in one line, if it is none.
+    One whose name another has is told apart by its file, as in tiled@old and tiled@new.
+    Raises FileNotFoundError or ValueError, in one line, if one is none.
     """
+    specs = list(dict.fromkeys(specs))
+    algorithms = [_algorithm(spec) for spec in specs]
+    names = [algorithm.name for algorithm in algorithms]
+    for algorithm, place in zip(algorithms, _told_apart(specs), strict=True):
+        if names.count(algorithm.name) > 1 or algorithm.name in conv.names():
+            algorithm.name = f"{algorithm.name}@{place}"  # type: ignore[misc]  # of this instance alone
+    return [conv.register(algorithm) for algorithm in algorithms]
+
+
+def _told_apart(specs: Sequence[str]) -> Iterator[str]:
+    """What each of several has alone: the name of its file, with folders and the class where they are needed."""
+    parts = [Path(spec.rpartition(":")[0]).absolute().with_suffix("").parts for spec in specs]
+    depths = range(1, max(map(len, parts), default=1) + 1)
+    depth = next(d for d in depths if len({p[-d:] for p in parts}) == len(set(parts)))
+    places = ["/".join(p[-depth:]) for p in parts]
+    for place, spec in zip(places, specs, strict=True):
+        yield place if places.count(place) == 1 else f"{place}:{spec.rpartition(':')[2]}"
+
+
+def _algorithm(spec: str) -> conv.Algorithm:
+    """The user's algorithm, not registered, also where its file does that itself."""
     if ".py:" not in spec:
         raise ValueError(f"--algorithm: expected FILE.py:CLASS. Received: {spec!r}")
     found = load_object(spec, "--algorithm")
@@ -61,8 +84,10 @@ def load_algorithm(spec: str) -> conv.Algorithm:
         raise ValueError(f"--algorithm {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
     name = getattr(algorithm, "name", None)
     if isinstance(name, str) and name in conv.names() and type(conv.get(name)) is found:
-        return conv.get(name)
+        algorithm = conv.get(name)
     try:
-        return conv.register(algorithm)
+        conv.register(algorithm, replace=True)
     except ValueError as error:
         raise ValueError(f"--algorithm {spec}: {error}") from error
+    conv.unregister(algorithm.name)
+    return algorithm

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from nnlite import machine
 from nnlite.ceilings import REPEATS
-from nnlite.lab.terminal import announce_compilation, console
+from nnlite.lab.terminal import console
 from nnlite.machine import Machine
 from nnlite.performance.counts import human_bytes
+from nnlite.progress import announce_compilation
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from nnlite import jit_cache
 
+    if options.clear_cache and (options.fresh or options.json or options.threads is not None):
+        raise ValueError("--clear-cache: expected alone. Received: options of a measurement, which it does not make")
     if options.clear_cache:
         count, folder = jit_cache.clear_cache(), jit_cache.cache_root() or "no folder"
         print(f"deleted {count} files, compiled kernels and the rates and choices that hang on them, in {folder}")

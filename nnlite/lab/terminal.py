@@ -32,23 +32,6 @@ def command_line() -> str:
     return shlex.join(["nnlite", *sys.argv[1:]])
 
 
-def announce_compilation() -> None:
-    """From now on, say on stderr when the first kernel is compiled, and that the next run will not."""
-    from nnlite import jit, jit_cache
-
-    said = False
-
-    def say(name: str) -> None:
-        nonlocal said
-        if not said:
-            said = True
-            kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
-            _clear_line()
-            print(f"compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
-
-    jit.on_compile(say)
-
-
 def _clear_line() -> None:
     if sys.stderr.isatty():
         print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

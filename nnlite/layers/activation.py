@@ -15,8 +15,8 @@ from nnlite.performance import counts
 class Activation(Layer):
     """`Activation("relu")`: an operation of one argument, by name or itself."""
 
-    def __init__(self, activation: str | Callable[..., Tensor], name: str | None = None):
-        super().__init__(name)
+    def __init__(self, activation: str | Callable[..., Tensor], name: str | None = None, trainable: bool = True):
+        super().__init__(name, trainable)
         self.activation = ops.get_activation(activation)
 
     def call(self, x: Tensor, training: bool) -> Tensor:
@@ -33,7 +33,7 @@ class Activation(Layer):
         return [counts.elementwise(ops.activation_name(self.activation) or "activation", size)]
 
     def get_config(self) -> dict[str, Any]:
-        return {"activation": activation_config(self, self.activation), "name": self.name}
+        return {"activation": activation_config(self, self.activation), **super().get_config()}
 
 
 def activation_config(layer: Layer, activation: Callable[..., Tensor]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from nnlite import initializers, random, scopes
+from nnlite.attributes import KnownAttributes, as_call
 from nnlite.autograd import Tensor
 from nnlite.errors import boolean, numbers
 from nnlite.performance.counts import Operation
@@ -17,7 +18,7 @@ from nnlite.performance.counts import Operation
 Shape = tuple[int, ...]
 
 
-class Layer:
+class Layer(KnownAttributes):
     """Derive from it and write `call`; `build`, `output_shape_for` and `operations` where they are not the defaults.
 
     Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
@@ -33,13 +34,14 @@ class Layer:
             )
         return super().__new__(cls)
 
-    def __init__(self, name: str | None = None):
+    def __init__(self, name: str | None = None, trainable: bool = True):
         if name is not None and not isinstance(name, str):
             raise ValueError(f"name: expected a string. Received: {name!r}")
         self.name = name
         self.input_shape: Shape | None = None
         self.output_shape: Shape | None = None
         self._parameters: list[Tensor] = []
+        self.trainable = trainable
 
     # to be written by a layer
 
@@ -60,9 +62,25 @@ class Layer:
 
     def get_config(self) -> dict[str, Any]:
         """The arguments with which to make this layer again, as JSON knows them; not how its weights begin."""
-        return {"name": self.name}
+        return {"name": self.name, "trainable": self.trainable}
 
     # what they inherit
+
+    @property
+    def trainable(self) -> bool:
+        """Whether its parameters are trained, from the next step on; if not, no gradient of them is computed.
+
+        A gradient still flows through the layer to those before it.
+        """
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = boolean("trainable", value)
+        for parameter in self._parameters:
+            parameter.requires_grad = self._trainable
+            if not self._trainable:
+                parameter.grad = None  # of a step before, which an optimizer would take for one of the next
 
     @property
     def built(self) -> bool:
@@ -91,12 +109,12 @@ class Layer:
         self.input_shape = self.output_shape = None
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
-        """A new trainable parameter, float32, begun by `initializer`."""
+        """A new parameter, float32, begun by `initializer`; trained if the layer is."""
         made = numbers(f"{name}_initializer", initializers.get(initializer)(shape, random.generator()))
         values = np.ascontiguousarray(made, dtype=np.float32)
         if values.shape != shape:
             raise ValueError(f"{name}_initializer: expected an array of shape {shape}. Received: shape {values.shape}")
-        parameter = Tensor(values, requires_grad=True, name=name)
+        parameter = Tensor(values, requires_grad=self.trainable, name=name)
         self._parameters.append(parameter)
         return parameter
 
@@ -116,12 +134,16 @@ class Layer:
         return result
 
     def parameters(self) -> list[Tensor]:
-        """The trainable parameters, in Keras's order: weight, bias."""
+        """The parameters, trained or not, in Keras's order: weight, bias."""
         return list(self._parameters)
 
     def count_params(self) -> int:
         """How many numbers the parameters hold."""
         return sum(parameter.size for parameter in self._parameters)
+
+    def trained_params(self) -> int:
+        """How many of them training changes."""
+        return sum(parameter.size for parameter in self._parameters if parameter.requires_grad)
 
     @property
     def label(self) -> str:
@@ -135,7 +157,12 @@ class Layer:
         return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.name or ''}: {self.input_shape} -> {self.output_shape}>"
+        named = {
+            name: None if value.__name__ == "linear" else value.__name__
+            for name, value in vars(self).items()
+            if hasattr(value, "__name__")
+        }
+        return as_call(self, **named)
 
 
 def _join(shape: Shape | None) -> str:

@@ -35,8 +35,9 @@ class Conv2D(Layer):
         bias_initializer: str | Initializer = "zeros",
         algorithm: str = "auto",
         name: str | None = None,
+        trainable: bool = True,
     ):
-        super().__init__(name)
+        super().__init__(name, trainable)
         self.filters = positive_int("filters", filters)
         self.kernel_size = int_pair("kernel_size", kernel_size)
         self.strides = int_pair("strides", strides)
@@ -117,5 +118,5 @@ class Conv2D(Layer):
             "activation": activation_config(self, self.activation),
             "use_bias": self.use_bias,
             "algorithm": self.algorithm,
-            "name": self.name,
+            **super().get_config(),
         }

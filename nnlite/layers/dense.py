@@ -26,8 +26,9 @@ class Dense(Layer):
         kernel_initializer: str | Initializer = "glorot_uniform",
         bias_initializer: str | Initializer = "zeros",
         name: str | None = None,
+        trainable: bool = True,
     ):
-        super().__init__(name)
+        super().__init__(name, trainable)
         self.units = positive_int("units", units)
         self.activation = ops.get_activation(activation)
         self.use_bias = boolean("use_bias", use_bias)
@@ -68,5 +69,5 @@ class Dense(Layer):
             "units": self.units,
             "activation": activation_config(self, self.activation),
             "use_bias": self.use_bias,
-            "name": self.name,
+            **super().get_config(),
         }

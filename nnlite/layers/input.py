@@ -12,8 +12,8 @@ from nnlite.layers.base import Layer, Shape
 class Input(Layer):
     """`Input((28, 28, 1))`: the shape of one sample, without the batch. It computes nothing."""
 
-    def __init__(self, shape: Shape, name: str | None = None):
-        super().__init__(name)
+    def __init__(self, shape: Shape, name: str | None = None, trainable: bool = True):
+        super().__init__(name, trainable)
         if not isinstance(shape, (tuple, list)):
             raise ValueError(f"shape: expected the sizes of one sample, as in (28, 28, 1). Received: {shape!r}")
         self.shape = tuple(positive_int("shape", size) for size in shape)
@@ -22,4 +22,4 @@ class Input(Layer):
         return x
 
     def get_config(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "name": self.name}
+        return {"shape": list(self.shape), **super().get_config()}

@@ -22,8 +22,9 @@ class MaxPooling2D(Layer):
         strides: int | tuple[int, int] | None = None,
         padding: Padding = "valid",
         name: str | None = None,
+        trainable: bool = True,
     ):
-        super().__init__(name)
+        super().__init__(name, trainable)
         self.pool_size = int_pair("pool_size", pool_size)
         self.strides = self.pool_size if strides is None else int_pair("strides", strides)
         self.padding = check_padding(padding)
@@ -54,5 +55,5 @@ class MaxPooling2D(Layer):
             "pool_size": list(self.pool_size),
             "strides": list(self.strides),
             "padding": self.padding,
-            "name": self.name,
+            **super().get_config(),
         }

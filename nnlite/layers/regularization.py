@@ -19,8 +19,8 @@ class Dropout(Layer):
     Srivastava et al. (2014), in the inverted form.
     """
 
-    def __init__(self, rate: float, seed: int | None = None, name: str | None = None):
-        super().__init__(name)
+    def __init__(self, rate: float, seed: int | None = None, name: str | None = None, trainable: bool = True):
+        super().__init__(name, trainable)
         self.rate = fraction("rate", rate)
         self.seed = seed if seed is None else positive_int("seed", seed, minimum=0)
         self._stream = self.seed
@@ -46,4 +46,4 @@ class Dropout(Layer):
         return [counts.dropout(batch * prod(self.input_shape))] if self.rate else []
 
     def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "seed": self.seed, "name": self.name}
+        return {"rate": self.rate, "seed": self.seed, **super().get_config()}

@@ -117,7 +117,7 @@ def _fused(
     ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
 
     def backward(dresult: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
-        with scopes.scope(None, "gradients" if needs[0] else "grad_weight"):
+        with scopes.scope(None, scopes.gradient_part(needs)):
             return algorithm.backward_fused(ran, np.ascontiguousarray(dresult), geometry, epilogue, needs)
 
     return ran.result, backward

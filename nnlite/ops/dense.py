@@ -84,7 +84,7 @@ def dense(
 
             dbias = bias_gradient(dy)
         if products.gradients is not None:
-            with scopes.scope(None, "gradients" if needs[0] else "grad_weight"):
+            with scopes.scope(None, scopes.gradient_part(needs)):
                 dx, dweight = products.gradients(rows, weight, dy, needs[:2])
         else:
             if needs[0]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 from nnlite.conv.geometry import Geometry
 
@@ -27,6 +28,15 @@ class Operation:
     forward: int
     grad_input: int
     grad_weight: int = 0
+
+
+class Layer(NamedTuple):
+    """What is counted of a layer."""
+
+    name: str
+    parameters: int
+    trained: int  # of the parameters
+    operations: Sequence[Operation]
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Cost:
     batch_size: int
     parameters: int
     passes: tuple[Pass, ...]
+    trained: int = 0  # of the parameters
 
     @property
     def forward_macs_per_image(self) -> int:
@@ -58,7 +69,7 @@ class Cost:
 
     @property
     def training_macs_per_image(self) -> int:
-        """Forward, weight gradients, and input gradients except the first layer's."""
+        """Forward, gradients of the weights that are trained, and of the inputs of what follows the first of them."""
         return sum(p.macs for p in self.passes) // self.batch_size
 
     @property
@@ -95,31 +106,31 @@ def max_pool2d(inputs: int, outputs: int) -> Operation:
     return Operation("max_pool2d", 0, inputs + outputs, inputs + outputs)
 
 
-def count(name: str, batch_size: int, layers: Iterable[tuple[str, int, Sequence[Operation]]]) -> Cost:
-    """The cost of a training step over `layers`: (name, number of parameters, operations) each, in order.
+def count(name: str, batch_size: int, layers: Iterable[Layer]) -> Cost:
+    """The cost of a training step over `layers`, in order.
 
-    The first product has no input gradient: nobody needs the gradient of the data.
+    No gradient is computed of what no parameter that is trained comes before: the data, and layers that are frozen.
     """
     passes: list[Pass] = []
-    total = 0
-    first = True
-    for layer, parameters, operations in layers:
+    total = trained = 0
+    flows = False  # whether a gradient flows back to the layer's input
+    for layer in layers:
+        operations = layer.operations
         products = [op for op in operations if op.macs]
-        rest = [op for op in operations if not op.macs]
-        passes.append(
-            Pass(layer, "forward", sum(op.macs for op in operations), ITEMSIZE * sum(op.forward for op in operations))
-        )
-        back = [] if first else products
-        moved = sum(op.grad_input for op in back) + sum(op.grad_input for op in rest if not first or products)
-        passes.append(Pass(layer, "grad_input", sum(op.macs for op in back), ITEMSIZE * moved))
-        if products:
-            weight_bytes = ITEMSIZE * sum(op.grad_weight for op in products)
-            passes.append(Pass(layer, "grad_weight", sum(op.macs for op in products), weight_bytes))
-            first = False
-        if parameters:
-            passes.append(Pass(layer, "optimizer", 0, ITEMSIZE * OPTIMIZER_PASSES * parameters))
-        total += parameters
-    return Cost(name, batch_size, total, tuple(p for p in passes if p.bytes))
+        passes.append(_pass(layer.name, "forward", operations, [op.forward for op in operations]))
+        back = [op for op in operations if flows or (layer.trained and not op.macs)]
+        passes.append(_pass(layer.name, "grad_input", back, [op.grad_input for op in back]))
+        if layer.trained:
+            passes.append(_pass(layer.name, "grad_weight", products, [op.grad_weight for op in products]))
+            passes.append(Pass(layer.name, "optimizer", 0, ITEMSIZE * OPTIMIZER_PASSES * layer.trained))
+            flows = True
+        total += layer.parameters
+        trained += layer.trained
+    return Cost(name, batch_size, total, tuple(p for p in passes if p.bytes), trained)
+
+
+def _pass(layer: str, part: str, operations: Sequence[Operation], moved: Sequence[int]) -> Pass:
+    return Pass(layer, part, sum(op.macs for op in operations), ITEMSIZE * sum(moved))
 
 
 def human_bytes(value: float) -> str:

@@ -18,6 +18,7 @@ from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE, Stage
 from nnlite.errors import int_pair
 from nnlite.ops.dense import drops_in_kernel
+from nnlite.scopes import gradient_part
 
 #: part of the step -> what is done in it
 Parts = dict[str, list[Stage]]
@@ -86,13 +87,14 @@ def _conv2d(call: Call) -> Parts:
         return declared
 
     if algorithm.fuses(geometry, epilogue):
-        gradients = "gradients" if call.needs[0] else "grad_weight"
+        gradients = gradient_part(call.needs)
         return {"forward": of("forward", epilogue), "grad_input": [], gradients: of(gradients, epilogue)}
     size, k = prod(geometry.output_shape), geometry.weight_shape[3]
     parts: Parts = {"forward": of("forward"), "grad_input": [], "grad_weight": []}
     if epilogue.bias:
         parts["forward"].append(_per_row("bias", "add_row", size, k, 2))
-        parts["grad_weight"].append(_per_row("bias gradient", "sum_rows", size, k, 1))
+        if call.needs[2]:
+            parts["grad_weight"].append(_per_row("bias gradient", "sum_rows", size, k, 1))
     if epilogue.relu:
         parts["forward"].append(_elementwise("ReLU", "maximum", size, 2))
         parts["grad_input"].append(_relu_gradient(size))
@@ -143,8 +145,8 @@ def _dense(call: Call) -> Parts:
         both = int(call.needs[0]) + int(call.needs[1])
         shared = stages.product("both products", "narrow_gradients", m, n, k, layout=both)
         flops = both * shared.flops
-        part = "gradients" if call.needs[0] else "grad_weight"
-        parts[part] = [replace(shared, amount=float(flops), flops=flops)]
+        part = gradient_part(call.needs)
+        parts[part] = [*parts.get(part, []), replace(shared, amount=float(flops), flops=flops)]
         return parts
     if call.needs[0]:
         parts["grad_input"].append(stages.product("product", "matmul", m, k, n, layout=2))
