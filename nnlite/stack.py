@@ -100,14 +100,11 @@ class Stack(KnownAttributes):
     def cost(self, batch_size: int = 1) -> counts.Cost:
         """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
         self._require_built()
-        return counts.count(
-            self.name,
-            batch_size,
-            (
-                counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
-                for layer in self.layers
-            ),
-        )
+        layers = [
+            counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
+            for layer in self.layers
+        ]
+        return counts.count(self.name, batch_size, layers)
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, in Keras's order."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from nnlite.cost import ITEMSIZE
 from nnlite.layers import Layer
+from nnlite.performance.counts import ITEMSIZE
 
 if TYPE_CHECKING:
     from nnlite.model import Sequential

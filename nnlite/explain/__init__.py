@@ -1,1 +1,106 @@
-"""What `nnlite explain` computes, prints and writes."""
+"""The explanation: where the time of networks goes. `nn.explain(model, ...)`, and `nnlite explain`."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nnlite.explain.document import Document
+    from nnlite.model import Sequential
+
+
+class Explanation:
+    """What `nn.explain` found. It shows itself: as text, and in a notebook as the top of the report.
+
+    `document` holds every number; `save(folder)` writes explain.json and the report.
+    """
+
+    def __init__(self, document: Document):
+        self.document = document
+
+    def __str__(self) -> str:
+        from io import StringIO
+
+        from rich.console import Console
+
+        from nnlite.explain import screen
+
+        out = Console(file=StringIO(), width=screen.WIDTH, markup=False, emoji=False, highlight=False)
+        screen.show(self.document, out)
+        return out.file.getvalue()  # type: ignore[attr-defined]
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from nnlite.explain import report
+
+        return report.first_screen_html(self.document)
+
+    def save(self, folder: str | Path = "nnlite-report") -> list[Path]:
+        """Write explain.json, report.html and its pictures into a folder; the files written."""
+        import json
+        from pathlib import Path
+
+        from nnlite.errors import writable_folder
+        from nnlite.explain import report
+        from nnlite.files import write_whole
+
+        path = writable_folder("folder", folder) / "explain.json"
+        write_whole(path, (json.dumps(self.document.to_json(), indent=1) + "\n").encode())
+        return [path, *report.write(self.document, Path(folder))]
+
+
+def explain(
+    *networks: Sequential,
+    data: Any = None,
+    algorithm: str = "auto",
+    baseline: str | None = None,
+    batch_size: int = 128,
+    rounds: int | None = None,
+    seed: int = 0,
+) -> Explanation:
+    """Count, predict and time a training step of built networks, and say why one takes longer than another.
+
+    `data`: (images, labels), the images of the networks' input shape; a network that they do not fit, or all without
+    `data`, are timed on a random batch: only shapes matter to the time. `baseline`: the name of the network that ratios
+    are relative to (default: the first). `algorithm`: how convolutions are computed. The networks are not changed.
+
+    Raises ValueError, naming the argument, if there is no network, if one is not built, or for an unknown name.
+    """
+    from nnlite.explain.measure import ROUNDS
+    from nnlite.explain.run import explain_networks
+    from nnlite.model import Sequential
+
+    if not networks:
+        raise ValueError("networks: expected at least one built Sequential. Received: none")
+    for i, network in enumerate(networks):
+        if not isinstance(network, Sequential) or not network.built or not network.layers:
+            raise ValueError(f"networks[{i}]: expected a built Sequential with layers. Received: {network!r:.80}")
+    names = [network.name for network in networks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"networks: expected names of their own (Sequential(..., name=)). Received: {names}")
+    document = explain_networks(
+        networks,
+        data,
+        data_name="random" if data is None else "data",
+        algorithm=algorithm,
+        baseline=baseline,
+        batch_size=batch_size,
+        rounds=ROUNDS if rounds is None else rounds,
+        seed=seed,
+    )
+    return Explanation(document)
+
+
+class _Callable(types.ModuleType):
+    """`nn.explain` is this package, and what one calls."""
+
+    def __call__(self, *networks: Any, **options: Any) -> Explanation:
+        return explain(*networks, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -212,4 +212,3 @@ def _data(document: Document) -> list[str]:
         return []
     verb = "was" if len(names) == 1 else "were"
     return [f"{listed(names)} {verb} timed on random images: those of {document.data} do not fit."]
-

@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from nnlite import conv, machine, threads
-from nnlite.errors import positive_int, writable_folder
-from nnlite.explain import conditions, output, question, sweeps, tables
-from nnlite.explain.contestant import Contestant
-from nnlite.explain.document import document
-from nnlite.explain.measure import Measurement, measure, training_steps
-from nnlite.explain.request import (
-    MODEL_HELP,
-    add_autotune_argument,
-    add_data_arguments,
-    load_images,
-    resolve_model,
-    resolve_networks,
-)
-from nnlite.explain.sentences import sentences
-from nnlite.explain.verdict import Verdict
-from nnlite.lab.terminal import Line
+from nnlite import conv, datasets
+from nnlite.errors import writable_folder
+from nnlite.explain import case_study, report, screen, sweeps
+from nnlite.explain.case import RANDOM
+from nnlite.explain.document import Document
+from nnlite.explain.measure import ROUNDS
+from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_networks
+from nnlite.explain.run import explain_networks
+from nnlite.explain.table import to_rich
+from nnlite.files import write_whole
+from nnlite.lab.check import check
+from nnlite.lab.loading import load_algorithms
+from nnlite.lab.terminal import Line, command_line, console
 from nnlite.progress import announce_compilation
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-#: the networks of the question, and the algorithms that they are shown under beside the one asked for
-QUESTIONED = tuple(question.PARAMETERS)
-COMPARED = ("theano2017", "im2col")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,94 +33,113 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{MODEL_HELP} (default: the three of the question)",
+        help=f"{MODEL_HELP} (default: {', '.join(case_study.PARAMETERS)})",
     )
     parser.add_argument(
-        "--algorithm", default="auto", metavar="NAME", help="how convolutions are computed (default: auto)"
+        "--baseline", metavar="NAME", help="the network that ratios are relative to (default: the first)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=20, metavar="N", help="measured steps of each network (default: 20)"
+        "--algorithm",
+        default="auto",
+        metavar="NAME",
+        help="how convolutions are computed: a name, or FILE.py:CLASS (default: auto, and im2col beside it)",
     )
-    output.add_arguments(parser)
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, metavar="N", help="timed steps of each network (default: %(default)s)"
+    )
+    parser.add_argument("--details", action="store_true", help="print every table, layer by layer")
+    parser.add_argument(
+        "--sweep",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"vary one property as well: {', '.join(sweeps.names())} or all; may be repeated",
+    )
+    parser.add_argument("--ladder", action="store_true", help="time the CNN's second layer by every algorithm as well")
+    parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: %(default)s)")
     add_autotune_argument(parser)
-    add_data_arguments(parser)
+    add_data_arguments(parser, RANDOM)
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.algorithm != "auto":
-        conv.get(options.algorithm)
-        if options.autotune:
-            raise ValueError(f"--autotune: expected with --algorithm auto alone. Received: {options.algorithm}")
-    models = resolve_networks(options.models or QUESTIONED)
-    positive_int("--rounds", options.rounds)
-    data = load_images(options)
+    """Measure, print the first screen, write explain.json and the report. 1: a refused algorithm. 130: interrupted."""
+    if ".py:" in options.algorithm:
+        (own,) = load_algorithms([options.algorithm])
+        found = check(own, seed=options.seed)
+        if found.refused:
+            print(f"nnlite: {own.name} is refused: {found.refusal}", file=sys.stderr)
+            return 1
+        options.algorithm = own.name
+    networks = resolve_networks(options.models or list(case_study.PARAMETERS))
+    data = None if options.data == RANDOM else datasets.load(options.data, data_dir=options.data_dir)[0]
     sweeps.chosen(options.sweep)
     writable_folder("--out", options.out)
     announce_compilation()
     conv.autotune(options.autotune)
-    others = COMPARED if not options.models and options.algorithm == "auto" else ()
-    contestants = [Contestant(model, options.algorithm) for model in models]
-    contestants += [Contestant(resolve_model(spec), name) for name in others for spec in QUESTIONED]
-    steps = training_steps(contestants, *data, options.batch_size)
-    console = tables.console()
-    if not options.models:
-        console.print(question.TEXT + "\n")
-    for contestant, step in zip(contestants, steps, strict=True) if options.models else ():
-        with contestant.surroundings():
-            step()  # a network of the user's own may raise here, before the machine is measured
     with Line() as line:
-        line.say("showing that this machine's ceilings still hold ...")
-        ceilings = _ceilings()
-        line.say("measuring the rates that the predictions need, then the steps in turn: up to a minute ...")
-        measured = measure(contestants, steps, ceilings, batch_size=options.batch_size, rounds=options.rounds)
-    measurements = [m for m in measured if m.algorithm == options.algorithm]
-    comparisons = {name: [m for m in measured if m.algorithm == name] for name in others}
-    by_algorithm = {**comparisons, options.algorithm: measurements}
-    verdict = conditions.verdict(measured, ceilings, sentences(by_algorithm))
-    _print(console, by_algorithm, verdict, options.batch_size)
-
-    content = document(
-        measurements,
-        comparisons,
-        ceilings,
-        batch_size=options.batch_size,
-        threads=threads.get_num_threads(),
-        algorithm=options.algorithm,
-        data=options.data,
-    )
-    output.describe(content, models, verdict, options)
-    output.write(content, data, options, console)
-    return 0
-
-
-def _ceilings() -> machine.Machine | None:
-    """This machine's ceilings; None where nothing is compiled, so that nothing can be predicted."""
-    from nnlite import jit
-
-    return machine.load_and_check() if jit.ENABLED else None
+        document = explain_networks(
+            networks,
+            data,
+            data_name=options.data,
+            algorithm=options.algorithm,
+            baseline=options.baseline,
+            batch_size=options.batch_size,
+            rounds=options.rounds,
+            seed=options.seed,
+            command=command_line(),
+            say=line.say,
+        )
+    out = console()
+    screen.show(document, out, details=options.details)
+    written = _write(document, options)
+    try:
+        document = _extend(document, options, out)
+    finally:
+        if document.sweeps or document.ladder:
+            written = _write(document, options)
+        out.print(written, soft_wrap=True)
+    return 130 if document.rounds < options.rounds else 0
 
 
-def _print(
-    console: Console,
-    by_algorithm: Mapping[str, Sequence[Measurement]],
-    verdict: Verdict,
-    batch_size: int,
-) -> None:
-    """Everything, as somebody reads it over ssh; `by_algorithm` ends with the algorithm that was asked for."""
-    *comparisons, measurements = by_algorithm.values()
-    console.print(tables.overview(measurements, batch_size))
-    everything = [m for group in by_algorithm.values() for m in group]
-    if comparisons:
-        console.print(tables.side_by_side(everything))
-    for measurement in measurements:
-        console.print(tables.layers(measurement))
-        for line in tables.algorithms(measurement):
-            console.print(line)
-    if any(m.predicted_ms is not None for m in everything):
-        console.print(tables.terms(everything))
-    for table in tables.ratios(by_algorithm):
-        console.print(table)
-    for topic, said in verdict.items():
-        console.print(f"\n{topic}", style="bold")
-        for sentence in said:
-            console.print(f"- {sentence}")
+def _extend(document: Document, options: argparse.Namespace, out: Console) -> Document:
+    """With the sweeps and the ladder that were asked for, which take minutes."""
+    from nnlite.explain import tables
+
+    for name in sweeps.chosen(options.sweep):
+        result = sweeps.run(name, algorithm=options.algorithm, batch_size=options.batch_size, seed=options.seed)
+        document.sweeps.append(result)
+        out.print(to_rich(tables.sweep(result)))
+        for finding in result["findings"]:
+            out.print(f"- {finding}")
+    if options.ladder:
+        document = replace(document, **_ladder(options.batch_size, out))
+    return document
+
+
+def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
+    """Every algorithm that is right, the slowest first; "scaled" if it was timed on a slice of the work."""
+    from nnlite.lab import ladder
+
+    shape = ladder.usual_shape(batch_size)
+    rungs, run = ladder.climb(shape)
+    out.print(ladder.table(rungs, run))
+    found = [
+        {
+            "name": rung.cell.algorithm,
+            "ms": rung.cell.median_ms,
+            "changes": rung.change,
+            "scaled": rung.cell.scale != 1,
+        }
+        for rung in rungs
+    ]
+    return {"ladder_layer": str(shape.geometry), "ladder": found}
+
+
+def _write(document: Document, options: argparse.Namespace) -> str:
+    """Write everything as it is by now; a line that says where."""
+    out = Path(options.out)
+    content = (json.dumps(document.to_json(), indent=1) + "\n").encode()
+    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
+        write_whole(path, content)
+    report.write(document, out)
+    return f"Details: --details; the report: {out / 'report.html'}; all numbers: {out / 'explain.json'}"

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 SCHEMA = 1
-T = TypeVar("T")
 
 
 @dataclass
@@ -191,15 +190,15 @@ class Document:
         return _build(cls, content)
 
 
-def _build(cls: type[T], content: Any) -> T:
+def _build(cls: Any, content: Any) -> Any:
     """The dataclass of that content, and all that are in it."""
     hints = _hints(cls)
-    values = {f.name: content["pass" if (cls is Row and f.name == "part") else f.name] for f in fields(cls)}  # type: ignore[arg-type]
+    values = {name: content["pass" if (cls is Row and name == "part") else name] for name in hints}
     return cls(**{name: _value(hints[name], value) for name, value in values.items()})
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 

@@ -242,7 +242,7 @@ def _counted(counts: Cost, medians: Mapping[Key, float], key: Key) -> tuple[int 
 def _shape(layer: Layer, batch: int) -> doc.LayerShape:
     weights = [list(p.shape) for p in layer.parameters() if p.name == "weight"]
     return doc.LayerShape(
-        name=layer.name,
+        name=layer.name or "",
         class_name=type(layer).__name__,
         input_shape=list(layer.input_shape or ()),
         output_shape=list(layer.output_shape or ()),
@@ -255,7 +255,9 @@ def _shape(layer: Layer, batch: int) -> doc.LayerShape:
 def _beyond_peak(networks: Sequence[doc.Network], machine: peaks.Machine | None) -> list[str]:
     """A rate above the measured peak is an error of ours: in the peak, in the clock, or in a count."""
     found = []
-    for network in networks if machine else ():
+    if machine is None:
+        return []
+    for network in networks:
         for row in network.layers:
             executed = sum(item.amount for item in row.work if item.flops)
             share = executed / row.ms / 1e6 / machine.fma_gflops(network.threads) if row.ms else 0.0
@@ -272,4 +274,3 @@ def _facts(command: str) -> dict[str, Any]:
         "processor": processor_name(),
         "versions": peaks.versions(),
     }
-

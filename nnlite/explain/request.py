@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from nnlite import datasets, losses, models, ops
-from nnlite.autograd import Tensor
-from nnlite.errors import positive_int, unknown
-from nnlite.explain import importing, question
+from nnlite import datasets, models
+from nnlite.errors import unknown
+from nnlite.explain import case_study, importing
 from nnlite.lab.loading import load_object, said
 from nnlite.model import Sequential, load_model
 
@@ -85,7 +83,7 @@ def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
     networks: dict[str, Sequential] = {}
     for spec in specs:
         model = resolve_model(spec)
-        if question.pretends(model.name, model.count_params()):
+        if case_study.pretends(model.name, model.count_params()):
             model.name = Path(spec).name
         name = next((n for n in (model.name, Path(spec).name, spec) if n not in networks), None)
         if name is None:
@@ -93,13 +91,6 @@ def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
         model.name = name
         networks[name] = model
     return list(networks.values())
-
-
-def loss_of(model: Sequential) -> Callable[..., Tensor]:
-    """Cross-entropy of digits, of logits where the model does not end in a softmax, as exported networks do not."""
-    ends_in_softmax = getattr(model.layers[-1], "activation", None) is ops.softmax
-    loss = losses.sparse_categorical_crossentropy
-    return loss if ends_in_softmax else partial(loss, from_logits=True)
 
 
 def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
@@ -131,19 +122,6 @@ def training(model: Sequential) -> Iterator[None]:
         raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 
 
-def load_images(options: argparse.Namespace) -> datasets.Arrays:
-    """The images of --data to train on, and their labels.
-
-    Raises ValueError unless there are as many as --batch-size asks for; what `datasets.load` raises.
-    """
-    positive_int("--batch-size", options.batch_size)
-    (images, labels), _ = datasets.load(options.data, data_dir=options.data_dir)
-    if options.batch_size > len(images):
-        expected = f"1 to {len(images)}, the images of {options.data}"
-        raise ValueError(f"--batch-size: expected {expected}. Received: {options.batch_size}")
-    return images, labels
-
-
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:
     """--autotune, as every command that trains has it."""
     parser.add_argument(
@@ -153,9 +131,8 @@ def add_autotune_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser, *also: str) -> None:
     """--data and --data-dir, as every command that reads images has them."""
-    parser.add_argument(
-        "--data", default="mnist5k", metavar="NAME", help=f"{', '.join(datasets.names())} (default: mnist5k)"
-    )
+    known = ", ".join((*datasets.names(), *also))
+    parser.add_argument("--data", default="mnist5k", metavar="NAME", help=f"{known} (default: mnist5k)")
     parser.add_argument("--data-dir", metavar="DIR", help="the folder of its IDX files")

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from nnlite import models
-from nnlite.contention import share_of_processors
 from nnlite.errors import unknown
-from nnlite.explain.contestant import Contestant, training_step
+from nnlite.explain.case import RANDOM, Case, random_batch
 from nnlite.explain.numbers import short
-from nnlite.explain.question import BASELINE
-from nnlite.explain.request import fit_images
-from nnlite.lab.tables import disturbance
 from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
 from nnlite.model import Sequential
-from nnlite.performance.profiler import profile
+from nnlite.performance.contention import Contention, caution
+from nnlite.performance.rounds import run_rounds
 
-#: each network is visited so often, in turn with the others, for so many steps and about so many seconds
-VISITS, ROUNDS, SECONDS = 3, 3, 0.9
+BASELINE = "mlp"
+#: rounds, in which every network has its turn
+ROUNDS = 9
 FILTERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 KERNELS = (1, 3, 5, 7, 9, 11)
@@ -32,7 +30,8 @@ IMAGES = (8, 12, 16, 20, 28, 40, 56)
 
 Point = dict[str, Any]
 Crossing = dict[str, Any]
-Case = tuple[str, float, Sequential, int]  # network, x (0 where nothing varies), the model, images a step
+#: network, x (0 where nothing varies), the model, images per step
+Varied = tuple[str, float, Sequential, int]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Sweep:
     name: str
     title: str
     x: str
-    cases: Callable[[int], Iterator[Case]]
+    cases: Callable[[int], Iterator[Varied]]
     findings: Callable[[list[Point], list[Point], list[Crossing]], list[str]]
 
 
@@ -59,21 +58,20 @@ def chosen(requested: Sequence[str]) -> list[str]:
     return [name for name in _SWEEPS if name in requested or "all" in requested]
 
 
-def run(name: str, images: np.ndarray, labels: np.ndarray, *, algorithm: str, batch_size: int) -> dict[str, Any]:
-    """Measure a sweep that `chosen` gave, under `algorithm` and, if that is auto, under im2col as well.
+def run(name: str, *, algorithm: str, batch_size: int, seed: int = 0) -> dict[str, Any]:
+    """Measure a sweep that `chosen` gave, with `algorithm` and, if that is auto, with im2col as well.
 
-    A network that does not vary is compared with those under the same algorithm. Steps of more images than there are
-    are left out.
+    Images are random: only shapes matter to the time. A network that does not vary is compared with those of the same
+    algorithm.
 
-    The result is an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs an image),
+    The result is an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs per image),
     baselines (networks that do not vary), crossings of the two, and findings in sentences.
     """
     sweep = _SWEEPS[name]
+    contention = Contention()
     points: list[Point] = []
-    shares: list[float] = []
-    for under in ("auto", "im2col") if algorithm == "auto" else (algorithm,):
-        cases = (case for case in sweep.cases(batch_size) if case[3] <= len(images))
-        points += _measure(cases, under, images, labels, shares)
+    for chosen_algorithm in ("auto", "im2col") if algorithm == "auto" else (algorithm,):
+        points += _measure(sweep.cases(batch_size), chosen_algorithm, seed)
     baselines = [p for p in points if p["x"] == 0]
     points = [p for p in points if p["x"] != 0]
     crossed = [c for base in baselines for c in crossings(_like(base, points), base["ms"])]
@@ -84,66 +82,27 @@ def run(name: str, images: np.ndarray, labels: np.ndarray, *, algorithm: str, ba
         "points": points,
         "baselines": baselines,
         "crossings": crossed,
-        "findings": disturbance(fmean(shares)) + sweep.findings(points, baselines, crossed),
+        "findings": caution(contention.share()) + sweep.findings(points, baselines, crossed),
     }
 
 
-# Measuring ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Visited:
-    """A case under an algorithm, and the times of its steps, ms."""
-
-    network: str
-    x: float
-    contestant: Contestant
-    batch: int
-    step: Callable[[], object]
-    steps: list[float] = field(default_factory=list)
-
-    def visit(self) -> None:
-        """Time some steps, in the contestant's surroundings; the profiler warms them."""
-        self.steps += profile([self.step], warmup=0, rounds=ROUNDS, seconds=SECONDS)[0].steps
-
-    def point(self) -> Point:
-        return {
-            "x": self.x,
-            "network": self.network,
-            "algorithm": self.contestant.algorithm,
-            "ms": median(self.steps),
-            "training_macs_per_image": self.contestant.model.cost(self.batch).training_macs_per_image,
+def _measure(varied: Iterator[Varied], algorithm: str, seed: int) -> list[Point]:
+    """A point for each network, all timed in the same rounds."""
+    labels, cases = [], []
+    for network, x, model, batch in varied:
+        labels.append((network, x))
+        cases.append(Case(model, algorithm, RANDOM, *random_batch(model, batch, seed), batch))
+    samples = run_rounds([case.candidate(i) for i, case in enumerate(cases)], rounds=ROUNDS, seed=seed)
+    return [
+        {
+            "x": x,
+            "network": network,
+            "algorithm": algorithm,
+            "ms": 1e3 * median(samples[i]),
+            "training_macs_per_image": case.model.cost(case.batch_size).training_macs_per_image,
         }
-
-
-def _measure(
-    cases: Iterable[Case], algorithm: str, images: np.ndarray, labels: np.ndarray, shares: list[float]
-) -> list[Point]:
-    """A point a case, each measured in several visits, so that drift meets all alike.
-
-    To `shares`, the part of the processors that this process got before each visit.
-    """
-    visited = []
-    for network, x, model, batch in cases:
-        contestant = Contestant(model, algorithm)
-        step = training_step(model, _resized(images[:batch], model), labels[:batch], batch, contestant.fuse)
-        visited.append(_Visited(network, x, contestant, batch, step))
-    for _ in range(VISITS):
-        for v in visited:
-            blas, kernels = v.contestant.thread_counts
-            with v.contestant.surroundings():
-                shares.append(share_of_processors(max(blas, kernels), blas=blas > 1))
-                v.visit()
-    return [v.point() for v in visited]
-
-
-def _resized(images: np.ndarray, model: Sequential) -> np.ndarray:
-    """The digits at the model's size, nearest pixel: (n, 28, 28, 1) -> (n, h, w, 1)."""
-    assert model.input_shape is not None
-    if len(model.input_shape) != 3:
-        return fit_images(images, model)
-    rows, columns = ((np.arange(size) * 28) // size for size in model.input_shape[:2])
-    return np.ascontiguousarray(images[:, rows][:, :, columns])
+        for i, ((network, x), case) in enumerate(zip(labels, cases, strict=True))
+    ]
 
 
 # What varies -------------------------------------------------------------------------------------------------------
@@ -164,25 +123,25 @@ def _network(first: int, second: int, kernel: int = 3, size: int = 28, padding: 
     )
 
 
-def _filters(batch: int) -> Iterator[Case]:
+def _filters(batch: int) -> Iterator[Varied]:
     yield BASELINE, 0, models.mlp(), batch
     for count in FILTERS:
         yield "CNN", count, _network(count, count), batch
 
 
-def _batches(batch: int) -> Iterator[Case]:
+def _batches(batch: int) -> Iterator[Varied]:
     for count in BATCHES:
         for name in ("mlp", "cnn", "small_cnn"):
             yield name, count, getattr(models, name)(), count
 
 
-def _kernels(batch: int) -> Iterator[Case]:
+def _kernels(batch: int) -> Iterator[Varied]:
     for size in KERNELS:
         yield "cnn", size, _network(32, 64, kernel=size, padding="same"), batch
         yield "small_cnn", size, _network(4, 4, kernel=size, padding="same"), batch
 
 
-def _images(batch: int) -> Iterator[Case]:
+def _images(batch: int) -> Iterator[Varied]:
     for size in IMAGES:
         yield "cnn", size, _network(32, 64, size=size), batch
         yield "small_cnn", size, _network(4, 4, size=size), batch
@@ -233,7 +192,7 @@ def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[
         for (network, algorithm), line in groups(_like(base, points)).items():
             if (network, algorithm) in found:
                 said.append(
-                    f"Under {algorithm}, a {network} with more than {found[network, algorithm]:.1f} filters in each "
+                    f"{algorithm}: a {network} with more than {found[network, algorithm]:.1f} filters in each "
                     f"convolution takes longer than the {base['network']} ({base['ms']:.2f} ms)."
                 )
             else:
@@ -242,20 +201,20 @@ def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[
                 numbers = ", ".join(f"{x:g}" for x in longer)
                 where = "" if often else f" only with {numbers} of them"
                 said.append(
-                    f"Under {algorithm}, a {network} of {line[0]['x']:g} to {line[-1]['x']:g} filters "
+                    f"{algorithm}: a {network} of {line[0]['x']:g} to {line[-1]['x']:g} filters "
                     f"{often}takes longer than the {base['network']} ({base['ms']:.2f} ms){where}."
                 )
     return said
 
 
 def _batch_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
-    """What a step costs before its first image, and what each image adds."""
-    said = ["A step's time at no images, the intercept, is that of calls and the optimizer's pass over the parameters."]
+    """The overhead of a step, and what each image adds."""
+    said = ["The intercept, the time of a step without images, is the overhead of calls and the optimizer's pass."]
     for (network, algorithm), line in groups(points).items():
         intercept, slope = line_fit([p["x"] for p in line], [p["ms"] for p in line])
         said.append(
-            f"{network} under {algorithm}: {short(intercept)} ms a step whatever the batch, and {short(1e3 * slope)} "
-            "µs an image."
+            f"{network}, {algorithm}: {short(intercept)} ms per step whatever the batch, and {short(1e3 * slope)} "
+            "µs per image."
         )
     return said
 
@@ -267,7 +226,7 @@ def _growth_findings(points: list[Point], baselines: list[Point], crossed: list[
         first, last = line[0], line[-1]
         work = last["training_macs_per_image"] / first["training_macs_per_image"]
         said.append(
-            f"{network} under {algorithm}: from {first['x']} to {last['x']}, {short(work)} times the training MACs "
+            f"{network}, {algorithm}: from {first['x']} to {last['x']}, {short(work)} times the training MACs "
             f"take {short(last['ms'] / first['ms'])} times as long."
         )
     return said
@@ -277,7 +236,7 @@ _SWEEPS = {
     s.name: s
     for s in (
         Sweep("filters", "filters in both convolutions", "filters", _filters, _filter_findings),
-        Sweep("batch", "images in a batch", "images a step", _batches, _batch_findings),
+        Sweep("batch", "images in a batch", "images per step", _batches, _batch_findings),
         Sweep("kernel", "kernel size, images padded to keep theirs", "kernel size", _kernels, _growth_findings),
         Sweep("image", "image size", "rows and columns of the image", _images, _growth_findings),
     )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
 from nnlite.errors import positive_int
+from nnlite.explain.case import loss_of
 from nnlite.explain.request import (
     MODEL_HELP,
     add_autotune_argument,
     add_data_arguments,
     check_outputs,
     fit_images,
-    loss_of,
     resolve_model,
     training,
 )

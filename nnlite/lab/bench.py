@@ -10,8 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from nnlite import machine, threads
-from nnlite.contention import share_of_processors
+from nnlite import threads
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference, timing
 from nnlite.lab.check import Report, check, check_at, geometries
@@ -20,10 +19,16 @@ from nnlite.lab.reference import Operands
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import Shape
 from nnlite.lab.terminal import Bar, command_line
-from nnlite.lab.timing import Contestant, Slice
+from nnlite.lab.timing import Slice
+from nnlite.performance import peaks
+from nnlite.performance.contention import Contention
+from nnlite.performance.rounds import Candidate, Samples, Team, run_rounds, timed, wait_until_idle
+from nnlite.processor import processor_name
 
 #: seconds for timing, a shape and pass, of which the quick ones leave what they do not need to the slow ones
 SECONDS = 5.0
+#: about how long handing the threads over takes
+_SWITCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class _Entry:
     algorithm: Algorithm
     cell: Cell
     part: Slice
-    owner: threads.Owner
+    team: Team
 
 
 def bench(
@@ -54,7 +59,8 @@ def bench(
     """
     bar = Bar() if bar is None else bar
     run = Run(
-        machine=machine.load_or_measure(),
+        peak_gflops=peaks.peak_gflops(threads.get_num_threads()),
+        processor=processor_name(),
         threads=threads.get_num_threads(),
         seed=seed,
         command=command_line(),
@@ -100,14 +106,14 @@ def _plan_all(
                 if part is not None:
                     both = 2 if pass_name == "gradients" else 1
                     cell.flops, cell.scale = both * shape.geometry.flops, part.scale
-                    cell.peak_gflops = run.machine.fma_gflops_all
-                    entries.append(_Entry(algorithm, cell, part, timing.thread_owner(algorithm, pass_name)))
+                    cell.peak_gflops = run.peak_gflops
+                    entries.append(_Entry(algorithm, cell, part, timing.team(algorithm, pass_name)))
             planned.append(entries)
     for row in run.rows:
         for cell in row.cells:
             if reports[cell.algorithm].refused:
                 cell.status, cell.reason = "refused", reports[cell.algorithm].refusal
-    run.blas = list(dict.fromkeys(e.algorithm.name for entries in planned for e in entries if e.owner == "blas"))
+    run.blas = list(dict.fromkeys(e.algorithm.name for entries in planned for e in entries if e.team.owner == "blas"))
     return [[e for e in entries if e.cell.status == "timed"] for entries in planned]
 
 
@@ -132,10 +138,10 @@ def _plan(
 
 def _check_and_slice(algorithm: Algorithm, pass_name: str, geometry: Geometry, problem: _Problem, cell: Cell) -> Slice:
     """What is run of `geometry`; fills the cell's errors and extra memory. Raises Refused where it is wrong."""
-    owner = timing.thread_owner(algorithm, pass_name)
-    if owner == "kernels":
-        timing.wait_until_idle()
-    with timing.owned_by(owner):
+    team = timing.team(algorithm, pass_name)
+    if team.owner == "kernels":
+        wait_until_idle()
+    with team.at_work():
         with asking(pass_name, geometry):
             part = timing.plan(algorithm, pass_name, geometry, problem.operands32)
         given, right = problem.operands(part.geometry), partial(problem.right, part.geometry)
@@ -183,23 +189,28 @@ def _time_all(
     needs = [rounds * _round_seconds(entries) for _, entries in pairs]
     end = time.perf_counter() + seconds * len(run.rows)
     bar.stage("timing", rounds * len(pairs))
+    contention = Contention()
     for i, (row, entries) in enumerate(pairs):
         budget = first_share(needs[i:], end - time.perf_counter())
         base = _baseline(entries, baseline)
         row.baseline = base.algorithm.name
         progress = partial(bar.step, f"timing {row.shape.name}, {row.pass_name}")
-        samples: timing.Samples = {}
-        run.shares.append(share_of_processors(run.threads))
+        samples: Samples = {}
         try:
-            contestants = _contestants(row, entries, base, run.seed)
-            timing.run_rounds(
-                contestants, rounds=rounds, seconds=budget, seed=run.seed, samples=samples, progress=progress
+            run_rounds(
+                _candidates(row, entries, base, run.seed),
+                rounds=rounds,
+                fewest=min(timing.LEAST_ROUNDS, rounds),
+                seconds=budget,
+                seed=run.seed,
+                samples=samples,
+                progress=progress,
             )
         finally:
             for entry in entries:
-                entry.cell.seconds = samples.get(entry.algorithm.name, [])
-            row.control_seconds = samples.get(timing.CONTROL, [])
-    run.shares.append(share_of_processors(run.threads))
+                entry.cell.seconds = [entry.part.scale * s for s in samples.get(entry.algorithm.name, [])]
+            row.control_seconds = [base.part.scale * s for s in samples.get(timing.CONTROL, [])]
+    run.others_share = contention.share()
 
 
 def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:
@@ -209,21 +220,21 @@ def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:
     return by_name.get(wanted or "im2col") or by_name.get("im2col") or usable[0]
 
 
-def _contestants(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -> list[Contestant]:
+def _candidates(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -> list[Candidate]:
     """A call for each entry, and the baseline a second time as the control."""
     problem = _Problem(seed)
 
-    def contestant(name: str | None, entry: _Entry) -> Contestant:
+    def candidate(name: str | None, entry: _Entry) -> Candidate:
         operands = problem.operands32(entry.part.geometry)
         call = partial(reference.run_pass, entry.algorithm, row.pass_name, operands, entry.part.geometry)
-        return Contestant(name, call, entry.owner, entry.part.scale)
+        return Candidate(name, timed(call), entry.team)
 
-    return [*(contestant(entry.algorithm.name, entry) for entry in entries), contestant(timing.CONTROL, base)]
+    return [*(candidate(entry.algorithm.name, entry) for entry in entries), candidate(timing.CONTROL, base)]
 
 
 def _round_seconds(entries: Sequence[_Entry]) -> float:
     """About how long a round takes: the calls, the control, and handing the threads over."""
-    return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + timing.AWAKE_SECONDS
+    return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + _SWITCH_SECONDS
 
 
 def first_share(needs: Sequence[float], seconds: float) -> float:

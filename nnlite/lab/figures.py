@@ -105,7 +105,7 @@ def bars(rows: list[Row], run: Run) -> Figure:
     down = -(-len(rows) // across)
     most = max(len(row.timed) for row in rows)
     figure = blank(4.4 * across, down * (0.75 + 0.2 * most))
-    peak = run.machine.fma_gflops_all
+    peak = run.peak_gflops
     least = min(cell.gflops for row in rows for cell in row.timed)
     for i, row in enumerate(rows):
         axes = figure.add_subplot(down, across, i + 1)

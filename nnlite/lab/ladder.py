@@ -15,8 +15,9 @@ from nnlite.lab.bench import bench
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import Shape, resolve
-from nnlite.lab.tables import disturbance, number, percent
+from nnlite.lab.tables import number, percent
 from nnlite.lab.terminal import Bar
+from nnlite.performance.contention import caution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,7 +94,7 @@ def table(ladder: Sequence[Rung], run: Run) -> Table:
             rung.change,
         )
     legend = "~: scaled from a slice of the work. eff: by the definition's count of operations."
-    result.caption = " ".join([*disturbance(run.share), legend])
+    result.caption = " ".join([*caution(run.others_share), legend])
     return result
 
 
@@ -128,7 +129,7 @@ def picture(ladder: Sequence[Rung], run: Run) -> Figure:
         below = f", {rung.over_below:.3g} times as the one above" if i else ""
         axes.text(times[i] * 1.1, i, f"{_ms(rung.cell)} ms{gained}{below}", va="center", fontsize=8, bbox=paper)
         axes.text(least * 1.05, i - 0.4, rung.change, va="center", fontsize=7, color="#444444", bbox=paper)
-    bound = row.timed[0].flops / run.machine.fma_gflops_all / 1e6
+    bound = row.timed[0].flops / run.peak_gflops / 1e6
     axes.axvline(bound, color="black", linestyle="--", linewidth=1, zorder=0)
     axes.text(bound, len(ladder) - 0.45, f" {number(bound)} ms: the definition at the measured peak", fontsize=8)
     axes.set_xscale("log")
@@ -139,7 +140,7 @@ def picture(ladder: Sequence[Rung], run: Run) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("milliseconds, log scale")
     axes.set_title(
-        f"{row.shape.geometry}, {row.pass_name}, on {run.threads} thread(s) of {run.machine.processor}",
+        f"{row.shape.geometry}, {row.pass_name}, on {run.threads} thread(s) of {run.processor}",
         loc="left",
         fontsize=10,
     )

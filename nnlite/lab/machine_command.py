@@ -1,4 +1,4 @@
-"""`nnlite machine`: this machine's ceilings, measured."""
+"""`nnlite machine`: this machine's peak rates, measured."""
 
 from __future__ import annotations
 
@@ -6,83 +6,81 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nnlite import machine
-from nnlite.ceilings import REPEATS
+from nnlite.explain.table import Cell, Table, to_rich
+from nnlite.files import write_whole
 from nnlite.lab.terminal import console
-from nnlite.machine import Machine
+from nnlite.performance import peaks
+from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.peaks import Machine
 from nnlite.progress import announce_compilation
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fresh", action="store_true", help="measure again, even if there is a measurement")
     parser.add_argument(
         "--clear-cache",
         action="store_true",
-        help="delete all compiled kernels and the rates and choices that hang on them, and stop",
+        help="delete all compiled kernels and the choices that autotune measured, and stop",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     from nnlite import jit_cache
 
-    if options.clear_cache and (options.fresh or options.json or options.threads is not None):
+    if options.clear_cache and (options.json or options.threads is not None):
         raise ValueError("--clear-cache: expected alone. Received: options of a measurement, which it does not make")
     if options.clear_cache:
         count, folder = jit_cache.clear_cache(), jit_cache.cache_root() or "no folder"
-        print(f"deleted {count} files, compiled kernels and the rates and choices that hang on them, in {folder}")
+        print(f"deleted {count} files, compiled kernels and autotune's choices, in {folder}")
         return 0
     announce_compilation()
-    ceilings = machine.load_or_measure(fresh=options.fresh)
+    machine = peaks.measure()
     out = console()
-    for table in (costs(ceilings), bandwidths(ceilings)):
-        out.print(table)
-    for sentence in remarks(ceilings):
+    for table in (rates(machine), bandwidths(machine)):
+        out.print(to_rich(table))
+    for sentence in remarks(machine):
         out.print(f"- {sentence}", soft_wrap=True)
     if options.json:
-        Path(options.json).write_text(json.dumps(ceilings.to_dict(), indent=1) + "\n")
+        write_whole(Path(options.json), (json.dumps(machine.to_dict(), indent=1) + "\n").encode())
         print(f"wrote {options.json}")
     return 0
 
 
-def costs(m: Machine) -> Table:
-    """The rates and the costs of a call."""
-    from rich.table import Table
-
-    table = Table(title=f"{m.processor}, {m.threads} of {m.cpus} processors", title_justify="left")
-    table.add_column("ceiling")
-    table.add_column("measured", justify="right")
-    rows = (
+def rates(m: Machine) -> Table:
+    """The peak rates and the cost of a call."""
+    rows = [
         ("multiply-adds in float32, one thread", f"{m.fma_gflops_one:.1f} GFLOP/s"),
         (f"multiply-adds in float32, {m.threads} thread(s)", f"{m.fma_gflops_all:.1f} GFLOP/s"),
         ("a call of a NumPy function", f"{m.numpy_call_us:.2f} us"),
         ("a call of a compiled function", f"{m.numba_call_us:.2f} us"),
-        (f"starting a kernel on {m.threads} thread(s)", f"{m.parallel_region_us:.1f} us"),
-        ("touching fresh memory, a page of 4 KiB", f"{m.fresh_page_ns:.0f} ns"),
-        ("touching fresh memory, such pages", f"{m.fresh_gbs:.1f} GB/s"),
-        ("touching fresh memory, huge pages", f"{m.fresh_huge_gbs:.1f} GB/s"),
+        (f"fork-join overhead of a kernel on {m.threads} thread(s)", f"{m.fork_join_us:.1f} us"),
+        ("first-touch page faults, pages of 4 KiB", f"{m.first_touch_gbs:.1f} GB/s"),
+        ("first-touch page faults, huge pages", f"{m.first_touch_huge_gbs:.1f} GB/s"),
+    ]
+    sums = ", ".join(f"{sums}: {gflops:.0f}" for sums, gflops in m.fma_gflops_by_sums.items())
+    return Table(
+        f"{m.processor}, {m.threads} of {m.cpus} processors",
+        ["peak rate", "measured"],
+        [[Cell(name), Cell(rate)] for name, rate in rows],
+        [f"Multiply-adds of one thread by independent sums: {sums} GFLOP/s. The best counts."],
     )
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def bandwidths(m: Machine) -> Table:
     """GB/s by working set and threads."""
-    from rich.table import Table
-
-    table = Table(title="bandwidth, 10**9 bytes a second; a copy counts both what it reads and writes")
-    table.title_justify = "left"
-    for i, column in enumerate(("working set in", "bytes", "threads", "read", "copy")):
-        table.add_column(column, justify="left" if i == 0 else "right")
-    for b in m.bandwidths:
-        table.add_row(b.level, human_bytes(b.bytes), str(b.threads), f"{b.read_gbs:.1f}", f"{b.copy_gbs:.1f}")
-    return table
+    rows = [
+        [
+            Cell(b.level),
+            Cell(human_bytes(b.bytes), b.bytes),
+            Cell(str(b.threads), b.threads),
+            Cell(f"{b.read_gbs:.1f}", b.read_gbs),
+            Cell(f"{b.copy_gbs:.1f}", b.copy_gbs),
+        ]
+        for b in m.bandwidths
+    ]
+    columns = ["working set in", "bytes", "threads", "read", "copy"]
+    return Table("Bandwidth, GB/s; a copy counts both what it reads and what it writes", columns, rows)
 
 
 def remarks(m: Machine) -> Iterator[str]:
@@ -93,9 +91,7 @@ def remarks(m: Machine) -> Iterator[str]:
     yield f"Vectors of {m.lanes} float32; caches: {caches}; memory: {human_bytes(m.memory_bytes)}."
     versions = ", ".join(f"{name} {version}" for name, version in m.versions.items())
     yield f"Measured {m.measured_at} with {versions}."
-    yield f"The best of at least {REPEATS} repeats each; of starting a kernel the usual."
-    if m.disturbed:
-        taken = f"{100 - 100 * m.share:.0f}% of the processors"
-        yield f"Other programs had {taken} meanwhile: measure again with --fresh when they have not."
+    yield f"The best of at least {peaks.REPEATS} repeats each; of the fork-join overhead the median."
+    yield from (f"CAUTION: {said}" for said in caution(m.others_share))
     folder = jit_cache.cache_dir() or "no folder to keep them in was found"
     yield f"Compiled kernels: {folder}; --clear-cache deletes them."

@@ -6,19 +6,17 @@ import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from nnlite.lab.check import Report
 from nnlite.lab.shapes import Shape
-from nnlite.lab.statistics import Ratio, noise_floor, paired_ratio, verdict
-from nnlite.machine import Machine
+from nnlite.performance.peaks import MOST_OF_A_PEAK
+from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
 
 SCHEMA = 1
-#: a larger share of a ceiling is a defect, of the ceiling, the clock or a count: so far two measurements of one spread
-MOST_OF_A_CEILING = 1.03
 CSV_COLUMNS = (
     "shape", "pass", "algorithm", "status", "reason", "rounds", "scale", "median_ms", "min_ms", "ratio", "ratio_low",
     "ratio_high", "verdict", "best", "gflops", "percent_of_peak", "effective_rate", "over_peak", "extra_bytes",
@@ -61,7 +59,7 @@ class Cell:
     @property
     def over_peak(self) -> bool:
         """Whether it claims more than the processor can do: a defect of the measurement."""
-        return not self.effective and self.percent_of_peak > 100 * MOST_OF_A_CEILING
+        return not self.effective and self.percent_of_peak > 100 * MOST_OF_A_PEAK
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -94,7 +92,7 @@ class Row:
     baseline: str | None = None
     control_seconds: list[float] = field(default_factory=list)
     control: Ratio | None = None
-    floor: float | None = None
+    noise: float | None = None
 
     @property
     def timed(self) -> list[Cell]:
@@ -114,10 +112,10 @@ class Row:
         min(self.timed, key=lambda cell: cell.median_ms).best = True
         base = next(cell for cell in self.timed if cell.algorithm == self.baseline)
         self.control = paired_ratio(np.array(self.control_seconds), np.array(base.seconds))
-        self.floor = noise_floor(self.control)
+        self.noise = noise(self.control)
         for cell in self.timed:
             cell.ratio = paired_ratio(np.array(cell.seconds), np.array(base.seconds))
-            cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.floor)
+            cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.noise)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -130,7 +128,7 @@ class Row:
             "rounds": self.rounds,
             "baseline": self.baseline,
             "control": asdict(self.control) if self.control else None,
-            "noise_floor": self.floor,
+            "noise": self.noise,
             "algorithms": [cell.to_dict() for cell in self.cells],
         }
 
@@ -139,7 +137,8 @@ class Row:
 class Run:
     """One run of `nnlite bench`."""
 
-    machine: Machine
+    processor: str
+    peak_gflops: float
     threads: int
     seed: int
     command: str
@@ -148,12 +147,7 @@ class Run:
     rows: list[Row] = field(default_factory=list)
     blas: list[str] = field(default_factory=list)  # algorithms that had the threads as BLAS's
     interrupted: bool = False
-    shares: list[float] = field(default_factory=list)  # of the processors' time, that this process got between the rows
-
-    @property
-    def share(self) -> float:
-        """The part of the processors' time that this process got while it timed; 1 if it was alone."""
-        return fmean(self.shares) if self.shares else 1.0
+    others_share: float = 0.0  # of the processors' time, that other programs took while it timed
 
     @property
     def refused(self) -> list[Report]:
@@ -168,8 +162,9 @@ class Run:
             "threads": self.threads,
             "seed": self.seed,
             "dtype": "float32",
-            "machine": self.machine.to_dict(),
-            "share_of_processors": self.share,
+            "processor": self.processor,
+            "peak_gflops": self.peak_gflops,
+            "others_share_of_processors": self.others_share,
             "interrupted": self.interrupted,
             "threads_given_to_blas_for": self.blas,
             "checks": [report.to_dict() for report in self.checks],

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from nnlite.contention import UNDISTURBED
-from nnlite.lab.results import MOST_OF_A_CEILING, Cell, Row, Run
+from nnlite.lab.results import Cell, Row, Run
+from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 from nnlite.scopes import PART_NAMES
 
 if TYPE_CHECKING:
@@ -42,13 +43,17 @@ def _line(cell: Cell) -> list[str]:
         name,
         sign + number(cell.median_ms),
         ratio(cell.ratio.value),
-        "" if cell.verdict == "baseline" else f"{ratio(cell.ratio.low)}-{ratio(cell.ratio.high)}",
+        _interval(cell.ratio) if cell.verdict != "baseline" else "",
         cell.verdict,
         number(cell.gflops),
         percent(cell.percent_of_peak) + (" eff" if cell.effective else " !" if cell.over_peak else ""),
         "" if cell.extra_bytes is None else human_bytes(cell.extra_bytes),
         f"{cell.error:.0e}",
     ]
+
+
+def _interval(measured: Ratio) -> str:
+    return "" if measured.low is None or measured.high is None else f"{ratio(measured.low)}-{ratio(measured.high)}"
 
 
 def _caption(row: Row) -> Iterator[str]:
@@ -62,13 +67,9 @@ def _caption(row: Row) -> Iterator[str]:
 
 
 def _timing_remarks(row: Row) -> Iterator[str]:
-    assert row.control is not None
-    assert row.floor is not None
     flops = row.timed[0].flops
-    yield (
-        f"{flops / 2:,.0f} MACs ({flops / 1e9:.3g} GFLOP); {row.rounds} rounds; {row.baseline} against itself: "
-        f"{row.control.low:.3f} - {row.control.high:.3f}, so less than {100 * row.floor:.1f}% is no difference."
-    )
+    noise = f"A/A noise: {100 * row.noise:.1f}%" if row.noise is not None else "too few rounds for intervals"
+    yield f"{flops / 2:,.0f} MACs ({flops / 1e9:.3g} GFLOP); {row.rounds} rounds; {noise}."
     if row.shape.cut:
         yield f"{row.shape.geometry.input_shape[0]} images; published with {row.shape.published_batch}."
     scaled = [f"{c.algorithm} 1/{c.scale:,.0f}" for c in row.timed if c.scale != 1]
@@ -111,37 +112,22 @@ def checks(run: Run) -> Iterator[str]:
         yield f"REFUSED {report.algorithm}: {report.refusal}"
 
 
-def disturbance(share: float) -> list[str]:
-    """That this process got no more than a share of the processors' time, unless it was as good as alone."""
-    if share >= UNDISTURBED:
-        return []
-    return [
-        f"CAUTION: other programs use the processor: {100 * (1 - share):.0f}% of it went to them while the times were "
-        "taken. The times of this run are not to be relied on."
-    ]
-
-
 def remarks(run: Run) -> Iterator[str]:
     """What a reader has to know about the numbers, a sentence each."""
-    machine = run.machine
-    yield from disturbance(run.share)
+    yield from (f"CAUTION: {said}" for said in caution(run.others_share))
     yield (
-        f"Peak: {machine.fma_gflops_all:.0f} GFLOP/s on {machine.threads} thread(s) of {machine.processor}, measured "
-        f"{machine.measured_at[:10]}. Extra: memory beside operands and result. Error: the largest, relative to the "
-        "result's root mean square."
+        f"Peak: {run.peak_gflops:.0f} GFLOP/s, measured with {run.threads} thread(s) of {run.processor}. Extra: memory "
+        "beside operands and result. Error: the largest, relative to the result's root mean square."
     )
     cells = [cell for row in run.rows for cell in row.timed]
     if any(cell.effective for cell in cells):
         yield "eff: by the definition's count; the algorithm needs fewer multiplications, so it may exceed the peak."
     if any(cell.over_peak for cell in cells):
-        yield (
-            f"! DEFECT: a rate more than {100 * MOST_OF_A_CEILING - 100:.0f}% above the measured peak. Measure the "
-            "machine again: nnlite machine --fresh."
-        )
+        yield "! An error of nnlite: a rate above the measured peak. The peak, the clock or a count is wrong."
     if run.blas:
         yield (
             f"While {', '.join(run.blas)} ran, NumPy's BLAS had the {run.threads} thread(s), else the kernels: "
-            "neither's threads wait for the other's."
+            "BLAS and kernel threads never run together."
         )
     if run.interrupted:
         yield "Interrupted: the tables hold what was measured until then."

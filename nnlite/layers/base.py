@@ -57,7 +57,7 @@ class Layer(KnownAttributes):
         return input_shape
 
     def operations(self, batch: int) -> list[Operation]:
-        """What the layer computes for a batch, one entry an operation, for the exact counts of nnlite.performance.counts."""
+        """What the layer computes for a batch, one entry per operation, for the exact counts."""
         return []
 
     def get_config(self) -> dict[str, Any]:

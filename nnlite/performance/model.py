@@ -4,8 +4,8 @@
                           + further calls x cost of a call
     time of a pass      = its work items + the overhead of calling its operations
 
-The work items are declared by the operations and the algorithms (nnlite.performance.work, nnlite.conv.stages). The rates
-are microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
+Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.stages). The rates are
+microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
 prediction. Nothing in here knows how long a step or a layer took, and no factor is fitted.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class PassTime:
     @property
     def seconds(self) -> np.ndarray:
         """(rounds,)"""
-        return sum((w.seconds for w in self.work), np.float64(self.overhead))  # type: ignore[return-value]
+        return np.sum([np.broadcast_to(self.overhead, (1,)), *(w.seconds for w in self.work)], axis=0)
 
     @property
     def terms(self) -> dict[str, float]:
@@ -130,6 +131,16 @@ class Microbenchmarks:
         return self._overheads[name]
 
 
+class Declared(NamedTuple):
+    """A work item of a part of the step, and the names of its rate, of its bandwidth and of its calls."""
+
+    key: Key
+    stage: Stage
+    rate: Name
+    bandwidth: Name | None
+    calls: Name | None
+
+
 class StepModel:
     """What a step does, and the rates that it needs; `predict` gives its parts' times once these are sampled."""
 
@@ -151,7 +162,7 @@ class StepModel:
         that the step runs with.
         """
         self._benchmarks = benchmarks
-        self._work: list[tuple[Key, Stage, Name, Name | None, Name | None]] = []
+        self._work: list[Declared] = []
         self._calls: list[tuple[Call, Name]] = []
         self._missing: dict[Key, str] = {}
         self._optimizer = optimizer
@@ -180,7 +191,7 @@ class StepModel:
             bounded = stage.kind in PRODUCTS or stage.kind in IN_CACHE
             bandwidth = add(team, Rate.of_bandwidth(stage.working_set)) if bounded and stage.moved else None
             calls = add(team, Rate("numpy_call")) if stage.calls > 1 else None
-            self._work.append((key, stage, add(team, Rate.of(stage, footprint)), bandwidth, calls))
+            self._work.append(Declared(key, stage, add(team, Rate.of(stage, footprint)), bandwidth, calls))
 
     @property
     def missing(self) -> list[str]:
@@ -190,13 +201,13 @@ class StepModel:
     @property
     def moved_bytes(self) -> int | None:
         """The memory traffic of a step; None if a part of it does not declare its own."""
-        return None if self._missing else conv_stages.moved_bytes(stage for _, stage, *_ in self._work)
+        return None if self._missing else conv_stages.moved_bytes(declared.stage for declared in self._work)
 
     def predict(self, samples: Samples) -> dict[Key, PassTime]:
         """The parts of the step, from the rates' samples."""
         parts: dict[Key, PassTime] = {key: PassTime(missing=reason) for key, reason in self._missing.items()}
-        for key, *work in self._work:
-            parts.setdefault(key, PassTime()).work.append(self._work_time(samples, *work))
+        for declared in self._work:
+            parts.setdefault(declared.key, PassTime()).work.append(self._work_time(samples, declared))
         for call, name in self._calls:
             for part, seconds in self._benchmarks.overhead(name).by_part().items():
                 key = OTHER if part == "other" else (call.layer, part)
@@ -208,9 +219,8 @@ class StepModel:
         parts[self._optimizer, "optimizer"].overhead += least.seconds((self._optimizer, "optimizer"))
         return parts
 
-    def _work_time(
-        self, samples: Samples, stage: Stage, rate: Name, bandwidth: Name | None, calls: Name | None
-    ) -> WorkTime:
+    def _work_time(self, samples: Samples, declared: Declared) -> WorkTime:
+        _, stage, rate, bandwidth, calls = declared
         per_unit = self._benchmarks.seconds_per_unit(rate, samples)
         none = np.zeros(len(per_unit))
         work = stage.amount * per_unit
@@ -223,9 +233,10 @@ class StepModel:
     def dominant(self, samples: Samples) -> list[Name]:
         """The rates and overheads of SHARE of the predicted time, as far as these samples tell."""
         taking: dict[Name, float] = {}
-        for _, stage, *names in self._work:
-            time = self._work_time(samples, stage, *names)
-            chosen = names[1] if names[1] and time.memory[-1] > time.compute[-1] else names[0]
+        for declared in self._work:
+            time = self._work_time(samples, declared)
+            by_traffic = declared.bandwidth and time.memory[-1] > time.compute[-1]
+            chosen = declared.bandwidth if declared.bandwidth and by_traffic else declared.rate
             taking[chosen] = taking.get(chosen, 0.0) + float(time.seconds[-1])
         for _, name in self._calls:
             taking[name] = taking.get(name, 0.0) + sum(self._benchmarks.overhead(name).by_part().values())

@@ -1,7 +1,7 @@
 """This machine's peak rates, measured: what "percent of the peak" means everywhere.
 
-A peak rate is what the machine can do when nothing disturbs it, so it is the best of at least 30 repeats, and of several
-kernels where one may fit a processor better than another. It is measured anew in each process that asks.
+A peak rate is what the machine can do when nothing disturbs it, so it is the best of at least 30 repeats, and of
+several kernels where one may fit a processor better than another. It is measured anew in each process that asks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -62,7 +62,9 @@ class Machine:
     numba_call_us: float
     fork_join_us: float
     first_touch_gbs: float  # memory that the process never had, in pages of 4 KiB
-    first_touch_huge_gbs: float  # where huge pages are asked for, as NumPy (from 4 MiB) and nnlite.memory (from 2 MiB) do
+    first_touch_huge_gbs: (
+        float  # where huge pages are asked for, as NumPy (from 4 MiB) and nnlite.memory (from 2 MiB) do
+    )
     others_share: float  # of the processors' time, that other programs took meanwhile
     versions: dict[str, str] = field(default_factory=dict)
     measured_at: str = ""
@@ -142,7 +144,7 @@ def fma_by_sums(count: int) -> dict[int, float]:
     result = {}
     for shape in kernels.SUMS:
         out = np.arange(count * shape.rows * LANES, dtype=np.float32).reshape(count, -1)
-        seconds = _best_seconds(lambda shape=shape, out=out: kernels.multiply_adds(_ROUNDS, shape, factors, out))
+        seconds = _best_seconds(partial(kernels.multiply_adds, _ROUNDS, shape, factors, out))
         result[shape.rows] = count * _ROUNDS * shape.rows * LANES * 2 / seconds / 1e9
     return result
 

@@ -57,7 +57,7 @@ def noise(control: Ratio) -> float | None:
 
 
 def verdict(ratio: Ratio, noise: float | None) -> str:
-    """ "faster" or "slower" if the whole interval lies outside of 1 +- noise, else "no difference"; "too few rounds"."""
+    """Faster or slower if the whole interval lies outside of 1 +- noise, else no difference; or too few rounds."""
     if noise is None or ratio.low is None or ratio.high is None:
         return "too few rounds"
     if ratio.high < 1 - noise:

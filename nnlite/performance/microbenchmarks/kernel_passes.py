@@ -51,7 +51,7 @@ def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def copy(size: tuple[int, ...], working_set: int) -> Work:
-    """A copy on all threads, which stands for the bandwidth of the level that holds the working set; both ways count."""
+    """A copy on all threads, for the bandwidth of the level that holds the working set; both ways count."""
     parts = threads.kernel_parts()
     width = max(1, working_set // (2 * ITEMSIZE * parts * 8 * LANES)) * 8 * LANES
     x, y = ones((parts, width)), ones((parts, width))

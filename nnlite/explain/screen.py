@@ -1,0 +1,47 @@
+"""What `nnlite explain` prints: the first screen, and with --details all tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnlite.explain import answer, case_study, compare, tables
+from nnlite.explain.document import Document
+from nnlite.explain.table import Table, to_rich
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: columns and lines of the first screen at the most
+WIDTH, HEIGHT = 80, 40
+
+
+def show(document: Document, out: Console, *, details: bool = False) -> None:
+    """The answer first; `details` prints the rest, layer by layer, below it."""
+    width = min(WIDTH, out.width)
+    out.print(answer.question(document), style="bold", width=width)
+    out.print(to_rich(tables.networks(document)), width=width)
+    for sentence in answer.sentences(document):
+        out.print(f"- {sentence}", width=width)
+    out.print(f"\n{compare.worst_prediction(document)}", width=width)
+    for caution in document.cautions:
+        out.print(f"CAUTION: {caution}", width=width)
+    for title, content in _details(document) if details else ():
+        out.print(f"\n{title}\n", style="bold")
+        for part in content:
+            out.print(to_rich(part) if isinstance(part, Table) else f"- {part}")
+
+
+def _details(document: Document) -> list[tuple[str, list[Table | str]]]:
+    """(title, tables and sentences) in order."""
+    found: list[tuple[str, list[Table | str]]] = []
+    several = len(document.models) > 1
+    for algorithm, networks in document.by_algorithm.items():
+        parts: list[Table | str] = [tables.metrics(document, algorithm)] if several else []
+        for network in networks:
+            base = document.base_of(network)
+            parts += [tables.difference(network, base)] if base else []
+        parts += [tables.layers(network, document) for network in networks]
+        found.append((f"Algorithm {algorithm}", parts))
+    found.append(("Predicted and measured", [tables.accuracy(document)]))
+    found += [(title, list(said)) for title, said in case_study.sections(document).items()]
+    return found
