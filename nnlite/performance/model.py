@@ -62,8 +62,11 @@ class PassTime:
 
     @property
     def seconds(self) -> np.ndarray:
-        """(rounds,)"""
-        return np.sum([np.broadcast_to(self.overhead, (1,)), *(w.seconds for w in self.work)], axis=0)
+        """(rounds,), or () if the overhead is all."""
+        total = np.asarray(self.overhead)
+        for work in self.work:
+            total = total + work.seconds
+        return total
 
     @property
     def terms(self) -> dict[str, float]:

@@ -9,10 +9,10 @@ import pytest
 import nnlite as nn
 from nnlite import conv
 from nnlite.cli import main
+from nnlite.lab import bench as bench_module
 from nnlite.lab import timing
 from nnlite.lab.bench import bench, first_share
 from nnlite.lab.shapes import resolve, slice_of
-from nnlite.lab.timing import Contestant
 
 SMALL = ["--shapes", "2,3,8,9,4,3,3,1,0", "--rounds", "5"]
 MINE = """
@@ -70,7 +70,7 @@ def test_ones_own_algorithm_from_a_file_is_checked_and_timed(folder, capsys):
     for row in run["rows"]:
         assert row["rounds"] == 5
         assert row["baseline"] == "im2col"
-        assert row["noise_floor"] >= 0.02
+        assert row["noise"] >= 0.02
         assert [cell["status"] for cell in row["algorithms"]] == ["timed"] * 3
         assert sum(cell["best"] for cell in row["algorithms"]) == 1
         for cell in row["algorithms"]:
@@ -118,7 +118,7 @@ def test_too_little_memory_is_not_the_algorithms_fault(folder, capsys, monkeypat
 
 def test_a_stall_is_not_taken_for_the_time_of_a_call(monkeypatch):
     clock = iter([1.0, 1e-5, 1e-5, 1e-3])
-    monkeypatch.setattr(timing, "_seconds", lambda call: next(clock))
+    monkeypatch.setattr(timing, "timed", lambda call: lambda: next(clock))
     monkeypatch.setattr(timing.reference, "run_pass", lambda *arguments: None)
     geometry = conv.Geometry.of((64, 16, 16, 8), (3, 3, 8, 8))
     assert timing.plan(conv.get("im2col"), "forward", geometry, lambda part: None) == timing.Slice(geometry, 1, 1e-3)
@@ -134,9 +134,9 @@ def test_one_that_is_wrong_only_where_it_would_be_timed_is_refused_everywhere(fo
 
 
 def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
-    run_rounds, calls = timing.run_rounds, []
+    run_rounds, calls = bench_module.run_rounds, []
 
-    def interrupted(contestants, *, progress, **options):
+    def interrupted(candidates, *, progress, **options):
         calls.append(1)
         rounds = []
 
@@ -146,9 +146,9 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
             if len(calls) == 2 and len(rounds) == 3:
                 raise KeyboardInterrupt
 
-        return run_rounds(contestants, progress=step, **options)
+        return run_rounds(candidates, progress=step, **options)
 
-    monkeypatch.setattr(timing, "run_rounds", interrupted)
+    monkeypatch.setattr(bench_module, "run_rounds", interrupted)
     assert main(["bench", "--only", "im2col,windows", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
     text = capsys.readouterr().out
     assert "Interrupted" in text
@@ -210,28 +210,6 @@ def test_a_slice_is_about_that_share_of_the_work(share):
     assert part.weight_shape == shape.geometry.weight_shape
 
 
-def test_rounds_are_whole_interleaved_and_in_random_order():
-    order = []
-    contestants = [Contestant(name, lambda name=name: order.append(name)) for name in "abcd"]
-    samples = timing.run_rounds(contestants, rounds=20, seed=0)
-    assert order[:4] == list("abcd")  # warmed
-    rounds = [tuple(order[4 + i * 4 : 8 + i * 4]) for i in range(20)]
-    assert all(sorted(r) == list("abcd") for r in rounds)
-    assert len(set(rounds)) > 10
-    assert {len(values) for values in samples.values()} == {20}
-
-
-def test_blas_has_the_threads_while_its_algorithms_run_and_only_then():
-    nn.set_num_threads(2)
-    seen = {"blas": set(), "kernels": set()}
-
-    def contestant(owner):
-        return Contestant(owner, lambda: seen[owner].add(nn.threads.kernel_parts()), owner)
-
-    timing.run_rounds([contestant("blas"), contestant("kernels")], rounds=5)
-    assert seen == {"blas": {1}, "kernels": {2}}
-
-
 def test_an_inherited_gradient_has_the_threads_as_blas():
     class Mine(conv.Algorithm):
         name = "mine"
@@ -239,10 +217,10 @@ def test_an_inherited_gradient_has_the_threads_as_blas():
         def grad_input(self, dy, weight, geometry):
             return np.zeros(geometry.input_shape, dy.dtype)
 
-    owners = [timing.thread_owner(Mine(), name) for name in ("forward", "grad_input", "grad_weight", "gradients")]
-    assert owners == ["kernels", "kernels", "blas", "blas"]
-    assert timing.thread_owner(conv.get("im2col"), "forward") == "blas"
-    assert timing.thread_owner(conv.get("winograd"), "gradients") == "kernels"
+    passes = ("forward", "grad_input", "grad_weight", "gradients")
+    assert [timing.team(Mine(), name).owner for name in passes] == ["kernels", "kernels", "blas", "blas"]
+    assert timing.team(conv.get("im2col"), "forward").owner == "blas"
+    assert timing.team(conv.get("winograd"), "gradients").owner == "kernels"
 
 
 def test_whatever_an_algorithm_is_called_the_control_has_times_of_its_own():
@@ -254,20 +232,6 @@ def test_whatever_an_algorithm_is_called_the_control_has_times_of_its_own():
     lists = [*(cell.seconds for cell in row.cells), row.control_seconds]
     assert [len(seconds) for seconds in lists] == [5, 5, 5]
     assert len(set(map(tuple, lists))) == 3
-
-
-def test_rounds_end_with_the_time_but_not_before_some():
-    contestants = [Contestant("a", lambda: None)]
-    assert len(timing.run_rounds(contestants, rounds=20, seconds=0)["a"]) == timing.LEAST_ROUNDS
-
-
-def test_no_garbage_is_collected_meanwhile():
-    import gc
-
-    states = []
-    timing.run_rounds([Contestant("a", lambda: states.append(gc.isenabled()))], rounds=3)
-    assert states[1:] == [False] * 3
-    assert gc.isenabled()
 
 
 def test_extra_memory_is_what_a_call_needs_beside_its_result():

@@ -5,7 +5,7 @@ import pytest
 
 from nnlite.lab.results import Cell, Row
 from nnlite.lab.shapes import resolve
-from nnlite.lab.statistics import Ratio, noise_floor, paired_ratio, verdict
+from nnlite.performance.statistics import Ratio, interval, noise, paired_ratio, verdict
 
 ROUNDS, RUNS = 20, 20
 
@@ -22,25 +22,24 @@ def samples(generator, factor, noise):
     return one(1.0), one(1.0), one(factor)
 
 
-def verdicts(factor, noise=0.02):
+def verdicts(factor, spread=0.02):
     generator = np.random.default_rng(0)
     found = []
     for _ in range(RUNS):
-        base, control, other = samples(generator, factor, noise)
-        floor = noise_floor(paired_ratio(control, base))
-        found.append(verdict(paired_ratio(other, base), floor))
+        base, control, other = samples(generator, factor, spread)
+        found.append(verdict(paired_ratio(other, base), noise(paired_ratio(control, base))))
     return found
 
 
-@pytest.mark.parametrize("noise", [0.002, 0.02, 0.1])
-def test_two_copies_show_no_difference(noise):
-    assert verdicts(1.0, noise).count("no difference") >= RUNS - 1
+@pytest.mark.parametrize("spread", [0.002, 0.02, 0.1])
+def test_two_copies_show_no_difference(spread):
+    assert verdicts(1.0, spread).count("no difference") >= RUNS - 1
 
 
-@pytest.mark.parametrize("noise", [0.002, 0.02])
-def test_ten_percent_slower_is_found(noise):
-    assert verdicts(1.1, noise).count("slower") >= RUNS - 2
-    assert verdicts(1 / 1.1, noise).count("faster") >= RUNS - 2
+@pytest.mark.parametrize("spread", [0.002, 0.02])
+def test_ten_percent_slower_is_found(spread):
+    assert verdicts(1.1, spread).count("slower") >= RUNS - 2
+    assert verdicts(1 / 1.1, spread).count("faster") >= RUNS - 2
 
 
 def test_a_difference_below_two_percent_is_none_however_quiet():
@@ -48,8 +47,8 @@ def test_a_difference_below_two_percent_is_none_however_quiet():
 
 
 def test_the_floor_is_what_the_control_shows():
-    assert noise_floor(Ratio(1, 0.999, 1.001)) == 0.02
-    assert noise_floor(Ratio(1, 0.93, 1.01)) == pytest.approx(0.07)
+    assert noise(Ratio(1, 0.999, 1.001)) == 0.02
+    assert noise(Ratio(1, 0.93, 1.01)) == pytest.approx(0.07)
     assert verdict(Ratio(1.1, 1.08, 1.12), 0.07) == "slower"
     assert verdict(Ratio(1.1, 1.06, 1.12), 0.07) == "no difference"
 
@@ -82,3 +81,17 @@ def test_a_row_marks_the_best_and_compares_with_the_baseline():
     assert (slow.verdict, quick.verdict) == ("baseline", "faster")
     assert (slow.best, quick.best) == (False, True)
     assert quick.ratio == Ratio(0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("rounds", "fewest", "told"), [(4, 5, False), (5, 5, True), (14, 15, False), (15, 15, True)])
+def test_with_too_few_rounds_there_is_no_interval_and_nothing_is_called_faster(rounds, fewest, told):
+    ratio = paired_ratio([1.0] * rounds, [2.0] * rounds, fewest=fewest)
+    assert ratio == Ratio(0.5, *([0.5, 0.5] if told else [None, None]))
+    assert verdict(ratio, 0.02) == ("faster" if told else "too few rounds")
+    assert noise(ratio) == (0.5 if told else None)
+
+
+def test_an_interval_is_of_the_median():
+    values = np.array([1.0] * 9 + [100.0])
+    assert interval(values).value == 1.0
+    assert interval(values).high < 100

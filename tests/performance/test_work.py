@@ -10,8 +10,7 @@ from nnlite import memory
 from nnlite.conv import PASSES, Epilogue, Geometry
 from nnlite.conv.stages import moved_bytes
 from nnlite.performance.work import Array, Call
-from nnlite.rates import numpy_passes  # noqa: F401, its kinds
-from nnlite.rates.measure import KINDS
+from nnlite.performance.microbenchmarks import Microbenchmark, Rate
 
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
@@ -133,7 +132,8 @@ def test_activations_move_what_they_declare(name, counting, generator):
 def test_the_rate_of_an_activation_is_for_as_many_bytes_as_it_declares(name, part):
     """The work of a stage's own working set is the stage's; ReLU's forward is measured in place, on half of it."""
     (stage,) = Call("layer", getattr(nn.ops, name), (Array((64, 50), np.dtype(np.float32)),), {}, (True,)).parts()[part]
-    assert KINDS[stage.kind](stage.size, stage.working_set).amount == pytest.approx(stage.amount)
+    rate = Rate(stage.kind, stage.size, stage.working_set)
+    assert Microbenchmark.of(rate).amount == pytest.approx(stage.amount)
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):

@@ -1,0 +1,120 @@
+"""The peak rates: plausible, and their loops as they are meant to be, read in the machine code."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nnlite import jit
+from nnlite.cli import main
+from nnlite.performance import peaks
+
+pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the compiler measures")
+
+#: processor -> (its features, registers of vectors)
+PROCESSORS = {
+    "haswell": ("-avx512f", "ymm"),
+    "znver3": ("", "ymm"),
+    "skylake-avx512": ("", "zmm"),
+    "znver4": ("", "zmm"),
+}
+COMPILE = """
+import numpy as np
+from nnlite.kernels import peaks
+for shape in peaks.SUMS:
+    out = np.zeros((1, shape.rows * 16), np.float32)
+    from numba import typeof, types
+    signature = (types.int64, types.int64, types.int64, typeof(shape), typeof(np.zeros(2, np.float32)), typeof(out))
+    peaks.multiply_adds.compiled.compile(signature)
+    code = peaks.multiply_adds.compiled.inspect_asm(signature)
+    print(f"SUMS {shape.rows}")
+    print(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return peaks.measure()
+
+
+def test_the_peak_rates_are_plausible(machine):
+    assert 1 < machine.fma_gflops_one <= machine.fma_gflops_all
+    assert machine.fma_gflops_one == max(machine.fma_gflops_by_sums.values())
+    levels = ["L1", "L2", "L3", "memory"]
+    assert [b.level for b in machine.bandwidths if b.threads == machine.threads][:4] == levels
+    assert all(b.read_gbs > 0 and b.copy_gbs > 0 for b in machine.bandwidths)
+    assert min(machine.numpy_call_us, machine.numba_call_us, machine.fork_join_us, machine.first_touch_gbs) > 0
+
+
+def test_they_are_measured_once_in_a_process(machine):
+    assert peaks.measure() is machine
+
+
+def hot_loop(code):
+    """The instructions of the loop that has most multiply-adds."""
+    blocks, label = {}, None
+    for line in code.splitlines():
+        if match := re.match(r"(\.LBB\w+):", line):
+            label = match[1]
+            blocks[label] = []
+        elif label and line.startswith("\t") and not line.startswith("\t."):
+            blocks[label].append(line.strip())
+    loops = [b for name, b in blocks.items() if any(re.match(rf"j\w+\s+{re.escape(name)}$", i) for i in b)]
+    return max(loops, key=lambda b: sum("vfmadd" in i for i in b))
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_no_sum_is_spilled_and_every_sum_is_a_multiply_add_of_whole_vectors(processor):
+    """Compiled for each kind of processor in a process of its own, whatever this one is."""
+    features, register = PROCESSORS[processor]
+    environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features, "NUMBA_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    parts = run.stdout.split("SUMS ")[1:]
+    assert parts
+    for part in parts:
+        sums, _, code = part.partition("\n")
+        loop = hot_loop(code)
+        multiply_adds = [i for i in loop if i.startswith("vfmadd") and register in i]
+        turns, rest = divmod(len(multiply_adds), int(sums))
+        assert turns >= 1
+        assert rest == 0
+        assert not [i for i in loop if "rsp" in i or "rbp" in i], f"{sums} sums are spilled on {processor}"
+
+
+def test_other_memory_is_really_rewritten():
+    """A pass that writes what was there, in the compiler's eyes, is no pass."""
+    from nnlite.kernels.peaks import rewrite
+
+    x = np.zeros(1024, np.float32)
+    rewrite(x, np.float32(1))
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize("size", [16, 1024, 100_000])
+def test_bandwidths_are_those_of_whole_cache_lines(size):
+    for _ in range(5):
+        x = peaks._ones(2, size)
+        assert (x.ctypes.data % 4096, x.shape, x.flags.c_contiguous) == (0, (2, size), True)
+
+
+def test_the_bandwidth_of_a_working_set_is_that_of_the_smallest_cache_that_holds_it(machine):
+    caches = machine.caches
+    assert machine.bandwidth(1, machine.threads).level == "L1"
+    assert machine.bandwidth(caches["L1"] * machine.threads + 1, machine.threads).level == "L2"
+    assert machine.bandwidth(10 * caches["L3"], 1) == next(
+        b for b in machine.bandwidths if (b.level, b.threads) == ("memory", 1)
+    )
+
+
+def test_the_command_prints_and_writes_them(machine, tmp_path, capsys):
+    path = tmp_path / "machine.json"
+    assert main(["machine", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["fma_gflops_all"] == machine.fma_gflops_all
+    text = capsys.readouterr().out
+    assert f"{machine.fma_gflops_all:.1f} GFLOP/s" in text
+    assert max(map(len, text.splitlines()[:-3])) <= 100

@@ -1,0 +1,63 @@
+"""The profiler gives every moment to the innermost open scope; the parts add up to the step."""
+
+import pytest
+
+from nnlite import scopes
+from nnlite.performance import profiler
+from nnlite.performance.profiler import OTHER, StepProfile
+
+
+class Clock:
+    """Time passes in steps alone."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(profiler, "time", clock)
+    return clock
+
+
+def stepping(clock, forward, inner, other):
+    def step():
+        clock.now += other
+        with scopes.scope("dense", "forward"):
+            clock.now += forward
+            with scopes.scope(None, "grad_weight"):
+                clock.now += inner
+
+    return step
+
+
+def test_each_moment_belongs_to_the_innermost_scope(clock):
+    profile = StepProfile()
+    assert profile.record(stepping(clock, 2.0, 3.0, 1.0)) == 6.0
+    assert profile.parts == {("dense", "forward"): [2.0], ("dense", "grad_weight"): [3.0], OTHER: [1.0]}
+
+
+def test_a_part_that_a_step_lacks_took_no_time_in_it(clock):
+    profile = StepProfile()
+    profile.record(lambda: None)
+    profile.record(stepping(clock, 2.0, 3.0, 1.0))
+    assert profile.parts["dense", "forward"] == [0.0, 2.0]
+
+
+def test_the_parts_add_up_to_the_median_step_and_none_is_negative(clock):
+    """Steps whose medians by part add up to more than the median step: a remainder would be negative."""
+    profile = StepProfile()
+    for forward, inner, other in ((1, 9, 0), (9, 1, 0), (8, 8, 0.1)):
+        profile.record(stepping(clock, forward, inner, other))
+    medians = profile.medians()
+    assert sum(medians.values()) == pytest.approx(10)
+    assert min(medians.values()) >= 0
+
+
+def test_a_part_of_the_steps():
+    profile = StepProfile([1.0, 2.0, 3.0, 4.0], {OTHER: [1.0, 2.0, 3.0, 4.0]})
+    assert profile.part(1, 2) == StepProfile([2.0, 3.0], {OTHER: [2.0, 3.0]})
