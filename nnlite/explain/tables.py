@@ -10,7 +10,7 @@ from nnlite.explain import formulas
 from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
 from nnlite.explain.names import pass_name, shorten, spelled_out
-from nnlite.explain.numbers import listed, milliseconds, miss, percent, short, threads_said, times
+from nnlite.explain.numbers import milliseconds, miss, percent, short, threads_said, times
 from nnlite.explain.table import MISSING, Cell, Formula, Table
 
 _TERMS = ("compute", "memory", "overhead")
@@ -137,7 +137,7 @@ def metrics(document: Document, algorithm: str) -> Table:
     rows = []
     for metric, row in found.items():
         held = [p for p in row if p.holds]
-        verdict = "yes" if len(held) == len(row) else f"for {listed([p.network.name for p in held])}" if held else "no"
+        verdict = "yes" if len(held) == len(row) else f"{len(held)} of {len(row)}" if held else "no"
         role = "good" if verdict == "yes" else "bad"
         rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
     measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]
