@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 #: dots of a roofline that have a name: those of the largest share of the step
 NAMED = 6
 #: how a number stands at the right of its bar
-BESIDE: dict[str, Any] = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+BESIDE: dict[str, Any] = {
+    "xytext": (4, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "fontsize": 9,
+    "in_layout": False,  # the margins have room for it, and layout is most of the time that a figure takes
+}
 #: in effect while a figure is drawn and while it is saved
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "nnlite",
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -102,9 +109,9 @@ def _log(axes: Axes, **labels: str) -> None:
 
 
 def _style(document: Document, name: str) -> tuple[str, str]:
-    """(colour, marker) of a network, the same in every figure."""
-    names = [n.name for n in document.models]
-    return series(names.index(name) if name in names else len(names))
+    """(colour, marker) of a network, the same in every figure; a sweep's own networks come last."""
+    swept = [p["network"] for sweep in document.sweeps for p in [*sweep["baselines"], *sweep["points"]]]
+    return series(list(dict.fromkeys([*(n.name for n in document.models), *swept])).index(name))
 
 
 # Size versus time --------------------------------------------------------------------------------------------------
@@ -335,7 +342,8 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
         axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
                       fontsize=8, color=light("muted"))  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 40))
-    _log(axes, x="FLOPs per byte of memory traffic", y="GFLOP/s")
+    traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
+    _log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
     _name_dots(axes, dots[:NAMED])
     said = "; ".join(f"{_row(row)} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for row, x, y in dots)
     return Panel(f"roofline-{n.algorithm}-{_slug(document, n.name)}", figure, f"{n.name}. {said}.")
