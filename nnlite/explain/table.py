@@ -53,6 +53,14 @@ class Table:
         return column == 0 or all(cell.value is None and cell is not MISSING for cell in cells)
 
 
+def without_missing(table: Table) -> Table:
+    """The table without the columns in which nothing was computed."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] is not MISSING for row in table.rows)]
+    total = [table.total[i] for i in kept] if table.total else None
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return Table(table.title, [table.columns[i] for i in kept], rows, table.notes, total)
+
+
 def to_rich(table: Table) -> RichTable:
     """The table for a terminal: its lines are above and below the head alone; text is printed as it is."""
     from rich import box

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nnlite.performance.counts import human_bytes
 from nnlite.explain import formulas
 from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
 from nnlite.explain.names import pass_name, shorten, spelled_out
-from nnlite.explain.numbers import listed, milliseconds, miss, percent, short, threads_said, times
-from nnlite.explain.table import MISSING, Cell, Formula, Table
-from nnlite.performance.counts import human_bytes
+from nnlite.explain.numbers import milliseconds, miss, percent, short, threads_said, times
+from nnlite.explain.table import MISSING, Cell, Formula, Table, without_missing
 
 _TERMS = ("compute", "memory", "overhead")
 
@@ -41,7 +41,7 @@ def networks(document: Document) -> Table:
     note = f"Step: median of {document.rounds} rounds on {threads_said(document.threads)}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
         note += " In parentheses: the 95% interval of the ratio."
-    return Table(title, [*columns, "predicted"], rows, [note])
+    return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
 
 
 def shorten_name(name: str, longest: int = 16) -> str:
@@ -90,7 +90,7 @@ def layers(network: Network, document: Document) -> Table:
     title = f"{network.name}, algorithm {network.algorithm}: a step of {milliseconds(network.step_ms.median)}"
     notes = [f"{c.name}: {c.algorithm} ({c.reason})." for c in network.convolutions]
     notes += [f"{said}." for said in spelled_out(row.name for row in network.layers)]
-    return Table(title, [*columns, "bound"], rows, notes, total)
+    return without_missing(Table(title, [*columns, "bound"], rows, notes, total))
 
 
 def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
@@ -106,7 +106,7 @@ def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
     return [
         *_where(row.name, row.part),
         flops,
-        _bytes(row.bytes, formulas.minimum_traffic(network, row, batch)) if row.bytes else Cell(""),
+        _bytes(row.bytes, formulas.minimum_traffic(network, row, batch)),
         _bytes(row.moved_bytes),
         Cell(short(row.ms), row.ms),
         Cell(f"{share:.1f}%", share, formulas.share(network, row)),
@@ -137,7 +137,7 @@ def metrics(document: Document, algorithm: str) -> Table:
     rows = []
     for metric, row in found.items():
         held = [p for p in row if p.holds]
-        verdict = "yes" if len(held) == len(row) else f"for {listed([p.network.name for p in held])}" if held else "no"
+        verdict = "yes" if len(held) == len(row) else f"{len(held)} of {len(row)}" if held else "no"
         role = "good" if verdict == "yes" else "bad"
         rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
     measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]

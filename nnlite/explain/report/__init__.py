@@ -169,7 +169,9 @@ def _facts(document: Document) -> dict[str, str]:
     if machine:
         one, several = machine["fma_gflops_one"], machine["fma_gflops_all"]
         facts["peak rates"] = f"{several:.0f} GFLOP/s ({one:.0f} with one thread)"
-        copies = [f"{b['level']} {b['copy_gbs']:.0f}" for b in machine["bandwidths"] if b["threads"] == machine["threads"]]
+        copies = [
+            f"{b['level']} {b['copy_gbs']:.0f}" for b in machine["bandwidths"] if b["threads"] == machine["threads"]
+        ]
         facts["bandwidths"] = f"{', '.join(copies)} GB/s"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())
     return facts

@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 
 #: dots of a roofline that have a name: those of the largest share of the step
 NAMED = 6
+#: how a number stands at the right of its bar
+BESIDE: dict[str, Any] = {
+    "xytext": (4, 0),
+    "textcoords": "offset points",
+    "va": "center",
+    "fontsize": 9,
+    "in_layout": False,  # the margins have room for it, and layout is most of the time that a figure takes
+}
 #: in effect while a figure is drawn and while it is saved
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "svg.hashsalt": "nnlite",
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -96,13 +105,13 @@ def _log(axes: Axes, **labels: str) -> None:
         low, high = getattr(axes, f"get_{name}lim")()
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _style(document: Document, name: str) -> tuple[str, str]:
-    """(colour, marker) of a network, the same in every figure."""
-    names = [n.name for n in document.models]
-    return series(names.index(name) if name in names else len(names))
+    """(colour, marker) of a network, the same in every figure; a sweep's own networks come last."""
+    swept = [p["network"] for sweep in document.sweeps for p in [*sweep["baselines"], *sweep["points"]]]
+    return series(list(dict.fromkeys([*(n.name for n in document.models), *swept])).index(name))
 
 
 # Size versus time --------------------------------------------------------------------------------------------------
@@ -118,25 +127,27 @@ def _size(document: Document) -> Picture:
         figure, axes = _new(4.4, 3.2)
         for n in document.models:
             colour, marker = _style(document, n.name)
-            axes.scatter([value(n)], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24))
+            axes.scatter(
+                [value(n)], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
+            )
         axes.margins(0.2)
         _log(axes, x=what, y="ms per step")
-        figure.legend(loc="outside lower left", ncols=2)
+        figure.legend(loc="outside lower left", ncols=3)
         said = "; ".join(f"{n.name}: {short(value(n) or 0)}, {milliseconds(n.step_ms.median)}" for n in document.models)
-        panels.append(Panel(f"size-{what.split()[-3] if ' ' in what else what}", figure, f"{what} against time. {said}."))
+        panels.append(Panel(f"size-{what.split()[0]}", figure, f"{what} against time. {said}."))
     return Picture("size", _size_sentence(document), panels)
 
 
 def _size_sentence(document: Document) -> str:
-    """The extremes by parameters, and their times."""
-    models = sorted(document.models, key=lambda n: n.parameters)
-    small, large = models[0], models[-1]
-    most = max(document.models, key=lambda n: n.step_ms.median)
-    return (
-        f"The most parameters: {large.name}, {large.parameters:,}, {milliseconds(large.step_ms.median)} per step. "
-        f"The fewest: {small.name}, {small.parameters:,}, {milliseconds(small.step_ms.median)}. "
-        f"The longest step: {most.name}, {milliseconds(most.step_ms.median)}."
-    )
+    """The order of the networks by size, and by time."""
+    by: dict[str, Callable[[Network], float]] = {
+        "By parameters": lambda n: n.parameters,
+        "By training MACs": lambda n: n.training_macs_per_image,
+        "By time": lambda n: n.step_ms.median,
+    }
+    orders = [f"{what}: {', '.join(n.name for n in sorted(document.models, key=value, reverse=True))}."
+              for what, value in by.items()]  # fmt: skip
+    return f"The networks, the largest first. {' '.join(orders)}"
 
 
 # Where each step's time goes ---------------------------------------------------------------------------------------
@@ -152,7 +163,9 @@ def _passes(document: Document) -> Picture:
             for part, ms in _by_pass(n).items():
                 axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part) if not place else None)
                 left += ms
-            axes.annotate(milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+            axes.annotate(
+                milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9
+            )
         axes.set_yticks(range(len(found)), [n.algorithm for n in found])
         axes.set(title=shorten_name(model.name, 40), xlabel="ms per step")
         axes.margins(x=0.16)
@@ -164,8 +177,8 @@ def _passes(document: Document) -> Picture:
                  for n in found]  # fmt: skip
         panels.append(Panel(f"passes-{_slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
         largest = max(model.layers, key=lambda row: row.ms)
-        said.append(f"{_row(largest)} takes {_share(largest, model)} of {model.name}'s step")
-    return Picture("passes", f"With algorithm {document.algorithm}, {listed(said)}.", panels)
+        said.append(f"{model.name}: {_row(largest)}, {_share(largest, model)}")
+    return Picture("passes", f"The largest part of a step, algorithm {document.algorithm}. {'; '.join(said)}.", panels)
 
 
 def _by_pass(n: Network) -> dict[str, float]:
@@ -199,17 +212,20 @@ def _difference(document: Document, algorithm: str) -> Picture:
         if base := document.base_of(n):
             panels.append(_waterfall(document, n, base))
             most = differences(n, base)[0]
-            step = n.step_ms.median - base.step_ms.median
-            said.append(f"{n.name} takes {signed(step)} ms; the largest difference is {_where(most.name, most.part)}, {signed(most.more)} ms")
-    return Picture(f"difference-{algorithm}", f"Compared with {document.baseline}, {'. '.join(said)}.", panels, algorithm)
+            more = n.step_ms.median - base.step_ms.median
+            said.append(
+                f"A step of {n.name} takes {milliseconds(abs(more))} {'longer' if more > 0 else 'less'} than one of "
+                f"{base.name}. The largest difference: {_where(most.name, most.part)}, {signed(most.more)} ms."
+            )
+    return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 
 
 def _waterfall(document: Document, n: Network, base: Network) -> Panel:
     """From the baseline's step, through the differences, to the network's."""
     rows = [(_where(d.name, d.part), d.more) for d in differences(n, base)]
     before, after = base.step_ms.median, n.step_ms.median
-    figure, axes = _new(5.4, 1.3 + 0.3 * len(rows))
-    names = [shorten_name(base.name, 28), *(name for name, _ in rows), shorten_name(n.name, 28)]
+    figure, axes = _new(5.1, 1.3 + 0.3 * len(rows))
+    names = [shorten_name(base.name), *(name for name, _ in rows), shorten_name(n.name)]
     reached = before
     for place, (begin, more) in enumerate([(0.0, before), *((None, more) for _, more in rows), (0.0, after)]):
         left = reached if begin is None else begin
@@ -218,11 +234,11 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
         reached = left + more
         text = signed(more) if begin is None else milliseconds(more)
         end = max(left, left + more)
-        axes.annotate(text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(text, (end, place), **BESIDE)
         if place <= len(rows):
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
-    axes.set(title=f"from {shorten_name(base.name)} to {shorten_name(n.name)}", xlabel="ms per step")
+    axes.set(title=shorten_name(n.name, 40), xlabel="ms per step")
     axes.margins(x=0.18)
     axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if reached < 0 else 0.0)
     axes.invert_yaxis()
@@ -259,10 +275,11 @@ def _metrics(document: Document, algorithm: str) -> Picture:
     holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
     sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
     if holding:
-        is_one = len(holding) == 1 and not holding[0].endswith("s")
+        holding = ["the time model" if metric == "time model" else metric for metric in holding]
+        others = "" if len(holding) == len(found) else " The other metrics do not."
         sentence = (
-            f"With algorithm {algorithm}, {listed(holding)} {'predicts' if is_one else 'predict'} every measured ratio "
-            f"within {WITHIN:g}×; the other metrics do not."
+            f"With algorithm {algorithm}, every measured ratio is predicted within {WITHIN:g}× by {listed(holding)}."
+            f"{others}"
         )
     said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
     panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
@@ -299,19 +316,19 @@ def _roofline(document: Document, algorithm: str) -> Picture | None:
 
 
 def _dots(n: Network) -> list[tuple[Row, float, float]]:
-    """(row, FLOPs per byte of memory traffic, or of the minimum where that is not known, GFLOP/s), the largest first."""
+    """(row, FLOPs per byte of memory traffic, or of the minimum if that is not known, GFLOP/s), the largest first."""
     rows = sorted((row for row in n.layers if row.flops and row.bytes and row.ms > 0), key=lambda row: -row.ms)
     return [(r, r.flops / (r.moved_bytes or r.bytes), r.flops / r.ms / 1e6) for r in rows if r.flops and r.bytes]
 
 
 def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequence[tuple[str, float]]) -> Panel:
-    figure, axes = _new(5.4, 3.9)
+    figure, axes = _new(5.1, 3.7)
     dots = _dots(n)
     for row, x, y in dots:
         size = max(1500 * row.ms / n.step_ms.median, 14)
         axes.scatter([x], [y], s=size, color=light(PASSES[row.part]), alpha=0.85, edgecolors=light("page"))
     axes.set(xscale="log", yscale="log")
-    axes.margins(0.12, 0.2)
+    axes.margins(0.15, 0.3)
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     if peak:
         top = max(top, 1.6 * peak)
@@ -325,7 +342,8 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
         axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
                       fontsize=8, color=light("muted"))  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 40))
-    _log(axes, x="FLOPs per byte of memory traffic", y="GFLOP/s")
+    traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
+    _log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
     _name_dots(axes, dots[:NAMED])
     said = "; ".join(f"{_row(row)} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for row, x, y in dots)
     return Panel(f"roofline-{n.algorithm}-{_slug(document, n.name)}", figure, f"{n.name}. {said}.")
@@ -360,7 +378,9 @@ def _sweep(document: Document, sweep: dict[str, Any]) -> Picture:
         axes.axhline(b["ms"], color=colour, linestyle=style, linewidth=1, label=f"{b['network']}, {b['algorithm']}")
     for crossing in sweep["crossings"]:
         axes.plot(crossing["x"], crossing["ms"], "o", color=light("text"), markersize=4)
-        axes.annotate(short(crossing["x"]), (crossing["x"], crossing["ms"]), (5, -11), textcoords="offset points", fontsize=9)
+        axes.annotate(
+            short(crossing["x"]), (crossing["x"], crossing["ms"]), (5, -11), textcoords="offset points", fontsize=9
+        )
     ticks = sorted({p["x"] for p in sweep["points"]})
     _log(axes, x=sweep["x"], y="ms per step")
     axes.set_xticks(ticks[:: 1 + len(ticks) // 10])
@@ -375,7 +395,7 @@ def _ladder(document: Document) -> Picture:
     axes.barh([rung["name"] for rung in rungs], [rung["ms"] for rung in rungs], color=light("c0"))
     for place, rung in enumerate(rungs):
         text = ("about " if rung.get("scaled") else "") + milliseconds(rung["ms"])
-        axes.annotate(text, (rung["ms"], place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(text, (rung["ms"], place), **BESIDE)
     axes.margins(x=0.2)
     _log(axes, x="ms")
     axes.invert_yaxis()

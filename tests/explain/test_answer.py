@@ -1,0 +1,115 @@
+"""The sentences of the answer, on documents whose numbers are known."""
+
+import re
+
+import pytest
+from documents import all_samples, document, few_rounds, no_machine, odd_names, question, single
+
+import nnlite as nn
+from nnlite.explain import answer, case_study, screen
+from nnlite.explain.document import Interval, Samples
+
+
+@pytest.mark.parametrize("name", all_samples())
+def test_the_first_screen_has_no_more_than_40_lines_of_80_columns(name):
+    from io import StringIO
+
+    from rich.console import Console
+
+    out = Console(file=StringIO(), width=100, markup=False, emoji=False, highlight=False)
+    screen.show(all_samples()[name], out)
+    lines = out.file.getvalue().splitlines()
+    assert len(lines) <= screen.HEIGHT
+    assert max(len(line.rstrip()) for line in lines) <= screen.WIDTH
+
+
+@pytest.mark.parametrize("name", all_samples())
+def test_the_answer_is_three_to_five_plain_sentences(name):
+    said = answer.sentences(all_samples()[name])
+    assert 2 <= len(said) <= 6
+    for sentence in said:
+        assert re.fullmatch(r"[A-Za-z<\"x].*\.", sentence)
+        assert "None" not in sentence
+
+
+def test_the_answer_is_made_from_this_runs_numbers():
+    d = question()
+    cnn = d.find("cnn", "auto")
+    said = " ".join(answer.sentences(d))
+    assert f"cnn takes {cnn.ratio.value:.3g}" in said
+    assert "0.166 times the parameters and 20.3 times the training MACs" in said
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        (Interval(2.0, 1.5, 2.5), "takes 2.00 times the time of mlp"),
+        (Interval(0.5, 0.4, 0.6), "takes 0.500 times the time of mlp"),
+        (Interval(1.1, 0.9, 1.3), "takes as long as mlp, as far as this run tells"),
+    ],
+)
+def test_a_ratio_is_claimed_only_if_its_interval_leaves_out_1(interval, said):
+    d = question()
+    d.find("cnn", "auto").ratio = interval
+    assert said in answer.sentences(d)[0]
+
+
+def test_with_too_few_rounds_no_ratio_of_times_is_claimed():
+    said = " ".join(answer.sentences(few_rounds()))
+    assert "takes" not in said.replace("takes as long", "")
+    assert "its training MACs" in said
+
+
+def test_the_question_is_the_networks_own_unless_they_are_those_of_2017():
+    assert answer.question(question()) == case_study.QUESTION
+    assert answer.question(single()) == "Where does the time of cnn go, and what would make it faster?"
+    two = document([nn.models.mlp(), nn.models.mnist_cnn()], algorithms=("auto",))
+    assert answer.question(two) == "Why does mnist_cnn not take the time of mlp?"
+
+
+def test_what_is_said_about_2017_is_said_only_of_its_networks():
+    assert list(case_study.sections(question())) == [
+        "What was reported", "A reconstruction of the 2017 Theano run", "The accepted answer",
+    ]  # fmt: skip
+    assert case_study.sections(odd_names()) == {}
+    said = " ".join(answer.sentences(odd_names()))
+    assert not re.search(r"2017|Theano|MNIST", said)
+
+
+def test_the_case_study_counts_what_the_accepted_answer_miscounts():
+    said = " ".join(case_study.sections(question())["The accepted answer"])
+    assert "194,688 MACs per image, not 584,064" in said
+    assert "16.3 times in the forward pass, 20.3 times in training" in said
+    assert "0.20 times the time of mlp; 1.75 times was reported" in said
+
+
+def test_one_network_is_told_where_its_time_goes_and_what_would_make_it_faster():
+    d = single()
+    top = max(d.models[0].layers, key=lambda row: row.ms)
+    said = answer.sentences(d)
+    assert f"{100 * top.ms / d.models[0].step_ms.median:.0f}% of the step" in said[0]
+    assert any("would make" in sentence for sentence in said)
+
+
+def test_without_the_compiler_nothing_is_said_of_bounds():
+    said = " ".join(answer.sentences(no_machine()))
+    assert "bound by" not in said
+
+
+def test_random_images_are_said_unless_they_were_asked_for():
+    d = question()
+    d.models[1].data = "random"
+    assert answer.sentences(d)[-1] == "cnn was timed on random images: those of mnist5k do not fit."
+    d.data = "random"
+    assert "random" not in answer.sentences(d)[-1]
+
+
+def test_the_largest_difference_is_found_in_its_layer():
+    d = question()
+    cnn, mlp = d.find("cnn", "auto"), d.find("mlp", "auto")
+    row = next(row for row in cnn.layers if row.part == "gradients")
+    row.ms += 1000
+    cnn.step_ms = Samples.of([ms + 1000 for ms in cnn.step_ms.samples])
+    (said,) = [s for s in answer.sentences(d) if "more than" in s]
+    assert f"cnn takes {cnn.step_ms.median - mlp.step_ms.median:,.0f} ms more than mlp" in said
+    assert "conv2d+3 (dX + dW)" in said
