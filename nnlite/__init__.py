@@ -4,6 +4,8 @@ A library (Keras-named layers on a minimal autograd), a laboratory (convolution 
 and an explanation (`nnlite explain`: where the time of a network goes, and why parameters do not predict it).
 """
 
+from typing import TYPE_CHECKING, Any
+
 from nnlite import conv, datasets, initializers, losses, metrics, models, ops, optimizers
 from nnlite.autograd import Tensor, differentiable, no_grad
 from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
@@ -15,6 +17,9 @@ from nnlite.progress import History
 from nnlite.random import seed
 from nnlite.threads import get_num_threads, set_num_threads
 from nnlite.version import __version__
+
+if TYPE_CHECKING:
+    from nnlite import explain
 
 __all__ = [
     "SGD",
@@ -40,6 +45,7 @@ __all__ = [
     "conv",
     "datasets",
     "differentiable",
+    "explain",
     "get_num_threads",
     "gradcheck",
     "initializers",
@@ -53,3 +59,12 @@ __all__ = [
     "seed",
     "set_num_threads",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`nn.explain`, imported when first used: it needs what a program that trains does not."""
+    if name != "explain":
+        raise AttributeError(f"module 'nnlite' has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module("nnlite.explain")

@@ -214,7 +214,7 @@ class StepModel:
         for call, name in self._calls:
             for part, seconds in self._benchmarks.overhead(name).by_part().items():
                 key = OTHER if part == "other" else (call.layer, part)
-                if seconds and (key == OTHER or key in parts):
+                if seconds:
                     parts.setdefault(key, PassTime()).overhead += seconds
         least = self._benchmarks.overhead(self._least)
         tape = sum(self._benchmarks.overhead(name).by_part().get("other", 0.0) for name in self._least_calls)

@@ -6,6 +6,7 @@ several kernels where one may fit a processor better than another. It is measure
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable
@@ -82,7 +83,7 @@ class Machine:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self)
+        return json.loads(json.dumps(asdict(self)))
 
 
 @cache

@@ -159,9 +159,7 @@ def test_a_wrong_request_says_what_was_expected(arguments, options, message):
 def test_the_baseline_may_be_another_than_the_first():
     found = nn.explain(wide(), coloured(), baseline="coloured", algorithm="im2col", batch_size=2, rounds=1).document
     assert found.models[1].ratio is None
-    assert found.models[0].ratio.value == pytest.approx(
-        found.models[0].step_ms.median / found.models[1].step_ms.median
-    )
+    assert found.models[0].ratio.value == pytest.approx(found.models[0].step_ms.median / found.models[1].step_ms.median)
 
 
 # Data --------------------------------------------------------------------------------------------------------------
