@@ -36,8 +36,8 @@ def registered():
     ("algorithm", "counts"),
     [("auto", (1, 2)), ("winograd", (1, 2)), ("im2col", (2, 1)), ("forward_alone", (2, 1)), ("one_thread", (1, 1))],
 )
-def test_blas_has_the_threads_if_a_pass_may_call_it(registered, algorithm, counts):
-    nn.set_num_threads(2)
+@pytest.mark.usefixtures("registered", "two_threads")
+def test_blas_has_the_threads_if_a_pass_may_call_it(algorithm, counts):
     contestant = Contestant(nn.models.small_cnn(), algorithm)
     assert contestant.thread_counts == counts
     with contestant.surroundings():
