@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from nnlite import random, threads
-from nnlite.errors import positive_int, writable_file
+from nnlite.errors import positive_int, printable, writable_file
 from nnlite.version import __version__
 
 #: command -> (module with add_arguments(parser) and run(options) -> exit status, one line for --help)
@@ -19,6 +20,10 @@ COMMANDS = {
     "machine": ("nnlite.lab.machine_command", "this machine's ceilings, measured"),
     "summary": ("nnlite.explain.summary_command", "exact parameters, MACs and bytes of a network; nothing is run"),
 }
+
+
+#: exit statuses as a shell has them of what these signals end
+INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,13 +61,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads.set_num_threads(options.threads, argument="--threads")
         random.seed(positive_int("--seed", options.seed, minimum=0))
         writable_file("--json", options.json)
-        return module.run(options)
+        status = module.run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads what is printed, as after "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, without an error
+        return CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
-        print(f"nnlite: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"nnlite: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nnlite: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from nnlite.datasets import Arrays
 from nnlite.explain import report, sweeps
 from nnlite.explain.structure import structure
 from nnlite.explain.verdict import Verdict
+from nnlite.files import write_json
 from nnlite.lab.terminal import command_line
 from nnlite.model import Sequential
 
@@ -79,7 +79,7 @@ def _write(content: dict[str, Any], options: argparse.Namespace) -> list[str]:
     out = Path(options.out)
     paths = [out / "explain.json", *([Path(options.json)] if options.json else [])]
     for path in paths:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(path, content)
     page, *pictures = report.write(content, out)
     return [*(f"wrote {path}" for path in paths), f"wrote {page} and {len(pictures)} pictures beside it"]
 

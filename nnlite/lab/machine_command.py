@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import machine
 from nnlite.ceilings import REPEATS
 from nnlite.cost import human_bytes
+from nnlite.files import write_json
 from nnlite.lab.terminal import announce_compilation, console
 from nnlite.machine import Machine
 
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     for sentence in remarks(ceilings):
         out.print(f"- {sentence}", soft_wrap=True)
     if options.json:
-        Path(options.json).write_text(json.dumps(ceilings.to_dict(), indent=1) + "\n")
+        write_json(options.json, ceilings.to_dict())
         print(f"wrote {options.json}")
     return 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from nnlite.files import write_whole
+
 
 def write(document: dict[str, Any], folder: Path) -> list[Path]:
     """Write report.html and figures/*.svg and *.png into `folder`, from explain.json's content; the files written."""
@@ -14,14 +16,14 @@ def write(document: dict[str, Any], folder: Path) -> list[Path]:
     run = Run(document)
     figures = page.figures(run)
     report = folder / "report.html"
-    report.write_text(page.render(run, figures), encoding="utf-8")
+    write_whole(report, page.render(run, figures))
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     written = [report]
     for figure in figures:
         whole = canvas.compose(figure.panels, figure.columns, figure.title, figure.legend)
         vector, pixels = pictures / f"{figure.name}.svg", pictures / f"{figure.name}.png"
-        vector.write_text(canvas.svg(whole, alone=True), encoding="utf-8")
+        write_whole(vector, canvas.svg(whole, alone=True))
         raster.write_png(whole, pixels)
         written += [vector, pixels]
     return written

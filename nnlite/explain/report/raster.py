@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path as FilePath
 from typing import Any
 
 from nnlite.explain.report.canvas import Canvas, Marker, Shape, Text
 from nnlite.explain.report.theme import light
+from nnlite.files import write_whole
 
 _PIXELS = 100  # of the picture, an inch
 _SCALE = 2  # pixels of the file for each
@@ -25,7 +27,9 @@ def write_png(canvas: Canvas, path: FilePath) -> None:
     axes.axis("off")
     for order, shape in enumerate(canvas.shapes):
         axes.add_artist(_artist(shape, order))
-    FigureCanvasAgg(figure).print_png(str(path))
+    drawn = BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    write_whole(path, drawn.getvalue())
 
 
 def _artist(shape: Shape, order: int) -> Any:
