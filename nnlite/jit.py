@@ -13,6 +13,9 @@ code instead of holding a copy, and what a kernel calls becomes part of it.
 
 from __future__ import annotations
 
+import nnlite.numba_names  # noqa: F401, first: says what this Numba lacks
+
+# isort: split
 import hashlib
 import inspect
 import os

@@ -8,6 +8,9 @@ user may have written, is compiled again; without a cache everything still works
 
 from __future__ import annotations
 
+import nnlite.numba_names  # noqa: F401, first: says what this Numba lacks
+
+# isort: split
 import contextlib
 import hashlib
 import os
@@ -136,7 +139,7 @@ class CodeCache(NullCache):
                 assert self._links is not None
                 self._links.provide(linked)
             return CompileResult._rebuild(context, *code)
-        except Exception:  # no file, a damaged one, or one of libraries that changed under the same versions
+        except Exception:  # no file, a damaged one, or one that fits no longer
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
@@ -145,6 +148,7 @@ class CodeCache(NullCache):
             return
         with contextlib.suppress(OSError):
             key, path = self._place(signature)
+            path.unlink(missing_ok=True)  # it may be a link, or have the rights for which it was refused
             content = dumps((key, self._links.signatures if self._links else (), compiled._reduce()))
             write_whole(path, hashlib.sha256(content).digest() + content, mode=0o600)
 
