@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from nnlite import random, threads
-from nnlite.errors import positive_int, writable_file
+from nnlite.errors import positive_int, printable, writable_file
 from nnlite.version import __version__
 
 
@@ -50,6 +51,10 @@ _COMMON: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "default": 0, "metavar": "N", "help": "where random numbers start (default: 0)"},
     "--json": {"metavar": "PATH", "help": "write the results there as JSON"},
 }
+
+
+#: exit statuses as a shell has them of what these signals end
+INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13
 
 
 class _Parser(argparse.ArgumentParser):
@@ -93,13 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             threads.set_num_threads(options.threads, argument="--threads")
         random.seed(positive_int("--seed", getattr(options, "seed", 0), minimum=0))
         writable_file("--json", options.json)
-        return import_module(COMMANDS[given.command].module).run(options)
+        status = import_module(COMMANDS[given.command].module).run(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # nobody reads what is printed, as after "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, without an error
+        return CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
-        print(f"nnlite: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"nnlite: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("nnlite: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

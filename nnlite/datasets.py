@@ -11,6 +11,7 @@ import os
 import zlib
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -36,6 +37,8 @@ _INSTALLED: dict[str, Path | None] = {
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 64  # NumPy's limit
 _GZIP_MAGIC = b"\x1f\x8b"
+#: a gzip file that holds more times its own bytes is a trap for memory; digits are 5 times as large
+_MOST_INFLATION = 200
 
 
 def names() -> list[str]:
@@ -76,10 +79,24 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     Raises FileNotFoundError for a missing file, ValueError for one that is not exactly such a file.
     """
     path = Path(path)
-    content = _content(path)
-    if len(content) < 4:
-        raise _malformed(path, "the 4 bytes that begin an IDX file", f"{len(content)} bytes")
-    zeros, code, dimensions = content[:2], content[2], content[3]
+    try:
+        with _opened(path) as file:
+            return _read(path, file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: expected an IDX file. Received: no such file") from None
+    except EOFError:
+        received = f"{path.stat().st_size} bytes that end before it does (truncated)"
+        raise _malformed(path, "a whole gzip stream", received) from None
+    except (gzip.BadGzipFile, zlib.error) as fault:
+        raise _malformed(path, "a gzip stream", f"a damaged one ({fault})") from None
+
+
+def _read(path: Path, file: IO[bytes]) -> np.ndarray:
+    """The array in an IDX file; no more is read, inflated or kept in memory than its header says."""
+    begin = file.read(4)
+    if len(begin) < 4:
+        raise _malformed(path, "the 4 bytes that begin an IDX file", f"{len(begin)} bytes")
+    zeros, code, dimensions = begin[:2], begin[2], begin[3]
     if zeros != b"\0\0":
         raise _malformed(path, "an IDX file, which begins with two zero bytes", f"0x{zeros.hex()}")
     if code not in _IDX_DTYPES:
@@ -88,41 +105,42 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
         )
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise _malformed(path, f"1 to {_MAX_DIMENSIONS} dimensions", dimensions)
+    sizes = file.read(4 * dimensions)
     header = 4 + 4 * dimensions
-    if len(content) < header:
-        raise _malformed(
-            path, f"a header of {header} bytes for {dimensions} dimensions", f"{len(content)} bytes (truncated)"
-        )
-    shape = tuple(np.frombuffer(content, ">u4", dimensions, offset=4).tolist())
+    if len(sizes) < header - 4:
+        received = f"{4 + len(sizes)} bytes (truncated)"
+        raise _malformed(path, f"a header of {header} bytes for {dimensions} dimensions", received)
+    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
     dtype = np.dtype(_IDX_DTYPES[code])
-    size = header + prod(shape) * dtype.itemsize
-    if len(content) != size:
-        fault = "truncated" if len(content) < size else "trailing bytes"
-        raise _malformed(path, f"{size} bytes for {dtype.name} of shape {shape}", f"{len(content)} bytes ({fault})")
-    elements = np.frombuffer(content, dtype, offset=header)  # (prod(shape),)
-    return elements.astype(dtype.newbyteorder("=")).reshape(shape)  # shape
-
-
-def _content(path: Path) -> bytes:
-    """The bytes of a file, decompressed if its name or its first bytes say gzip."""
+    size, stored = prod(shape) * dtype.itemsize, path.stat().st_size
+    expected = f"{header + size} bytes for {dtype.name} of shape {shape}"
+    if isinstance(file, gzip.GzipFile):
+        if size > _MOST_INFLATION * stored:
+            raise _malformed(path, f"at most {_MOST_INFLATION} times the {stored} bytes of the gzip file", expected)
+    elif header + size != stored:
+        fault = "truncated" if stored < header + size else "trailing bytes"
+        raise _malformed(path, expected, f"{stored} bytes ({fault})")
+    content = file.read(size)
+    if len(content) < size or file.read(1):
+        fault = f"{header + len(content)} bytes (truncated)" if len(content) < size else "more (trailing bytes)"
+        raise _malformed(path, expected, fault)
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: expected an IDX file. Received: no such file") from None
-    if not content:
+        return np.frombuffer(content, dtype).astype(dtype.newbyteorder("=")).reshape(shape)  # shape
+    except ValueError as fault:
+        raise _malformed(path, "a shape of an array", f"{shape} ({fault})") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file, decompressed if its name or its first bytes say gzip."""
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if not magic:
         raise _malformed(path, "an IDX file", "an empty file")
-    if path.suffix != ".gz" and not content.startswith(_GZIP_MAGIC):
-        return content
-    if not content.startswith(_GZIP_MAGIC):
-        raise _malformed(path, f"a gzip file, which begins with 0x{_GZIP_MAGIC.hex()}", f"0x{content[:2].hex()}")
-    try:
-        return gzip.decompress(content)
-    except EOFError:
-        raise _malformed(
-            path, "a whole gzip stream", f"{len(content)} bytes that end before it does (truncated)"
-        ) from None
-    except (gzip.BadGzipFile, zlib.error) as fault:
-        raise _malformed(path, "a gzip stream", f"a damaged one ({fault})") from None
+    if magic == _GZIP_MAGIC:
+        return gzip.open(path)  # type: ignore[return-value]
+    if path.suffix == ".gz":
+        raise _malformed(path, f"a gzip file, which begins with 0x{_GZIP_MAGIC.hex()}", f"0x{magic.hex()}")
+    return path.open("rb")
 
 
 def _read_pair(image_path: Path, label_path: Path) -> Arrays:

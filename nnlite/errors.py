@@ -76,6 +76,11 @@ def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
     return number, number
 
 
+def printable(text: object) -> str:
+    r"""`text` as a terminal may show it: control characters, as a file's names may hold them, as escapes ("\x1b")."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def existing_file(argument: str, path: Path, what: str) -> None:
     """Raises FileNotFoundError unless `path` is a file, which is expected to be `what`."""
     if not path.is_file():
@@ -92,8 +97,10 @@ def writable_file(argument: str, path: str | Path | None) -> None:
         raise FileNotFoundError(f"{argument}: expected an existing folder. Received: {str(path.parent)!r}")
     if path.is_dir() or not path.name:
         raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a folder")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a device or a pipe")
     try:
-        target = path.resolve()
+        target = Path(os.path.realpath(path))
         if not target.exists():  # made and taken away again: permissions do not tell of a virtual file system
             target.touch()
             target.unlink()

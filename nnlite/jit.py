@@ -1,7 +1,7 @@
 """The one way nnlite compiles: `jit` for functions, `kernel` for what runs on all threads.
 
-Compiled code is cached on disk (nnlite.jit_cache). Importing this module imports Numba; modules that hold kernels are
-therefore imported when first used.
+Compiled code of nnlite's own functions is cached on disk (nnlite.jit_cache). Importing this module imports Numba;
+modules that hold kernels are therefore imported when first used.
 
 A kernel's parts run on the threads of Numba's threading layer, which gets a function and a pointer to its arguments.
 Numba's own way there, `prange`, compiles a function of all arguments anew, which takes many times as long.
@@ -13,6 +13,9 @@ code instead of holding a copy, and what a kernel calls becomes part of it.
 
 from __future__ import annotations
 
+import nnlite.numba_names  # noqa: F401, first: says what this Numba lacks
+
+# isort: split
 import hashlib
 import inspect
 import os
@@ -30,8 +33,7 @@ from numba.extending import intrinsic
 from numba.np.ufunc import parallel as numba_threads
 
 from nnlite import threads
-from nnlite.identity import identity
-from nnlite.jit_cache import CodeCache, Links, can_keep
+from nnlite.jit_cache import CodeCache, Links, kept_name
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
 FASTMATH = {"contract", "reassoc", "nsz"}
@@ -66,8 +68,8 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
     )(function)
     if isinstance(compiled, dispatcher.Dispatcher) and not inline:
         _watch(compiled)
-        if can_keep(function):
-            setattr(compiled, "_cache", CodeCache(function, links))  # noqa: B010, Numba has no public way to choose it
+        if name := kept_name(function):
+            setattr(compiled, "_cache", CodeCache(name, links))  # noqa: B010, Numba has no public way to choose it
     return compiled
 
 
@@ -147,7 +149,7 @@ def launcher(compiled: Any) -> Callable:
     source = f"def {name}(parts, threads, {names}):\n    launch(parts, threads, ({names},))\n"
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
     start = namespace[name]
-    start.__module__, start.__qualname__ = function.__module__, f"{links.name}.launch"
+    start.__module__, start.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
     numba_threads._launch_threads()
     return _compiled(start, links)
 
@@ -157,9 +159,8 @@ class _Links:
 
     def __init__(self, compiled: Any):
         self._compiled = compiled
-        self.function = compiled.py_func
         #: that no other function has; one of this process alone, where its code is not kept
-        self.name = identity(self.function) or f"{self.function.__qualname__}.{id(self.function)}"
+        self.name = kept_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
         #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 

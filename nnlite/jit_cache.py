@@ -1,16 +1,18 @@
-"""Compiled code on disk: where it lies, what it is keyed on, and how Numba is told.
+"""Compiled code of nnlite's own functions on disk: where it lies, what it is keyed on, and how Numba is told.
 
 The folder is named after a hash of all kernel sources, so that an edit in one file (tiles.py, say) also renews the code
-of the others that use it; Numba's own cache looks at the function's file alone. Each compiled signature is one file of
-its own, written under a temporary name and renamed, so that processes that compile at the same time do not mix up each
-other's code. What cannot be read or written is compiled again or left unkept: without a cache everything still works.
+of the others that use it; Numba's own cache looks at the function's file alone, and its settings may move it elsewhere.
+Each compiled signature is one file of its own, which starts with a digest of the rest. What is damaged, or what another
+user may have written, is compiled again; without a cache everything still works.
 """
 
 from __future__ import annotations
 
+import nnlite.numba_names  # noqa: F401, first: says what this Numba lacks
+
+# isort: split
 import contextlib
 import hashlib
-import inspect
 import os
 import pickle
 import re
@@ -23,13 +25,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import llvmlite
 import numba
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+import numpy as np
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 
 from nnlite.files import write_whole
-from nnlite.identity import identity, is_own
 
 _PACKAGE = Path(__file__).parent
 #: what a module outside of conv/ and kernels/ imports if it has a part in what is compiled
@@ -41,7 +45,7 @@ def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
     own = (file for file in _PACKAGE.glob("*.py") if _COMPILES.search(file.read_text("utf-8")))
     files = sorted([*own, *_PACKAGE.glob("[ck]*/*.py")])
-    digest = hashlib.sha256(f"{numba.__version__} {sys.version}".encode())
+    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -57,24 +61,23 @@ def cache_root() -> Path | None:
     """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
     kept = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    for root in (*(Path(folder) / "nnlite" for folder in kept if folder), temporary):
-        try:
-            root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=root):
-                pass
-        except OSError:
-            continue
-        if _is_ours(root):
-            return root
-    return None
+    return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in kept if folder), temporary)), None)
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can put code there for us to run: the temporary folder's name can be guessed."""
-    if not hasattr(os, "getuid"):
-        return True
-    owners = {folder.stat().st_uid, folder.lstat().st_uid}  # of the folder, and of a link to it
-    return owners == {os.getuid()} and not folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+def _is_private(folder: Path) -> bool:
+    """Make a folder if need be; whether we can write in it and nobody else can, who may have made a temporary one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            return _is_ours(folder.stat()) and folder.lstat().st_uid == folder.stat().st_uid  # of a link, who made it
+    except OSError:
+        return False
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user and nobody else may write to it."""
+    ours = status.st_uid == os.geteuid() if hasattr(os, "geteuid") else True
+    return ours and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def cache_dir() -> Path | None:
@@ -83,9 +86,15 @@ def cache_dir() -> Path | None:
     return root / f"kernels-{sources_hash()}" if root else None
 
 
-def can_keep(function: Callable) -> bool:
-    """Whether the code of a function can be found again: it is not where there is no file that it stands in."""
-    return cache_dir() is not None and Path(inspect.getfile(function)).is_file()
+def kept_name(function: Callable) -> str | None:
+    """The name under which a function's code is kept, or None if it is not.
+
+    Only nnlite's own functions are kept, whose sources are in the hash, and of them those that one name can tell:
+    Numba takes what a function closes over as constants.
+    """
+    several = function.__closure__ or "<" in function.__qualname__  # made in another function, or a lambda
+    own = Path(function.__code__.co_filename).is_relative_to(_PACKAGE)
+    return f"{function.__module__}.{function.__qualname__}" if own and not several else None
 
 
 def clear_cache() -> int:
@@ -107,112 +116,63 @@ class Links(Protocol):
     """The functions that compiled code jumps to; they have to be there before it is."""
 
     signatures: list[tuple]
-    function: Callable
 
     def provide(self, signature: tuple) -> Any: ...
 
 
-# What Numba sees -------------------------------------------------------------------------------------------------
+class CodeCache(NullCache):
+    """What Numba asks for one function's compiled code, kept under `name`; `links` are what that code jumps to."""
 
-
-class _Locator(_CacheLocator):
-    """Tells Numba to keep a function's code in our folder, and that it is as old as all kernel sources together.
-
-    Of a user's function the name tells its file too, and what is in it.
-    """
-
-    def __init__(self, function: Callable, py_file: str):
-        self._py_file = py_file  # by this name Numba warns of what it does not keep
-        digest = hashlib.sha256(f"{function.__module__}.{function.__qualname__}".encode())
-        if not is_own(py_file):
-            digest.update(py_file.encode() + b"\0" + Path(py_file).read_bytes())
-        self._name = digest.hexdigest()[:8]
-
-    def get_cache_path(self) -> str:
-        return str(cache_dir())
-
-    def get_source_stamp(self) -> str:
-        return sources_hash()
-
-    def get_disambiguator(self) -> str:
-        return self._name
-
-    @classmethod
-    def from_function(cls, py_func: Callable, py_file: str) -> _Locator:
-        return cls(py_func, py_file)
-
-
-class _Implementation(CompileResultCacheImpl):
-    _locator_classes = [_Locator]  # noqa: RUF012
-
-    def __init__(self, function: Callable, links: Links | None):
-        super().__init__(function)
+    def __init__(self, name: str, links: Links | None):
+        self._name = name
         self._links = links
 
-    def reduce(self, compiled: Any) -> Any:
-        """What is kept of a compiled function: the signatures of the code it jumps to, and its own code."""
-        return self._links.signatures if self._links else (), super().reduce(compiled)
-
-    def rebuild(self, target: Any, kept: Any) -> Any:
-        """The compiled function, after the code that it jumps to."""
-        signatures, code = kept
-        for signature in signatures:
-            assert self._links is not None
-            self._links.provide(signature)
-        return super().rebuild(target, code)
-
-
-class _Files:
-    """One file for each compiled signature of a function."""
-
-    def __init__(self, folder: Path, name: str):
-        self._folder = folder
-        self._name = name
-
-    def _path(self, key: tuple) -> Path:
-        return self._folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
-
-    def load(self, key: tuple) -> Any:
-        """What was saved under the key, or None."""
-        path = self._path(key)
-        if not path.is_file():
-            return None
-        kept_key, data = pickle.loads(path.read_bytes())
-        return data if kept_key == key else None
-
-    def save(self, key: tuple, data: Any) -> None:
-        """Keep `data` under the key."""
-        write_whole(self._path(key), dumps((key, data)))
-
-    def flush(self) -> None:
-        """Forget all."""
-        for path in self._folder.glob(f"{self._name}-*.code"):
-            path.unlink(missing_ok=True)
-
-
-class CodeCache(FunctionCache):
-    """The cache of one function's compiled code; `links` are the functions that it jumps to."""
-
-    def __init__(self, function: Callable, links: Links | None = None):
-        self._impl_class = lambda function: _Implementation(function, links)
-        super().__init__(function)
-        self._cache_file = _Files(Path(self.cache_path), self._impl.filename_base)
-        self._function = links.function if links else function
-
-    def load_overload(self, signature: Any, target: Any) -> Any:
-        """The kept code, or None where there is none that can be read: then it is compiled again."""
-        if identity(self._function) is None:
-            return None
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """The kept code, or None where there is none that can be trusted: then it is compiled again."""
+        context.refresh()
         try:
-            return super().load_overload(signature, target)
-        except Exception:  # whatever damaged bytes may lead the unpickling to
+            key, path = self._place(signature)
+            kept_key, signatures, code = pickle.loads(_checked(path))
+            if kept_key != key:
+                return None
+            for linked in signatures:
+                assert self._links is not None
+                self._links.provide(linked)
+            return CompileResult._rebuild(context, *code)
+        except Exception:  # no file, a damaged one, or one that fits no longer
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep code that was just compiled, if it can be told from other functions' and be written."""
-        if identity(self._function) is not None:
-            with contextlib.suppress(OSError):
-                super().save_overload(signature, compiled)
+        """Keep code that was just compiled, if it can be written and holds no address of this process."""
+        if compiled.library.has_dynamic_globals:
+            return
+        with contextlib.suppress(OSError):
+            key, path = self._place(signature)
+            path.unlink(missing_ok=True)  # it may be a link, or have the rights for which it was refused
+            content = dumps((key, self._links.signatures if self._links else (), compiled._reduce()))
+            write_whole(path, hashlib.sha256(content).digest() + content, mode=0o600)
 
-    def _index_key(self, signature: Any, codegen: Any) -> tuple:
-        return signature, codegen.magic_tuple(), identity(self._function)
+    def _place(self, signature: Any) -> tuple[tuple, Path]:
+        """What tells a signature's code from all others, and its file. Raises OSError if no folder can be trusted."""
+        key, folder = (self._name, signature, target()), cache_dir()
+        if folder is None or not _is_trusted(folder):
+            raise FileNotFoundError
+        return key, folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
+
+
+_is_trusted = cache(_is_private)
+
+
+def _checked(path: Path) -> bytes:
+    """What was kept in a file. Raises OSError if another user may have written it, ValueError if it is damaged."""
+    with open(path, "rb", opener=_open_no_link) as file:
+        if not _is_ours(os.fstat(file.fileno())):
+            raise PermissionError
+        digest, content = file.read(32), file.read()
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError
+    return content
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))

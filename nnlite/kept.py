@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from nnlite.files import write_whole
+from nnlite.files import write_json
 
 
 def read(path: Path | None) -> Any:
@@ -21,6 +21,5 @@ def read(path: Path | None) -> Any:
 def write(path: Path | None, content: Any) -> None:
     """Keep it for the next process, if it can be written: what is not kept is measured again."""
     if path is not None:
-        data = (json.dumps(content, indent=1) + "\n").encode()
         with suppress(OSError):
-            write_whole(path, data)
+            write_json(path, content)

@@ -11,9 +11,9 @@ import numpy as np
 
 from nnlite import batches, losses, metrics, ops, optimizers, random, scopes
 from nnlite.autograd import Tensor, no_grad
-from nnlite.errors import boolean, positive_int, several
+from nnlite.errors import boolean, positive_int, printable, several
 from nnlite.fusion import is_plain
-from nnlite.layers import Conv2D, Dense, Input, Layer
+from nnlite.layers import Conv2D, Dense, Layer
 from nnlite.layers.base import Shape
 from nnlite.progress import History, Progress, check_verbose, describe
 from nnlite.stack import Stack
@@ -231,20 +231,19 @@ class Sequential(Stack):
 def load_model(path: str | Path) -> Sequential:
     """The model that `save` wrote, built, with its weights, and compiled if it was.
 
-    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's. What the optimizer
-    remembered of earlier steps is not kept: it starts anew.
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not one of nnlite's. What the
+    optimizer remembered of earlier steps is not kept: it starts anew.
     """
     from nnlite.saving import read_model
 
-    described, layers, weights = read_model(path)
+    described, layers = read_model(path)
     try:
-        model = Sequential([Input(tuple(described["input_shape"])), *layers], name=described["name"])
-        model.set_weights(weights)
+        model = Sequential(layers, name=printable(described["name"]))
         chosen = described["compile"]
         if chosen is not None:
             optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
             model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a description of any kind may lead to
         raise ValueError(f"path: expected a model that fits together. Received: {str(path)!r} ({error!r})") from None
     return model
 

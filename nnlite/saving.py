@@ -1,9 +1,11 @@
-"""One safetensors file a model: the weights, and in its metadata the architecture and what compile chose."""
+"""One safetensors file a model: the weights, and in its metadata the architecture, what compile chose and a digest."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +13,17 @@ import numpy as np
 
 from nnlite import layers as layer_classes
 from nnlite import losses, metrics, optimizers
-from nnlite.errors import existing_file, unknown, writable_file
+from nnlite.errors import existing_file, printable, unknown, writable_file
 from nnlite.files import write_whole
-from nnlite.layers import Layer
+from nnlite.layers import Input, Layer
+from nnlite.layers.base import Shape
 
 if TYPE_CHECKING:
     from nnlite.model import Sequential
 
-FORMAT = "nnlite-sequential-1"
+FORMAT = "nnlite-sequential-2"
+_UNSEALED = "0" * 64
+_DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 #: how names of Keras's own files end: other programs would take one of nnlite's for theirs
 _OF_KERAS = (".keras", ".h5", ".hdf5")
 
@@ -34,38 +39,64 @@ def writable_model(argument: str, path: str | Path) -> None:
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
-    """Write `model` to `path`: under a temporary name beside it, renamed when complete."""
-    from safetensors.numpy import save
-
+    """Write `model` to `path`, whole or not at all."""
     path = _path(path)
     writable_model("path", path)
-    tensors = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data) for i, p in enumerate(model.parameters())}
-    content = save(tensors, metadata={"format": FORMAT, "model": json.dumps(_architecture(model))})
-    write_whole(path, content)
+    arrays = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data, np.float32) for i, p in enumerate(model.parameters())}
+    write_whole(path, sealed(arrays, {"format": FORMAT, "model": json.dumps(_architecture(model))}))
 
 
-def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer], list[np.ndarray]]:
-    """(what is known of the model, its layers, its weights) from a file that `save_model` wrote.
+def sealed(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+    """A safetensors file, and in its metadata a digest of all its bytes, the digest's own taken as zeros."""
+    from safetensors.numpy import save
 
-    Raises FileNotFoundError if there is no file, ValueError if it is not one of nnlite's.
+    content = save(arrays, metadata=metadata | {"sha256": _UNSEALED})
+    return _DIGEST.sub(b'"sha256":"%s"' % hashlib.sha256(content).hexdigest().encode(), content, count=1)
+
+
+def _is_sealed(content: bytes) -> bool:
+    found = _DIGEST.search(content)
+    if found is None:
+        return False
+    begin, end = found.span(1)
+    whole = hashlib.sha256(content[:begin])
+    whole.update(_UNSEALED.encode() + content[end:])
+    return whole.hexdigest().encode() == found[1]
+
+
+def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer]]:
+    """(what is known of the model, its layers, built and with their weights) from a file that `save_model` wrote.
+
+    Raises FileNotFoundError if there is no file, ValueError, which names it, if it is damaged or not one of nnlite's.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = _path(path)
     existing_file("path", path, "a file that model.save wrote")
+    content = path.read_bytes()
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            weights = [file.get_tensor(key) for key in sorted(file.keys())]
-    except SafetensorError as error:
-        raise ValueError(f"path: expected a safetensors file. Received: {str(path)!r} ({error})") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {metadata.get('format')!r}")
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.pop("__metadata__", {})
+        received = metadata.get("format")
+        dtypes = {entry["dtype"] for entry in header.values()}
+    except Exception as error:  # whatever bytes of any kind may lead to
+        raise ValueError(f"path: expected a safetensors file. Received: {str(path)!r} ({error!r:.200})") from None
+    if received != FORMAT:
+        raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {str(path)!r}, of {received!r:.200}")
+    if not _is_sealed(content):
+        raise ValueError(f"path: expected a file as it was saved. Received: {str(path)!r}, changed or damaged since")
+    if not dtypes <= {"F32"}:
+        raise ValueError(f"path: expected weights of dtype F32. Received: {str(path)!r}, of {sorted(dtypes)!r:.200}")
     try:
         described = json.loads(metadata["model"])
-        return described, [_layer(entry) for entry in described["layers"]], weights
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r})") from None
+        return described, _layers(described, _arrays(content))
+    except Exception as error:
+        raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r:.200})") from None
+
+
+def _arrays(content: bytes) -> list[np.ndarray]:
+    """The arrays of a safetensors file, in the order of their names."""
+    from safetensors.numpy import load
+
+    return [array for _, array in sorted(load(content).items())]
 
 
 def _path(path: object) -> Path:
@@ -101,10 +132,38 @@ def _compiled(model: Sequential) -> dict[str, Any] | None:
     }
 
 
+def _layers(described: dict[str, Any], weights: list[np.ndarray]) -> list[Layer]:
+    """The layers of a description, from Input on, built with `weights`; ValueError if they are not of their shapes."""
+    layers: list[Layer] = [Input(tuple(described["input_shape"]))]
+    shape = layers[0].shape
+    left = iter(weights)
+
+    def next_weight(shape: Shape, _: np.random.Generator) -> np.ndarray:
+        """Stands for an initializer, so that no memory is taken for a shape that the file does not have."""
+        weight = next(left, None)
+        if weight is None or weight.shape != shape:
+            received = "no more" if weight is None else f"shape {weight.shape}"
+            raise ValueError(f"expected weights of shape {shape}. Received: {received}")
+        return weight.copy()
+
+    for entry in described["layers"]:
+        layer = _layer(entry)
+        initializers = {name: value for name, value in vars(layer).items() if name.endswith("_initializer")}
+        vars(layer).update(dict.fromkeys(initializers, next_weight))
+        layer.build(shape)
+        vars(layer).update(initializers)
+        layers.append(layer)
+        shape = layer.output_shape or ()
+    if next(left, None) is not None:
+        raise ValueError(f"expected as many arrays as the layers have. Received: {len(weights)}, which is more")
+    return layers
+
+
 def _layer(entry: dict[str, Any]) -> Layer:
     if entry["class"] not in layer_classes.__all__:
         raise unknown("layer class", entry["class"], layer_classes.__all__)
     config = {key: _tupled(value) for key, value in entry["config"].items()}
+    config["name"] = printable(config["name"])
     return getattr(layer_classes, entry["class"])(**config)
 
 

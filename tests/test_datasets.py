@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,36 @@ class TestReadIdx:
         with pytest.raises(ValueError, match="expected") as fault:
             datasets.read_idx(path)
         assert one_line(fault).startswith(f"{path}: expected ")
+        assert message in one_line(fault)
+
+    @pytest.mark.parametrize("suffix", ["", ".gz"])
+    def test_an_array_without_elements_that_none_could_have_is_one_error(self, tmp_path, suffix):
+        path = write(tmp_path / f"some{suffix}", b"\0\0\x08\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3))
+        with pytest.raises(ValueError, match="expected a shape of an array") as fault:
+            datasets.read_idx(path)
+        assert one_line(fault).startswith(str(path))
+
+    @pytest.mark.parametrize(
+        ("sizes", "message"),
+        [
+            ((1000,), "expected 1008 bytes for uint8 of shape (1000,). Received: more (trailing bytes)"),
+            ((50, 1000, 1000), "expected at most 200 times the"),
+            ((2**32 - 1,) * 9, "expected at most 200 times the"),
+        ],
+    )
+    def test_a_gzip_file_is_not_inflated_beyond_what_its_header_and_its_size_allow(self, tmp_path, sizes, message):
+        """50 MB of zeros in 50 KB; the limit is of what the process takes for it."""
+        path = write(
+            tmp_path / "bomb.gz", struct.pack(f">HBB{len(sizes)}I", 0, 8, len(sizes), *sizes) + bytes(50_000_000)
+        )
+        assert path.stat().st_size < 100_000
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="expected") as fault:
+                datasets.read_idx(path)
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+        finally:
+            tracemalloc.stop()
         assert message in one_line(fault)
 
     def test_malformed_inside_gzip(self, tmp_path):

@@ -1,12 +1,15 @@
 """Sequential: training, evaluating, saving, and what is said when a request does not fit."""
 
+import hashlib
 import json
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
 
 import nnlite as nn
+from nnlite import saving
 
 
 @pytest.fixture
@@ -16,6 +19,27 @@ def model():
     )
     model.compile(nn.RMSprop(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+def write_model(path, described, weights, dtype="F32"):
+    """A file as model.save writes it, whatever it says; its digest is right."""
+    arrays = {f"{i:06d}": np.asarray(weight, np.float32) for i, weight in enumerate(weights)}
+    text = described if isinstance(described, str) else json.dumps(described)
+    content = saving.sealed(arrays, {"format": saving.FORMAT, "model": text})
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].replace(b'"F32"', f'"{dtype}"'.encode())
+    header = header.replace(re.search(rb'"sha256":"(\w+)"', header)[1], b"0" * 64)
+    content = len(header).to_bytes(8, "little") + header + content[8 + size :]
+    path.write_bytes(content.replace(b"0" * 64, hashlib.sha256(content).hexdigest().encode(), 1))
+
+
+def description(model, folder):
+    """What a file says of a model."""
+    from safetensors import safe_open
+
+    model.save(folder / "described")
+    with safe_open(str(folder / "described"), framework="numpy") as file:
+        return json.loads(file.metadata()["model"])
 
 
 @pytest.fixture
@@ -173,16 +197,9 @@ def test_a_folder_is_no_file_of_a_model(model, tmp_path):
     ],
 )
 def test_a_file_that_does_not_fit_together(model, tmp_path, change):
-    from safetensors import safe_open
-    from safetensors.numpy import load_file, save_file
-
-    model.save(tmp_path / "model")
-    with safe_open(str(tmp_path / "model"), framework="numpy") as file:
-        metadata = file.metadata()
-    described = json.loads(metadata["model"]) | change
-    described = {key: value for key, value in described.items() if value is not ...}
-    save_file(load_file(tmp_path / "model"), tmp_path / "broken", metadata | {"model": json.dumps(described)})
-    with pytest.raises(ValueError, match="path: expected a model that fits together"):
+    described = {key: value for key, value in (description(model, tmp_path) | change).items() if value is not ...}
+    write_model(tmp_path / "broken", described, model.get_weights())
+    with pytest.raises(ValueError, match="path: expected a (model that fits together|description of a model).*broken'"):
         nn.load_model(tmp_path / "broken")
 
 
@@ -350,11 +367,89 @@ def test_a_model_with_a_metric_of_ones_own_is_saved_uncompiled(model, tmp_path):
 
 
 def test_a_damaged_description_is_one_error_with_its_path(model, tmp_path):
-    from safetensors.numpy import save_file
+    for damaged in ("{", "[" * 100_000, "[]", "7", "null", '{"input_shape": [2], "layers": {"a": 1}}'):
+        write_model(tmp_path / "m", damaged, [])
+        with pytest.raises(ValueError, match="path: expected a description of a model.*m'"):
+            nn.load_model(tmp_path / "m")
 
-    save_file({"a": np.ones(1)}, tmp_path / "m", metadata={"format": "nnlite-sequential-1", "model": "{"})
-    with pytest.raises(ValueError, match="path: expected a description of a model.*m'"):
+
+def test_a_flipped_bit_is_an_error_that_names_the_file(model, tmp_path):
+    model.save(tmp_path / "m")
+    whole = (tmp_path / "m").read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    generator = np.random.default_rng(0)
+    for bit in [*generator.integers(0, 8 * header, 300), *generator.integers(8 * header, 8 * len(whole), 50)]:
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "flipped").write_bytes(flipped)
+        with pytest.raises(ValueError, match="^path: expected .*flipped'"):
+            nn.load_model(tmp_path / "flipped")
+
+
+def dense(units, name="a", **config):
+    return {"class": "Dense", "config": {"units": units, "name": name, **config}}
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([dense(10**9)], r"weights of shape \(2, 1000000000\). Received: shape \(2, 1\)"),
+        ([dense(10**30)], r"weights of shape \(2, 1000000000000000000000000000000\)"),
+        ([dense(1), dense(10**9, "b")], r"weights of shape \(1, 1000000000\). Received: no more"),
+        ([], "as many arrays as the layers have. Received: 2, which is more"),
+        ([{"class": "Conv2D", "config": {"filters": 9, "kernel_size": 9**9, "name": "a"}}], "description of a model"),
+        ([dense(1, seven=7)], "seven"),
+        ([{"class": "Dense", "config": [1]}], "description of a model"),
+        ([{"class": "system", "config": {}}], "unknown layer class 'system'"),
+    ],
+)
+def test_layers_that_the_weights_do_not_fit_take_no_memory(tmp_path, layers, message):
+    described = {"name": "m", "input_shape": [2], "layers": layers, "compile": None}
+    write_model(tmp_path / "m", described, [np.ones((2, 1)), np.ones(1)])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=f"path: expected .*{message}"):
+            nn.load_model(tmp_path / "m")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F16", "I32", "nonsense"])
+def test_weights_of_another_dtype_are_one_error(tmp_path, dtype):
+    described = {"name": "m", "input_shape": [2], "layers": [dense(1, use_bias=False)], "compile": None}
+    write_model(tmp_path / "m", described, [np.ones((2, 1))], dtype)
+    with pytest.raises(ValueError, match=f"path: expected weights of dtype F32. Received: .*m', of .*{dtype}"):
         nn.load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"[" * 100_000, b"[]", b"{}", b"7", b'{"a": 7}', b'{"__metadata__": 7}', b"\xff", b"NaN", b"{" + b" " * 99],
+)
+def test_a_header_of_any_kind_is_one_error(tmp_path, header):
+    for size in (len(header), 2**64 - 1):
+        (tmp_path / "m").write_bytes(size.to_bytes(8, "little") + header)
+        with pytest.raises(ValueError, match="^path: expected a (safetensors file|file of format).*m'"):
+            nn.load_model(tmp_path / "m")
+
+
+def test_names_in_a_file_give_a_terminal_no_commands(tmp_path, capsys):
+    described = {"name": "\x1b[2Jm", "input_shape": [2], "layers": [dense(1, "\x1b]0;x\x07[b]")], "compile": None}
+    write_model(tmp_path / "m", described, [np.ones((2, 1)), np.ones(1)])
+    model = nn.load_model(tmp_path / "m")
+    model.summary()
+    assert (model.name, model.layers[0].name) == (r"\x1b[2Jm", r"\x1b]0;x\x07[b]")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_loading_takes_no_random_numbers_and_the_weights_are_the_models_own(model, tmp_path):
+    model.save(tmp_path / "m")
+    state = nn.random.generator().bit_generator.state
+    again = nn.load_model(tmp_path / "m")
+    assert nn.random.generator().bit_generator.state == state
+    assert again.layers[0].kernel_initializer == "glorot_uniform"
+    assert all(p.data.flags.writeable and p.data.flags.owndata for p in again.parameters())
 
 
 def test_a_saved_file_has_the_rights_of_any_new_file(model, tmp_path):

@@ -42,15 +42,14 @@ class Explanation:
 
     def save(self, folder: str | Path = "nnlite-report") -> list[Path]:
         """Write explain.json, report.html and its pictures into a folder; the files written."""
-        import json
         from pathlib import Path
 
         from nnlite.errors import writable_folder
         from nnlite.explain import report
-        from nnlite.files import write_whole
+        from nnlite.files import write_json
 
         path = writable_folder("folder", folder) / "explain.json"
-        write_whole(path, (json.dumps(self.document.to_json(), indent=1) + "\n").encode())
+        write_json(path, self.document.to_json())
         return [path, *report.write(self.document, Path(folder))]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from nnlite.explain.measure import ROUNDS
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_networks
 from nnlite.explain.run import explain_networks
 from nnlite.explain.table import to_rich
-from nnlite.files import write_whole
+from nnlite.files import write_json
 from nnlite.lab.check import check
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.terminal import Line, command_line, console
@@ -138,8 +137,8 @@ def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
 def _write(document: Document, options: argparse.Namespace) -> str:
     """Write everything as it is by now; a line that says where."""
     out = Path(options.out)
-    content = (json.dumps(document.to_json(), indent=1) + "\n").encode()
+    content = document.to_json()
     for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        write_whole(path, content)
+        write_json(path, content)
     report.write(document, out)
     return f"Details: --details; the report: {out / 'report.html'}; all numbers: {out / 'explain.json'}"

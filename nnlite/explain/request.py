@@ -118,6 +118,8 @@ def training(model: Sequential) -> Iterator[None]:
     """Raises ValueError, in one line, for what a layer of the user's own raises while the model is trained inside."""
     try:
         yield
+    except BrokenPipeError:  # of what is printed meanwhile
+        raise
     except (Exception, SystemExit) as error:
         raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from nnlite.errors import positive_int
 from nnlite.explain.request import MODEL_HELP, resolve_model
+from nnlite.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,5 +35,5 @@ def run(options: argparse.Namespace) -> int:
                 for p in cost.passes
             ],
         }
-        Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
+        write_json(options.json, content)
     return 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+from math import ceil
 from pathlib import Path
 
 from nnlite import conv, datasets, optimizers
@@ -18,6 +19,7 @@ from nnlite.explain.request import (
     resolve_model,
     training,
 )
+from nnlite.files import write_json
 from nnlite.progress import announce_compilation
 from nnlite.saving import writable_model
 
@@ -51,12 +53,19 @@ def run(options: argparse.Namespace) -> int:
     print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
     announce_compilation()
     conv.autotune(options.autotune)
-    with training(model):
-        history = model.fit(
-            x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
-        )
+    try:
+        with training(model):
+            history = model.fit(
+                x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
+            )
+    except (KeyboardInterrupt, BrokenPipeError):
+        if optimizer.iterations:  # what an earlier run saved is not lost to a model that has learnt nothing
+            model.save(path)
+            epochs = optimizer.iterations / ceil(len(x_train) / options.batch_size)
+            print(f"stopped after {epochs:.1f} of {options.epochs} epochs; saved as {path}", file=sys.stderr)
+        raise
     model.save(path)
     print(f"saved as {path}")
     if options.json:
-        Path(options.json).write_text(json.dumps(history.history, indent=1) + "\n")
+        write_json(options.json, history.history)
     return 0

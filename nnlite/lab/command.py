@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from nnlite import conv
 from nnlite.errors import positive_int, unknown, writable_file, writable_folder
+from nnlite.files import write_json
 from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
@@ -126,7 +126,7 @@ def _print(result: Run) -> None:
 def _write(result: Run, options: argparse.Namespace) -> None:
     written = []
     if options.json:
-        Path(options.json).write_text(json.dumps(result.to_dict(), indent=1) + "\n")
+        write_json(options.json, result.to_dict())
         written.append(options.json)
     if options.csv:
         write_csv(result.rows, Path(options.csv))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnlite.files import write_whole
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.tables import number, percent
 from nnlite.scopes import PART_NAMES
@@ -29,7 +31,9 @@ def draw(run: Run, folder: Path) -> list[str]:
     for name, figure in (("bench-heatmap", heat_map(rows)), ("bench-bars", bars(rows, run))):
         for suffix in ("svg", "png"):
             path = folder / f"{name}.{suffix}"
-            figure.savefig(path, dpi=150, bbox_inches="tight")
+            drawn = BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
+            write_whole(path, drawn.getvalue())
             written.append(str(path))
     return written
 

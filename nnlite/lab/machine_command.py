@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 from nnlite.explain.table import Cell, Table, to_rich
-from nnlite.files import write_whole
+from nnlite.files import write_json
 from nnlite.lab.terminal import console
 from nnlite.performance import peaks
 from nnlite.performance.contention import caution
@@ -42,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     for sentence in remarks(machine):
         out.print(f"- {sentence}", soft_wrap=True)
     if options.json:
-        write_whole(Path(options.json), (json.dumps(machine.to_dict(), indent=1) + "\n").encode())
+        write_json(options.json, machine.to_dict())
         print(f"wrote {options.json}")
     return 0
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from io import StringIO
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from nnlite.files import write_whole
 from nnlite.lab.check import Report
 from nnlite.lab.shapes import Shape
 from nnlite.performance.peaks import MOST_OF_A_PEAK
@@ -174,12 +176,13 @@ class Run:
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
     """One line a shape, pass and algorithm, under CSV_COLUMNS."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, CSV_COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        for row in rows:
-            for cell in row.cells:
-                content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": row.rounds, **cell.to_dict()}
-                ratio = content.pop("ratio", None) or {}
-                content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
-                writer.writerow({key: "" if value is None else value for key, value in content.items()})
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        for cell in row.cells:
+            content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": row.rounds, **cell.to_dict()}
+            ratio = content.pop("ratio", None) or {}
+            content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
+            writer.writerow({key: "" if value is None else value for key, value in content.items()})
+    write_whole(path, text.getvalue())
