@@ -72,6 +72,11 @@ def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
     return number, number
 
 
+def printable(text: object) -> str:
+    r"""`text` as a terminal may show it: control characters, as a file's names may hold them, as escapes ("\\x1b")."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def existing_file(argument: str, path: Path, what: str) -> None:
     """Raises FileNotFoundError unless `path` is a file, which is expected to be `what`."""
     if not path.is_file():

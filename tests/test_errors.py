@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
+from nnlite.errors import printable
 
 X, Y = np.zeros((4, 3), np.float32), np.zeros(4, np.int64)
 
@@ -216,3 +217,17 @@ def test_auto_computes_in_two_dtypes(wrong):
     geometry = nn.conv.Geometry(IMAGES.shape, KERNEL.shape)
     with pytest.raises(ValueError, match="^dtype: expected float32 or float64. Received: "):
         nn.conv.why(geometry, wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("\x1b]0;title\x07\x1b[2J", r"\x1b]0;title\x07\x1b[2J"),
+        ("a\r\nb\x9b31m", r"a\r\nb\x9b31m"),  # CSI in one byte, as some terminals take it
+        ("a\u202eb\u200b", r"a\u202eb\u200b"),  # text turned around, and a space that is not seen
+        ("lone \ud800", r"lone \ud800"),
+        ("größe 大 [b]x[/b] \\", "größe 大 [b]x[/b] \\"),
+    ],
+)
+def test_a_name_from_a_file_gives_a_terminal_no_commands(name, shown):
+    assert printable(name) == shown
