@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnlite.cli import main
-from nnlite.explain import importing
+import nnlite as nn
 
 
 def keras_layer(kind, name, **config):
@@ -38,7 +38,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_a_sequential_keras_model_from_json(folder, capsys):
     (folder / "net.json").write_text(json.dumps(described(LAYERS)))
-    model = importing.load(folder / "net.json")
+    model = nn.load_model(folder / "net.json")
     assert model.name == "net"
     assert [type(layer).__name__ for layer in model.layers] == [
         *("Conv2D", "Activation", "MaxPooling2D", "Dropout", "Flatten", "Dense")
@@ -59,7 +59,7 @@ def functional(*sources):
 
 def test_a_functional_model_that_is_a_chain(folder):
     (folder / "net.json").write_text(json.dumps(functional([], ["in"], ["c"], ["r"], ["p"], ["d"], ["f"])))
-    assert importing.load(folder / "net.json").output_shape == (10,)
+    assert nn.load_model(folder / "net.json").output_shape == (10,)
 
 
 def test_a_functional_model_that_branches_is_refused(folder):
@@ -67,7 +67,7 @@ def test_a_functional_model_that_branches_is_refused(folder):
     with pytest.raises(
         ValueError, match=r"MaxPooling2D 'p' with inputs c \(not a chain\); Dense 'out' with inputs f, d"
     ):
-        importing.load(folder / "net.json")
+        nn.load_model(folder / "net.json")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_the_weights_of_a_keras_file_go_to_their_layers(folder):
     with zipfile.ZipFile(folder / "net.keras", "w") as file:
         file.writestr("config.json", config)
         file.writestr("model.weights.h5", content)
-    for mine, theirs in zip(importing.load(folder / "net.keras").get_weights(), arrays.values(), strict=True):
+    for mine, theirs in zip(nn.load_model(folder / "net.keras").get_weights(), arrays.values(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_keras_itself_predicts_the_same(folder):
     )
     theirs.save(folder / "net.keras")
     x = np.random.default_rng(0).random((5, 28, 28, 1), np.float32)
-    mine = importing.load(folder / "net.keras")
+    mine = nn.load_model(folder / "net.keras")
     assert mine.count_params() == theirs.count_params()
     np.testing.assert_allclose(mine.predict(x, verbose=0), theirs.predict(x, verbose=0), rtol=1e-4, atol=1e-6)
 
@@ -218,7 +218,7 @@ def test_onnx_runtime_predicts_the_same(folder, make):
     runtime = pytest.importorskip("onnxruntime")
     graph = make()
     graph.save(folder / "net.onnx")
-    model = importing.load(folder / "net.onnx")
+    model = nn.load_model(folder / "net.onnx")
     x = np.random.default_rng(1).random((5, 28, 28, 1), np.float32)
     given = x.reshape(5, 1, 28, 28) if make is channels_first else x
     session = runtime.InferenceSession("net.onnx", providers=["CPUExecutionProvider"])
@@ -250,7 +250,7 @@ def test_options_of_onnx_that_do_not_exist_here(folder, operator, attributes, sa
     g = Graph([1, 28, 28])
     g.add("Conv", g.weight(4, 1, 3, 3)).add("Relu").add(operator, **attributes).save(folder / "net.onnx")
     with pytest.raises(ValueError, match="MODEL") as caught:
-        importing.load(folder / "net.onnx")
+        nn.load_model(folder / "net.onnx")
     assert said in str(caught.value)
 
 
@@ -258,14 +258,14 @@ def test_what_follows_an_activation_is_not_the_bias_of_the_product_before_it(fol
     g = Graph([784]).add("MatMul", np.ones((784, 10), np.float32)).add("Relu")
     g.add("Add", np.ones(10, np.float32)).save(folder / "net.onnx")
     with pytest.raises(ValueError, match="Add 'Add2': expected the bias of a MatMul right before it"):
-        importing.load(folder / "net.onnx")
+        nn.load_model(folder / "net.onnx")
 
 
 @pytest.mark.parametrize("bias", [np.ones((10, 1), np.float32), np.ones(1, np.float32)])
 def test_a_bias_is_one_number_a_unit(folder, bias):
     Graph([784]).add("MatMul", np.ones((784, 10), np.float32)).add("Add", bias).save(folder / "net.onnx")
     with pytest.raises(ValueError, match=r"expected a bias of shape \(10,\)"):
-        importing.load(folder / "net.onnx")
+        nn.load_model(folder / "net.onnx")
 
 
 def test_a_product_whose_weight_is_on_the_left_is_refused(folder):
@@ -273,21 +273,21 @@ def test_a_product_whose_weight_is_on_the_left_is_refused(folder):
     g.nodes[-1].input.reverse()
     g.save(folder / "net.onnx")
     with pytest.raises(ValueError, match="MatMul 'MatMul0' whose first operand is constant"):
-        importing.load(folder / "net.onnx")
+        nn.load_model(folder / "net.onnx")
 
 
 def test_what_would_read_another_axis_than_here_is_refused(folder):
     Graph([1, 28, 28]).add("MatMul", np.ones((28, 10), np.float32)).save(folder / "product.onnx")
     with pytest.raises(ValueError, match=r"expected \(n, features\) by a matrix. Received: \(n, 28, 28, 1\)"):
-        importing.load(folder / "product.onnx")
+        nn.load_model(folder / "product.onnx")
     g = Graph([1, 28, 28]).add("Conv", np.ones((4, 1, 3, 3), np.float32)).add("Flatten").add("Relu")
     g.save(folder / "flat.onnx")
     with pytest.raises(ValueError, match="a Flatten that no product follows"):
-        importing.load(folder / "flat.onnx")
+        nn.load_model(folder / "flat.onnx")
     g = Graph([28, 28, 4]).add("Transpose", perm=[0, 3, 1, 2]).add("Transpose", perm=[0, 2, 3, 1])
     g.add("MaxPool", kernel_shape=[2, 2]).save(folder / "pool.onnx")
     with pytest.raises(ValueError, match="MaxPool 'MaxPool2': expected channels first"):
-        importing.load(folder / "pool.onnx")
+        nn.load_model(folder / "pool.onnx")
 
 
 def test_onnx_that_branches_or_is_no_onnx(folder):
@@ -295,16 +295,16 @@ def test_onnx_that_branches_or_is_no_onnx(folder):
     g.add("Relu").last = "x"
     g.add("Tanh").save(folder / "net.onnx")
     with pytest.raises(ValueError, match="not a chain"):
-        importing.load(folder / "net.onnx")
+        nn.load_model(folder / "net.onnx")
     Graph([1, 28, 28]).save(folder / "nothing.onnx")
     with pytest.raises(ValueError, match="expected at least one layer. Received: none"):
-        importing.load(folder / "nothing.onnx")
+        nn.load_model(folder / "nothing.onnx")
     (folder / "bad.onnx").write_text("no")
     with pytest.raises(ValueError, match="expected an ONNX file"):
-        importing.load(folder / "bad.onnx")
+        nn.load_model(folder / "bad.onnx")
     (folder / "empty.onnx").write_text("")
     with pytest.raises(ValueError, match="expected an ONNX file. Received: a file without a graph"):
-        importing.load(folder / "empty.onnx")
+        nn.load_model(folder / "empty.onnx")
 
 
 def test_two_files_of_one_name_are_both_named(folder, capsys):

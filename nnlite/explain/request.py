@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite import datasets, losses, models, ops
+from nnlite import datasets, importing, losses, models, ops
 from nnlite.autograd import Tensor
 from nnlite.errors import positive_int, unknown
-from nnlite.explain import importing, question
+from nnlite.explain import question
 from nnlite.lab.loading import load_object, said
 from nnlite.model import Sequential
 
@@ -31,12 +32,12 @@ def resolve_model(spec: str) -> Sequential:
     if spec in models.NAMES:
         return getattr(models, spec)()
     if spec.endswith(importing.SUFFIXES):
-        return importing.load(Path(spec))
-    if spec.endswith((".h5", ".hdf5")):
-        raise ValueError(
-            f"MODEL {spec}: expected a .keras file. Received: HDF5, Keras's format of before; "
-            "Keras reads it, and saves it as .keras"
-        )
+        model, missing = importing.read(Path(spec), f"MODEL {spec}")
+        if missing:
+            print(
+                f"{spec}: weights are newly initialised, as {missing}; counts and times do not change", file=sys.stderr
+            )
+        return model
     if ".py:" not in spec:
         raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])
     function = load_object(spec, "MODEL")
