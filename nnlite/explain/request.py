@@ -34,9 +34,7 @@ def resolve_model(spec: str) -> Sequential:
     if spec.endswith(importing.SUFFIXES):
         model, missing = importing.read(Path(spec), f"MODEL {spec}")
         if missing:
-            print(
-                f"{spec}: weights are newly initialised, as {missing}; counts and times do not change", file=sys.stderr
-            )
+            print(f"{spec}: its weights are new ones: {missing}. Counts and times do not change", file=sys.stderr)
         return model
     if ".py:" not in spec:
         raise unknown("model", spec, [*models.NAMES, "FILE.py:FUNCTION", *(f"FILE{s}" for s in importing.SUFFIXES)])

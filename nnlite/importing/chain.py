@@ -11,7 +11,7 @@ from nnlite.model import Sequential
 #: a file that declares more is damaged: parameters (1 GiB of float32), numbers in one result of one sample, layers
 MOST_PARAMETERS = 2**28
 MOST_RESULTS = 2**24
-_MOST_LAYERS = 1000
+MOST_LAYERS = 1000
 
 
 class Chain:
@@ -35,7 +35,7 @@ class Chain:
         check_size("parameters", self.parameters, self.most)
         self.shape = layer.output_shape_for(self.shape)
         check_size(f"numbers in the result of {layer.label}", prod(self.shape), MOST_RESULTS)
-        check_size("layers", len(self.layers) + 1, _MOST_LAYERS)
+        check_size("layers", len(self.layers) + 1, MOST_LAYERS)
         self.layers.append(layer)
 
     def build(self) -> Sequential:

@@ -7,12 +7,13 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from inspect import signature
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnlite import ops
 from nnlite.importing import keras_weights
-from nnlite.importing.chain import Chain
+from nnlite.importing.chain import MOST_LAYERS, Chain
 from nnlite.importing.problems import Problems
 from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPooling2D
 from nnlite.model import Sequential
@@ -78,7 +79,9 @@ def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     """(the model, why its weights are new ones or None). Raises ValueError that lists what does not exist here."""
     description, weights = _read(path, problems)
     description = _topology(description, problems)
-    entries = list(_entries(description, problems))
+    entries = list(islice(_entries(description, problems), MOST_LAYERS + 1))
+    if len(entries) > MOST_LAYERS:
+        raise problems.unreadable(f"at most {MOST_LAYERS:,} layers", "more")
     made = [(entry, layer) for entry in entries if (layer := _layer(entry, problems))]
     problems.raise_any()
     shape = _input_shape(description, entries)
@@ -222,9 +225,10 @@ def _layer(entry: Entry, problems: Problems) -> Layer | None:
         return None
     before = len(problems.found)
     for option, value in entry.config.items():
-        plain = value["config"].get("name") if isinstance(value, dict) and "config" in value else value
-        if option in _REQUIRED and plain not in _REQUIRED[option]:
-            problems.add(f"{what} with {option} {plain!r}")
+        if option in _REQUIRED:
+            plain = value["config"].get("name") if isinstance(value, dict) else value  # Keras 3 has objects for dtypes
+            if plain not in _REQUIRED[option]:
+                problems.add(f"{what} with {option} {plain!r}")
         if re.search("_(regularizer|constraint)$", option) and value is not None:
             problems.add(f"{what} with a {option}")
     make, options = _LAYERS[kind]

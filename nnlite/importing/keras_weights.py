@@ -64,7 +64,7 @@ class InArchive:
             parts = [part for part in parts if part not in ("layers", "_layer_checkpoint_dependencies")]
             if len(parts) > 2 and parts[-2] == "vars":
                 found.setdefault("/".join(parts[:-2]), {})[int(parts[-1])] = dataset
-        return [[array for _, array in sorted(found["/".join(entry.keys)].items())] for entry in entries]
+        return [[array for _, array in sorted(found.get("/".join(entry.keys), {}).items())] for entry in entries]
 
 
 class H5Model:
@@ -113,7 +113,7 @@ class TensorFlowJS:
                 array = np.frombuffer(content, "<f4", prod(weight["shape"]), at).reshape(weight["shape"])
                 at += array.nbytes
                 found.setdefault(weight["name"].split("/")[-2], []).append(array)
-        return [found[entry.name] for entry in entries]
+        return [found.get(entry.name, []) for entry in entries]
 
 
 def open_h5(path: Path, problems: Problems) -> tuple[str, H5Model]:
