@@ -44,6 +44,8 @@ def read(path: Path, argument: str) -> tuple[Sequential, str | None]:
         model, missing = load_file(path, problems)
     except (Unreadable, ImportError):
         raise
+    except ValueError as error:
+        raise problems.unreadable("layers that fit together", error) from error
     except Exception as error:  # of a file by anyone, anything may come
         raise problems.unreadable("a file that holds together", f"one with {type(error).__name__}: {error}") from error
     model.name = path.stem

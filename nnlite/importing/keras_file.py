@@ -87,13 +87,10 @@ def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     shape = _input_shape(description, entries)
     if shape is None:
         raise problems.unreadable("an input shape without unknown sizes", "none")
-    try:
-        chain = Chain(shape, None if weights is None else max(weights.size, _FEW))
-        for _, layer in made:
-            chain.add(layer)
-        model = chain.build()
-    except ValueError as error:
-        raise problems.unreadable("layers that fit together", error) from error
+    chain = Chain(shape, None if weights is None else max(weights.size, _FEW))
+    for _, layer in made:
+        chain.add(layer)
+    model = chain.build()
     return model, keras_weights.write(weights, model, [entry for entry, _ in made]) if weights is not None else None
 
 

@@ -43,11 +43,8 @@ def load_onnx(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     with np.errstate(all="ignore"):  # weights may be anything
         reader.read()
         problems.raise_any()
-        try:
-            model = reader.chain.build()
-            model.set_weights([weight for layer in reader.chain.layers for weight in reader.weights.get(layer, ())])
-        except ValueError as error:
-            raise problems.unreadable("layers that fit together", error) from error
+        model = reader.chain.build()
+        model.set_weights([weight for layer in reader.chain.layers for weight in reader.weights.get(layer, ())])
         difference = _difference(proto, reader, model)
     if difference:
         raise problems.unreadable("a network that computes the same here as in onnxruntime", difference)
