@@ -181,14 +181,15 @@ class Stack:
 
     def _unique_name(self, layer: Layer) -> str:
         """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
-        name = layer.name
-        if name is None:
+        if layer.name is not None:
+            if layer.name in self._names:
+                raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
+            name = layer.name
+        else:
             base = layer.default_name()
             number = self._next_numbers.get(base, 0)
             while (name := f"{base}_{number}" if number else base) in self._names:
                 number += 1
             self._next_numbers[base] = number + 1
-        elif name in self._names:
-            raise ValueError(f"name: expected one that no other layer has. Received: {name!r} twice")
         self._names.add(name)
         return name
