@@ -10,8 +10,9 @@ from nnlite import conv, datasets, initializers, losses, metrics, models, ops, o
 from nnlite.autograd import Tensor, differentiable, no_grad
 from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
 from nnlite.gradients import gradcheck
+from nnlite.importing import load_model
 from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
-from nnlite.model import Sequential, load_model
+from nnlite.model import Sequential
 from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
 from nnlite.progress import History
 from nnlite.random import seed

@@ -23,6 +23,8 @@ class Stack(KnownAttributes):
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.name = name
         self.layers: list[Layer] = []
+        self._names: set[str] = set()
+        self._next_numbers: dict[str, int] = {}  # of names such as conv2d_1
         self.input_shape: Shape | None = None
         self.fuse = True
         for layer in several("layers", layers, "layers"):
@@ -199,11 +201,15 @@ class Stack(KnownAttributes):
 
     def _unique_name(self, layer: Layer) -> str:
         """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
-        taken = {other.name for other in self.layers}
         if layer.name is not None:
-            if layer.name in taken:
+            if layer.name in self._names:
                 raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
-            return layer.name
-        base = layer.default_name()
-        candidates = (base if i == 0 else f"{base}_{i}" for i in range(len(taken) + 1))
-        return next(name for name in candidates if name not in taken)
+            name = layer.name
+        else:
+            base = layer.default_name()
+            number = self._next_numbers.get(base, 0)
+            while (name := f"{base}_{number}" if number else base) in self._names:
+                number += 1
+            self._next_numbers[base] = number + 1
+        self._names.add(name)
+        return name

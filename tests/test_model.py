@@ -540,3 +540,17 @@ def test_accuracy_of_one_probability_counts_from_a_half(generator):
     assert nn.metrics.accuracy(labels, outputs) == nn.metrics.accuracy(labels[:, None], outputs) == 2
     with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\).*\(2, 3, 4\)"):
         nn.metrics.accuracy(np.zeros((2, 3)), np.zeros((2, 3, 4)))
+
+
+def test_a_layer_is_added_without_a_look_at_all_the_others():
+    """Or a model of n layers takes n * n steps to make."""
+
+    class Layers(list):
+        def __iter__(self):
+            raise AssertionError("all layers were looked at")
+
+    model = nn.Sequential([nn.Input((2,))])
+    model.layers = Layers()
+    for layer in (nn.Dense(2), nn.Dense(2), nn.Dense(2, name="dense_2"), nn.Dense(2)):
+        model.add(layer)
+    assert [model.layers[i].name for i in range(4)] == ["dense", "dense_1", "dense_2", "dense_3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite import datasets, models
+from nnlite import datasets, importing, models
 from nnlite.errors import unknown
-from nnlite.explain import case_study, importing
+from nnlite.explain import case_study
 from nnlite.lab.loading import load_object, said
 from nnlite.model import Sequential, load_model
 
@@ -35,14 +36,12 @@ def resolve_model(spec: str) -> Sequential:
     if spec in models.NAMES:
         return getattr(models, spec)()
     if spec.endswith(importing.SUFFIXES):
-        return importing.load(Path(spec))
+        model, missing = importing.read(Path(spec), f"MODEL {spec}")
+        if missing:
+            print(f"{spec}: its weights are new ones: {missing}. Counts and times do not change", file=sys.stderr)
+        return model
     if spec.endswith(".safetensors"):
         return _saved(spec)
-    if spec.endswith((".h5", ".hdf5")):
-        raise ValueError(
-            f"MODEL {spec}: expected a .keras file. Received: HDF5, Keras's format of before; "
-            "Keras reads it, and saves it as .keras"
-        )
     if ".py:" not in spec:
         raise unknown("model", spec, KINDS)
     function = load_object(spec, "MODEL")
