@@ -4,8 +4,10 @@ Kernels and NumPy's BLAS have a pool of threads each, and the idle threads of on
 on two processors a step in which they alternate takes many times as long. So one of them owns the threads and the
 other computes on the caller's alone: the kernels, unless convolution algorithms that use BLAS are measured.
 
-Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once, and a
-forked child runs the same parts one after another, because the threads of its parent did not come along.
+Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once. It may be
+taken twice by one thread: a signal handler that computes can come between the lock and the launch, never into the
+launch, which is no Python. A forked child runs the same parts one after another, because the threads of its parent did
+not come along.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Literal
 from nnlite.errors import positive_int
 
 #: held by every parallel launch
-launch_lock = threading.Lock()
+launch_lock = threading.RLock()
 
 Owner = Literal["kernels", "blas"]
 
@@ -117,7 +119,7 @@ def forked() -> bool:
 def _after_fork() -> None:
     global _forked, launch_lock
     _forked = True
-    launch_lock = threading.Lock()
+    launch_lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
