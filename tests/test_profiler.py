@@ -4,7 +4,7 @@ from statistics import median
 
 import pytest
 
-from nnlite import profiler
+from nnlite import profiler, scopes
 from nnlite.explain.forecast import Forecast
 from nnlite.predict import StepPrediction
 from nnlite.profiler import CHANGED, FEWEST, PATIENCE, profile
@@ -140,3 +140,67 @@ def test_what_is_not_known_of_a_state_is_forecast_for_how_the_processors_lay_at_
     kept_before, now = StepPrediction({}, borrowed=1), StepPrediction({}, borrowed=2)
     forecast = Forecast([kept_before, now], first=1, where=lambda: 0)
     assert [forecast.at(state).borrowed for state in (2, None, CHANGED)] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("moment", ["after it opened", "before it closes"])
+def test_a_scope_that_an_exception_of_a_signal_handler_keeps_open_ends_with_the_one_around_it(
+    clock, monkeypatch, moment
+):
+    class Interrupted(profiler._Recorder):
+        def enter(self, layer, part):
+            depth = super().enter(layer, part)
+            if (layer, moment) == ("inner", "after it opened"):
+                raise KeyboardInterrupt
+            return depth
+
+        def leave(self, depth):
+            if (self._open[-1][0], moment) == ("inner", "before it closes"):
+                self._open[-1] = "told", "once"
+                raise KeyboardInterrupt
+            super().leave(depth)
+
+    def step():
+        with scopes.scope("outer", "forward"), pytest.raises(KeyboardInterrupt), scopes.scope("inner", "forward"):
+            pass
+        assert scopes.current_layer() is None
+        clock.now += 1
+        with scopes.scope("next", "forward"):
+            clock.now += 2
+
+    monkeypatch.setattr(profiler, "_Recorder", Interrupted)
+    result = profiler.StepProfile()
+    result.record(step)
+    medians = result.medians()
+    assert (medians[profiler.OTHER], medians["next", "forward"]) == (1e3, 2e3)
+
+
+def test_a_layer_whose_scope_an_exception_kept_open_is_not_that_of_who_listens_later():
+    class Listener:
+        def enter(self, layer, part):
+            return 0
+
+        def leave(self, depth):
+            pass
+
+    scopes.scope("forgotten", "forward").__enter__()
+    try:
+        with scopes.listening(Listener()):
+            assert scopes.current_layer() is None
+        with scopes.tracing(lambda *call: None):
+            assert scopes.current_layer() is None
+    finally:
+        scopes._here.layer = None
+
+
+def test_an_exception_inside_leaves_no_scope_and_no_listener(clock):
+    with pytest.raises(KeyboardInterrupt), scopes.scope("inner", "forward"):
+        raise KeyboardInterrupt
+    assert scopes.current_layer() is None
+
+    def step():
+        scopes.scope("outer", "forward").__enter__()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profiler.StepProfile().record(step)
+    assert (scopes.current_layer(), scopes._here.listener) == (None, None)
