@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -39,23 +38,7 @@ FASTMATH = {"contract", "reassoc", "nsz"}
 ENABLED = not config.DISABLE_JIT
 
 threads.own("kernels")
-#: the locks of Numba and LLVM, in the order in which they are taken
-_FOREIGN_LOCKS = global_compiler_lock, numba_threads._backend_init_thread_lock, llvm.ffi.lib._lock
-
-
-def _before_fork() -> None:
-    """Wait for the other threads that compile: a child would wait for ever for a lock that one of them holds."""
-    for lock in _FOREIGN_LOCKS:
-        lock.__enter__()
-
-
-def _after_fork() -> None:
-    for lock in reversed(_FOREIGN_LOCKS):
-        lock.__exit__(None, None, None)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+threads.compiler_locks = global_compiler_lock, numba_threads._backend_init_thread_lock, llvm.ffi.lib._lock
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:

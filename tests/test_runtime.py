@@ -173,6 +173,32 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert [name for i, name in enumerate(LOCKS) if done.returncode >> i & 1] == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_another_thread_imports_an_algorithm():
+    code = """
+import os, sys, threading, importlib.abc
+import nnlite as nn
+importing = threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "nnlite.conv.im2col":
+            importing.set()
+            threading.Event().wait(0.3)
+sys.meta_path.insert(0, Slow())
+assert "nnlite.conv.im2col" not in sys.modules
+threading.Thread(target=nn.conv.get, args=("im2col",)).start()
+importing.wait()
+child = os.fork()
+if child == 0:
+    thread = threading.Thread(target=nn.conv.get, args=("im2col",), daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    os._exit(thread.is_alive())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 0
+
+
 class Fill(jit.kernel):
     """A kernel in two parts, each of which writes its number; `during()` runs where its launch would begin."""
 
