@@ -6,15 +6,22 @@ creation, each once. A node knows its parents and what their gradients need, nev
 no reference cycles and an array lives only as long as something still needs it.
 
 Gradients of gradients are not supported: a backward function computes on arrays.
+
+A gradient is of the arrays as the forward saw them. So an array that an operation got must not change in place before
+the backward: a new array in its Tensor's `data` does no harm, `optimizer.step()`, `set_weights` and `w.data -= ...` do.
+Two elements of each parameter and each input are compared, which costs a microsecond an array. Not found is a change
+that leaves both as they were, one of an operation's result, and one through memory whose array is gone.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +53,8 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "_node", "data", "grad", "name", "requires_grad")
+    #: a copy shares nothing with its original
+    __copy__ = copy.deepcopy
     __array_priority__ = 1000.0  # an ndarray on the left of an operator leaves it to us
     __array_ufunc__ = None
 
@@ -110,6 +119,15 @@ class Tensor:
         """
         _backward(self, gradient, boolean("retain_graph", retain_graph))
 
+    def __reduce__(self) -> tuple:
+        """How copies and pickles are made, its gradient included."""
+        if self._node is not None:
+            raise GraphError(
+                "copy: expected a tensor that was made from an array. Received: one that was computed, whose graph "
+                "cannot be copied. Copy detach() of it"
+            )
+        return _make, (type(self), self.data, self.requires_grad, self.grad, self.name)
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -148,12 +166,29 @@ class Tensor:
         def sqrt(self) -> Tensor: ...
 
 
+def _make(
+    cls: type[Tensor], data: np.ndarray, requires_grad: bool, grad: np.ndarray | None, name: str | None
+) -> Tensor:
+    tensor = cls.__new__(cls)
+    tensor.data, tensor.requires_grad, tensor.grad, tensor.name = data, requires_grad, grad, name
+    tensor._node = None
+    return tensor
+
+
+def _sample(array: np.ndarray) -> tuple:
+    """Two elements, by which a change in place is found. Of images they are not at the edge, which is often empty."""
+    n = array.size
+    return array.item(n // 3), array.item(n * 10 // 11)
+
+
 class Node:
     """One recorded operation: where its gradients go and how they are computed."""
 
-    __slots__ = ("backward", "dtype", "layer", "operation", "order", "parents", "shapes")
+    __slots__ = ("arrays", "backward", "dtype", "layer", "operation", "order", "parents", "shapes")
 
-    def __init__(self, operation: str, parents: tuple, shapes: tuple, backward: Backward, dtype: np.dtype):
+    def __init__(
+        self, operation: str, parents: tuple, shapes: tuple, backward: Backward, dtype: np.dtype, arrays: Sequence
+    ):
         self.operation = operation
         self.dtype = dtype  # of the result, and of the gradient that `backward` gets
         self.parents: tuple[Node | Tensor | None, ...] = parents  # a leaf Tensor, or None where no gradient goes
@@ -161,6 +196,28 @@ class Node:
         self.backward: Backward | None = backward
         self.order = next(_order)
         self.layer = scopes.current_layer()
+        #: of each argument that is an array and no operation's result: it, as long as it lives, and a sample of it
+        self.arrays = [
+            (i, weakref.ref(array), _sample(array))
+            for i, (array, parent) in enumerate(zip(arrays, parents, strict=True))
+            if array.__class__ is _ndarray and parent.__class__ is not Node and array.size
+        ]
+
+    def check(self) -> None:
+        """Raise GraphError if the graph was freed, or if an argument is seen to have changed since."""
+        if self.backward is None:
+            raise GraphError(
+                f"backward: the graph was already freed by an earlier backward (at {self.operation!r}). "
+                "Pass retain_graph=True to the earlier one, or compute the tensor again"
+            )
+        for i, reference, sample in self.arrays:
+            array = reference()
+            if array is not None and _sample(array) != sample and repr(_sample(array)) != repr(sample):  # NaN != NaN
+                raise GraphError(
+                    f"backward of {self.operation!r}: expected argument {i} as it was in the forward. Received: one "
+                    "that was changed in place since (optimizer.step(), set_weights and x.data[...] = do that). "
+                    "Call backward first, or compute the tensor again"
+                )
 
     def gradients(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
         """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
@@ -266,7 +323,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
         output.requires_grad = recorded
         if recorded:
             output._node = Node(
-                name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)), output.data.dtype
+                name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)), output.data.dtype, arrays
             )
         return output
 
@@ -325,11 +382,7 @@ def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
         return
     nodes = _reachable(tensor._node)
     for node in nodes:
-        if node.backward is None:
-            raise GraphError(
-                f"backward: the graph was already freed by an earlier backward (at {node.operation!r}). "
-                "Pass retain_graph=True to the earlier one, or compute the tensor again"
-            )
+        node.check()
     pending: dict[Node, np.ndarray] = {tensor._node: dy}
     given: set[int] = {id(dy)}  # arrays that somebody else holds too, which a leaf must not share
     keep = [dy]  # so that no id is used twice

@@ -20,6 +20,9 @@ class Run(NamedTuple):
     #: the result of the last of several layers, of the input of the first; None where a layer is called by itself
     compute: Callable[[Tensor], Tensor] | None = None
 
+    def __reduce__(self) -> tuple:
+        raise TypeError("a run of layers computes with its model's: copy the model and ask its fused() for the copy's")
+
     @property
     def name(self) -> str:
         """The layers' names, joined by "+"."""

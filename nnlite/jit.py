@@ -18,7 +18,6 @@ import nnlite.numba_names  # noqa: F401, first: says what this Numba lacks
 # isort: split
 import hashlib
 import inspect
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -41,12 +40,7 @@ FASTMATH = {"contract", "reassoc", "nsz"}
 ENABLED = not config.DISABLE_JIT
 
 threads.own("kernels")
-if hasattr(os, "register_at_fork"):  # a child would wait for ever for a parent's thread that compiles
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=global_compiler_lock.release,
-    )
+threads.compiler_locks = global_compiler_lock, numba_threads._backend_init_thread_lock, llvm.ffi.lib._lock
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:

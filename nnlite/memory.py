@@ -4,6 +4,10 @@ A training step asks for the same arrays every time. Fresh memory of that size c
 a block is used again once the last array that views it has died, never earlier, so that nothing a caller holds is ever
 overwritten. An array refers to the block it lies in, and so do its views: a block whose only reference is the pool's
 is free.
+
+There is no lock, which a signal handler could wait for while its own thread holds it. An array that was made in a free
+block is given out only if nobody else has one there by now, and lists of blocks only grow: what removes blocks puts
+another list in the place. At worst a block is forgotten, and lives as long as its arrays.
 """
 
 from __future__ import annotations
@@ -11,9 +15,8 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-import os
 import sys
-import threading
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +31,10 @@ IDLE_LIMIT = 256 << 20
 
 #: to a block nobody uses: by its list, and getrefcount's argument
 _IDLE_REFERENCES = 2
+#: to a block that one array uses: by that too
+_TAKEN_REFERENCES = 3
 #: size in pages -> its blocks, in use or idle
 _blocks: dict[int, list[mmap.mmap]] = {}
-_lock = threading.Lock()
 
 
 def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
@@ -41,11 +45,12 @@ def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
     if nbytes < SMALLEST:
         return np.empty(shape, dtype)
     pages = -(-nbytes // _PAGE)
-    with _lock:
-        blocks = _blocks.get(pages, [])
-        for i in range(len(blocks)):
-            if _is_idle(blocks, i):
-                return np.ndarray(shape, dtype, blocks[i])
+    blocks = _blocks.get(pages, ())
+    for i in range(len(blocks)):
+        if _is_idle(blocks, i):
+            array: np.ndarray = np.ndarray(shape, dtype, blocks[i])
+            if sys.getrefcount(array.base) <= _TAKEN_REFERENCES:
+                return array
     return _fresh(shape, dtype, pages)
 
 
@@ -58,32 +63,23 @@ def zeros(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
 
 def idle_bytes() -> int:
     """How many bytes wait in the pool for a next use."""
-    with _lock:
-        return sum(_PAGE * pages * len(_idle(blocks)) for pages, blocks in _blocks.items())
+    return sum(
+        _PAGE * pages for pages, blocks in list(_blocks.items()) for i in range(len(blocks)) if _is_idle(blocks, i)
+    )
 
 
 def trim() -> None:
     """Give every idle block back to the operating system."""
-    with _lock:
-        _drop_idle()
-
-
-def _idle(blocks: list[mmap.mmap]) -> list[int]:
-    """Which of the blocks nobody but the pool refers to."""
-    return [i for i in range(len(blocks)) if _is_idle(blocks, i)]
-
-
-def _is_idle(blocks: list[mmap.mmap], i: int) -> bool:
-    """Asked of the list's element, not of a variable: whether that counts as a reference depends on the interpreter."""
-    return sys.getrefcount(blocks[i]) == _IDLE_REFERENCES
-
-
-def _drop_idle() -> None:
     for pages, blocks in list(_blocks.items()):
-        for i in reversed(_idle(blocks)):
-            del blocks[i]
-        if not blocks:
-            del _blocks[pages]
+        _blocks[pages] = [blocks[i] for i in range(len(blocks)) if not _is_idle(blocks, i)]
+
+
+def _is_idle(blocks: Sequence[mmap.mmap], i: int) -> bool:
+    """Whether nobody but the pool refers to a block.
+
+    Asked of the list's element, not of a variable: whether that counts as a reference depends on the interpreter.
+    """
+    return sys.getrefcount(blocks[i]) == _IDLE_REFERENCES
 
 
 def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
@@ -93,8 +89,7 @@ def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
     size = _PAGE * pages
     block = private_block(size, "MADV_HUGEPAGE" if size >= _HUGE_PAGE else None)
     array: np.ndarray = np.ndarray(shape, dtype, block)
-    with _lock:
-        _blocks.setdefault(pages, []).append(block)
+    _blocks.setdefault(pages, []).append(block)
     return array
 
 
@@ -109,12 +104,3 @@ def private_block(size: int, advice: str | None = None) -> mmap.mmap:
         with contextlib.suppress(OSError):
             block.madvise(getattr(mmap, advice))
     return block
-
-
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

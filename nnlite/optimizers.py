@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from math import sqrt
-from typing import TYPE_CHECKING, Any, ClassVar
+import copy
+from collections.abc import Iterable
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -14,28 +15,37 @@ from nnlite.autograd import Tensor
 from nnlite.errors import boolean, fraction, one_of, positive
 
 if TYPE_CHECKING:
-    from nnlite.kernels.updates import Table
+    from nnlite.jit import kernel
+    from nnlite.kernels.updates import Row
+
+
+class _Place(NamedTuple):
+    """What a parameter was when the optimizer was built, and where its numbers begin in the memory of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    begin: int
 
 
 class Optimizer(KnownAttributes):
     """`build(parameters)` once, then per step `zero_grad()`, a backward, `step()`.
 
-    A subclass names its state arrays in `slots` and writes `update`.
+    A subclass names in `slots` what it remembers, and writes `update`.
     """
 
     name: ClassVar[str]
     #: the arrays, of a parameter's size, that are remembered for each parameter
     slots: ClassVar[tuple[str, ...]] = ()
+    #: a copy shares nothing with its original, not even the parameters
+    __copy__ = copy.deepcopy
 
     def __init__(self, learning_rate: float):
         self.learning_rate = learning_rate
         self.parameters: list[Tensor] | None = None
         self.iterations = 0
-        self._shapes: list[tuple[int, ...]] = []
-        #: of each parameter: what is remembered, by slot, since it was first needed
-        self._state: list[dict[str, np.ndarray]] = []
-        #: by the slots that are needed, and the parameters that have a gradient
-        self._tables: dict[tuple[tuple[str, ...], tuple[int, ...]], Table] = {}
+        self._places: list[_Place] = []
+        #: by slot and dtype: what is remembered of all parameters of that dtype, since it was first needed
+        self._memory: dict[tuple[str, np.dtype], np.ndarray] = {}
 
     @property
     def learning_rate(self) -> float:
@@ -56,7 +66,7 @@ class Optimizer(KnownAttributes):
         for i, parameter in enumerate(parameters):
             if not isinstance(parameter, Tensor):
                 raise ValueError(f"parameters[{i}]: expected a Tensor. Received: {parameter!r}")
-            _check_in_place(i, parameter)
+            _check_in_place(i, parameter.data)
             if any(parameter is other for other in parameters[:i]):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
         if not parameters:
@@ -68,9 +78,12 @@ class Optimizer(KnownAttributes):
             )
         self.parameters = parameters
         self.iterations = 0
-        self._shapes = [p.shape for p in parameters]
-        self._tables = {}
-        self._state = [{} for _ in parameters]
+        self._places, self._memory = [], {}
+        sizes: dict[np.dtype, int] = {}
+        for parameter in parameters:
+            begin = sizes.get(parameter.dtype, 0)
+            self._places.append(_Place(parameter.shape, parameter.dtype, begin))
+            sizes[parameter.dtype] = begin + parameter.size
 
     def zero_grad(self) -> None:
         """Forget the gradients, so that the next backward does not add to them."""
@@ -80,54 +93,51 @@ class Optimizer(KnownAttributes):
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ValueError, with nothing changed, if a gradient is no array of numbers of its parameter's shape.
+        Raises ValueError, with nothing changed, if a parameter's array is not of the shape and dtype it was built with,
+        C-contiguous and writable, or a gradient no array of numbers of that shape.
         """
-        #: dtype -> (numbers of the parameters that have a gradient, their arrays, the gradients)
-        groups: dict[np.dtype, tuple[list[int], list[np.ndarray], list[np.ndarray]]] = {}
-        for i, (parameter, shape) in enumerate(zip(self._built(), self._shapes, strict=True)):
-            data, gradient = parameter.data, parameter.grad
-            if gradient is None:
+        groups: dict[np.dtype, list[Row]] = {}
+        for i, (parameter, place) in enumerate(zip(self._built(), self._places, strict=True)):
+            w, g = parameter.data, parameter.grad
+            if g is None:
                 continue
-            if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
-                raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
-            if not gradient.shape == data.shape == shape:
-                raise ValueError(
-                    f"parameters[{i}]: expected data and grad of the shape it was built with, {shape}. "
-                    f"Received: {data.shape} and {gradient.shape}"
-                )
-            _check_in_place(i, parameter)
-            which, arrays, gradients = groups.setdefault(data.dtype, ([], [], []))
-            which.append(i)
-            arrays.append(data)
-            gradients.append(np.ascontiguousarray(gradient, data.dtype))
+            shape, dtype, begin = place
+            if not isinstance(w, np.ndarray) or w.dtype != dtype or w.shape != shape or not w.flags.carray:
+                _check_parameter(i, w, place)
+            if not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub" or g.shape != shape:
+                _check_gradient(i, g, place)
+            if g.dtype != dtype or not g.flags.carray:
+                g = np.require(g, dtype, ("C", "A", "E"))
+            groups.setdefault(dtype, []).append((w, g, begin))
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
-            for dtype, (which, arrays, gradients) in groups.items():
-                self.update(self._table(tuple(which), arrays), gradients, dtype.type)
+            if groups:
+                from nnlite.kernels import updates
 
-    def _table(self, which: tuple[int, ...], arrays: list[np.ndarray]) -> Table:
-        """Some of the parameters, whose numbers are `which`, and what is remembered of them, for a kernel."""
-        needed = tuple(slot for slot in self.slots if self.remembers(slot))
-        table = self._tables.get((needed, which))
-        if table is None or any(a is not b for a, b in zip(table.parameters, arrays, strict=True)):
-            from nnlite.kernels.updates import Table
+                update, numbers = self.update()
+            for dtype, rows in groups.items():
+                scalars = [n if isinstance(n, bool) else dtype.type(n) for n in numbers]
+                updates.run(update, rows, self._remembered(dtype), *scalars)
 
-            rows = [(w, *self._memories(i, w, needed)) for w, i in zip(arrays, which, strict=True)]
-            table = self._tables[needed, which] = Table(rows)
-        return table
-
-    def _memories(self, i: int, w: np.ndarray, needed: tuple[str, ...]) -> list[np.ndarray | None]:
-        """A parameter's memory for each slot, zeros where it has none yet; None for what is not needed."""
-        for slot in needed:
-            self._state[i].setdefault(slot, np.zeros(w.size, w.dtype))
-        return [self._state[i][slot] if slot in needed else None for slot in self.slots]
+    def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
+        """By slot: what is remembered of the parameters of that dtype, zeros at first; None for what is not needed."""
+        result: list[np.ndarray | None] = []
+        for slot in self.slots:
+            array = None
+            if self.remembers(slot):
+                array = self._memory.get((slot, dtype))
+                if array is None:
+                    size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
+                    array = self._memory.setdefault((slot, dtype), np.zeros(size, dtype))
+            result.append(array)
+        return result
 
     def remembers(self, slot: str) -> bool:
-        """Whether the array named `slot` is needed with these options; `update` gets None in its place if not."""
+        """Whether what `slots` calls so is needed with these options; the kernel gets None in its place if not."""
         return True
 
-    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
-        """Change the parameters of a table, of one dtype, in place; `number` makes scalars of that dtype."""
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        """The kernel of nnlite.kernels.updates that makes a step, and its numbers."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -174,12 +184,11 @@ class RMSprop(Optimizer):
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
 
-    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates
 
         epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
-        numbers = (number(value) for value in (self.learning_rate, self.rho, self.momentum, *epsilons))
-        table.run(updates.rmsprop, gradients, self.centered or None, self.momentum > 0 or None, *numbers)
+        return updates.rmsprop, (self.learning_rate, self.rho, self.momentum, *epsilons)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -206,11 +215,10 @@ class SGD(Optimizer):
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0
 
-    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates
 
-        numbers = number(self.learning_rate), number(self.momentum)
-        table.run(updates.sgd, gradients, self.momentum > 0 or None, *numbers, self.nesterov)
+        return updates.sgd, (self.learning_rate, self.momentum, self.nesterov)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
@@ -228,13 +236,12 @@ class Adam(Optimizer):
         self.beta_2 = fraction("beta_2", beta_2)
         self.epsilon = positive("epsilon", epsilon)
 
-    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates
 
         t = self.iterations
         rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        numbers = (number(value) for value in (rate, self.beta_1, self.beta_2, self.epsilon))
-        table.run(updates.adam, gradients, *numbers)
+        return updates.adam, (rate, self.beta_1, self.beta_2, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -256,11 +263,10 @@ class Adadelta(Optimizer):
         self.rho = fraction("rho", rho)
         self.epsilon = positive("epsilon", epsilon)
 
-    def update(self, table: Table, gradients: list[np.ndarray], number: Callable[[float], Any]) -> None:
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates
 
-        numbers = (number(value) for value in (self.learning_rate, self.rho, self.epsilon))
-        table.run(updates.adadelta, gradients, *numbers)
+        return updates.adadelta, (self.learning_rate, self.rho, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
@@ -281,11 +287,31 @@ def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
     return one_of("optimizer", optimizer, _OPTIMIZERS)(**options)
 
 
-def _check_in_place(i: int, parameter: Tensor) -> None:
-    if not parameter.data.flags.writeable:
+def _check_parameter(i: int, data: Any, place: _Place) -> None:
+    """Raise ValueError unless it is an array as it was when the optimizer was built, to be updated in place."""
+    expected = f"parameters[{i}]: expected {place.dtype} data of shape {place.shape}, as it was built with"
+    if not isinstance(data, np.ndarray):
+        raise ValueError(f"{expected}. Received: {data!r:.60}")
+    if data.shape != place.shape or data.dtype != place.dtype:
+        raise ValueError(f"{expected}. Received: {data.dtype} of shape {data.shape}. Copy into it: data[...] = values")
+    _check_in_place(i, data)
+
+
+def _check_gradient(i: int, gradient: Any, place: _Place) -> None:
+    """Raise ValueError unless it is an array of numbers of its parameter's shape."""
+    if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
+        raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
+    if gradient.shape != place.shape:
+        raise ValueError(f"parameters[{i}]: expected grad of shape {place.shape}. Received: shape {gradient.shape}")
+
+
+def _check_in_place(i: int, data: np.ndarray) -> None:
+    if not data.flags.writeable:
         raise ValueError(f"parameters[{i}]: expected an array that can be written. Received: a read-only one")
-    if not parameter.data.flags.c_contiguous:
+    if not data.flags.c_contiguous:
         raise ValueError(
             f"parameters[{i}]: expected a C-contiguous array, to update in place. "
-            f"Received: strides {parameter.data.strides} of shape {parameter.shape}"
+            f"Received: strides {data.strides} of shape {data.shape}"
         )
+    if not data.flags.aligned:
+        raise ValueError(f"parameters[{i}]: expected an aligned array. Received: one that begins between two numbers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ def describe(values: Mapping[str, float]) -> str:
 
 class History(KnownAttributes):
     """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
+
+    #: a copy shares nothing with its original
+    __copy__ = copy.deepcopy
 
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}

@@ -5,6 +5,8 @@ Dropout masks and shuffles draw their own seeds from it, so that the same seed g
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from nnlite.errors import positive_int
@@ -34,3 +36,20 @@ def combine(seed: int, number: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     return (z ^ (z >> 31)) >> 1
+
+
+# A child would wait for ever for the generator's lock if another thread of the parent draws at the fork.
+
+_held = _generator.bit_generator.lock
+
+
+def _before_fork() -> None:
+    global _held
+    _held = _generator.bit_generator.lock
+    _held.acquire()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=lambda: _held.release(), after_in_child=lambda: _held.release()
+    )

@@ -2,6 +2,8 @@
 
 The tape, the layers and the convolution dispatcher announce; nobody but the listener reads a clock.
 Without a listener an announcement costs one comparison.
+An exception that a signal handler raises may keep a scope from being closed: the next scope around it that is left
+closes it too, and who begins to listen is in none.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ def gradient_part(needs: Sequence[bool]) -> str:
 
 
 class Listener(Protocol):
-    def enter(self, layer: str | None, part: str) -> None: ...
-    def leave(self) -> None: ...
+    def enter(self, layer: str | None, part: str) -> int:
+        """A scope opens. Returns how many were open."""
+
+    def leave(self, depth: int) -> None:
+        """A scope is left: those are open that were open before it, `depth` of them."""
 
 
 #: called before each operation of the tape: (the operation, its arguments as arrays, its options, which need gradients)
@@ -56,7 +61,7 @@ class scope:
     `layer=None` keeps the layer of the enclosing scope.
     """
 
-    __slots__ = ("layer", "outer", "part")
+    __slots__ = ("depth", "layer", "listener", "outer", "part")
 
     def __init__(self, layer: str | None, part: str):
         self.layer = layer
@@ -64,15 +69,16 @@ class scope:
 
     def __enter__(self) -> None:
         self.outer = _here.layer
+        self.listener = listener = _here.listener
         if self.layer is not None:
             _here.layer = self.layer
-        if _here.listener is not None:
-            _here.listener.enter(_here.layer, self.part)
+        if listener is not None:
+            self.depth = listener.enter(_here.layer, self.part)
 
     def __exit__(self, *exception: object) -> None:
         _here.layer = self.outer
-        if _here.listener is not None:
-            _here.listener.leave()
+        if self.listener is not None:
+            self.listener.leave(self.depth)
 
 
 def current_layer() -> str | None:
@@ -88,20 +94,20 @@ def current_tracer() -> Tracer | None:
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Send the announcements made inside, by this thread, to `listener`."""
-    outer = _here.listener
-    _here.listener = listener
+    outer, layer = _here.listener, _here.layer
+    _here.listener, _here.layer = listener, None
     try:
         yield
     finally:
-        _here.listener = outer
+        _here.listener, _here.layer = outer, layer
 
 
 @contextmanager
 def tracing(callback: Tracer) -> Iterator[None]:
     """Tell `callback` of each operation of this thread inside, before it runs."""
-    outer = _here.tracer
-    _here.tracer = callback
+    outer, layer = _here.tracer, _here.layer
+    _here.tracer, _here.layer = callback, None
     try:
         yield
     finally:
-        _here.tracer = outer
+        _here.tracer, _here.layer = outer, layer

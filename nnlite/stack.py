@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from nnlite.performance import counts
 
 class Stack(KnownAttributes):
     """Layers one after the other: shapes, parameters and the result. `nn.Sequential` is one that trains."""
+
+    #: a copy shares nothing with its original: layers, optimizer and what it remembers are copied too
+    __copy__ = copy.deepcopy
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.name = name

@@ -4,23 +4,31 @@ Kernels and NumPy's BLAS have a pool of threads each, and the idle threads of on
 on two processors a step in which they alternate takes many times as long. So one of them owns the threads and the
 other computes on the caller's alone: the kernels, unless convolution algorithms that use BLAS are measured.
 
-Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once, and a
-forked child runs the same parts one after another, because the threads of its parent did not come along.
+Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once. It may be
+taken twice by one thread: a signal handler that computes can come between the lock and the launch, never into the
+launch, which is no Python. A forked child runs the same parts one after another, because the threads of its parent did
+not come along: a lock that one of them held would stay locked. Ours are made anew in the child. For Numba's and LLVM's,
+and for modules of ours that a thread imports, the fork waits.
 """
 
 from __future__ import annotations
 
+import _imp
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
-from typing import Literal
+from importlib import _bootstrap, import_module  # type: ignore[attr-defined]
+from typing import Any, Literal
 
 from nnlite.errors import positive_int
 
 #: held by every parallel launch
-launch_lock = threading.Lock()
+launch_lock = threading.RLock()
+#: those of Numba and LLVM, in the order in which they are taken, once they are imported
+compiler_locks: tuple[AbstractContextManager[Any], ...] = ()
+_held: tuple[AbstractContextManager[Any], ...] = ()
 
 Owner = Literal["kernels", "blas"]
 
@@ -119,11 +127,37 @@ def forked() -> bool:
     return _forked
 
 
+def _before_fork() -> None:
+    """Wait for other threads that compile, or import a module of ours, and keep them from beginning until the fork."""
+    global _held
+    waited: set[str] = set()
+    while True:
+        _held = compiler_locks
+        for lock in _held:
+            lock.__enter__()
+        _imp.acquire_lock()
+        imported = {name for name in list(_bootstrap._module_locks) if name.split(".")[0] == "nnlite"}
+        if imported <= waited:  # this thread itself imports those for which there was nothing to wait
+            return
+        _after_fork()
+        for name in imported - waited:
+            with suppress(Exception):  # which the other thread tells
+                import_module(name)
+        waited |= imported
+
+
 def _after_fork() -> None:
+    _imp.release_lock()
+    for lock in reversed(_held):
+        lock.__exit__(None, None, None)
+
+
+def _after_fork_in_child() -> None:
     global _forked, launch_lock
     _forked = True
-    launch_lock = threading.Lock()
+    launch_lock = threading.RLock()
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -261,3 +261,70 @@ def test_the_mean_of_an_empty_batch():
     assert mean.shape == (0,)
     mean.backward(np.zeros(0))
     assert x.grad.shape == (0, 3)
+
+
+# Arrays that change between forward and backward ---------------------------------------------------------------------
+
+
+def dense_network():
+    model = nn.Sequential([nn.Input((3,)), nn.Dense(4, activation="relu"), nn.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def by_a_step(model, x, loss):
+    loss.backward(retain_graph=True)
+    model.optimizer.step()
+    model.optimizer.zero_grad()
+
+
+CHANGES = {
+    "optimizer.step": by_a_step,
+    "set_weights": lambda model, x, loss: model.set_weights([w + 1 for w in model.get_weights()]),
+    "-=": lambda model, x, loss: model.layers[0].weight.data.__isub__(0.5),
+    "[...] =": lambda model, x, loss: model.layers[1].weight.data.fill(0.5),
+    "out=": lambda model, x, loss: np.add(model.layers[0].bias.data, 1, out=model.layers[0].bias.data),
+    "a NaN": lambda model, x, loss: model.layers[0].weight.data.fill(np.nan),
+    "the next batch": lambda model, x, loss: x.__setitem__(..., 3.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_an_array_that_was_changed_in_place_since_the_forward_is_refused(change, generator):
+    model, x = dense_network(), generator.standard_normal((5, 3)).astype(np.float32)
+    loss = (model(nn.Tensor(x)) * 2.0).sum()
+    CHANGES[change](model, x, loss)
+    with pytest.raises(nn.GraphError, match="changed in place since.*Call backward first, or compute the tensor again"):
+        loss.backward()
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_an_array_that_was_replaced_since_the_forward_leaves_the_gradient_right():
+    w = nn.Tensor(np.array([2.0, 3.0]), requires_grad=True)
+    y = (w * w).sum()
+    w.data = np.array([7.0, 7.0])
+    y.backward()
+    assert w.grad.tolist() == [4.0, 6.0]
+
+
+def test_what_is_not_a_number_has_not_changed():
+    w = nn.Tensor(np.full(3, np.nan), requires_grad=True)
+    (w * np.full(3, np.nan)).sum().backward()
+    assert np.isnan(w.grad).all()
+
+
+def test_a_result_may_be_changed_before_the_next_operation_gets_it():
+    w = nn.Tensor(np.array([2.0, 3.0]), requires_grad=True)
+    y = w + 1.0
+    y.data *= 2
+    (y * y).sum().backward()
+    assert w.grad.tolist() == [12.0, 16.0]
+
+
+def test_an_array_lives_no_longer_because_it_is_compared():
+    x = np.ones(3)
+    alive = weakref.ref(x)
+    y = nn.Tensor([1.0, 2.0, 3.0], requires_grad=True) + x
+    del x
+    assert alive() is None
+    y.sum().backward()

@@ -3,6 +3,7 @@
 import itertools
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -131,37 +132,163 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert done.returncode == 0
 
 
+LOCKS = {
+    "launch": "threads.launch_lock",
+    "autotune": "tuning._lock",
+    "random numbers": "random.generator().bit_generator.lock",
+    "compiler": "jit.global_compiler_lock._lock",
+    "threading layer": "jit.numba_threads._backend_init_thread_lock",
+    "LLVM": "jit.llvm.ffi.lib._lock._lock",
+}
+
+
 @pytest.mark.skipif(not hasattr(os, "fork") or not jit.ENABLED, reason="needs fork and the compiler")
-def test_a_fork_while_another_thread_compiles():
-    code = """
+def test_a_fork_while_another_thread_holds_a_lock():
+    """The child tells which locks it would wait for; of some the fork itself waits until they are free."""
+    code = f"""
 import os, sys, threading, time
-from numba.core.compiler_lock import global_compiler_lock
 import nnlite as nn
-from nnlite import jit
-held = threading.Event()
-def compile_for_long():
-    with global_compiler_lock:
-        held.set()
-        time.sleep(0.3)
-threading.Thread(target=compile_for_long).start()
-held.wait()
+from nnlite import jit, random, threads
+from nnlite.conv import tuning
+locks = lambda: [{", ".join(LOCKS.values())}]
+all_held = threading.Barrier(len(locks()) + 1)
+forked = threading.Event()
+def hold(lock, patience):
+    with lock:
+        all_held.wait()
+        forked.wait(patience)
+for i, lock in enumerate(locks()):
+    threading.Thread(target=hold, args=(lock, None if i < 2 else 0.3)).start()
+all_held.wait()
 child = os.fork()
 if child == 0:
-    with global_compiler_lock:
-        os._exit(7)
-end = time.time() + 600
-while time.time() < end:
-    done, status = os.waitpid(child, os.WNOHANG)
-    if done:
-        sys.exit(os.waitstatus_to_exitcode(status))
-    time.sleep(0.01)
-os.kill(child, 9)
-sys.exit(1)
+    os._exit(sum(2**i for i, lock in enumerate(locks()) if not lock.acquire(timeout=2)))
+forked.set()
+free = []
+other = threading.Thread(target=lambda: free.extend(lock.acquire(timeout=20) for lock in locks()))
+other.start()
+other.join()
+assert all(free), free
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120)
+    assert [name for i, name in enumerate(LOCKS) if done.returncode >> i & 1] == []
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_fork_while_another_thread_imports_an_algorithm():
+    code = """
+import os, sys, threading, importlib.abc
+import nnlite as nn
+importing = threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "nnlite.conv.im2col":
+            importing.set()
+            threading.Event().wait(0.3)
+sys.meta_path.insert(0, Slow())
+assert "nnlite.conv.im2col" not in sys.modules
+threading.Thread(target=nn.conv.get, args=("im2col",)).start()
+importing.wait()
+child = os.fork()
+if child == 0:
+    thread = threading.Thread(target=nn.conv.get, args=("im2col",), daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    os._exit(thread.is_alive())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 0
+
+
+class Fill(jit.kernel):
+    """A kernel in two parts, each of which writes its number; `during()` runs where its launch would begin."""
+
+    def __init__(self, during=lambda: None):
+        super().__init__(_fill)
+        self.run(1, np.zeros(1))  # so that there is a launch
+        launch = self._launch
+
+        def _launch(*arguments):
+            during()
+            launch(*arguments)
+
+        self._launch = _launch
+
+
+def _fill(part, parts, y):
+    y[part] = part + 1
+
+
+needs_kernels = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+
+
+def is_free_for_another_thread(lock):
+    found = []
+
+    def look():
+        found.append(lock.acquire(blocking=False))
+        if found[0]:
+            lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@needs_kernels
+def test_a_parallel_launch_keeps_other_threads_from_theirs():
+    free = []
+    fill, y = Fill(lambda: free.append(is_free_for_another_thread(threads.launch_lock))), np.zeros(2)
+    fill.run(2, y)
+    assert (free, y.tolist()) == ([False], [1, 2])
+    assert is_free_for_another_thread(threads.launch_lock)
+
+
+@needs_kernels
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+def test_a_signal_handler_that_computes_between_the_lock_and_the_launch(monkeypatch):
+    """The lock has patience here, where the real one would wait for ever."""
+    lock, other, y = threads.launch_lock, np.zeros(2), np.zeros(2)
+
+    class Patient:
+        def __enter__(self):
+            assert lock.acquire(timeout=5)
+
+        def __exit__(self, *exception):
+            lock.release()
+
+    monkeypatch.setattr(threads, "launch_lock", Patient())
+    inner = Fill()
+    before = signal.signal(signal.SIGUSR1, lambda *_: inner.run(2, other))
+    try:
+        Fill(lambda: signal.raise_signal(signal.SIGUSR1)).run(2, y)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (y.tolist(), other.tolist()) == ([1, 2], [1, 2])
+
+
+def test_who_asks_for_memory_while_another_takes_a_block_gets_another_block(monkeypatch):
+    """A signal handler, or a thread, in between that a block was seen to be free and that it was taken."""
+    memory.trim()
+    memory.empty(SHAPE)
+    really, others = memory._is_idle, []
+
+    def is_idle(blocks, i):
+        idle = really(blocks, i)
+        if idle and not others:
+            others.append(None)
+            others.append(memory.empty(SHAPE))
+        return idle
+
+    monkeypatch.setattr(memory, "_is_idle", is_idle)
+    array = memory.empty(SHAPE)
+    assert len(others) == 2
+    assert not np.shares_memory(array, others[1])
+
+
+@needs_kernels
 def test_another_thread_may_set_the_number_of_threads_at_any_time(monkeypatch, generator):
     """Each kernel runs in as many parts as its arrays have room for."""
     second = nn.conv.Geometry.of((3, 26, 26, 4), (3, 3, 4, 5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from importlib import import_module
 from math import prod, sqrt
 from typing import Any, ClassVar
@@ -122,7 +121,7 @@ class Algorithm(KnownAttributes):
         """The gradients of both convolutions' parameters."""
         return self._stem.backward(ran, dresult, stem, seed)
 
-    @cached_property
+    @property
     def _stem(self) -> Any:
         assert self.stem_module is not None
         return import_module(self.stem_module)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import threading
 import time
 import warnings
@@ -41,6 +42,15 @@ _passes: tuple[str, ...] | None = None
 _lock = threading.RLock()
 #: by (geometry, dtype, passes, environment): milliseconds of each algorithm
 _remembered: dict[tuple, dict[str, float]] = {}
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class autotune:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from inspect import signature
 from typing import Any, Self
@@ -24,6 +25,9 @@ class Layer(KnownAttributes):
     Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
     or by its first call.
     """
+
+    #: a copy shares nothing with its original
+    __copy__ = copy.deepcopy
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         # as the question's own scripts give it, in the Keras of their time

@@ -31,13 +31,14 @@ class _Recorder:
         self.seconds[key] = self.seconds.get(key, 0.0) + now - self._since
         self._since = now
 
-    def enter(self, layer: str | None, part: str) -> None:
+    def enter(self, layer: str | None, part: str) -> int:
         self._charge()
         self._open.append((layer or "other", part))
+        return len(self._open) - 1
 
-    def leave(self) -> None:
+    def leave(self, depth: int) -> None:
         self._charge()
-        self._open.pop()
+        del self._open[depth:]
 
     def stop(self) -> None:
         self._charge()

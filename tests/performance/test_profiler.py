@@ -61,3 +61,67 @@ def test_the_parts_add_up_to_the_median_step_and_none_is_negative(clock):
 def test_a_part_of_the_steps():
     profile = StepProfile([1.0, 2.0, 3.0, 4.0], {OTHER: [1.0, 2.0, 3.0, 4.0]})
     assert profile.part(1, 2) == StepProfile([2.0, 3.0], {OTHER: [2.0, 3.0]})
+
+
+@pytest.mark.parametrize("moment", ["after it opened", "before it closes"])
+def test_a_scope_that_an_exception_of_a_signal_handler_keeps_open_ends_with_the_one_around_it(
+    clock, monkeypatch, moment
+):
+    class Interrupted(profiler._Recorder):
+        def enter(self, layer, part):
+            depth = super().enter(layer, part)
+            if (layer, moment) == ("inner", "after it opened"):
+                raise KeyboardInterrupt
+            return depth
+
+        def leave(self, depth):
+            if (self._open[-1][0], moment) == ("inner", "before it closes"):
+                self._open[-1] = "told", "once"
+                raise KeyboardInterrupt
+            super().leave(depth)
+
+    def step():
+        with scopes.scope("outer", "forward"), pytest.raises(KeyboardInterrupt), scopes.scope("inner", "forward"):
+            pass
+        assert scopes.current_layer() is None
+        clock.now += 1
+        with scopes.scope("next", "forward"):
+            clock.now += 2
+
+    monkeypatch.setattr(profiler, "_Recorder", Interrupted)
+    result = profiler.StepProfile()
+    result.record(step)
+    medians = result.medians()
+    assert (medians[profiler.OTHER], medians["next", "forward"]) == (1.0, 2.0)
+
+
+def test_a_layer_whose_scope_an_exception_kept_open_is_not_that_of_who_listens_later():
+    class Listener:
+        def enter(self, layer, part):
+            return 0
+
+        def leave(self, depth):
+            pass
+
+    scopes.scope("forgotten", "forward").__enter__()
+    try:
+        with scopes.listening(Listener()):
+            assert scopes.current_layer() is None
+        with scopes.tracing(lambda *call: None):
+            assert scopes.current_layer() is None
+    finally:
+        scopes._here.layer = None
+
+
+def test_an_exception_inside_leaves_no_scope_and_no_listener(clock):
+    with pytest.raises(KeyboardInterrupt), scopes.scope("inner", "forward"):
+        raise KeyboardInterrupt
+    assert scopes.current_layer() is None
+
+    def step():
+        scopes.scope("outer", "forward").__enter__()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        profiler.StepProfile().record(step)
+    assert (scopes.current_layer(), scopes._here.listener) == (None, None)

@@ -119,21 +119,21 @@ def dropout(size: tuple[int, ...], working_set: int) -> Work:
 def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
     """RMSprop's five passes over parameters, gradients and mean squares, after products that read and wrote these."""
     columns = size[0]
-    rows = max(1, working_set // (3 * ITEMSIZE * columns))
-    weight, square, gradient = (ones((rows, columns)) for _ in range(3))
-    x, dy = ones((_IMAGES, rows)), ones((_IMAGES, columns))
-    gradients = [gradient]
+    inputs = max(1, working_set // (3 * ITEMSIZE * columns))
+    weight, square, gradient = (ones((inputs, columns)) for _ in range(3))
+    x, dy = ones((_IMAGES, inputs)), ones((_IMAGES, columns))
+    rows = [(weight, gradient, 0)]
 
     def products() -> None:
         if columns <= narrow_products.WIDEST:
             narrow_products.matmul(x, weight, None, False)
             _, of_weight = narrow_products.gradients(x, weight, dy, (False, True))
-            gradients[:] = [gradient if of_weight is None else of_weight]
+            rows[:] = [(weight, gradient if of_weight is None else of_weight, 0)]
         else:
             product(x, weight)
-            gradients[:] = [matmul_tn(x, dy)]
+            rows[:] = [(weight, matmul_tn(x, dy), 0)]
 
     numbers = [np.float32(v) for v in (1e-3, 0.9, 0.0, 1e-7, 0.0)]
-    table = updates.Table([(weight, square, None, None)])
-    update = partial(table.run, updates.rmsprop, gradients, None, None, *numbers)
+    memory = square.reshape(-1), None, None
+    update = partial(updates.run, updates.rmsprop, rows, memory, *numbers)
     return Work(update, 5.0 * weight.nbytes, before=products)
