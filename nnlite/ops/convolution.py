@@ -61,6 +61,8 @@ def _composed(
     """The algorithm's own passes, with bias and ReLU as passes of their own over the result."""
     y = algorithm.forward(x, weight, geometry)
     _check_result(algorithm, y, geometry.output_shape, x.dtype, "forward")
+    if np.may_share_memory(y, x) or np.may_share_memory(y, weight) or not y.flags.writeable:
+        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected an array of its own that may be written")
     if bias is not None:
         y += bias
     if relu:
