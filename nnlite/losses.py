@@ -31,6 +31,7 @@ def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = Fa
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
     """Mean of the squared differences: both of one shape."""
+    y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
     target = _array(y_true)
     if target.shape != y_pred.shape:
         raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")

@@ -121,12 +121,16 @@ class Stack(KnownAttributes):
         """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
         self._require_built()
         parameters = self.parameters()
-        arrays = [numbers(f"weights[{i}]", weight) for i, weight in enumerate(several("weights", weights, "arrays"))]
+        arrays = [  # copies, because they may be views of the parameters
+            numbers(f"weights[{i}]", weight).copy() for i, weight in enumerate(several("weights", weights, "arrays"))
+        ]
         if len(arrays) != len(parameters):
             raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
         for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
             if array.shape != parameter.shape:
                 raise ValueError(f"weights[{i}]: expected shape {parameter.shape}. Received: shape {array.shape}")
+            if not parameter.data.flags.writeable:
+                raise ValueError(f"weights[{i}]: expected a parameter that may be written. Received: a read-only array")
         for parameter, array in zip(parameters, arrays, strict=True):
             parameter.data[...] = array
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnlite.attributes import KnownAttributes
+from nnlite.conv.checks import CHECKS, checked
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, moved_bytes
@@ -21,6 +22,9 @@ class Algorithm(KnownAttributes):
     Arrays are channels last: x (n, h, w, c), weight (kh, kw, c / groups, k), y and dy (n, oh, ow, k). What an
     algorithm gets is C-contiguous, of one dtype, matches the geometry and may not be written to; what it returns
     has that dtype, is C-contiguous and aliases no input. It may come from `nnlite.memory.empty`.
+
+    Whoever calls the passes, a user too, calls them through nnlite.conv.checks: arrays that lie otherwise in memory are
+    copied; of another shape or dtype they are refused (ValueError), as is what `supports` declines (Unsupported).
 
     The gradients have defaults (im2col's), so that a forward pass alone is a complete algorithm.
     """
@@ -41,6 +45,10 @@ class Algorithm(KnownAttributes):
     #: algorithm's, and the name of the first one's
     stem_module: ClassVar[str | None] = None
     stem_first: ClassVar[str | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _check_methods(cls)
 
     def supports(self, geometry: Geometry) -> str | None:
         """None if the algorithm can compute this geometry, otherwise why not, in words."""
@@ -106,12 +114,11 @@ class Algorithm(KnownAttributes):
 
     def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
         """Whether `forward_stem` and `backward_stem` can compute `stem`, its first convolution as `first` would."""
-        return (
-            self.stem_module is not None
-            and first.name == self.stem_first
-            and self.supports(stem.second) is None
-            and self._stem.fits(stem)
-        )
+        return first.name == self.stem_first and self.fits_stem(stem)
+
+    def fits_stem(self, stem: Stem) -> bool:
+        """As `fuses_stem`, by the two geometries alone."""
+        return self.stem_module is not None and self.supports(stem.second) is None and self._stem.fits(stem)
 
     def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
         """The result after the dropout, whose mask hangs on `seed`, with what `backward_stem` needs."""
@@ -157,10 +164,20 @@ class Algorithm(KnownAttributes):
 
     def declines(self, geometry: Geometry, dtype: Any) -> str | None:
         """Why this algorithm can not compute that geometry in that dtype, or None: `supports` and `dtypes` together."""
-        if not any(np.dtype(dtype) == np.dtype(known) for known in self.dtypes):
+        dtype = np.dtype(dtype)
+        if not any(dtype == known for known in self.dtypes):
             known = " or ".join(np.dtype(known).name for known in self.dtypes)
-            return f"it computes in {known}, not in {np.dtype(dtype).name}"
+            return f"it computes in {known}, not in {dtype.name}"
         return self.supports(geometry)
 
     def __repr__(self) -> str:
         return f"<algorithm {getattr(self, 'name', type(self).__name__)!r}>"
+
+
+def _check_methods(algorithm: type[Algorithm]) -> None:
+    for name in CHECKS:
+        if name in vars(algorithm):
+            setattr(algorithm, name, checked(name, vars(algorithm)[name]))
+
+
+_check_methods(Algorithm)

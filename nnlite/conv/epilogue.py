@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnlite.errors import boolean
+
 
 @dataclass(frozen=True)
 class Epilogue:
@@ -16,6 +18,12 @@ class Epilogue:
     relu: bool = False
     #: max pooling 2x2, strides 2, padding "valid" (an odd last row or column is dropped)
     pool: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless each is True or False."""
+        if not self.bias.__class__ is self.relu.__class__ is self.pool.__class__ is bool:
+            for name in ("bias", "relu", "pool"):
+                boolean(name, getattr(self, name))
 
     def result_shape(self, output_shape: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
         """The shape after the epilogue of a convolution's output (n, oh, ow, k)."""

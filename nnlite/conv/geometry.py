@@ -17,7 +17,7 @@ PASSES = ("forward", "grad_input", "grad_weight")
 
 @dataclass(frozen=True)
 class Geometry:
-    """One convolution problem, channels last. Frozen and hashable; `Geometry.of` checks what a user gave.
+    """One convolution problem, channels last. Frozen and hashable; there is none that cannot be computed.
 
     y[n, oh, ow, k] = sum over r, s, c of x[n, oh*stride + r*dilation - pad, ow*stride + s*dilation - pad, c]
     times weight[r, s, c, k], where x is zero outside of the image ("convolution" is cross-correlation).
@@ -29,6 +29,32 @@ class Geometry:
     pads: Pads = ((0, 0), (0, 0))  # ((top, bottom), (left, right))
     dilation_rate: tuple[int, int] = (1, 1)
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError that names the argument where the numbers do not fit each other."""
+        _check_shapes(self.input_shape, self.weight_shape)
+        h, w, c = self.input_shape[1:]
+        c_group, k = self.weight_shape[2:]
+        int_pair("strides", _pair("strides", self.strides))
+        dilation = int_pair("dilation_rate", _pair("dilation_rate", self.dilation_rate))
+        if not isinstance(self.pads, tuple) or len(self.pads) != 2:
+            raise ValueError(f"pads: expected ((top, bottom), (left, right)). Received: {self.pads!r}")
+        pads = [int_pair("pads", _pair("pads", pad), minimum=0) for pad in self.pads]
+        g = positive_int("groups", self.groups)
+        if c_group * g != c:
+            raise ValueError(
+                f"weight: expected {c} / {g} input channels, as x has {c} channels in {g} group(s). "
+                f"Received: weight shape {self.weight_shape}, x shape {self.input_shape}"
+            )
+        if k % g:
+            raise ValueError(f"groups: expected a divisor of the {k} output channels. Received: {g}")
+        if min(self.output_shape[1:3]) < 1:
+            spread = tuple((size - 1) * d + 1 for size, d in zip(self.weight_shape[:2], dilation, strict=True))
+            padded = (h + sum(pads[0]), w + sum(pads[1]))
+            raise ValueError(
+                f"weight: expected a kernel no larger than the padded input. Received: kernel {spread[0]}x{spread[1]} "
+                f"(dilation included), padded input {padded[0]}x{padded[1]}"
+            )
 
     @classmethod
     def of(
@@ -203,34 +229,27 @@ def _checked(
     dilation_rate: object,
     groups: object,
 ) -> Geometry:
-    if len(input_shape) != 4:
+    _check_shapes(input_shape, weight_shape)
+    stride_pair, dilation = int_pair("strides", strides), int_pair("dilation_rate", dilation_rate)
+    pads = resolve_pads(padding, input_shape[1:3], weight_shape[:2], stride_pair, dilation)
+    return Geometry(input_shape, weight_shape, stride_pair, pads, dilation, positive_int("groups", groups))
+
+
+def _check_shapes(input_shape: tuple, weight_shape: tuple) -> None:
+    if not isinstance(input_shape, tuple) or len(input_shape) != 4:
         raise ValueError(f"x: expected 4 dimensions (n, h, w, c). Received: shape {input_shape}")
-    if len(weight_shape) != 4:
+    if not isinstance(weight_shape, tuple) or len(weight_shape) != 4:
         raise ValueError(f"weight: expected 4 dimensions (kh, kw, c / groups, k). Received: shape {weight_shape}")
-    n, h, w, c = input_shape
-    positive_int("x's shape", n, minimum=0)
-    for size in (h, w, c):
+    positive_int("x's shape", input_shape[0], minimum=0)
+    for size in input_shape[1:]:
         positive_int("x's shape", size)
-    kh, kw, c_group, k = weight_shape
-    if min(weight_shape) < 1:
-        raise ValueError(f"weight: expected no empty dimension. Received: shape {weight_shape}")
-    stride_pair = int_pair("strides", strides)
-    dilation = int_pair("dilation_rate", dilation_rate)
-    g = positive_int("groups", groups)
-    if c_group * g != c:
-        raise ValueError(
-            f"weight: expected {c} / {g} input channels, as x has {c} channels in {g} group(s). "
-            f"Received: weight shape {weight_shape}, x shape {input_shape}"
-        )
-    if k % g:
-        raise ValueError(f"groups: expected a divisor of the {k} output channels. Received: {g}")
-    pads = resolve_pads(padding, (h, w), (kh, kw), stride_pair, dilation)
-    geometry = Geometry(input_shape, weight_shape, stride_pair, pads, dilation, g)
-    if min(geometry.output_shape[1:3]) < 1:
-        spread = tuple((size - 1) * d + 1 for size, d in zip((kh, kw), dilation, strict=True))
-        padded = (h + sum(pads[0]), w + sum(pads[1]))
-        raise ValueError(
-            f"weight: expected a kernel no larger than the padded input. Received: kernel {spread[0]}x{spread[1]} "
-            f"(dilation included), padded input {padded[0]}x{padded[1]}"
-        )
-    return geometry
+    for size in weight_shape:
+        if positive_int("weight's shape", size, minimum=0) < 1:
+            raise ValueError(f"weight: expected no empty dimension. Received: shape {weight_shape}")
+
+
+def _pair(argument: str, value: object) -> tuple:
+    """A tuple, so that a geometry can be hashed."""
+    if not isinstance(value, tuple):
+        raise ValueError(f"{argument}: expected a tuple of two integers. Received: {value!r}")
+    return value

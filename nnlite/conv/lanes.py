@@ -17,12 +17,13 @@ max pooling, forward and back, cost next to nothing. Where things lie is in tabl
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import direct_plan, stages_compiled, stages_stem
+from nnlite.conv import checks, direct_plan, stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import Prepared, prepared
 from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
@@ -74,7 +75,7 @@ class Lanes(Algorithm):
         return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return self.forward_fused(x, weight, None, geometry, Epilogue()).result
+        return _run_forward(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _gradients(None, weight, dy, dy, _NO_BYTES, geometry, Epilogue())[0]  # type: ignore[return-value]
@@ -94,24 +95,14 @@ class Lanes(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
-        sizes = plan.sizes
-        result = memory.empty(epilogue.result_shape(geometry.output_shape))
-        winners = _NO_BYTES
-        if epilogue.pool:
-            winners = memory.empty((blocks_of(geometry), result[0].size * LANES if len(result) else 0), np.uint8)
-        work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
-        _forward.run(
-            parts, plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
-            epilogue.relu, epilogue.pool,
-        )  # fmt: skip
-        return Fused(x, weight, result, winners)
+        return _run_forward(x, weight, bias, geometry, epilogue)
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, ran.saved, geometry, epilogue)
+        saved = checks.winners(ran.saved, winners_shape(geometry, epilogue)) if epilogue.pool else _NO_BYTES
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
@@ -123,6 +114,11 @@ def blocks_of(geometry: Geometry) -> int:
     return -(-geometry.input_shape[0] // LANES)
 
 
+def winners_shape(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int]:
+    """Of what is remembered of a max pooling: for each block of images, which of its window's four each maximum is."""
+    return blocks_of(geometry), prod(epilogue.result_shape(geometry.output_shape)[1:]) * LANES
+
+
 @jit
 def room(elements):
     """Numbers that a block of images of so many elements takes, with what a transposition writes beyond its end."""
@@ -130,6 +126,23 @@ def room(elements):
 
 
 # Forward, and the input gradient -------------------------------------------------------------------------------
+
+
+def _run_forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
+) -> Fused:
+    plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
+    sizes = plan.sizes
+    result = memory.empty(epilogue.result_shape(geometry.output_shape))
+    winners = _NO_BYTES
+    if epilogue.pool:
+        winners = memory.empty(winners_shape(geometry, epilogue), np.uint8)
+    work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
+    _forward.run(
+        parts, plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
+        epilogue.relu, epilogue.pool,
+    )  # fmt: skip
+    return Fused(x, weight, result, winners)
 
 
 @kernel

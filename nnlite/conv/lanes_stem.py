@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import direct_plan
+from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct_panels import prepared
 from nnlite.conv.direct_plan import Correlation, Image
 from nnlite.conv.epilogue import Fused
@@ -19,7 +19,6 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes import (
     SCRATCH,
     Sums,
-    blocks_of,
     bring_gradient,
     bring_images,
     correlate,
@@ -27,6 +26,7 @@ from nnlite.conv.lanes import (
     reduce_pixels,
     room,
     take_result,
+    winners_shape,
 )
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
 from nnlite.jit import jit, kernel
@@ -35,8 +35,8 @@ from nnlite.simd import LANES, load, pointer, select, store
 
 
 def fits(stem: Stem) -> bool:
-    """Whether a block of the tensor between stays in cache."""
-    return stem.image_bytes * LANES <= BETWEEN_BYTES
+    """Whether the kernels here compute it: a block of the tensor between stays in cache."""
+    return stem.first.strides == (1, 1) and stem.image_bytes * LANES <= BETWEEN_BYTES
 
 
 @lru_cache(maxsize=64)
@@ -57,8 +57,7 @@ def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused
     first = _first(stem.first.one_image, second.image)
     parts, pool = threads.kernel_parts(), stem.epilogue.pool
     result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
-    size = result[0].size * LANES if pool and len(result) else 0
-    winners = memory.empty((blocks_of(stem.second) if pool else 0, size), np.uint8)
+    winners = memory.empty(winners_shape(stem.second, stem.epilogue) if pool else (0, 0), np.uint8)
     rooms = room(first.sizes.image_padded) + room(second.sizes.image_padded) + 2 * room(second.sizes.image_out)
     _forward.run(
         parts, first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
@@ -97,6 +96,8 @@ def _forward(
 def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, winners = ran
+    if stem.epilogue.pool:
+        winners = checks.winners(winners, winners_shape(stem.second, stem.epilogue))
     parts, (phase,) = threads.kernel_parts(), direct_plan.grad_input(stem.second.one_image, lanes=True)
     first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))
     first = _first(stem.first.one_image, reduction.image)

@@ -18,6 +18,7 @@ import numpy as np
 
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
+from nnlite.errors import boolean, fraction
 
 #: the largest part of the tensor between that is kept in cache beside what the second convolution keeps there
 BETWEEN_BYTES = 256 << 10
@@ -36,6 +37,16 @@ class Stem:
     epilogue: Epilogue
     #: the share of the result's elements that are dropped after the epilogue (nnlite.kernels.dropout)
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the second convolution does not take what the first one gives."""
+        boolean("relu", self.relu)
+        fraction("dropout", self.dropout)
+        if self.first.output_shape != self.second.input_shape:
+            raise ValueError(
+                f"second: expected inputs of shape {self.first.output_shape}, what the first convolution gives. "
+                f"Received: {self.second.input_shape}"
+            )
 
     @property
     def image_bytes(self) -> int:

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import stages_compiled, stages_stem
+from nnlite.conv import checks, stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
@@ -81,7 +81,7 @@ class Winograd(Algorithm):
         return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return self.forward_fused(x, weight, None, geometry, Epilogue()).result
+        return _run_forward(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         dx, _, _ = _gradients(None, weight, dy, None, None, geometry, Epilogue())
@@ -105,23 +105,14 @@ class Winograd(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        sizes, parts = sizes_of(geometry), threads.kernel_parts()
-        result = memory.empty(epilogue.result_shape(geometry.output_shape))
-        winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
-        start = start_values(bias, 1, sizes.k_wide)
-        u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
-        v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-        _forward.run(
-            parts, product_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
-            epilogue.relu, epilogue.pool,
-        )  # fmt: skip
-        return Fused(x, weight, result, winners)
+        return _run_forward(x, weight, bias, geometry, epilogue)
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, ran.saved, geometry, epilogue)
+        saved = checks.winners(ran.saved, ran.result.shape) if epilogue.pool else None
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
@@ -139,6 +130,22 @@ def swap_channels(weight: np.ndarray) -> np.ndarray:
 
 
 # Forward -------------------------------------------------------------------------------------------------------
+
+
+def _run_forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
+) -> Fused:
+    sizes, parts = sizes_of(geometry), threads.kernel_parts()
+    result = memory.empty(epilogue.result_shape(geometry.output_shape))
+    winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
+    start = start_values(bias, 1, sizes.k_wide)
+    u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
+    v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
+    _forward.run(
+        parts, product_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
+        epilogue.relu, epilogue.pool,
+    )  # fmt: skip
+    return Fused(x, weight, result, winners)
 
 
 @kernel

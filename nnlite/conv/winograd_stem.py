@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnlite import memory, threads
-from nnlite.conv import direct_plan
+from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct import correlate_tiles
 from nnlite.conv.direct_panels import pad_images, prepared, start_values
 from nnlite.conv.direct_plan import Image
@@ -131,6 +131,8 @@ def _correlate(shape, plan, x, n, clamp, padded, y):
 def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, winners = ran
+    if stem.epilogue.pool:
+        winners = checks.winners(winners, result.shape)
     plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
     sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
     between = memory.empty((parts, 2, _room(plan.sizes.image_out, reduction.shape.width)))

@@ -33,7 +33,7 @@ def _forward(logits, labels, dlogits):
 
 
 def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the mean loss (), its gradient (n, classes)) of logits (n, classes) and labels (n), int64 and in range."""
+    """(the mean loss (), its gradient (n, classes)) of logits (n, classes) and int64 labels in range (n)."""
     dlogits = memory.empty(logits.shape, logits.dtype)
-    loss = _forward(np.ascontiguousarray(logits), labels, dlogits)
+    loss = _forward(logits, labels, dlogits)
     return np.asarray(loss, dtype=logits.dtype), dlogits

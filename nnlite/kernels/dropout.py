@@ -116,10 +116,10 @@ def drop_in_place(y, first, size, mask):
 
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
-    """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
+    """x, contiguous, with each element set to 0 with probability `rate`, to the nearest 2**-16, others / (1 - rate)."""
     y = memory.empty(x.shape, x.dtype)
     low, high, threshold, _ = Mask.of(rate, seed)
-    arguments = np.ascontiguousarray(x).reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
+    arguments = x.reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
         _apply.run(threads.parts_for(x.size, PARALLEL_SIZE), *arguments)
     return y

@@ -177,3 +177,9 @@ def expect_rank(layer: Layer, input_shape: Shape, rank: int, meaning: str) -> No
     """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes, all at least 1."""
     if len(input_shape) != rank or min(input_shape, default=1) < 1:
         raise ValueError(f"x: expected shape {meaning} for {layer.label}. Received: shape (n, {_join(input_shape)})")
+
+
+def expect_shape(layer: Layer, name: str, parameter: Any, shape: Shape) -> None:
+    """Raise ValueError unless a parameter, whose array may have been replaced, has the shape it was made with."""
+    if getattr(parameter, "shape", None) != shape:
+        raise ValueError(f"{name} of {layer.label}: expected shape {shape}. Received: shape {np.shape(parameter)}")

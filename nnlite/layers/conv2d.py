@@ -11,7 +11,7 @@ from nnlite.conv.geometry import Padding, check_padding
 from nnlite.errors import boolean, int_pair, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
-from nnlite.layers.base import Layer, Shape, expect_rank
+from nnlite.layers.base import Layer, Shape, expect_rank, expect_shape
 from nnlite.performance import counts
 
 
@@ -89,6 +89,7 @@ class Conv2D(Layer):
 
     def product(self, x: Tensor, *, relu: bool = False, max_pool: bool = False) -> Tensor:
         """The convolution with its bias, and the epilogue that is asked for; not the activation."""
+        expect_shape(self, "weight", self.weight, (*self.kernel_size, x.shape[-1] // self.groups, self.filters))
         return ops.conv2d(
             x,
             self.weight,

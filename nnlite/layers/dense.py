@@ -11,7 +11,7 @@ from nnlite.autograd import Tensor
 from nnlite.errors import boolean, positive_int
 from nnlite.initializers import Initializer
 from nnlite.layers.activation import Activation, activation_config
-from nnlite.layers.base import Layer, Shape
+from nnlite.layers.base import Layer, Shape, expect_shape
 from nnlite.performance import counts
 
 
@@ -56,6 +56,7 @@ class Dense(Layer):
 
     def product(self, x: Tensor, *, relu: bool = False, dropout: float = 0.0, seed: int = 0) -> Tensor:
         """x @ weight + bias, and what of ReLU and dropout is asked for; not the activation."""
+        expect_shape(self, "weight", self.weight, (x.shape[-1], self.units))
         return ops.dense(x, self.weight, self.bias, relu=relu, dropout=dropout, seed=seed)
 
     def operations(self, batch: int) -> list[counts.Operation]:

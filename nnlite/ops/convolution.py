@@ -11,7 +11,7 @@ from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, Epilogue, Geometry, registry
 from nnlite.conv.geometry import Padding
 from nnlite.errors import boolean
-from nnlite.operands import Floats
+from nnlite.operands import Floats, fitting, one_dtype
 from nnlite.ops.activation import relu_gradient
 
 
@@ -34,7 +34,7 @@ def conv2d(
     "Convolution" is cross-correlation, as in every framework. `padding` is "valid", "same" (TensorFlow's), an
     integer, or ((top, bottom), (left, right)). `algorithm` is a name of `nn.conv.names()` or "auto".
     `relu` and `max_pool` (2x2, strides 2, valid) follow the convolution, in its own kernel where the algorithm fuses
-    them; `max_pool` is for algorithms that do.
+    them; `max_pool` is for algorithms that do. Arrays may lie anyhow in memory: nnlite.conv.checks.
 
     Raises ValueError that names the argument where shapes do not fit, Unsupported (a ValueError) where the named
     algorithm declines.
@@ -43,15 +43,10 @@ def conv2d(
     geometry = Geometry.of(
         x.shape, weight.shape, strides=strides, padding=padding, dilation_rate=dilation_rate, groups=groups
     )
-    if x.dtype != weight.dtype:
-        raise ValueError(f"x: expected weight's dtype, {weight.dtype}. Received: {x.dtype}")
-    if bias is not None and (bias.shape != weight.shape[3:] or bias.dtype != weight.dtype):
-        raise ValueError(
-            f"bias: expected shape {weight.shape[3:]} of {weight.dtype}. Received: shape {bias.shape} of {bias.dtype}"
-        )
+    one_dtype(x=x, weight=weight, bias=bias)
+    if bias is not None:
+        bias = fitting("bias", bias, weight.shape[3:], x.dtype)
     chosen = registry.select(geometry, x.dtype, algorithm)
-    x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
-    bias = None if bias is None else np.ascontiguousarray(bias)
     epilogue = Epilogue(bias is not None, relu, max_pool)
     if chosen.fuses(geometry, epilogue):
         return _fused(chosen, x, weight, bias, geometry, epilogue)
@@ -66,13 +61,15 @@ def _composed(
     """The algorithm's own passes, with bias and ReLU as passes of their own over the result."""
     y = algorithm.forward(x, weight, geometry)
     _check_result(algorithm, y, geometry.output_shape, x.dtype, "forward")
+    if np.may_share_memory(y, x) or np.may_share_memory(y, weight) or not y.flags.writeable:
+        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected an array of its own that may be written")
     if bias is not None:
         y += bias
     if relu:
         np.maximum(y, 0, out=y)
 
     def backward(dy: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
-        dy = relu_gradient(dy, y) if relu else np.ascontiguousarray(dy)
+        dy = relu_gradient(dy, y) if relu else dy
         dbias = None
         if needs[2]:
             with scopes.scope(None, "grad_weight"):
@@ -115,10 +112,11 @@ def _fused(
 ) -> tuple[np.ndarray, Any]:
     """One kernel for the convolution and what follows it, forward and backward."""
     ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+    _check_result(algorithm, ran.result, epilogue.result_shape(geometry.output_shape), x.dtype, "forward_fused")
 
     def backward(dresult: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
         with scopes.scope(None, scopes.gradient_part(needs)):
-            return algorithm.backward_fused(ran, np.ascontiguousarray(dresult), geometry, epilogue, needs)
+            return algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
 
     return ran.result, backward
 

@@ -12,7 +12,7 @@ import numpy as np
 from nnlite import scopes
 from nnlite.autograd import differentiable
 from nnlite.errors import boolean, fraction, positive_int
-from nnlite.operands import Floats
+from nnlite.operands import Floats, fitting, one_dtype, readable
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -44,8 +44,8 @@ def dense(
     With `relu`, also what `ops.dropout` does with that rate and that seed. What was dropped is 0, as what ReLU holds
     back is, so that the gradient needs no second mask.
     float32 is computed on register tiles, with bias and ReLU in their store; float64 by NumPy.
-    Raises ValueError if the shapes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or `seed` no
-    integer of at least 0.
+    Raises ValueError if the shapes or dtypes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or
+    `seed` no integer of at least 0.
     """
     relu = boolean("relu", relu)
     if dropout:
@@ -56,11 +56,12 @@ def dense(
         raise ValueError(
             f"x: expected shape (..., {weight.shape[0]}), as weight has shape {weight.shape}. Received: shape {x.shape}"
         )
-    if bias is not None and bias.shape != weight.shape[1:]:
-        raise ValueError(f"bias: expected shape {weight.shape[1:]}. Received: shape {bias.shape}")
-    products = _products(weight, x, bias)
-    rows = np.ascontiguousarray(x).reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
-    weight = np.ascontiguousarray(weight)
+    one_dtype(x=x, weight=weight, bias=bias)
+    if bias is not None:
+        bias = fitting("bias", bias, weight.shape[1:], x.dtype)
+    products = (_on_tiles(weight.shape[1]) if x.dtype == _FLOAT32 else None) or _NUMPY
+    rows = readable(x).reshape(prod(x.shape[:-1]), x.shape[-1])  # (m, in)
+    weight = readable(weight)
     if dropout and products.drops:
         from nnlite.kernels.dropout import Mask
 
@@ -73,7 +74,7 @@ def dense(
             y = apply_mask(y, dropout, seed)
 
     def backward(dy: np.ndarray, needs: tuple[bool, ...]) -> tuple:
-        dy = np.ascontiguousarray(dy).reshape(y.shape)  # (m, out)
+        dy = readable(dy).reshape(y.shape)  # (m, out)
         dx = dweight = dbias = None
         if relu:
             from nnlite.kernels.activation import relu_backward
@@ -101,13 +102,6 @@ def drops_in_kernel(columns: int, dtype: Any) -> bool:
     """Whether the kernel of a product with so many columns does the dropout too; else it is a pass of its own."""
     products = _on_tiles(columns) if np.dtype(dtype) == _FLOAT32 else None
     return products is not None and products.drops
-
-
-def _products(weight: np.ndarray, *others: np.ndarray | None) -> Products:
-    """Those on register tiles where every operand is float32 and kernels can be compiled, else NumPy's."""
-    if all(operand is None or operand.dtype == _FLOAT32 for operand in (weight, *others)):
-        return _on_tiles(weight.shape[1]) or _NUMPY
-    return _NUMPY
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ import numpy as np
 from nnlite.autograd import differentiable
 from nnlite.conv.geometry import Padding, pooled
 from nnlite.errors import int_pair
-from nnlite.operands import Floats
+from nnlite.operands import Floats, readable
 
 
 @differentiable
@@ -31,10 +31,10 @@ def max_pool2d(
     pool = int_pair("pool_size", pool_size)
     steps = pool if strides is None else int_pair("strides", strides)
     pads, size = pooled((x.shape[1], x.shape[2]), pool, steps, padding)
-    y, winner = max_pool(np.ascontiguousarray(x), size, pool, steps, pads)
+    y, winner = max_pool(readable(x), size, pool, steps, pads)
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
-        dx = max_pool_backward(np.ascontiguousarray(dy), winner, x.shape, pool, steps, pads)
+        dx = max_pool_backward(readable(dy), winner, x.shape, pool, steps, pads)
         return dx, None, None, None
 
     return y, backward

@@ -28,28 +28,16 @@ def conv2d_stem(
 
     x (n, h, w, c), through which no gradient flows; weights (kh, kw, c, k) and biases (k) of the first convolution and
     of the second -> the second's result, after its epilogue and the dropout, whose mask is a function of `seed`.
-    Raises ValueError that names the argument where it is not float32 of the shape that `stem` says.
+    Raises ValueError that names the argument where it is not float32 of the shape that `stem` says, Unsupported (a
+    ValueError) if the algorithm does not compute it.
     """
-    first, second = stem.first, stem.second
-    x = _contiguous("x", x, first.input_shape)
-    weights = StemWeights(
-        _contiguous("first_weight", first_weight, first.weight_shape),
-        None if first_bias is None else _contiguous("first_bias", first_bias, first.weight_shape[3:]),
-        _contiguous("weight", weight, second.weight_shape),
-        None if bias is None else _contiguous("bias", bias, second.weight_shape[3:]),
-    )
-    ran = algorithm.forward_stem(x, weights, stem, seed)
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(f"algorithm: expected an nn.conv.Algorithm. Received: {algorithm!r:.60}")
+    ran = algorithm.forward_stem(x, StemWeights(first_weight, first_bias, weight, bias), stem, seed)
 
     def backward(dresult: np.ndarray, needs: tuple[bool, ...]) -> tuple:
         with scopes.scope(None, "gradients"):
-            gradients = algorithm.backward_stem(ran, np.ascontiguousarray(dresult), stem, seed)
+            gradients = algorithm.backward_stem(ran, dresult, stem, seed)
         return None, *gradients
 
     return ran.result, backward
-
-
-def _contiguous(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The array as kernels read it, which see an address and no shape."""
-    if array.shape != shape or array.dtype != np.float32:
-        raise ValueError(f"{name}: expected float32 of shape {shape}. Received: {array.dtype} of shape {array.shape}")
-    return np.ascontiguousarray(array)

@@ -1,0 +1,207 @@
+"""What is checked before an algorithm computes: here, once, for users, the laboratory and `ops.conv2d` alike.
+
+A compiled kernel gets an address and no shape. So the methods of each class derived from Algorithm, a user's too, are
+called through `checked`. The rule: an array of the right shape and dtype is made right where it lies wrongly in memory
+(strided, Fortran order, unaligned: it is copied); any other is refused. What the methods call in turn is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import isfunction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnlite.conv.epilogue import Epilogue, Fused
+from nnlite.conv.geometry import Geometry
+from nnlite.conv.stem import Stem, StemWeights
+from nnlite.errors import Unsupported, positive_int
+from nnlite.operands import fitting
+
+if TYPE_CHECKING:
+    from nnlite.conv.algorithm import Algorithm
+
+
+def checked(name: str, method: Any) -> Any:
+    """The method of that name, behind the check of its arguments."""
+    if hasattr(method, "checks_arguments"):  # taken over from another algorithm
+        return method
+    arguments = CHECKS[name]
+    call = method if isfunction(method) else lambda own, *args: method.__get__(own, type(own))(*args)
+
+    @wraps(method)
+    def checking(own: Algorithm, *args: Any, **named: Any) -> Any:
+        return call(own, *arguments(own, *args, **named))
+
+    checking.checks_arguments = True  # type: ignore[attr-defined]
+    return checking
+
+
+# The arguments of each method, as they are handed on -------------------------------------------------------------
+
+
+def _forward(own: Algorithm, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> tuple:
+    dtype = _dtype(own, geometry, "x", x)
+    return (
+        fitting("x", x, geometry.input_shape, dtype),
+        fitting("weight", weight, geometry.weight_shape, dtype),
+        geometry,
+    )
+
+
+def _grad_input(own: Algorithm, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> tuple:
+    dtype = _dtype(own, geometry, "dy", dy)
+    return (
+        fitting("dy", dy, geometry.output_shape, dtype),
+        fitting("weight", weight, geometry.weight_shape, dtype),
+        geometry,
+    )
+
+
+def _grad_weight(own: Algorithm, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> tuple:
+    dtype = _dtype(own, geometry, "x", x)
+    return fitting("x", x, geometry.input_shape, dtype), fitting("dy", dy, geometry.output_shape, dtype), geometry
+
+
+def _backward(
+    own: Algorithm, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
+) -> tuple:
+    x, weight, _ = _forward(own, x, weight, geometry)
+    return x, weight, fitting("dy", dy, geometry.output_shape, x.dtype), geometry, _needs(needs, 2)
+
+
+def _forward_fused(
+    own: Algorithm, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
+) -> tuple:
+    x, weight, _ = _forward(own, x, weight, geometry)
+    _fuses(own, geometry, epilogue)
+    return x, weight, _bias("bias", bias, geometry, x.dtype, epilogue.bias), geometry, epilogue
+
+
+def _backward_fused(
+    own: Algorithm,
+    ran: Fused,
+    dresult: np.ndarray,
+    geometry: Geometry,
+    epilogue: Epilogue,
+    needs: tuple[bool, bool, bool],
+) -> tuple:
+    dtype = _dtype(own, geometry, "dresult", dresult)
+    _fuses(own, geometry, epilogue)
+    x, weight, result, saved = _ran(ran)
+    shape = epilogue.result_shape(geometry.output_shape)
+    ran = Fused(
+        fitting("ran.x", x, geometry.input_shape, dtype),
+        fitting("ran.weight", weight, geometry.weight_shape, dtype),
+        fitting("ran.result", result, shape, dtype),
+        saved,
+    )
+    return ran, fitting("dresult", dresult, shape, dtype), geometry, epilogue, _needs(needs, 3)
+
+
+def _forward_stem(own: Algorithm, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple:
+    _fits_stem(own, stem)
+    x = fitting("x", x, stem.first.input_shape, np.float32)
+    return x, _stem_weights(weights, stem), stem, positive_int("seed", seed, minimum=0)
+
+
+def _backward_stem(own: Algorithm, ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> tuple:
+    _fits_stem(own, stem)
+    x, weights, result, saved = _ran(ran)
+    shape = stem.epilogue.result_shape(stem.second.output_shape)
+    ran = Fused(
+        fitting("ran.x", x, stem.first.input_shape, np.float32),
+        _stem_weights(weights, stem),
+        fitting("ran.result", result, shape, np.float32),
+        saved,
+    )
+    return ran, fitting("dresult", dresult, shape, np.float32), stem, positive_int("seed", seed, minimum=0)
+
+
+CHECKS: dict[str, Callable[..., tuple]] = {
+    "forward": _forward,
+    "grad_input": _grad_input,
+    "grad_weight": _grad_weight,
+    "backward": _backward,
+    "forward_fused": _forward_fused,
+    "backward_fused": _backward_fused,
+    "forward_stem": _forward_stem,
+    "backward_stem": _backward_stem,
+}
+
+
+def winners(saved: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """What a forward pass with max pooling remembered, checked."""
+    return fitting("ran.saved", saved, shape, np.uint8)
+
+
+# One argument ----------------------------------------------------------------------------------------------------
+
+
+def _dtype(own: Algorithm, geometry: Geometry, argument: str, array: np.ndarray) -> np.dtype:
+    """The array's dtype. Raises Unsupported if the algorithm declines the geometry or that dtype."""
+    if not isinstance(geometry, Geometry):
+        raise ValueError(f"geometry: expected an nn.conv.Geometry. Received: {type(geometry).__name__}")
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{argument}: expected a NumPy array. Received: {type(array).__name__}")
+    refusal = own.declines(geometry, array.dtype)
+    if refusal is not None:
+        raise Unsupported(f"algorithm {own.name!r} declines {geometry}: {refusal}")
+    return array.dtype
+
+
+def _fuses(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
+    if not isinstance(epilogue, Epilogue):
+        raise ValueError(f"epilogue: expected an nn.conv.Epilogue. Received: {type(epilogue).__name__}")
+    if not own.fuses(geometry, epilogue):
+        raise Unsupported(f"algorithm {own.name!r} does not fuse {epilogue} into {geometry}")
+    _pools(geometry, epilogue)
+
+
+def _pools(geometry: Geometry, epilogue: Epilogue) -> None:
+    if epilogue.pool and min(geometry.output_shape[1:3]) < 2:
+        raise ValueError(
+            f"max_pool: expected an output of at least 2x2 to pool. Received: {geometry.output_shape} of {geometry}"
+        )
+
+
+def _bias(argument: str, bias: Any, geometry: Geometry, dtype: Any, expected: bool) -> np.ndarray | None:
+    if not expected and bias is None:
+        return None
+    if not expected:
+        raise ValueError(f"{argument}: expected None, as the epilogue has none. Received: {type(bias).__name__}")
+    return fitting(argument, bias, geometry.weight_shape[3:], dtype)
+
+
+def _needs(needs: Any, count: int) -> tuple:
+    if not isinstance(needs, tuple) or len(needs) != count:
+        raise ValueError(f"needs: expected {count} booleans, one for each gradient. Received: {needs!r}")
+    return needs
+
+
+def _ran(ran: Any) -> Fused:
+    if not isinstance(ran, Fused):
+        raise ValueError(f"ran: expected what the forward pass returned. Received: {type(ran).__name__}")
+    return ran
+
+
+def _fits_stem(own: Algorithm, stem: Stem) -> None:
+    if not isinstance(stem, Stem):
+        raise ValueError(f"stem: expected an nn.conv.Stem. Received: {type(stem).__name__}")
+    if not own.fits_stem(stem):
+        raise Unsupported(f"algorithm {own.name!r} does not compute {stem.first} and {stem.second} at once")
+    _pools(stem.second, stem.epilogue)
+
+
+def _stem_weights(weights: Any, stem: Stem) -> StemWeights:
+    if not isinstance(weights, StemWeights):
+        raise ValueError(f"weights: expected nn.conv.StemWeights. Received: {type(weights).__name__}")
+    first, first_bias, second, second_bias = weights
+    return StemWeights(
+        fitting("first_weight", first, stem.first.weight_shape, np.float32),
+        _bias("first_bias", first_bias, stem.first, np.float32, first_bias is not None),
+        fitting("weight", second, stem.second.weight_shape, np.float32),
+        _bias("bias", second_bias, stem.second, np.float32, stem.epilogue.bias),
+    )
