@@ -659,7 +659,9 @@ def test_objects_say_how_they_are_made(model, data):
     assert repr(made) == repr(model)
     history = model.fit(*data, epochs=2, verbose=0)
     last = {name: values[-1] for name, values in history.history.items()}
-    assert repr(history) == f"<History of 2 epochs; the last: loss: {last['loss']:.4f} - accuracy: {last['accuracy']:.4f}>"
+    assert (
+        repr(history) == f"<History of 2 epochs; the last: loss: {last['loss']:.4f} - accuracy: {last['accuracy']:.4f}>"
+    )
 
 
 def test_a_summary_is_shown_once_in_a_notebook(model, monkeypatch, capsys):
