@@ -45,8 +45,8 @@ class Sequential(Stack):
 
     def _hand_over(self) -> None:
         """Give the parameters there are to the optimizer there is."""
-        if self.optimizer is not None and self.built and self.layers:
-            self.optimizer.build(self.parameters())
+        if self.optimizer is not None and self.built and (parameters := self.parameters()):
+            self.optimizer.build(parameters)
 
     # Training ---------------------------------------------------------------------------------------------------
 

@@ -517,8 +517,9 @@ def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
     class Listener:
         def enter(self, layer, part):
             computed.extend((name, part) for name in (layer or "").split("+"))
+            return 0
 
-        def leave(self):
+        def leave(self, depth=0):
             pass
 
     with scopes.listening(Listener()):
@@ -694,3 +695,104 @@ def test_predict_says_how_fast_if_it_is_asked(model, data, capsys):
     assert capsys.readouterr().out == ""
     model.predict(data[0], verbose=1)
     assert re.fullmatch(r"300 samples - [\d.]+ s - [\d,]+ samples/s\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: setattr(m.layers[0], "units", 9),
+            "units: expected a Dense to keep what it was built with.*Received: 9",
+        ),
+        (lambda m: setattr(m.layers[2], "use_bias", False), "use_bias: expected a Dense to keep"),
+        (lambda m: setattr(m, "input_shape", (9,)), "input_shape: expected a Sequential to keep"),
+        (lambda m: setattr(nn.models.cnn().layers[0], "padding", "same"), "padding: expected a Conv2D to keep"),
+        (lambda m: setattr(nn.models.cnn().layers[2], "strides", (1, 1)), "strides: expected a MaxPooling2D to keep"),
+    ],
+)
+def test_what_a_layer_was_built_with_stays(model, change, message):
+    with pytest.raises(AttributeError, match=message):
+        change(model)
+    layer = nn.Dense(3)
+    layer.units = 5
+    layer.build((2,))
+    assert layer.weight.shape == (2, 5)
+
+
+# Networks that are not for digits ----------------------------------------------------------------------------------
+
+
+def dense(units=3):
+    return nn.Dense(units, activation="softmax")
+
+
+SHAPES = {
+    "one feature": ((1,), lambda: [nn.Dense(4, activation="relu"), dense()]),
+    "a sequence": ((4, 6), lambda: [nn.Dense(5, activation="relu"), nn.Flatten(), dense()]),
+    "colour images": (
+        (32, 32, 3),
+        lambda: [nn.Conv2D(4, 3, activation="relu"), nn.MaxPooling2D(), nn.Flatten(), dense()],
+    ),
+    "one pixel": ((1, 1, 1), lambda: [nn.Conv2D(4, 1, activation="relu"), nn.Flatten(), dense()]),
+    "one pixel, padded twice": (
+        (1, 1, 3),
+        lambda: [*(nn.Conv2D(k, 3, padding="same", activation="relu") for k in (4, 20)), nn.Flatten(), dense()],
+    ),
+    "one row": ((1, 50, 1), lambda: [nn.Conv2D(4, (1, 5)), nn.MaxPooling2D((1, 2)), nn.Flatten(), dense()]),
+    "groups": ((8, 8, 4), lambda: [nn.Conv2D(4, 3, groups=2), nn.Conv2D(8, 3, groups=4), nn.Flatten(), dense()]),
+    "pooling first": ((8, 8, 1), lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), dense()]),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize("name", SHAPES)
+def test_networks_of_other_shapes_train_predict_and_are_saved(name, batch_size, generator, tmp_path):
+    shape, layers = SHAPES[name]
+    model = nn.Sequential([nn.Input(shape), *layers()])
+    model.compile("adam", metrics=["accuracy"])
+    x, y = generator.standard_normal((5, *shape)), generator.integers(0, 3, 5)
+    history = model.fit(x, y, batch_size, epochs=2, verbose=0, validation_data=(x[:1], y[:1]))
+    assert np.isfinite(history.history["val_loss"]).all()
+    probabilities = model.predict(x, batch_size)
+    np.testing.assert_allclose(probabilities, [model.predict(sample[None])[0] for sample in x], atol=1e-5)
+    loss, accuracy = model.evaluate(x, y, batch_size, verbose=0)
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(5), y]).mean(), rel=1e-4)
+    assert accuracy == (probabilities.argmax(1) == y).mean()
+    model.save(tmp_path / "m")
+    assert (nn.load_model(tmp_path / "m").predict(x, batch_size) == probabilities).all()
+    model.summary(lambda text: None, batch_size)
+
+
+def test_a_number_for_each_sample_is_the_target_of_one_output(generator):
+    x, y = generator.standard_normal((6, 4)), generator.standard_normal(6)
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(x, y, batch_size=4, verbose=0)
+    loss, error = model.evaluate(x, y, verbose=0)
+    assert loss == pytest.approx(((model.predict(x)[:, 0] - y) ** 2).mean(), rel=1e-5)
+    assert error == pytest.approx(abs(model.predict(x)[:, 0] - y).mean(), rel=1e-5)
+    assert model.evaluate(x, y[:, None], verbose=0) == [loss, error]
+
+
+@pytest.mark.parametrize("loss", ["mse", "categorical_crossentropy"])
+def test_targets_of_another_shape_are_named_before_the_first_step(loss, generator):
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match=r"^y: expected shape \(6, 3\). Received: shape \(6, 2\)"):
+        model.fit(generator.standard_normal((6, 4)), np.zeros((6, 2)), verbose=0)
+
+
+def test_a_model_without_parameters_is_evaluated_and_not_fitted(generator):
+    model = nn.Sequential([nn.Input((3,)), nn.Activation("softmax")])
+    model.compile()
+    x, y = generator.standard_normal((5, 3)), np.arange(5) % 3
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(-np.log(model.predict(x)[np.arange(5), y]).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="expected a layer with parameters to train"):
+        model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "predict"])
+def test_no_samples_are_an_error(model, method):
+    arguments = (np.zeros((0, 4)), np.zeros(0, np.int64))[: 1 if method == "predict" else 2]
+    with pytest.raises(ValueError, match=r"x: expected at least one sample. Received: shape \(0, 4\)"):
+        getattr(model, method)(*arguments)

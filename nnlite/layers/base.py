@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from inspect import signature
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -24,6 +24,9 @@ class Layer(KnownAttributes):
     Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
     or by its first call.
     """
+
+    #: the arguments that say what parameters and shapes it has: they stay, once it is built
+    made_by: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         # as the question's own scripts give it, in the Keras of their time
@@ -81,6 +84,9 @@ class Layer(KnownAttributes):
             parameter.requires_grad = self._trainable
             if not self._trainable:
                 parameter.grad = None  # of a step before, which an optimizer would take for one of the next
+
+    def _fixed(self) -> tuple[str, ...]:
+        return self.made_by if self.__dict__.get("input_shape") else ()
 
     @property
     def built(self) -> bool:
