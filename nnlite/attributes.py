@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from inspect import signature
 from typing import Any
 
@@ -19,7 +20,14 @@ class KnownAttributes:
         # who sets a new one is asked for no more than once an attribute: a method has the object as `self`
         if not self._has(name) and sys._getframe(1).f_locals.get("self") is not self:
             raise AttributeError(str(unknown(f"attribute of {type(self).__name__}", name, self._settable())))
+        if name in self._fixed():
+            what = f"{type(self).__name__} to keep what it was built with; make a new one"
+            raise AttributeError(f"{name}: expected a {what}. Received: {value!r}")
         super().__setattr__(name, value)
+
+    def _fixed(self) -> Collection[str]:
+        """The names of what can no longer be changed, because nothing would follow."""
+        return ()
 
     def _has(self, name: str) -> bool:
         return name in self.__dict__ or hasattr(type(self), name)

@@ -30,9 +30,11 @@ def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = Fa
 
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
-    """Mean of the squared differences: both of one shape."""
+    """Mean of the squared differences: both of one shape, or y_true (n) for y_pred (n, 1)."""
     y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
     target = _array(y_true)
+    if target.ndim == 1 and y_pred.shape == (len(target), 1):
+        target = target[:, None]  # (n, 1)
     if target.shape != y_pred.shape:
         raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")
     if not target.size:
@@ -57,10 +59,14 @@ def get(loss: str | Loss) -> Loss:
 
 
 def check_targets(argument: str, y_true: Any, output_shape: tuple[int, ...], loss: Loss) -> None:
-    """Raise ValueError, naming `argument`, if labels do not fit a sparse loss; others it checks itself."""
+    """Raise ValueError, naming `argument`, if targets do not fit a loss of nnlite's."""
     if loss is sparse_categorical_crossentropy and len(output_shape) == 1:
         labels = _array(y_true)
         crossentropy.check_labels(labels, (len(labels), *output_shape), argument)
+    elif loss in (categorical_crossentropy, mean_squared_error):
+        shape = np.shape(_array(y_true))
+        if shape[1:] != output_shape and (loss is categorical_crossentropy or shape[1:] or output_shape != (1,)):
+            raise ValueError(f"{argument}: expected shape {(shape[0], *output_shape)}. Received: shape {shape}")
 
 
 def name_of(loss: Loss | None) -> str | None:

@@ -45,8 +45,8 @@ class Sequential(Stack):
 
     def _hand_over(self) -> None:
         """Give the parameters there are to the optimizer there is."""
-        if self.optimizer is not None and self.built and self.layers:
-            self.optimizer.build(self.parameters())
+        if self.optimizer is not None and self.built and (parameters := self.parameters()):
+            self.optimizer.build(parameters)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Sequential(Stack):
         return {name: total / len(x) for name, total in sums.items()}
 
     def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
-        """The results for x (n, *input_shape) as one array, computed in batches. Prints how fast unless `verbose` is 0."""
+        """The results for x (n, *input_shape) as one array, in batches. Prints how fast unless `verbose` is 0."""
         check_verbose(verbose)
         began = time.perf_counter()
         x = batches.as_samples("x", x, self.input_shape)

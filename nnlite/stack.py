@@ -196,6 +196,9 @@ class Stack(KnownAttributes):
         found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
         return [run for run in found if run.compute is not None]
 
+    def _fixed(self) -> tuple[str, ...]:
+        return ("input_shape",) if self.__dict__.get("input_shape") else ()
+
     def __repr__(self) -> str:
         first = [] if self.input_shape is None else [Input(self.input_shape)]
         lines = "".join(f"    {layer!r},\n" for layer in [*first, *self.layers])

@@ -1,13 +1,17 @@
 """The commands: what they print and write, and one line and status 2 for a request that is wrong."""
 
 import json
+import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from nnlite import models
-from nnlite.cli import main
+from nnlite import conv, models, threads
+from nnlite.cli import COMMANDS, command_parser, main
 from nnlite.explain import question, request
 from nnlite.lab import terminal
+from nnlite.lab.loading import load_algorithms
 from nnlite.lab.terminal import Line
 
 MODEL = """
@@ -177,7 +181,7 @@ def test_summary_counts(folder, capsys):
         (["explain", "--batch-size", "100000"], "--batch-size: expected 1 to 4000, the images of mnist5k"),
         (["explain", "--batch-size", "0"], "--batch-size: expected an integer of at least 1. Received: 0"),
         (["explain", "--rounds", "0"], "--rounds: expected an integer of at least 1. Received: 0"),
-        (["explain", "mlp", "mlp"], "different names. Received: mlp and mlp, which are both called mlp"),
+        (["explain", "mlp", "mlp"], "MODEL: expected different networks. Received: mlp twice"),
         (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
         (["train", "mlp", "--out", "mlp.keras"], "--out: expected a name that ends in .safetensors"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
@@ -224,3 +228,271 @@ def test_a_terminal_prints_names_as_they_are_too(monkeypatch):
     with console.capture() as captured:
         console.print("a[/b] :x:")
     assert captured.get() == "a[/b] :x:\n"
+
+
+# Every option of every command has an effect ------------------------------------------------------------------------
+
+
+class Seen:
+    """What a command did, with its heavy work replaced: told by `note`."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, name, result=None):
+        def replaced(*arguments, **options):
+            self.notes.append(f"{name} {arguments} {options}")
+            return result(*arguments) if callable(result) else result
+
+        return replaced
+
+
+def observed(command, arguments, folder, monkeypatch, capsys):
+    """All that a command prints, writes and asks of the libraries below it; the same twice for the same arguments."""
+    import nnlite as nn
+    from nnlite import conv, jit_cache, machine, threads
+    from nnlite.explain import command as explain
+    from nnlite.explain import output, train_command
+    from nnlite.lab import command as bench
+    from nnlite.lab import figures, machine_command
+
+    seen = Seen()
+    before = threads.get_num_threads()
+    images = np.zeros((256, 28, 28, 1), np.float32), np.arange(256) % 10
+    monkeypatch.setattr("nnlite.datasets.load", seen.note("load", (images, images)))
+    for module in (explain, train_command, bench, machine_command):
+        monkeypatch.setattr(module, "announce_compilation", lambda: None)
+    monkeypatch.setattr(conv, "autotune", seen.note("autotune"))
+    monkeypatch.setattr(nn.Sequential, "fit", lambda model, *a, **b: seen.notes.append(f"fit {a[2:]}") or nn.History())
+    monkeypatch.setattr(
+        nn.Sequential, "save", lambda model, path: seen.notes.append(f"{path} {model.get_weights()[0]}")
+    )
+    monkeypatch.setattr(nn.optimizers, "get", lambda name, **b: seen.notes.append(f"{name} {b}") or nn.SGD())
+    run = SimpleNamespace(refused=[], interrupted=False, rows=[], to_dict=dict)
+    monkeypatch.setattr(bench, "bench", seen.note("bench", run))
+    monkeypatch.setattr(bench, "_print", lambda result: None)
+    monkeypatch.setattr(figures, "draw", lambda result, path: seen.notes.append(f"draw {path}") or [])
+    monkeypatch.setattr(machine, "load_or_measure", seen.note("machine", SimpleNamespace(to_dict=dict)))
+    monkeypatch.setattr(jit_cache, "clear_cache", seen.note("clear", 0))
+    for name in ("costs", "bandwidths"):
+        monkeypatch.setattr(machine_command, name, lambda ceilings: "")
+    monkeypatch.setattr(machine_command, "remarks", lambda ceilings: [])
+    for name in ("_ceilings", "_print"):
+        monkeypatch.setattr(explain, name, lambda *_: None)
+
+    def measure(contestants, *rest, **options):
+        weights = [c.model.get_weights()[0] for c in contestants]
+        seen.notes.append(f"measure {[(c.model.name, c.algorithm) for c in contestants]} {weights} {options}")
+        return []
+
+    monkeypatch.setattr(explain, "measure", measure)
+    monkeypatch.setattr(
+        explain, "training_steps", seen.note("steps", lambda contestants, *_: [lambda: 0] * len(contestants))
+    )
+    monkeypatch.setattr(explain.conditions, "verdict", lambda *_: {})
+    monkeypatch.setattr(explain, "sentences", lambda *_: [])
+    monkeypatch.setattr(output, "describe", lambda content, *_: content.update(sweeps=[], ladder=None))
+    monkeypatch.setattr(output.report, "write", lambda content, out: seen.notes.append(f"report {out}") or [out])
+    monkeypatch.setattr(output.sweeps, "run", seen.note("sweep", {"findings": []}))
+    monkeypatch.setattr(output, "_ladder", seen.note("ladder", {}))
+    monkeypatch.setattr("nnlite.explain.tables.sweep", lambda result: "")
+    try:
+        status = main([command, *arguments])
+        count = threads.get_num_threads()
+    finally:
+        threads.set_num_threads(before)
+    printed = capsys.readouterr()
+    files = {path.name: path.read_text() for path in folder.glob("written*")}
+    for path in folder.glob("written*"):
+        path.unlink()
+    text = re.sub(r"0x[0-9a-f]+|\d+\.\d+ s", "", f"{status} {count} {seen.notes} {files} {printed.out} {printed.err}")
+    assert status == 0, text
+    return text
+
+
+#: command -> (its arguments, option -> the arguments that are added to them)
+OPTIONS = {
+    "explain": (
+        ["mlp"],
+        {
+            "--threads": ["1"],
+            "--batch-size": ["16"],
+            "--seed": ["5"],
+            "--json": ["written.json"],
+            "--algorithm": ["im2col"],
+            "--rounds": ["7"],
+            "--sweep": ["filters"],
+            "--ladder": [],
+            "--out": ["elsewhere"],
+            "--autotune": [],
+            "--data": ["mnist"],
+            "--data-dir": ["there"],
+        },
+    ),
+    "train": (
+        ["mlp"],
+        {
+            "--threads": ["1"],
+            "--batch-size": ["16"],
+            "--seed": ["5"],
+            "--json": ["written.json"],
+            "--epochs": ["7"],
+            "--optimizer": ["sgd"],
+            "--learning-rate": ["0.5"],
+            "--out": ["elsewhere.safetensors"],
+            "--autotune": [],
+            "--data": ["mnist"],
+            "--data-dir": ["there"],
+        },
+    ),
+    "bench": (
+        [],
+        {
+            "--threads": ["1"],
+            "--batch-size": ["16"],
+            "--seed": ["5"],
+            "--json": ["written.json"],
+            "--algorithm": ["tiled.py:Tiled"],
+            "--only": ["im2col"],
+            "--shapes": ["1,1,8,8,4,3,3,1,0"],
+            "--passes": ["forward"],
+            "--baseline": ["direct"],
+            "--rounds": ["9"],
+            "--seconds": ["3"],
+            "--csv": ["written.csv"],
+            "--figures": ["pictures"],
+        },
+    ),
+    "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--fresh": [], "--clear-cache": []}),
+    "summary": (["cnn"], {"--batch-size": ["1"], "--json": ["written.json"]}),
+}
+EVERYWHERE = {"-h", "--help", "--version"}
+TILED = """
+import nnlite as nn
+class Tiled(nn.conv.Algorithm):
+    name = "tiled"
+    def forward(self, x, weight, geometry):
+        return nn.conv.get("im2col").forward(x, weight, geometry)
+"""
+
+
+@pytest.fixture
+def registered_anew():
+    yield
+    for name in [name for name in conv.names() if name.startswith("tiled")]:
+        conv.unregister(name)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_shown_to_do_something(command):
+    offered = {option for action in command_parser(command)._actions for option in action.option_strings}
+    assert offered == EVERYWHERE | set(OPTIONS[command][1])
+
+
+@pytest.mark.parametrize(("command", "option"), [(command, o) for command in COMMANDS for o in OPTIONS[command][1]])
+def test_an_option_has_an_effect(command, option, folder, monkeypatch, capsys, registered_anew):
+    (folder / "tiled.py").write_text(TILED)
+    arguments, options = OPTIONS[command]
+    if option == "--threads" and threads.get_num_threads() == 1:
+        pytest.skip("one processor")
+    without, again, with_it = (
+        observed(command, [*arguments, *added], folder, monkeypatch, capsys)
+        for added in ([], [], [option, *options[option]])
+    )
+    assert without == again
+    assert without != with_it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["summary", "mlp", "--seed", "3"], "unrecognized arguments: --seed 3"),
+        (["summary", "mlp", "--threads", "1"], "unrecognized arguments: --threads 1"),
+        (["machine", "--seed", "3"], "unrecognized arguments: --seed 3"),
+        (["machine", "--batch-size", "3"], "unrecognized arguments: --batch-size 3"),
+    ],
+)
+def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["machine", "--clear-cache", "--fresh"], "--clear-cache: expected alone"),
+        (["machine", "--clear-cache", "--json", "a.json"], "--clear-cache: expected alone"),
+        (
+            ["bench", "--shapes", "vgg", "--batch-size", "8"],
+            "--batch-size: expected with the set seed alone. Received: 8",
+        ),
+        (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected with --algorithm auto alone"),
+    ],
+)
+def test_options_that_would_mean_nothing_together_are_refused(arguments, message, folder, capsys):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+# Models and algorithms from files -----------------------------------------------------------------------------------
+
+
+def test_what_train_wrote_is_a_model_everywhere(folder, capsys):
+    import nnlite as nn
+
+    model = nn.models.small_cnn()
+    model.layers[0].trainable = False
+    model.save("small_cnn.safetensors")
+    assert main(["summary", "small_cnn.safetensors"]) == 0
+    assert "Non-trainable params: 40 " in capsys.readouterr().out
+    first, second = request.resolve_networks(["small_cnn", "small_cnn.safetensors"])
+    assert (first.name, second.name) == ("small_cnn", "small_cnn.safetensors")
+    assert (second.get_weights()[0] == model.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "expected a file that model.save wrote"), (b"text", "expected a safetensors file. Received: 'm.safe")],
+)
+def test_a_file_that_is_no_saved_model_is_one_line(content, message, folder, capsys):
+    if content is not None:
+        (folder / "m.safetensors").write_bytes(content)
+    assert main(["summary", "m.safetensors"]) == 2
+    assert capsys.readouterr().err.startswith(f"nnlite: MODEL m.safetensors: {message}")
+
+
+def test_networks_of_one_name_are_told_apart_by_their_files(folder):
+    for path in ("old.py", "new/mine.py", "new/deep/mine.py"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(MODEL)
+    specs = ["mine.py:tiny", "old.py:tiny", "new/mine.py:tiny", "new/deep/mine.py:tiny"]
+    names = [model.name for model in request.resolve_networks(specs)]
+    assert names == ["tiny", "old.py:tiny", "mine.py:tiny", "new/deep/mine.py:tiny"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "names"),
+    [
+        (["old.py:Tiled", "new.py:Tiled"], ["tiled@old", "tiled@new"]),
+        (["old.py:Tiled"], ["tiled"]),
+        (["old.py:Tiled", "old.py:Tiled"], ["tiled"]),
+        (["old.py:Tiled", "deep/old.py:Tiled"], ["tiled@{}/old", "tiled@deep/old"]),
+        (["old.py:Tiled", "old.py:Other"], ["tiled@old:Tiled", "tiled@old:Other"]),
+        (["old.py:Tiled", "itself.py:Tiled"], ["tiled@old", "tiled@itself"]),
+        (["old.py:BuiltIn"], ["im2col@old"]),
+    ],
+)
+def test_algorithms_of_one_name_are_told_apart_by_their_files(specs, names, folder, registered_anew):
+    (folder / "deep").mkdir()
+    more = '\nclass Other(Tiled):\n    pass\nclass BuiltIn(Tiled):\n    name = "im2col"\n'
+    for path in ("old.py", "new.py", "deep/old.py"):
+        (folder / path).write_text(TILED + more)
+    (folder / "itself.py").write_text(TILED + "\nnn.conv.register(Tiled())\n")
+    found = load_algorithms(specs)
+    assert [algorithm.name for algorithm in found] == [name.format(folder.name) for name in names]
+    assert all(conv.get(algorithm.name) is algorithm for algorithm in found)
+    assert type(conv.get("im2col")).__name__ == "Im2col"
+    for algorithm in found:
+        conv.unregister(algorithm.name)

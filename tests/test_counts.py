@@ -55,3 +55,28 @@ def test_grouped_strided_convolution():
     assert geometry.output_shape == (2, 4, 4, 6)
     assert geometry.macs == 2 * 4 * 4 * 6 * 3 * 3 * 2
     assert geometry.least_bytes("forward") == 4 * (2 * 8 * 8 * 4 + 3 * 3 * 2 * 6 + 2 * 4 * 4 * 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "expected"),
+    [
+        # forward; weight gradients of the others; input gradients of what comes after the first that is trained
+        ("cnn", ["conv2d_1"], 10_903_680 + (194_688 + 92_160) + (10_616_832 + 92_160)),
+        ("cnn", ["conv2d"], 10_903_680 + (10_616_832 + 92_160) + 92_160),
+        ("cnn", ["conv2d", "conv2d_1"], 10_903_680 + 92_160),
+        ("mlp", ["dense"], 668_672 + (262_144 + 5_120) + 5_120),
+        ("mlp", ["dense_2"], 668_672 + (401_408 + 262_144) + (262_144 + 5_120)),
+        ("mlp", ["dense", "dense_1", "dense_2"], 668_672),
+    ],
+)
+def test_what_is_frozen_has_no_weight_gradient_and_no_update(name, frozen, expected):
+    model = getattr(nn.models, name)()
+    for layer in model.layers:
+        layer.trainable = layer.name not in frozen
+    cost = model.cost(128)
+    assert cost.training_macs_per_image == expected
+    assert cost.parameters == TOTALS[name]
+    trained = sum(layer.count_params() for layer in model.layers if layer.name not in frozen)
+    assert cost.trained == trained
+    assert sum(p.bytes for p in cost.passes if p.part == "optimizer") == 4 * 5 * trained
+    assert {p.layer for p in cost.passes if p.part == "grad_weight"}.isdisjoint(frozen)

@@ -554,3 +554,354 @@ def test_a_layer_is_added_without_a_look_at_all_the_others():
     for layer in (nn.Dense(2), nn.Dense(2), nn.Dense(2, name="dense_2"), nn.Dense(2)):
         model.add(layer)
     assert [model.layers[i].name for i in range(4)] == ["dense", "dense_1", "dense_2", "dense_3"]
+
+
+# What is not trained -----------------------------------------------------------------------------------------------
+
+
+def two_convolutions(algorithm="auto", fuse=True):
+    model = nn.Sequential(
+        [
+            nn.Input((10, 10, 2)),
+            nn.Conv2D(4, 3, activation="relu", algorithm=algorithm),
+            nn.Conv2D(4, 3, activation="relu", algorithm=algorithm),
+            nn.MaxPooling2D(2),
+            nn.Flatten(),
+            nn.Dense(6, activation="relu"),
+            nn.Dense(3),
+        ]
+    )
+    model.compile(nn.SGD(0.1), "mse", fuse=fuse)
+    return model, [layer for layer in model.layers if layer.count_params()]
+
+
+def torch_gradients(weights, x, y, frozen):
+    """Of the two convolutions and two dense layers, by PyTorch in float64; None for those of a frozen layer."""
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+    layout = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+    back = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+    parameters = [torch.tensor(np.ascontiguousarray(w.transpose(layout[w.ndim]))).double() for w in weights]
+    for i, parameter in enumerate(parameters):
+        parameter.requires_grad_(i // 2 not in frozen)
+    w1, b1, w2, b2, w3, b3, w4, b4 = parameters
+    y1 = F.relu(F.conv2d(torch.tensor(x).double().permute(0, 3, 1, 2), w1, b1))
+    y2 = F.max_pool2d(F.relu(F.conv2d(y1, w2, b2)), 2).permute(0, 2, 3, 1).flatten(1)
+    result = F.linear(F.relu(F.linear(y2, w3, b3)), w4, b4)
+    F.mse_loss(result, torch.tensor(y).double()).backward()
+    return [None if p.grad is None else p.grad.numpy().transpose(back[p.ndim]) for p in parameters]
+
+
+@pytest.mark.parametrize("frozen", [(0,), (1,), (0, 2), (3,), (0, 1)])
+@pytest.mark.parametrize(
+    ("algorithm", "fuse"),
+    [("auto", True), ("auto", False), ("direct", True), ("lanes", True), ("winograd", True), ("im2col", True)],
+)
+def test_what_is_before_a_frozen_layer_learns_as_in_torch(algorithm, fuse, frozen, generator):
+    model, holders = two_convolutions(algorithm, fuse)
+    x = generator.standard_normal((8, 10, 10, 2)).astype(np.float32)
+    y = generator.standard_normal((8, 3)).astype(np.float32)
+    before = model.get_weights()
+    for i in frozen:
+        holders[i].trainable = False
+    model.train_on_batch(x, y)
+    expected = torch_gradients(before, x, y, frozen)
+    for parameter, old, gradient in zip(model.parameters(), before, expected, strict=True):
+        if gradient is None:
+            assert parameter.grad is None
+            assert (parameter.data == old).all()
+        else:
+            np.testing.assert_allclose(parameter.grad, gradient, atol=1e-5)
+            np.testing.assert_allclose(parameter.data, old - 0.1 * gradient, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", range(4))
+def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
+    from nnlite import scopes
+
+    model, holders = two_convolutions()
+    holders[frozen].trainable = False
+    computed = []
+
+    class Listener:
+        def enter(self, layer, part):
+            computed.extend((name, part) for name in (layer or "").split("+"))
+            return 0
+
+        def leave(self, depth=0):
+            pass
+
+    with scopes.listening(Listener()):
+        model.train_on_batch(generator.standard_normal((8, 10, 10, 2)), generator.standard_normal((8, 3)))
+    both = {name for name, part in computed if part in ("grad_weight", "gradients")}
+    assert both == {layer.name for layer in holders} - {holders[frozen].name}
+
+
+def test_trainable_is_obeyed_from_the_next_step_on(model, data):
+    x, y = data[0][:64], data[1][:64]
+    first, last = model.layers[0], model.layers[2]
+    moved = []
+    for trainable in (True, False, True):
+        first.trainable = trainable
+        before = first.weight.data.copy(), last.weight.data.copy()
+        model.train_on_batch(x, y)
+        moved.append(((first.weight.data != before[0]).any(), (last.weight.data != before[1]).any()))
+    assert moved == [(True, True), (False, True), (True, True)]
+
+
+def test_a_gradient_of_before_does_not_move_what_is_frozen_meanwhile(model, data):
+    loss = nn.losses.sparse_categorical_crossentropy(data[1], model(data[0], training=True))
+    loss.backward()
+    before = model.get_weights()
+    model.trainable = False
+    model.optimizer.step()
+    assert all((a == b).all() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_network_of_which_nothing_is_trained_is_evaluated_and_not_fitted(model, data):
+    expected = model.evaluate(*data, verbose=0)
+    model.trainable = False
+    assert not model.trainable
+    assert model.evaluate(*data, verbose=0) == expected
+    with pytest.raises(ValueError, match="expected a layer with parameters to train. Received: none that is trainable"):
+        model.fit(*data, verbose=0)
+    model.compile("adam")  # a fresh optimizer takes them too
+    model.layers[0].trainable = True
+    assert model.trainable
+    model.fit(*data, verbose=0)
+
+
+def test_a_saved_model_stays_frozen(model, data, tmp_path):
+    model.layers[0].trainable = False
+    model.save(tmp_path / "m")
+    again = nn.load_model(tmp_path / "m")
+    assert [layer.trainable for layer in again.layers] == [False, True, True]
+    before = again.get_weights()
+    again.fit(*data, verbose=0)
+    assert [(a == b).all() for a, b in zip(before, again.get_weights(), strict=True)] == [True, True, False, False]
+
+
+def test_trainable_is_told_a_layer_when_it_is_made():
+    layer = nn.Dense(2, trainable=False)
+    layer.build((3,))
+    assert not any(parameter.requires_grad for parameter in layer.parameters())
+    assert layer.count_params() == 8
+
+
+def test_summary_says_what_is_trained(model):
+    lines = []
+    model.layers[0].trainable = False
+    model.summary(lines.append)
+    assert "Trainable params: 27 (0.11 KiB)\nNon-trainable params: 40 (0.16 KiB)" in lines[0]
+
+
+# Attributes and representations ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "learning_rate", 1), "of Sequential 'learning_rate': expected one of optimizer, loss"),
+        (lambda m: setattr(m, "trainabel", 1), "Did you mean 'trainable'"),
+        (lambda m: setattr(m.layers[0], "trainabel", False), "of Dense 'trainabel'.*Did you mean 'trainable'"),
+        (lambda m: setattr(m.layers[1], "rates", 0.1), "of Dropout 'rates'.*Did you mean 'rate'"),
+        (lambda m: setattr(m.optimizer, "lr", 1), "of RMSprop 'lr'.*Did you mean 'learning_rate'"),
+        (lambda m: setattr(nn.History(), "historie", {}), "of History 'historie'.*Did you mean 'history'"),
+        (lambda m: setattr(nn.conv.get("im2col"), "use_blas", 1), "of Im2col 'use_blas'.*Did you mean 'uses_blas'"),
+        (lambda m: setattr(m.parameters()[0], "gard", 1), "gard"),
+        (lambda m: setattr(nn.conv.Geometry((1, 3, 3, 1), (1, 1, 1, 1)), "stride", 1), "stride"),
+    ],
+)
+def test_an_attribute_that_does_not_exist_is_refused(model, change, message):
+    with pytest.raises(AttributeError, match=message):
+        change(model)
+
+
+def test_trainable_is_true_or_false(model):
+    with pytest.raises(ValueError, match="trainable: expected True or False. Received: 0"):
+        model.layers[0].trainable = 0
+    with pytest.raises(ValueError, match="trainable: expected True or False. Received: 'no'"):
+        model.trainable = "no"
+
+
+def test_a_class_of_ones_own_makes_its_attributes_in_any_method():
+    class Mine(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.factor = 2
+
+        def make_parameters(self, input_shape):
+            self.scale = self.add_parameter("scale", input_shape, "ones")
+
+        def call(self, x, training):
+            self.seen = len(x)
+            return x * self.scale * self.factor
+
+    layer = Mine()
+    assert layer(np.ones((3, 2))).numpy().tolist() == [[2, 2]] * 3
+    layer.factor, layer.seen = 3, 0
+    with pytest.raises(AttributeError, match="of Mine 'faktor'.*Did you mean 'factor'"):
+        layer.faktor = 3
+
+    class Slow(nn.SGD):
+        def __init__(self):
+            super().__init__(0.1)
+            self.steps_left = 5
+
+    with pytest.raises(AttributeError, match="Did you mean 'steps_left'"):
+        Slow().step_left = 3
+
+
+def test_objects_say_how_they_are_made(model, data):
+    assert repr(model) == (
+        "Sequential([\n"
+        "    Input(shape=(4,)),\n"
+        "    Dense(units=8, activation='relu', name='dense'),\n"
+        "    Dropout(rate=0.1, name='dropout'),\n"
+        "    Dense(units=3, activation='softmax', name='dense_1'),\n"
+        "], name='sequential')"
+    )
+    assert repr(nn.Conv2D(3, 2, groups=3, trainable=False)) == (
+        "Conv2D(filters=3, kernel_size=(2, 2), groups=3, trainable=False)"
+    )
+    assert repr(nn.SGD(0.5)) == "SGD(learning_rate=0.5, momentum=0.0, nesterov=False)"
+    made = eval(repr(model), vars(nn).copy())
+    assert repr(made) == repr(model)
+    history = model.fit(*data, epochs=2, verbose=0)
+    last = {name: values[-1] for name, values in history.history.items()}
+    assert (
+        repr(history) == f"<History of 2 epochs; the last: loss: {last['loss']:.4f} - accuracy: {last['accuracy']:.4f}>"
+    )
+
+
+def test_a_summary_is_shown_once_in_a_notebook(model, monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *arguments: shown.append(arguments))
+    model.summary()
+    assert shown == []
+    assert capsys.readouterr().out.count('Model: "sequential"') == 1
+
+
+@pytest.mark.parametrize(("verbose", "times"), [(2, 1), (0, 0)])
+def test_fit_says_that_kernels_compile(verbose, times, data, capsys):
+    from nnlite.jit import ENABLED, jit
+
+    class Compiles(nn.Layer):
+        def call(self, x, training):
+            jit(lambda a: a + 1)(1)
+            jit(lambda a: a + 2)(1)
+            return x
+
+    model = nn.Sequential([nn.Input((4,)), Compiles(), nn.Dense(3, activation="softmax")])
+    model.compile("sgd")
+    model.fit(*data, epochs=2, verbose=verbose)
+    assert capsys.readouterr().err.count("compiling kernels on first use") == times * ENABLED
+
+
+def test_predict_says_how_fast_if_it_is_asked(model, data, capsys):
+    model.predict(data[0])
+    assert capsys.readouterr().out == ""
+    model.predict(data[0], verbose=1)
+    assert re.fullmatch(r"300 samples - [\d.]+ s - [\d,]+ samples/s\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda m: setattr(m.layers[0], "units", 9),
+            "units: expected a Dense to keep what it was built with.*Received: 9",
+        ),
+        (lambda m: setattr(m.layers[2], "use_bias", False), "use_bias: expected a Dense to keep"),
+        (lambda m: setattr(m, "input_shape", (9,)), "input_shape: expected a Sequential to keep"),
+        (lambda m: setattr(nn.models.cnn().layers[0], "padding", "same"), "padding: expected a Conv2D to keep"),
+        (lambda m: setattr(nn.models.cnn().layers[2], "strides", (1, 1)), "strides: expected a MaxPooling2D to keep"),
+    ],
+)
+def test_what_a_layer_was_built_with_stays(model, change, message):
+    with pytest.raises(AttributeError, match=message):
+        change(model)
+    layer = nn.Dense(3)
+    layer.units = 5
+    layer.build((2,))
+    assert layer.weight.shape == (2, 5)
+
+
+# Networks that are not for digits ----------------------------------------------------------------------------------
+
+
+def dense(units=3):
+    return nn.Dense(units, activation="softmax")
+
+
+SHAPES = {
+    "one feature": ((1,), lambda: [nn.Dense(4, activation="relu"), dense()]),
+    "a sequence": ((4, 6), lambda: [nn.Dense(5, activation="relu"), nn.Flatten(), dense()]),
+    "colour images": (
+        (32, 32, 3),
+        lambda: [nn.Conv2D(4, 3, activation="relu"), nn.MaxPooling2D(), nn.Flatten(), dense()],
+    ),
+    "one pixel": ((1, 1, 1), lambda: [nn.Conv2D(4, 1, activation="relu"), nn.Flatten(), dense()]),
+    "one pixel, padded twice": (
+        (1, 1, 3),
+        lambda: [*(nn.Conv2D(k, 3, padding="same", activation="relu") for k in (4, 20)), nn.Flatten(), dense()],
+    ),
+    "one row": ((1, 50, 1), lambda: [nn.Conv2D(4, (1, 5)), nn.MaxPooling2D((1, 2)), nn.Flatten(), dense()]),
+    "groups": ((8, 8, 4), lambda: [nn.Conv2D(4, 3, groups=2), nn.Conv2D(8, 3, groups=4), nn.Flatten(), dense()]),
+    "pooling first": ((8, 8, 1), lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), dense()]),
+}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+@pytest.mark.parametrize("name", SHAPES)
+def test_networks_of_other_shapes_train_predict_and_are_saved(name, batch_size, generator, tmp_path):
+    shape, layers = SHAPES[name]
+    model = nn.Sequential([nn.Input(shape), *layers()])
+    model.compile("adam", metrics=["accuracy"])
+    x, y = generator.standard_normal((5, *shape)), generator.integers(0, 3, 5)
+    history = model.fit(x, y, batch_size, epochs=2, verbose=0, validation_data=(x[:1], y[:1]))
+    assert np.isfinite(history.history["val_loss"]).all()
+    probabilities = model.predict(x, batch_size)
+    np.testing.assert_allclose(probabilities, [model.predict(sample[None])[0] for sample in x], atol=1e-5)
+    loss, accuracy = model.evaluate(x, y, batch_size, verbose=0)
+    assert loss == pytest.approx(-np.log(probabilities[np.arange(5), y]).mean(), rel=1e-4)
+    assert accuracy == (probabilities.argmax(1) == y).mean()
+    model.save(tmp_path / "m")
+    assert (nn.load_model(tmp_path / "m").predict(x, batch_size) == probabilities).all()
+    model.summary(lambda text: None, batch_size)
+
+
+def test_a_number_for_each_sample_is_the_target_of_one_output(generator):
+    x, y = generator.standard_normal((6, 4)), generator.standard_normal(6)
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    model.fit(x, y, batch_size=4, verbose=0)
+    loss, error = model.evaluate(x, y, verbose=0)
+    assert loss == pytest.approx(((model.predict(x)[:, 0] - y) ** 2).mean(), rel=1e-5)
+    assert error == pytest.approx(abs(model.predict(x)[:, 0] - y).mean(), rel=1e-5)
+    assert model.evaluate(x, y[:, None], verbose=0) == [loss, error]
+
+
+@pytest.mark.parametrize("loss", ["mse", "categorical_crossentropy"])
+def test_targets_of_another_shape_are_named_before_the_first_step(loss, generator):
+    model = nn.Sequential([nn.Input((4,)), nn.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    with pytest.raises(ValueError, match=r"^y: expected shape \(6, 3\). Received: shape \(6, 2\)"):
+        model.fit(generator.standard_normal((6, 4)), np.zeros((6, 2)), verbose=0)
+
+
+def test_a_model_without_parameters_is_evaluated_and_not_fitted(generator):
+    model = nn.Sequential([nn.Input((3,)), nn.Activation("softmax")])
+    model.compile()
+    x, y = generator.standard_normal((5, 3)), np.arange(5) % 3
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(-np.log(model.predict(x)[np.arange(5), y]).mean(), rel=1e-5)
+    with pytest.raises(ValueError, match="expected a layer with parameters to train"):
+        model.fit(x, y, verbose=0)
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "train_on_batch", "predict"])
+def test_no_samples_are_an_error(model, method):
+    arguments = (np.zeros((0, 4)), np.zeros(0, np.int64))[: 1 if method == "predict" else 2]
+    with pytest.raises(ValueError, match=r"x: expected at least one sample. Received: shape \(0, 4\)"):
+        getattr(model, method)(*arguments)

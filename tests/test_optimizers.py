@@ -209,7 +209,7 @@ def test_step_before_build():
         (lambda: nn.SGD(momentum=-1), "momentum: expected"),
         (lambda: nn.Adam(epsilon=float("nan")), "epsilon: expected"),
         (lambda: nn.SGD().build([]), "parameters: expected at least one"),
-        (lambda: nn.SGD().build([nn.Tensor([1.0])]), r"parameters\[0\]: expected a Tensor with requires_grad"),
+        (lambda: nn.SGD().build([[1.0]]), r"parameters\[0\]: expected a Tensor. Received: \[1.0\]"),
         (lambda: nn.optimizers.get("rmsprob"), "Did you mean 'rmsprop'"),
     ],
 )

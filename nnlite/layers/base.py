@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from inspect import signature
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Layer(KnownAttributes):
 
     #: a copy shares nothing with its original
     __copy__ = copy.deepcopy
+    #: the arguments that say what parameters and shapes it has: they stay, once it is built
+    made_by: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         # as the question's own scripts give it, in the Keras of their time
@@ -85,6 +87,9 @@ class Layer(KnownAttributes):
             parameter.requires_grad = self._trainable
             if not self._trainable:
                 parameter.grad = None  # of a step before, which an optimizer would take for one of the next
+
+    def _fixed(self) -> tuple[str, ...]:
+        return self.made_by if self.__dict__.get("input_shape") else ()
 
     @property
     def built(self) -> bool:

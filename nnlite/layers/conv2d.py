@@ -21,6 +21,11 @@ class Conv2D(Layer):
     Keras's arguments, and `algorithm`: which way of computing it, a name of `nn.conv.names()` or "auto".
     """
 
+    made_by = (
+        "filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "use_bias", "kernel_initializer",
+        "bias_initializer",
+    )  # fmt: skip
+
     def __init__(
         self,
         filters: int,

@@ -18,6 +18,8 @@ from nnlite.performance import counts
 class Dense(Layer):
     """activation(x @ weight + bias) over the last axis: (n, ..., in) -> (n, ..., units)."""
 
+    made_by = ("units", "use_bias", "kernel_initializer", "bias_initializer")
+
     def __init__(
         self,
         units: int,

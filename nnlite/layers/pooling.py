@@ -16,6 +16,8 @@ from nnlite.performance import counts
 class MaxPooling2D(Layer):
     """The largest of each window, channels last: (n, h, w, c) -> (n, oh, ow, c). `strides=None` is the pool's size."""
 
+    made_by = ("pool_size", "strides", "padding")
+
     def __init__(
         self,
         pool_size: int | tuple[int, int] = (2, 2),
