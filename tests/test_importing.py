@@ -307,14 +307,6 @@ def test_onnx_that_branches_or_is_no_onnx(folder):
         importing.load(folder / "empty.onnx")
 
 
-def test_two_files_of_one_name_are_both_named(folder, capsys):
-    for path in (folder / "good.json", folder / "other" / "good.json"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(described(LAYERS)))
-    assert main(["explain", "good.json", "other/good.json"]) == 2
-    assert "good.json and other/good.json, which are both called good" in capsys.readouterr().err
-
-
 def test_without_the_package_onnx_one_line_says_how_to_get_it(folder, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     (folder / "net.onnx").write_text("")
