@@ -497,7 +497,7 @@ def test_summary_says_which_algorithm_and_why():
     ],
 )
 def test_a_model_that_is_compiled_before_it_is_built_trains(first, generator):
-    x, y = generator.standard_normal((8, 3)).astype(np.float32), np.arange(8) % 2
+    x, y = generator.standard_normal((32, 3)).astype(np.float32), np.arange(8) % 2
     model = nn.Sequential([nn.Dense(2, activation="softmax")])
     model.compile()
     first(model, x, y)
@@ -562,7 +562,7 @@ def test_a_layer_is_added_without_a_look_at_all_the_others():
 def two_convolutions(algorithm="auto", fuse=True):
     model = nn.Sequential(
         [
-            nn.Input((10, 10, 2)),
+            nn.Input((20, 20, 1)),
             nn.Conv2D(4, 3, activation="relu", algorithm=algorithm),
             nn.Conv2D(4, 3, activation="relu", algorithm=algorithm),
             nn.MaxPooling2D(2),
@@ -599,8 +599,8 @@ def torch_gradients(weights, x, y, frozen):
 )
 def test_what_is_before_a_frozen_layer_learns_as_in_torch(algorithm, fuse, frozen, generator):
     model, holders = two_convolutions(algorithm, fuse)
-    x = generator.standard_normal((8, 10, 10, 2)).astype(np.float32)
-    y = generator.standard_normal((8, 3)).astype(np.float32)
+    x = generator.standard_normal((32, 20, 20, 1)).astype(np.float32)
+    y = generator.standard_normal((32, 3)).astype(np.float32)
     before = model.get_weights()
     for i in frozen:
         holders[i].trainable = False
@@ -620,6 +620,7 @@ def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
     from nnlite import scopes
 
     model, holders = two_convolutions()
+    assert any(run.is_stem for run in model.fused(32))
     holders[frozen].trainable = False
     computed = []
 
@@ -632,9 +633,10 @@ def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
             pass
 
     with scopes.listening(Listener()):
-        model.train_on_batch(generator.standard_normal((8, 10, 10, 2)), generator.standard_normal((8, 3)))
+        model.train_on_batch(generator.standard_normal((32, 20, 20, 1)), generator.standard_normal((32, 3)))
     both = {name for name, part in computed if part in ("grad_weight", "gradients")}
-    assert both == {layer.name for layer in holders} - {holders[frozen].name}
+    names = {layer.name for layer in holders}
+    assert both & names == names - {holders[frozen].name}  # a pooling in one kernel with a convolution has none
 
 
 def test_trainable_is_obeyed_from_the_next_step_on(model, data):
