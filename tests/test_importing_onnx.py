@@ -240,6 +240,11 @@ def test_onnx_runtime_predicts_the_same(folder, make):
     assert_predicts_the_same(folder / "net.onnx")
 
 
+def test_an_operand_that_is_left_out_has_its_default(folder):
+    Graph([7]).add("MatMul", np.ones((7, 4), np.float32)).add("Dropout", "", np.array(True)).save(folder / "net.onnx")
+    assert nn.load_model(folder / "net.onnx").layers[1].rate == 0.5
+
+
 def test_dropout_is_a_layer_that_does_nothing_when_the_network_is_used(folder):
     g = Graph([7]).add("MatMul", np.ones((7, 4), np.float32)).add("Dropout", np.float32(0.25), np.array(True))
     g.save(folder / "net.onnx")
@@ -404,6 +409,20 @@ def test_a_reshape_at_the_end_that_changes_the_batch_is_refused(folder):
         nn.load_model(folder / "net.onnx")
 
 
+@pytest.mark.parametrize(
+    ("operator", "attributes", "said"),
+    [
+        ("Transpose", {"perm": [1, 0]}, "sample by sample"),
+        ("Softmax", {"axis": 0}, "expected the axis of the channels"),
+    ],
+)
+def test_what_mixes_the_samples_of_a_batch_is_refused(folder, operator, attributes, said):
+    g = Graph([784]).add("MatMul", np.ones((784, 2), np.float32)).add(operator, **attributes)
+    g.save(folder / "net.onnx")
+    with pytest.raises(ValueError, match=said):
+        nn.load_model(folder / "net.onnx")
+
+
 @pytest.mark.parametrize("bias", [np.ones((10, 1), np.float32), np.ones(3, np.float32)])
 def test_a_bias_is_one_number_a_channel(folder, bias):
     Graph([784]).add("MatMul", np.ones((784, 10), np.float32)).add("Add", bias).save(folder / "net.onnx")
@@ -531,7 +550,7 @@ def many_operators():
     ("make", "said"),
     [
         (lambda: Graph([2**40]).add("Relu"), "numbers in the input"),
-        (lambda: Graph([7], batch=2**40).add("Relu"), "numbers in a batch"),
+        (lambda: Graph([7], batch=2**40).add("Flatten"), "numbers in a batch. Received: 7,696"),
         (lambda: Graph([1, 9, 9]).add("MaxPool", kernel_shape=[2**40, 2**40]), "no larger than the padded input"),
         (
             lambda: Graph([1, 9, 9]).add("Conv", np.ones((4, 1, 3, 3), np.float32), pads=[10**6] * 4),

@@ -64,7 +64,6 @@ def _load_external(graph: Any, folder: Path) -> str | None:
         check_size(f"numbers in {tensor.name!r}", count, MOST_PARAMETERS)
         try:
             external.load_external_data_for_tensor(tensor, str(folder))
-            numpy_helper.to_array(tensor)
         except Exception as error:
             where = next((e.value for e in tensor.external_data if e.key == "location"), "")
             if dtype.kind != "f":

@@ -319,7 +319,7 @@ class Reader:
     def softmax(self, attributes: Attributes, values: Values) -> None:
         self._flatten()
         rank = 1 + self.positions.ndim
-        axis = attributes.get("axis", -1 if self._opset() >= 13 else 1)
+        axis = attributes.get("axis", -1)
         if axis % rank == 0 or not -rank <= axis < rank:
             raise ValueError(f"expected the axis of the channels. Received: {axis}")
         rows = np.moveaxis(self.positions, axis % rank - 1, -1)
@@ -327,9 +327,6 @@ class Reader:
         if rows.shape[1] != channels or (rows // channels != rows[:, :1] // channels).any():
             raise ValueError(f"expected the axis of the channels. Received: {axis}")
         self.activation("softmax")
-
-    def _opset(self) -> int:
-        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
 
 
 def _label(node: Any) -> str:
