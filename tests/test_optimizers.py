@@ -323,7 +323,14 @@ def test_a_parameter_that_is_not_as_it_was_built_is_refused_before_anything_chan
     ],
     ids=["float64", "int64", "big-endian", "strided", "not aligned", "read-only", "masked"],
 )
-def test_a_gradient_of_any_numbers_counts_as_its_parameters_dtype(gradient):
+def test_a_gradient_of_any_numbers_counts_as_its_parameters_dtype(gradient, monkeypatch):
+    handed, really = [], updates.run
+
+    def run_and_tell(update, rows, *rest):
+        handed.extend(g for _, g, _ in rows)
+        really(update, rows, *rest)
+
+    monkeypatch.setattr(updates, "run", run_and_tell)
     assert run(nn.SGD(0.5), [gradient], np.zeros(3), np.float32).tolist() == [0, -0.5, -1]
     parameter = nn.Tensor(np.zeros(3, np.float32), requires_grad=True)
     optimizer = nn.SGD(0.5)
@@ -331,6 +338,8 @@ def test_a_gradient_of_any_numbers_counts_as_its_parameters_dtype(gradient):
     parameter.grad = gradient
     optimizer.step()
     assert parameter.data.tolist() == [0, -0.5, -1]
+    assert all(type(g) is np.ndarray and g.dtype == np.float32 and g.flags.c_contiguous for g in handed)
+    assert all(g.flags.aligned for g in handed)
 
 
 def test_parameters_of_both_dtypes_remember_what_is_theirs(generator):
