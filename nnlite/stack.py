@@ -21,6 +21,7 @@ class Stack:
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.name = name
         self.layers: list[Layer] = []
+        self._names: set[str] = set()
         self.input_shape: Shape | None = None
         self.fuse = True
         for layer in several("layers", layers, "layers"):
@@ -41,6 +42,7 @@ class Stack:
         if self.input_shape is not None:
             layer.build(self.output_shape)
         self.layers.append(layer)
+        self._names.add(layer.name)
         if isinstance(layer, (Conv2D, Dense)):
             layer.fuse = self.fuse
 
@@ -179,11 +181,10 @@ class Stack:
 
     def _unique_name(self, layer: Layer) -> str:
         """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
-        taken = {other.name for other in self.layers}
         if layer.name is not None:
-            if layer.name in taken:
+            if layer.name in self._names:
                 raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
             return layer.name
         base = layer.default_name()
-        candidates = (base if i == 0 else f"{base}_{i}" for i in range(len(taken) + 1))
-        return next(name for name in candidates if name not in taken)
+        candidates = (base if i == 0 else f"{base}_{i}" for i in range(len(self._names) + 1))
+        return next(name for name in candidates if name not in self._names)
