@@ -24,8 +24,8 @@ NAMES = (
     "numba.core.typing.templates:ConcreteTemplate", "numba.core.typing.templates:infer_global",
     "numba.core.typing.templates:signature", "numba.np.ufunc:parallel._launch_threads",
 )  # fmt: skip
-#: of objects, which have them once they are made
-OF_A_DISPATCHER, OF_A_LIBRARY = ("_cache", "_compiler"), ("_final_module",)
+#: what objects have once they are made
+ATTRIBUTES = {"dispatcher": ("_cache", "_compiler"), "code library": ("_final_module",), "code generator": ("_tm",)}
 
 
 def lacking() -> list[str]:
@@ -34,9 +34,15 @@ def lacking() -> list[str]:
     if not missing:
         from numba.core.registry import cpu_target
 
-        dispatcher, library = numba.njit(lambda: None), cpu_target.target_context.codegen().create_library("check")
-        missing += [f"Dispatcher.{name}" for name in OF_A_DISPATCHER if not hasattr(dispatcher, name)]
-        missing += [f"CPUCodeLibrary.{name}" for name in OF_A_LIBRARY if not hasattr(library, name)]
+        generator = cpu_target.target_context.codegen()
+        made = {"dispatcher": numba.njit(lambda: None), "code library": generator.create_library("check")}
+        made["code generator"] = generator
+        missing += [
+            f"a {kind}'s {name}"
+            for kind, names in ATTRIBUTES.items()
+            for name in names
+            if not hasattr(made[kind], name)
+        ]
     return missing
 
 

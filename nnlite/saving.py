@@ -134,8 +134,9 @@ def _compiled(model: Sequential) -> dict[str, Any] | None:
 
 def _layers(described: dict[str, Any], weights: list[np.ndarray]) -> list[Layer]:
     """The layers of a description, from Input on, built with `weights`; ValueError if they are not of their shapes."""
-    layers: list[Layer] = [Input(tuple(described["input_shape"]))]
-    shape = layers[0].shape
+    first = Input(tuple(described["input_shape"]))
+    layers: list[Layer] = [first]
+    shape = first.shape
     left = iter(weights)
 
     def next_weight(shape: Shape, _: np.random.Generator) -> np.ndarray:

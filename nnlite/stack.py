@@ -49,6 +49,7 @@ class Stack(KnownAttributes):
         if self.input_shape is not None:
             layer.build(self.output_shape)
         self.layers.append(layer)
+        self._names.add(layer.name)
         if isinstance(layer, (Conv2D, Dense)):
             layer.fuse = self.fuse
 

@@ -3,6 +3,8 @@
 import json
 import re
 from types import SimpleNamespace
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -503,3 +505,41 @@ def test_algorithms_of_one_name_are_told_apart_by_their_files(specs, names, fold
     assert type(conv.get("im2col")).__name__ == "Im2col"
     for algorithm in found:
         conv.unregister(algorithm.name)
+
+
+@pytest.mark.parametrize("stopped_in", ["validation", "the first step"])
+def test_a_training_that_is_interrupted_saves_what_was_learnt_and_nothing_else(folder, capsys, monkeypatch, stopped_in):
+    import nnlite as nn
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nn.Sequential, "_evaluate" if stopped_in == "validation" else "_train_step", interrupt)
+    path = folder / "mlp.safetensors"
+    path.write_bytes(b"of before")
+    assert main(["train", "mlp", "--epochs", "9"]) == 130
+    error = capsys.readouterr().err
+    if stopped_in == "validation":
+        assert "stopped after 1.0 of 9 epochs; saved as mlp.safetensors" in error
+        assert nn.load_model(path).count_params() == nn.models.mlp().count_params()
+    else:
+        assert "saved" not in error
+        assert path.read_bytes() == b"of before"
+
+
+def test_a_training_whose_output_nobody_reads_any_more_saves_what_was_learnt(folder):
+    import nnlite as nn
+
+    command = [sys.executable, "-m", "nnlite", "train", "mlp", "--epochs", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+        training.stdout.readline()
+        training.stdout.close()
+        error = training.stderr.read()
+    assert training.returncode == 128 + 13
+    assert "of 1000 epochs; saved as mlp.safetensors" in error.splitlines()[-1]
+    assert nn.load_model(folder / "mlp.safetensors").optimizer.learning_rate == 1e-3
+
+
+def test_a_file_in_an_error_gives_a_terminal_no_commands(folder, capsys):
+    assert main(["summary", "\x1b[2Jmine.py:tiny"]) == 2
+    assert "\x1b" not in capsys.readouterr().err

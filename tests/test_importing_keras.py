@@ -464,14 +464,6 @@ def test_files_that_can_not_be_read_are_one_line_each(folder, capsys):
         assert said in error
 
 
-def test_two_files_of_one_name_are_both_named(folder, capsys):
-    for path in (folder / "good.json", folder / "other" / "good.json"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(described(LAYERS)))
-    assert main(["explain", "good.json", "other/good.json"]) == 2
-    assert "good.json and other/good.json, which are both called good" in capsys.readouterr().err
-
-
 def test_without_the_package_h5py_one_line_says_how_to_get_it(folder, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     (folder / "net.h5").write_text("")
