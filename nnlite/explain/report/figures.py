@@ -168,7 +168,7 @@ def _passes(document: Document) -> Picture:
             )
         axes.set_yticks(range(len(found)), [n.algorithm for n in found])
         axes.set(title=shorten_name(model.name, 40), xlabel="ms per step")
-        axes.margins(x=0.16)
+        axes.set_xlim(0, 1.22 * max(n.step_ms.median for n in found))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -239,8 +239,7 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
     axes.set(title=shorten_name(n.name, 40), xlabel="ms per step")
-    axes.margins(x=0.18)
-    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if reached < 0 else 0.0)
+    axes.set_xlim(0, 1.22 * max(patch.get_x() + max(patch.get_width(), 0.0) for patch in axes.patches))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     said = ", ".join(f"{name} {signed(more)}" for name, more in rows)
@@ -396,8 +395,9 @@ def _ladder(document: Document) -> Picture:
     for place, rung in enumerate(rungs):
         text = ("about " if rung.get("scaled") else "") + milliseconds(rung["ms"])
         axes.annotate(text, (rung["ms"], place), **BESIDE)
-    axes.margins(x=0.2)
     _log(axes, x="ms")
+    least, most = (select(rung["ms"] for rung in rungs) for select in (min, max))
+    axes.set_xlim(least / 2, 2 * most * (most / least) ** 0.4)  # room for the numbers
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     fastest = min(rungs, key=lambda rung: rung["ms"])
