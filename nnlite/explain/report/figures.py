@@ -211,11 +211,11 @@ def _difference(document: Document, algorithm: str) -> Picture:
     for n in document.by_algorithm[algorithm]:
         if base := document.base_of(n):
             panels.append(_waterfall(document, n, base))
-            most = differences(n, base)[0]
+            most = differences(n, base, least=0)[0]
             more = n.step_ms.median - base.step_ms.median
             said.append(
                 f"A step of {n.name} takes {milliseconds(abs(more))} {'longer' if more > 0 else 'less'} than one of "
-                f"{base.name}. The largest difference: {_where(most.name, most.part)}, {signed(most.more)} ms."
+                f"{base.name}. The largest difference: {_where(most.name, most.part)}, {signed(most.more, most.more)} ms."
             )
     return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 
@@ -226,23 +226,24 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
     before, after = base.step_ms.median, n.step_ms.median
     figure, axes = _new(5.1, 1.3 + 0.3 * len(rows))
     names = [shorten_name(base.name), *(name for name, _ in rows), shorten_name(n.name)]
-    reached = before
+    reached = widest = before
     for place, (begin, more) in enumerate([(0.0, before), *((None, more) for _, more in rows), (0.0, after)]):
         left = reached if begin is None else begin
         colour = light("c5") if begin is not None else light("c6" if more > 0 else "c0")
         axes.barh(place, more, left=left, color=colour, height=0.66)
         reached = left + more
-        text = signed(more) if begin is None else milliseconds(more)
-        end = max(left, left + more)
+        text = signed(more, max(before, after)) if begin is None else milliseconds(more)
+        end = max(left, reached)
+        widest = max(widest, end)
         axes.annotate(text, (end, place), **BESIDE)
         if place <= len(rows):
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
     axes.set(title=shorten_name(n.name, 40), xlabel="ms per step")
-    axes.set_xlim(0, 1.22 * max(patch.get_x() + max(patch.get_width(), 0.0) for patch in axes.patches))
+    axes.set_xlim(0, 1.22 * widest)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    said = ", ".join(f"{name} {signed(more)}" for name, more in rows)
+    said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
     alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
     return Panel(f"difference-{n.algorithm}-{_slug(document, n.name)}", figure, alt)
 
