@@ -128,7 +128,7 @@ def _size(document: Document) -> Picture:
         for n in document.models:
             colour, marker = _style(document, n.name)
             axes.scatter(
-                [value(n)], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
+                [value(n) or 0], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
             )
         axes.margins(0.2)
         _log(axes, x=what, y="ms per step")
@@ -167,7 +167,7 @@ def _passes(document: Document) -> Picture:
                 milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9
             )
         axes.set_yticks(range(len(found)), [n.algorithm for n in found])
-        axes.set(title=shorten_name(model.name, 40), xlabel="ms per step")
+        axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
         axes.set_xlim(0, 1.22 * max(n.step_ms.median for n in found))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -211,11 +211,12 @@ def _difference(document: Document, algorithm: str) -> Picture:
     for n in document.by_algorithm[algorithm]:
         if base := document.base_of(n):
             panels.append(_waterfall(document, n, base))
-            most = differences(n, base, least=0)[0]
             more = n.step_ms.median - base.step_ms.median
+            most = max(differences(n, base, most=1000, least=0), key=lambda d: d.more if more > 0 else -d.more)
+            takes = f"{milliseconds(abs(more))} {'longer' if more > 0 else 'less'}"
             said.append(
-                f"A step of {n.name} takes {milliseconds(abs(more))} {'longer' if more > 0 else 'less'} than one of "
-                f"{base.name}. The largest difference: {_where(most.name, most.part)}, {signed(most.more, most.more)} ms."
+                f"A step of {n.name} takes {takes} than one of {base.name}. "
+                f"The largest part of that: {_where(most.name, most.part)}, {signed(most.more, most.more)} ms."
             )
     return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 
@@ -239,7 +240,7 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
         if place <= len(rows):
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
-    axes.set(title=shorten_name(n.name, 40), xlabel="ms per step")
+    axes.set(title=shorten_name(n.name, 30), xlabel="ms per step")
     axes.set_xlim(0, 1.22 * widest)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -341,7 +342,7 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
         axes.axhline(peak, color=light("muted"), linewidth=1)
         axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
                       fontsize=8, color=light("muted"))  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 40))
+    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 30))
     traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
     _log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
     _name_dots(axes, dots[:NAMED])
@@ -351,11 +352,11 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
 
 def _name_dots(axes: Axes, dots: Sequence[tuple[Row, float, float]]) -> None:
     """Names at the right of the axes, each with a thin line to its dot; from the top as the dots are, and apart."""
-    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     ordered = sorted(dots, key=lambda dot: -dot[2])
     for place, (row, x, y) in enumerate(ordered):
         height = bottom * (top / bottom) ** (0.96 - 0.92 * (place + 0.5) / len(ordered))
-        axes.plot([x, 1.04 * right], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
+        axes.plot([x, right * (right / left) ** 0.03], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
         axes.annotate(_row(row), (right, height), (9, 0), textcoords="offset points", fontsize=8.5, va="center")
 
 
