@@ -129,12 +129,27 @@ def test_differences_add_up_to_the_difference_of_the_steps(most):
 def test_the_largest_differences_are_named_and_layers_of_one_name_are_compared():
     document = documents.question()
     base, cnn = document.comparisons["im2col"][:2]
-    rows = {(d.name, d.part): d for d in differences(cnn, base, most=100)}
+    rows = {(d.name, d.part): d for d in differences(cnn, base, most=100, least=0)}
     measured = {(row.name, row.part): row.ms for row in cnn.layers}
     assert rows["dense", "grad_weight"].ms == measured["dense", "grad_weight"]
     assert rows["conv2d_1", "forward"].base_ms == 0
-    largest = [abs(d.more) for d in differences(cnn, base, most=5)][:5]
+    largest = [abs(d.more) for d in differences(cnn, base, most=5, least=0)][:5]
     assert largest == sorted((abs(d.more) for d in rows.values()), reverse=True)[:5]
+
+
+def test_small_differences_are_put_together():
+    document = documents.question()
+    base, cnn, _ = document.models
+    named = [d for d in differences(cnn, base) if d.name != "rest"]
+    assert named
+    assert all(abs(d.more) >= 0.01 * cnn.step_ms.median for d in named)
+
+
+@pytest.mark.parametrize(
+    ("ms", "scale", "text"), [(94.21, 141, "+94.2"), (-1.092, 7.2, "-1.09"), (0.0144, 0.235, "+0.014")]
+)
+def test_differences_have_as_many_places_as_the_step(ms, scale, text):
+    assert tables.signed(ms, scale) == text
 
 
 def test_the_rows_of_a_layer_table_stand_above_their_sum():

@@ -73,16 +73,19 @@ class Difference:
         return self.ms - self.base_ms
 
 
-def differences(network: Network, base: Network, most: int = 8) -> list[Difference]:
+def differences(network: Network, base: Network, most: int = 8, least: float = 0.01) -> list[Difference]:
     """From the baseline's step to the network's, the largest first; together they are the difference of the steps.
 
-    Layers of the same name are compared. From `most` differences on, the others are put together, as "rest".
+    Layers of the same name are compared. At the most `most` of at least `least` of the longer step are told apart, the
+    others are put together, as "rest".
     """
     rows: dict[tuple[str, str], list[float]] = {}
     for side, source in enumerate((base, network)):
         for row in source.layers:
             rows.setdefault((row.name, row.part), [0.0, 0.0])[side] += row.ms
-    found = sorted((Difference(*key, *ms) for key, ms in rows.items()), key=lambda d: -abs(d.more))[:most]
+    small = least * max(network.step_ms.median, base.step_ms.median)
+    large = [d for d in (Difference(*key, *ms) for key, ms in rows.items()) if abs(d.more) >= small]
+    found = sorted(large, key=lambda d: -abs(d.more))[:most]
     rest = base.step_ms.median - sum(d.base_ms for d in found), network.step_ms.median - sum(d.ms for d in found)
     return [*found, Difference("rest", "other", *rest)] if len(found) < len(rows) else found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import floor, log10
 from typing import Any
 
 from nnlite.explain import formulas
@@ -154,24 +155,30 @@ def _prediction(p: Prediction) -> Cell:
 
 def difference(network: Network, base: Network) -> Table:
     """From the baseline's step to the network's, by layer and pass, the largest difference first."""
+    steps = base.step_ms.median, network.step_ms.median
     rows = [
         [
             *_where(d.name, d.part),
             Cell(short(d.base_ms), d.base_ms) if d.base_ms else MISSING,
             Cell(short(d.ms), d.ms) if d.ms else MISSING,
-            Cell(signed(d.more), d.more),
+            Cell(signed(d.more, max(steps)), d.more),
         ]
         for d in differences(network, base)
     ]
-    steps = base.step_ms.median, network.step_ms.median
-    total = [Cell("the step"), Cell(""), *(Cell(short(ms)) for ms in steps), Cell(signed(steps[1] - steps[0]))]
+    total = [
+        Cell("the step"),
+        Cell(""),
+        *(Cell(short(ms)) for ms in steps),
+        Cell(signed(steps[1] - steps[0], max(steps))),
+    ]
     title = f"From {base.name} to {network.name}, algorithm {network.algorithm}: ms per step"
     return Table(title, ["layer", "pass", base.name, network.name, "difference"], rows, [], total)
 
 
-def signed(ms: float) -> str:
-    """+1.23, -0.045"""
-    return f"{'-' if ms < 0 else '+'}{short(abs(ms))}"
+def signed(ms: float, scale: float) -> str:
+    """+1.23, -0.05: to as many places as a time of `scale` has, at least one."""
+    places = min(max(1, 2 - floor(log10(abs(scale)))), 6) if scale else 1
+    return f"{ms:+,.{places}f}"
 
 
 def accuracy(document: Document) -> Table:

@@ -128,7 +128,7 @@ def _size(document: Document) -> Picture:
         for n in document.models:
             colour, marker = _style(document, n.name)
             axes.scatter(
-                [value(n)], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
+                [value(n) or 0], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
             )
         axes.margins(0.2)
         _log(axes, x=what, y="ms per step")
@@ -167,8 +167,8 @@ def _passes(document: Document) -> Picture:
                 milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9
             )
         axes.set_yticks(range(len(found)), [n.algorithm for n in found])
-        axes.set(title=shorten_name(model.name, 40), xlabel="ms per step")
-        axes.margins(x=0.16)
+        axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
+        axes.set_xlim(0, 1.22 * max(n.step_ms.median for n in found))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -211,11 +211,12 @@ def _difference(document: Document, algorithm: str) -> Picture:
     for n in document.by_algorithm[algorithm]:
         if base := document.base_of(n):
             panels.append(_waterfall(document, n, base))
-            most = differences(n, base)[0]
             more = n.step_ms.median - base.step_ms.median
+            most = max(differences(n, base, most=1000, least=0), key=lambda d: d.more if more > 0 else -d.more)
+            takes = f"{milliseconds(abs(more))} {'longer' if more > 0 else 'less'}"
             said.append(
-                f"A step of {n.name} takes {milliseconds(abs(more))} {'longer' if more > 0 else 'less'} than one of "
-                f"{base.name}. The largest difference: {_where(most.name, most.part)}, {signed(most.more)} ms."
+                f"A step of {n.name} takes {takes} than one of {base.name}. "
+                f"The largest part of that: {_where(most.name, most.part)}, {signed(most.more, most.more)} ms."
             )
     return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 
@@ -226,24 +227,24 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
     before, after = base.step_ms.median, n.step_ms.median
     figure, axes = _new(5.1, 1.3 + 0.3 * len(rows))
     names = [shorten_name(base.name), *(name for name, _ in rows), shorten_name(n.name)]
-    reached = before
+    reached = widest = before
     for place, (begin, more) in enumerate([(0.0, before), *((None, more) for _, more in rows), (0.0, after)]):
         left = reached if begin is None else begin
         colour = light("c5") if begin is not None else light("c6" if more > 0 else "c0")
         axes.barh(place, more, left=left, color=colour, height=0.66)
         reached = left + more
-        text = signed(more) if begin is None else milliseconds(more)
-        end = max(left, left + more)
+        text = signed(more, max(before, after)) if begin is None else milliseconds(more)
+        end = max(left, reached)
+        widest = max(widest, end)
         axes.annotate(text, (end, place), **BESIDE)
         if place <= len(rows):
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(names)), names)
-    axes.set(title=shorten_name(n.name, 40), xlabel="ms per step")
-    axes.margins(x=0.18)
-    axes.set_xlim(left=min(0.0, axes.get_xlim()[0]) if reached < 0 else 0.0)
+    axes.set(title=shorten_name(n.name, 30), xlabel="ms per step")
+    axes.set_xlim(0, 1.22 * widest)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    said = ", ".join(f"{name} {signed(more)}" for name, more in rows)
+    said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
     alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
     return Panel(f"difference-{n.algorithm}-{_slug(document, n.name)}", figure, alt)
 
@@ -341,7 +342,7 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
         axes.axhline(peak, color=light("muted"), linewidth=1)
         axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
                       fontsize=8, color=light("muted"))  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 40))
+    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 30))
     traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
     _log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
     _name_dots(axes, dots[:NAMED])
@@ -351,11 +352,11 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
 
 def _name_dots(axes: Axes, dots: Sequence[tuple[Row, float, float]]) -> None:
     """Names at the right of the axes, each with a thin line to its dot; from the top as the dots are, and apart."""
-    (_, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     ordered = sorted(dots, key=lambda dot: -dot[2])
     for place, (row, x, y) in enumerate(ordered):
         height = bottom * (top / bottom) ** (0.96 - 0.92 * (place + 0.5) / len(ordered))
-        axes.plot([x, 1.04 * right], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
+        axes.plot([x, right * (right / left) ** 0.03], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
         axes.annotate(_row(row), (right, height), (9, 0), textcoords="offset points", fontsize=8.5, va="center")
 
 
@@ -396,8 +397,9 @@ def _ladder(document: Document) -> Picture:
     for place, rung in enumerate(rungs):
         text = ("about " if rung.get("scaled") else "") + milliseconds(rung["ms"])
         axes.annotate(text, (rung["ms"], place), **BESIDE)
-    axes.margins(x=0.2)
     _log(axes, x="ms")
+    least, most = (select(rung["ms"] for rung in rungs) for select in (min, max))
+    axes.set_xlim(least / 2, 2 * most * (most / least) ** 0.4)  # room for the numbers
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     fastest = min(rungs, key=lambda rung: rung["ms"])
