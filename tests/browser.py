@@ -29,7 +29,7 @@ FLAGS = [
 _AS_3_AND_4 = (
     "import os, sys; [os.dup2(int(sys.argv[i + 1]), i + 3) for i in (0, 1)]; os.execv(sys.argv[3], sys.argv[3:])"
 )
-SECONDS = 60.0  # for an answer; the first one waits for the browser to start
+SECONDS = 600.0  # for an answer, after which it hangs: on a busy machine the browser is slow to start
 
 
 def executable() -> str | None:
@@ -68,7 +68,7 @@ class Browser:
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

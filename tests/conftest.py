@@ -1,9 +1,22 @@
-"""Every test starts from the same random numbers and leaves the threads as it found them."""
+"""Every test starts from the same random numbers, and leaves the threads as it found them.
+
+There are two threads, however many processors: what a test computes, and how long it takes, do not depend on those.
+"""
+
+import os
+
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # read when Numba is imported, by programs that tests start as well
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 import nnlite as nn
+from nnlite import threads
+
+# the same examples in each run, and none too slow: other programs may have the processors
+settings.register_profile("nnlite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nnlite")
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +26,16 @@ def _same_start():
     yield
     if nn.get_num_threads() != before:
         nn.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Two threads are asked for, which one processor may share."""
+    monkeypatch.setattr(threads, "available_cpus", lambda: 2)
+    before = nn.get_num_threads()
+    nn.set_num_threads(2)
+    yield
+    nn.set_num_threads(before)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ NONE, RELU, POOL = Epilogue(), Epilogue(bias=True, relu=True), Epilogue(bias=Tru
 
 
 @pytest.fixture
-def launches(monkeypatch):
+def launches(monkeypatch, two_threads):
     """The bytes that each launch of a kernel reads and writes, as it happens."""
     noted = []
     plain, launch = memory.empty, jit.kernel.run
@@ -47,7 +47,6 @@ def launches(monkeypatch):
 
     monkeypatch.setattr(memory, "empty", empty)
     monkeypatch.setattr(jit.kernel, "run", noting)
-    nn.set_num_threads(PARTS)
     return noted
 
 
