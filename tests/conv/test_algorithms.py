@@ -74,11 +74,8 @@ def run(algorithm, operands, geometry):
 
 
 def cast(operands, dtype):
-    """Copies in `dtype`, not to be written to, as algorithms get them."""
-    copies = [array.astype(dtype) for array in operands]
-    for array in copies:
-        array.flags.writeable = False
-    return copies
+    """Copies in `dtype`; writeable, because kernels are compiled anew for arrays that are not."""
+    return [array.astype(dtype) for array in operands]
 
 
 def check(name, geometry, dtype):
@@ -102,6 +99,8 @@ def check(name, geometry, dtype):
     for both, alone in ((dx, results["grad_input"]), (dweight, results["grad_weight"])):
         np.testing.assert_allclose(both, alone, rtol=1e-4, atol=1e-4)
     assert algorithm.backward(*operands, geometry, (False, False)) == (None, None)
+    for operand, before in zip(operands, cast(problem(geometry)[0], dtype), strict=True):
+        np.testing.assert_array_equal(operand, before)  # nothing was written to
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -113,7 +112,7 @@ def test_corners(name, geometry, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OTHERS)
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=40)
 @given(geometry=geometries())
 def test_random_geometries(name, geometry, dtype):
     check(name, geometry, dtype)
