@@ -47,6 +47,12 @@ number = 3
 """
 
 
+@pytest.fixture(autouse=True)
+def few_geometries(monkeypatch):
+    """What is checked before timing is test_check.py's: here the fixed geometries and two more will do."""
+    monkeypatch.setattr("nnlite.lab.check.RANDOM", 2)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
