@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import conv, machine, threads
+from nnlite import conv, threads
 from nnlite.conv.geometry import PASSES
 from nnlite.lab import shapes
 from nnlite.lab.loading import load_algorithms
+from nnlite.performance import peaks
 
 BATCH_SIZE = 128
 #: with --benchmark-disable each benchmark is run once, to see that it works: on few layers, as each compiles its own
@@ -76,7 +77,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """What the numbers depend on, beside what pytest-benchmark tells."""
-    found = machine.load_or_measure()
+    found = peaks.measure()
     machine_info["nnlite"] = {
         "processor": found.processor,
         "threads": found.threads,
@@ -128,5 +129,5 @@ def timed(benchmark: Any) -> Callable[..., Any]:
 
 def _note_rates(benchmark: Any, flops: int, prefix: str) -> None:
     gflops = flops / benchmark.stats.stats.median / 1e9
-    share = 100 * gflops / machine.load_or_measure().fma_gflops_all
+    share = 100 * gflops / peaks.peak_gflops(threads.get_num_threads())
     benchmark.extra_info.update({f"{prefix}gflops": round(gflops, 2), f"{prefix}percent_of_peak": round(share, 1)})

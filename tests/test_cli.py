@@ -2,16 +2,18 @@
 
 import json
 import re
-from types import SimpleNamespace
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import documents
 import numpy as np
 import pytest
 
 from nnlite import conv, models, threads
 from nnlite.cli import COMMANDS, command_parser, main
-from nnlite.explain import question, request
+from nnlite.explain import case_study, request
+from nnlite.explain.table import Table
 from nnlite.lab import terminal
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.terminal import Line
@@ -63,7 +65,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_explain_of_the_users_own_model(folder, capsys):
-    status = main(["explain", "mine.py:tiny", "mlp", "--rounds", "5", "--batch-size", "16", "--json", "copy.json"])
+    status = main(["explain", "mine.py:tiny", "mlp", "--rounds", "3", "--batch-size", "16", "--json", "copy.json"])
     assert status == 0
     content = json.loads((folder / "nnlite-report" / "explain.json").read_text())
     assert content == json.loads((folder / "copy.json").read_text())
@@ -72,34 +74,53 @@ def test_explain_of_the_users_own_model(folder, capsys):
     assert content["models"][1]["parameters"] == 669_706
     for model in content["models"]:
         assert sum(layer["ms"] for layer in model["layers"]) == pytest.approx(model["step_ms"]["median"])
-        assert 1 <= len(model["step_ms"]["samples"]) <= 5  # rounds in another state are left out
+        assert len(model["step_ms"]["samples"]) == 3
         assert model["epoch_s_60000"] == pytest.approx(60_000 / 16 * model["step_ms"]["median"] / 1e3)
         parts = {layer["pass"] for layer in model["layers"]}
         assert {"forward", "grad_weight", "optimizer", "other"} <= parts
+    lines = capsys.readouterr().out.splitlines()
+    assert "mlp" in lines[0]
+    assert max(map(len, lines[:-1])) <= 80
+    assert len(lines) <= 40
+
+
+def test_details_print_every_layer(folder, capsys):
+    assert main(["explain", "mine.py:tiny", "--rounds", "1", "--batch-size", "4", "--details"]) == 0
     text = capsys.readouterr().out
-    assert "Which count predicts the time?" in text
-    assert max(map(len, text.splitlines())) <= 100
+    assert "Algorithm auto" in text
+    assert "Predicted and measured" in text
+    assert max(map(len, text.splitlines()[:-1])) <= 100
 
 
-def test_cautions_come_first(folder, monkeypatch):
-    monkeypatch.setattr("nnlite.explain.measure.share_of_processors", lambda threads, blas: 0.6)
-    assert main(["explain", "mine.py:tiny", "--rounds", "1", "--batch-size", "16"]) == 0
-    (topic, (first, *_)), *others = json.loads((folder / "nnlite-report" / "explain.json").read_text())[
-        "verdict"
-    ].items()
-    assert topic == "Cautions"
-    assert first.startswith("CAUTION: other programs use the processor: 40% of it")
-    assert others
+def test_cautions_are_on_the_first_screen(folder, monkeypatch, capsys):
+    monkeypatch.setattr("nnlite.explain.measure.Contention.share", lambda self: 0.4)
+    assert main(["explain", "mine.py:tiny", "--rounds", "1", "--batch-size", "4"]) == 0
+    said = "Other programs used 40% of the CPU: do not trust these times."
+    assert f"CAUTION: {said}" in " ".join(capsys.readouterr().out.split())
+    assert said in json.loads((folder / "nnlite-report" / "explain.json").read_text())["cautions"]
 
 
-def test_what_was_reported_is_not_said_of_a_network_that_only_has_the_name(folder, capsys, monkeypatch):
-    monkeypatch.setitem(question.REPORTED_SECONDS, "cnn", 987_654_321)  # that no time is by chance
-    assert main(["explain", "mine.py:cnn", "mlp", "--rounds", "1", "--batch-size", "16"]) == 0
+def test_what_was_reported_is_not_said_of_a_network_that_only_has_the_name(folder, capsys):
+    assert main(["explain", "mine.py:cnn", "mlp", "--rounds", "1", "--batch-size", "4"]) == 0
     content = json.loads((folder / "nnlite-report" / "explain.json").read_text())
     assert [m["name"] for m in content["models"]] == ["mine.py:cnn", "mlp"]
+    assert not content["case_study"]
     for text in (capsys.readouterr().out, (folder / "nnlite-report" / "report.html").read_text()):
-        assert "987654321" not in text.replace(",", "")
-    assert "in the question" not in str(content["verdict"])
+        assert "2017" not in text.replace(content["run"]["date"], "")
+
+
+def test_an_algorithm_of_the_users_own_is_checked_and_then_timed(folder, registered_anew, capsys):
+    (folder / "tiled.py").write_text(TILED)
+    command = ["explain", "mine.py:tiny", "--rounds", "1", "--batch-size", "4", "--algorithm", "tiled.py:Tiled"]
+    assert main(command) == 0
+    content = json.loads((folder / "nnlite-report" / "explain.json").read_text())
+    assert content["algorithm"] == "tiled"
+    assert content["comparisons"] == {}
+    (folder / "tiled.py").write_text(
+        TILED.replace(".forward(x, weight, geometry)", ".forward(x, weight, geometry) + 1")
+    )
+    assert main(command) == 1
+    assert "is refused: forward is wrong" in capsys.readouterr().err
 
 
 def test_a_network_that_is_the_questions_has_its_name(folder):
@@ -108,9 +129,8 @@ def test_a_network_that_is_the_questions_has_its_name(folder):
 
 
 def test_the_question_gives_the_parameters_as_they_are_counted():
-    for name, parameters in question.PARAMETERS.items():
+    for name, parameters in case_study.PARAMETERS.items():
         assert getattr(models, name)().count_params() == parameters
-        assert f"{parameters:,}" in question.TEXT
 
 
 def test_a_line_that_says_what_goes_on_is_for_terminals_alone(monkeypatch, capsys):
@@ -168,15 +188,15 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:leaves"], "it raised SystemExit in line 17: 0"),
         (["explain", "mine.py:broken_layer"], "MODEL broken_layer: a step raised ZeroDivisionError: division by zero"),
         (["explain", "mine.py:no_tensor"], "layer 'mine': expected call to return a Tensor. Received: ndarray"),
-        (["explain", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
-        (["explain", "mine.py:five_classes"], "expected at least 10 outputs, one a class of the data. Received: (5,)"),
+        (["train", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
+        (["explain", "mlp", "--baseline", "mpl"], "Did you mean 'mlp'"),
         (["train", "mine.py:five_classes"], "expected at least 10 outputs, one a class of the data. Received: (5,)"),
         (["explain", "mine.py:stops"], "MODEL stops: a step raised SystemExit: 3"),
         (["explain", "mine.py:"], "MODEL mine.py:: expected a name after the colon. Received: nothing"),
         (["explain", "folder.py:f"], "expected a Python file. Received: 'folder.py', which is none"),
         (["explain", "folder.keras"], "expected a file. Received: 'folder.keras', which is none"),
         (["explain", "--out", ""], "--out: expected a folder to write in, made if need be. Received: ''"),
-        (["explain", "weights.h5"], "expected a .keras file. Received: HDF5"),
+        (["explain", "weights.h5"], "weights.h5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),
         (["explain", "--seed", "-1"], "--seed: expected an integer of at least 0. Received: -1"),
@@ -217,7 +237,7 @@ def test_what_argparse_refuses_is_one_line_too(capsys, arguments):
 def test_names_are_printed_as_they_are(folder, capsys):
     assert main(["summary", "mine.py:brackets"]) == 0
     assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4"]) == 0
-    summary, explained = capsys.readouterr().out.split("Counted and measured")
+    summary, explained = capsys.readouterr().out.split("Where does the time of")
     for text in (summary, explained):
         assert "net[v2]" in text
         assert "a[/b]" in text
@@ -252,9 +272,9 @@ class Seen:
 def observed(command, arguments, folder, monkeypatch, capsys):
     """All that a command prints, writes and asks of the libraries below it; the same twice for the same arguments."""
     import nnlite as nn
-    from nnlite import conv, jit_cache, machine, threads
+    from nnlite import conv, jit_cache, threads
     from nnlite.explain import command as explain
-    from nnlite.explain import output, train_command
+    from nnlite.explain import train_command
     from nnlite.lab import command as bench
     from nnlite.lab import figures, machine_command
 
@@ -274,30 +294,21 @@ def observed(command, arguments, folder, monkeypatch, capsys):
     monkeypatch.setattr(bench, "bench", seen.note("bench", run))
     monkeypatch.setattr(bench, "_print", lambda result: None)
     monkeypatch.setattr(figures, "draw", lambda result, path: seen.notes.append(f"draw {path}") or [])
-    monkeypatch.setattr(machine, "load_or_measure", seen.note("machine", SimpleNamespace(to_dict=dict)))
+    monkeypatch.setattr(machine_command.peaks, "measure", seen.note("machine", SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(jit_cache, "clear_cache", seen.note("clear", 0))
-    for name in ("costs", "bandwidths"):
-        monkeypatch.setattr(machine_command, name, lambda ceilings: "")
-    monkeypatch.setattr(machine_command, "remarks", lambda ceilings: [])
-    for name in ("_ceilings", "_print"):
-        monkeypatch.setattr(explain, name, lambda *_: None)
+    for name in ("rates", "bandwidths"):
+        monkeypatch.setattr(machine_command, name, lambda machine: Table("", ["a"], []))
+    monkeypatch.setattr(machine_command, "remarks", lambda machine: [])
 
-    def measure(contestants, *rest, **options):
-        weights = [c.model.get_weights()[0] for c in contestants]
-        seen.notes.append(f"measure {[(c.model.name, c.algorithm) for c in contestants]} {weights} {options}")
-        return []
+    def explained(networks, data, **options):
+        weights = [n.get_weights()[0] for n in networks]
+        seen.notes.append(f"explain {[n.name for n in networks]} {weights} {options}")
+        return documents.single(rounds=options["rounds"])
 
-    monkeypatch.setattr(explain, "measure", measure)
-    monkeypatch.setattr(
-        explain, "training_steps", seen.note("steps", lambda contestants, *_: [lambda: 0] * len(contestants))
-    )
-    monkeypatch.setattr(explain.conditions, "verdict", lambda *_: {})
-    monkeypatch.setattr(explain, "sentences", lambda *_: [])
-    monkeypatch.setattr(output, "describe", lambda content, *_: content.update(sweeps=[], ladder=None))
-    monkeypatch.setattr(output.report, "write", lambda content, out: seen.notes.append(f"report {out}") or [out])
-    monkeypatch.setattr(output.sweeps, "run", seen.note("sweep", {"findings": []}))
-    monkeypatch.setattr(output, "_ladder", seen.note("ladder", {}))
-    monkeypatch.setattr("nnlite.explain.tables.sweep", lambda result: "")
+    monkeypatch.setattr(explain, "explain_networks", explained)
+    monkeypatch.setattr(explain.report, "write", lambda document, out: seen.notes.append(f"report {out}") or [out])
+    monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
+    monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
     try:
         status = main([command, *arguments])
         count = threads.get_num_threads()
@@ -324,6 +335,8 @@ OPTIONS = {
             "--algorithm": ["im2col"],
             "--rounds": ["7"],
             "--sweep": ["filters"],
+            "--details": [],
+            "--baseline": ["mlp"],
             "--ladder": [],
             "--out": ["elsewhere"],
             "--autotune": [],
@@ -365,7 +378,7 @@ OPTIONS = {
             "--figures": ["pictures"],
         },
     ),
-    "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--fresh": [], "--clear-cache": []}),
+    "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--clear-cache": []}),
     "summary": (["cnn"], {"--batch-size": ["1"], "--json": ["written.json"]}),
 }
 EVERYWHERE = {"-h", "--help", "--version"}

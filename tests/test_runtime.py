@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import ceilings, jit, memory, threads
+from nnlite import jit, memory, threads
+from nnlite.performance import peaks
 
 SHAPE = (64, 1024)
 #: seconds after which something waits for ever, however busy the machine
@@ -58,7 +59,7 @@ def test_a_system_that_takes_no_advice_about_pages_gives_memory_all_the_same(mon
     monkeypatch.setattr(memory.mmap, "mmap", Refusing)
     memory.trim()
     assert not memory.empty((1 << 20,)).any()
-    assert ceilings.fresh_gbs("MADV_HUGEPAGE") > 0
+    assert peaks._first_touch_gbs("MADV_HUGEPAGE") > 0
 
 
 @pytest.mark.parametrize("n", [0, -1, 1.5, "2", 10_000])

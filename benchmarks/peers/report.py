@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnlite.lab.statistics import paired_ratio
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers.rounds import Samples
 from benchmarks.peers.session import Outcome
+from nnlite.performance.statistics import paired_ratio
 
 #: the peer that all ratios are relative to
 OURS = "nnlite"
