@@ -19,7 +19,7 @@ SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 @pytest.fixture(scope="module")
 def html():
-    return documents.rendered(documents.question())
+    return documents.rendered(documents.question(algorithms=("auto", "im2col")))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_answer_stands_first_and_the_details_below_it():
 
         first, *_ = answer.sentences(document)
     html = unescape(documents.rendered(document))
-    order = ("<h1>", "Too few rounds (2 of 15)", "<caption>A training step", first, "The time model", "<summary>")
+    order = ("<h1>", "<caption>A training step", first, "The time model", "Too few rounds (2 of 15)", "<summary>")
     places = [html.index(text) for text in order]
     assert places == sorted(places)
 
@@ -155,7 +155,7 @@ def test_pictures_are_written_beside_the_page_the_same_each_time(tmp_path):
 
 def test_pictures_are_whole_named_and_said_in_words(html):
     pictures = [ElementTree.fromstring(svg) for svg in SVG.findall(html)]
-    assert len(pictures) > 20
+    assert len(pictures) == 20
     assert all(svg.get("role") == "img" and len(svg.get("aria-label")) > 20 for svg in pictures)
     ids = re.findall(r"\bid=\"([^\"]+)\"", html)
     assert len(ids) == len(set(ids))
