@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
-from importlib import _bootstrap, import_module  # type: ignore[attr-defined]
+from importlib import _bootstrap, import_module
 from typing import Any, Literal
 
 from nnlite.errors import positive_int
@@ -29,6 +29,8 @@ launch_lock = threading.RLock()
 #: those of Numba and LLVM, in the order in which they are taken, once they are imported
 compiler_locks: tuple[AbstractContextManager[Any], ...] = ()
 _held: tuple[AbstractContextManager[Any], ...] = ()
+#: by the names of modules that are being imported
+_module_locks: dict[str, Any] = vars(_bootstrap).get("_module_locks", {})
 
 Owner = Literal["kernels", "blas"]
 
@@ -136,7 +138,7 @@ def _before_fork() -> None:
         for lock in _held:
             lock.__enter__()
         _imp.acquire_lock()
-        imported = {name for name in list(_bootstrap._module_locks) if name.split(".")[0] == "nnlite"}
+        imported = {name for name in list(_module_locks) if name.split(".")[0] == "nnlite"}
         if imported <= waited:  # this thread itself imports those for which there was nothing to wait
             return
         _after_fork()

@@ -338,7 +338,7 @@ def test_a_gradient_of_any_numbers_counts_as_its_parameters_dtype(gradient, monk
     parameter.grad = gradient
     optimizer.step()
     assert parameter.data.tolist() == [0, -0.5, -1]
-    assert all(type(g) is np.ndarray and g.dtype == np.float32 and g.flags.c_contiguous for g in handed)
+    assert all(g.dtype == np.float32 and g.flags.c_contiguous for g in handed)
     assert all(g.flags.aligned for g in handed)
 
 
