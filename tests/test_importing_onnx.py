@@ -539,6 +539,13 @@ def external_without_end():
     return g
 
 
+def many_layers():
+    g = Graph([7])
+    for _ in range(1001):
+        g.add("Relu")
+    return g
+
+
 def many_operators():
     g = Graph([7])
     for _ in range(5001):
@@ -561,6 +568,7 @@ def many_operators():
         (product_of_constants, "expected operands that are no constants"),
         (dimensions_without_numbers, "cannot reshape array of size 28"),
         (external_without_end, "expected at most 268,435,456 numbers"),
+        (many_layers, "expected at most 1,000 layers"),
         (many_operators, "expected at most 5,000 operators"),
         (lambda: Graph([7]).add("\x1b]0;owned\x07"), "\\x1b]0;owned"),
     ],

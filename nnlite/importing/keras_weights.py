@@ -57,14 +57,14 @@ class InArchive:
     def arrays(self, entries: Sequence[Entry]) -> list[list[Any]]:
         if isinstance(self.content, str):
             raise ValueError(self.content)
-        found: dict[str, dict[int, Any]] = {}
+        found: dict[str, list[Any]] = {}
         for name, dataset in _datasets(_h5py().File(io.BytesIO(self.content), "r")).items():
             # Keras 2.12 wrote other names of the containers, and Windows another separator
             parts = re.split(r"[/\\]", name)
             parts = [part for part in parts if part not in ("layers", "_layer_checkpoint_dependencies")]
             if len(parts) > 2 and parts[-2] == "vars":
-                found.setdefault("/".join(parts[:-2]), {})[int(parts[-1])] = dataset
-        return [[array for _, array in sorted(found.get("/".join(entry.keys), {}).items())] for entry in entries]
+                found.setdefault("/".join(parts[:-2]), []).append(dataset)  # 0, 1: as HDF5 lists them
+        return [found.get("/".join(entry.keys), []) for entry in entries]
 
 
 class H5Model:
