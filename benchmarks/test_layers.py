@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import cost
+from nnlite.performance import counts
 
 #: inputs x outputs of the mlp, the cnn's last layer and the small one's
 DENSE = ("784x512", "512x512", "512x10", "9216x10", "576x10")
@@ -20,10 +20,10 @@ def test_dense(timed, batch_size, size, pass_name):
     x = _tensor((batch_size, inputs), pass_name == "grad_input")
     weight = _tensor((inputs, outputs), pass_name == "grad_weight")
     bias = _tensor((outputs,), False)
-    counts = cost.dense(batch_size, inputs, outputs)
+    product = counts.dense(batch_size, inputs, outputs)
     work = _pass(lambda: nn.ops.dense(x, weight, bias), x if pass_name == "grad_input" else weight, pass_name)
-    moved = cost.ITEMSIZE * getattr(counts, pass_name)
-    timed(work, f"dense {size}, {pass_name}", flops=2 * counts.macs, least_bytes=moved)
+    moved = counts.ITEMSIZE * getattr(product, pass_name)
+    timed(work, f"dense {size}, {pass_name}", flops=2 * product.macs, least_bytes=moved)
 
 
 @pytest.mark.parametrize("pass_name", ["forward", "grad_input"])
@@ -31,7 +31,7 @@ def test_dense(timed, batch_size, size, pass_name):
 def test_max_pool2d(timed, batch_size, size, pass_name):
     x = _tensor((batch_size, *map(int, size.split("x"))), pass_name == "grad_input")
     work = _pass(lambda: nn.ops.max_pool2d(x, 2), x, pass_name)
-    timed(work, f"max_pool2d {size}, {pass_name}", least_bytes=cost.ITEMSIZE * (x.size + x.size // 4))
+    timed(work, f"max_pool2d {size}, {pass_name}", least_bytes=counts.ITEMSIZE * (x.size + x.size // 4))
 
 
 @pytest.mark.parametrize("pass_name", ["forward", "grad_input"])
@@ -39,7 +39,7 @@ def test_max_pool2d(timed, batch_size, size, pass_name):
 def test_dropout(timed, batch_size, size, pass_name):
     x = _tensor((batch_size, *map(int, size.split("x"))), pass_name == "grad_input")
     work = _pass(lambda: nn.ops.dropout(x, rate=0.25, seed=1), x, pass_name)
-    timed(work, f"dropout {size}, {pass_name}", least_bytes=cost.ITEMSIZE * 2 * x.size)
+    timed(work, f"dropout {size}, {pass_name}", least_bytes=counts.ITEMSIZE * 2 * x.size)
 
 
 def _tensor(shape, requires_grad):

@@ -18,8 +18,10 @@ from benchmarks.peers import chart, report
 from benchmarks.peers.frameworks import PEERS
 from benchmarks.peers.networks import BATCH_SIZE, NETWORKS
 from benchmarks.peers.session import Session, open_session
-from nnlite import conv, machine, models, threads
+from nnlite import conv, models, threads
 from nnlite.lab import shapes
+from nnlite.performance import peaks
+from nnlite.processor import processor_name
 
 TASKS = ("step", "inference", "memory", "shapes")
 #: the network whose training's memory is measured
@@ -31,9 +33,9 @@ SHAPE_SETS = ("vgg", "resnet")
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    ceilings = machine.load_or_measure(options.threads)
+    peak = peaks.peak_gflops(options.threads)
     with console.status("starting") as status, open_session(options.peers, options.threads, status.update) as session:
-        document = _describe(session, options, ceilings)
+        document = _describe(session, options, peak)
         run = Run(session, options, console, status.update, document)
         for name, reason in session.skipped.items():
             console.print(f"skipped: {name} ({reason})")
@@ -102,12 +104,12 @@ def _short(geometry: conv.Geometry) -> str:
     return text + (f", stride {geometry.strides[0]}" if geometry.strides[0] > 1 else "")
 
 
-def _describe(session: Session, options: argparse.Namespace, ceilings: machine.Machine) -> dict[str, Any]:
+def _describe(session: Session, options: argparse.Namespace, peak: float) -> dict[str, Any]:
     return {
         "schema": 1,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": ceilings.processor,
-        "fma_gflops": ceilings.fma_gflops_all,
+        "machine": processor_name(),
+        "fma_gflops": peak,
         "threads": options.threads,
         "batch_size": BATCH_SIZE,
         "rounds": options.rounds,
