@@ -831,25 +831,25 @@ def test_what_a_layer_was_built_with_stays(model, change, message):
 # Networks that are not for digits ----------------------------------------------------------------------------------
 
 
-def dense_model(units=3):
+def softmax(units=3):
     return nn.Dense(units, activation="softmax")
 
 
 SHAPES = {
-    "one feature": ((1,), lambda: [nn.Dense(4, activation="relu"), dense_model()]),
-    "a sequence": ((4, 6), lambda: [nn.Dense(5, activation="relu"), nn.Flatten(), dense_model()]),
+    "one feature": ((1,), lambda: [nn.Dense(4, activation="relu"), softmax()]),
+    "a sequence": ((4, 6), lambda: [nn.Dense(5, activation="relu"), nn.Flatten(), softmax()]),
     "colour images": (
         (32, 32, 3),
-        lambda: [nn.Conv2D(4, 3, activation="relu"), nn.MaxPooling2D(), nn.Flatten(), dense_model()],
+        lambda: [nn.Conv2D(4, 3, activation="relu"), nn.MaxPooling2D(), nn.Flatten(), softmax()],
     ),
-    "one pixel": ((1, 1, 1), lambda: [nn.Conv2D(4, 1, activation="relu"), nn.Flatten(), dense_model()]),
+    "one pixel": ((1, 1, 1), lambda: [nn.Conv2D(4, 1, activation="relu"), nn.Flatten(), softmax()]),
     "one pixel, padded twice": (
         (1, 1, 3),
-        lambda: [*(nn.Conv2D(k, 3, padding="same", activation="relu") for k in (4, 20)), nn.Flatten(), dense_model()],
+        lambda: [*(nn.Conv2D(k, 3, padding="same", activation="relu") for k in (4, 20)), nn.Flatten(), softmax()],
     ),
-    "one row": ((1, 50, 1), lambda: [nn.Conv2D(4, (1, 5)), nn.MaxPooling2D((1, 2)), nn.Flatten(), dense_model()]),
-    "groups": ((8, 8, 4), lambda: [nn.Conv2D(4, 3, groups=2), nn.Conv2D(8, 3, groups=4), nn.Flatten(), dense_model()]),
-    "pooling first": ((8, 8, 1), lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), dense_model()]),
+    "one row": ((1, 50, 1), lambda: [nn.Conv2D(4, (1, 5)), nn.MaxPooling2D((1, 2)), nn.Flatten(), softmax()]),
+    "groups": ((8, 8, 4), lambda: [nn.Conv2D(4, 3, groups=2), nn.Conv2D(8, 3, groups=4), nn.Flatten(), softmax()]),
+    "pooling first": ((8, 8, 1), lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), softmax()]),
 }
 
 
