@@ -297,7 +297,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
                 needed = arg.requires_grad
                 recorded = recorded or needed
                 arrays.append(arg.data)
-                shapes.append(arg.data.shape)
+                shapes.append(getattr(arg.data, "shape", None))  # data may have been replaced by what is no array
                 parents.append((arg._node or arg) if needed else None)
             else:
                 arrays.append(arg)

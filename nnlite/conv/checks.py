@@ -8,7 +8,7 @@ called through `checked`. The rule: an array of the right shape and dtype is mad
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any
 
@@ -146,18 +146,38 @@ def _dtype(own: Algorithm, geometry: Geometry, argument: str, array: np.ndarray)
         raise ValueError(f"geometry: expected an nn.conv.Geometry. Received: {type(geometry).__name__}")
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{argument}: expected a NumPy array. Received: {type(array).__name__}")
-    refusal = own.declines(geometry, array.dtype)
+    _computes(own, geometry, array.dtype)
+    return array.dtype
+
+
+# What an algorithm said yes to is asked once; an error is raised anew each time.
+
+
+@lru_cache(maxsize=1024)
+def _computes(own: Algorithm, geometry: Geometry, dtype: np.dtype) -> None:
+    refusal = own.declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {own.name!r} declines {geometry}: {refusal}")
-    return array.dtype
+
+
+@lru_cache(maxsize=1024)
+def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
+    if not own.fuses(geometry, epilogue):
+        raise Unsupported(f"algorithm {own.name!r} does not fuse {epilogue} into {geometry}")
+    _pools(geometry, epilogue)
+
+
+@lru_cache(maxsize=1024)
+def _computes_stem(own: Algorithm, stem: Stem) -> None:
+    if not own.fits_stem(stem):
+        raise Unsupported(f"algorithm {own.name!r} does not compute {stem.first} and {stem.second} at once")
+    _pools(stem.second, stem.epilogue)
 
 
 def _fuses(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
     if not isinstance(epilogue, Epilogue):
         raise ValueError(f"epilogue: expected an nn.conv.Epilogue. Received: {type(epilogue).__name__}")
-    if not own.fuses(geometry, epilogue):
-        raise Unsupported(f"algorithm {own.name!r} does not fuse {epilogue} into {geometry}")
-    _pools(geometry, epilogue)
+    _computes_fused(own, geometry, epilogue)
 
 
 def _pools(geometry: Geometry, epilogue: Epilogue) -> None:
@@ -190,9 +210,7 @@ def _ran(ran: Any) -> Fused:
 def _fits_stem(own: Algorithm, stem: Stem) -> None:
     if not isinstance(stem, Stem):
         raise ValueError(f"stem: expected an nn.conv.Stem. Received: {type(stem).__name__}")
-    if not own.fits_stem(stem):
-        raise Unsupported(f"algorithm {own.name!r} does not compute {stem.first} and {stem.second} at once")
-    _pools(stem.second, stem.epilogue)
+    _computes_stem(own, stem)
 
 
 def _stem_weights(weights: Any, stem: Stem) -> StemWeights:

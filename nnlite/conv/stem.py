@@ -40,8 +40,10 @@ class Stem:
 
     def __post_init__(self) -> None:
         """Raises ValueError where the second convolution does not take what the first one gives."""
-        boolean("relu", self.relu)
-        fraction("dropout", self.dropout)
+        if self.relu.__class__ is not bool:
+            boolean("relu", self.relu)
+        if self.dropout.__class__ is not float or not 0 <= self.dropout < 1:
+            fraction("dropout", self.dropout)
         if self.first.output_shape != self.second.input_shape:
             raise ValueError(
                 f"second: expected inputs of shape {self.first.output_shape}, what the first convolution gives. "

@@ -116,7 +116,7 @@ def drop_in_place(y, first, size, mask):
 
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
-    """x, contiguous, with each element set to 0 with probability `rate`, to the nearest 2**-16, others / (1 - rate)."""
+    """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
     y = memory.empty(x.shape, x.dtype)
     low, high, threshold, _ = Mask.of(rate, seed)
     arguments = x.reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from nnlite.conv.geometry import Padding
 from nnlite.errors import boolean
 from nnlite.operands import Floats, fitting, one_dtype
 from nnlite.ops.activation import relu_gradient
+
+#: all there are: to make one costs as much as to look several up
+_EPILOGUES = {kinds: Epilogue(*kinds) for kinds in product((False, True), repeat=3)}
 
 
 @differentiable
@@ -47,7 +51,7 @@ def conv2d(
     if bias is not None:
         bias = fitting("bias", bias, weight.shape[3:], x.dtype)
     chosen = registry.select(geometry, x.dtype, algorithm)
-    epilogue = Epilogue(bias is not None, relu, max_pool)
+    epilogue = _EPILOGUES[bias is not None, relu, max_pool]
     if chosen.fuses(geometry, epilogue):
         return _fused(chosen, x, weight, bias, geometry, epilogue)
     if max_pool:

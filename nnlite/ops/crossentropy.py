@@ -8,7 +8,7 @@ import numpy as np
 
 from nnlite.autograd import differentiable
 from nnlite.errors import as_array, boolean, numbers
-from nnlite.operands import Floats, readable
+from nnlite.operands import Floats
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7
@@ -26,7 +26,7 @@ def sparse_categorical_crossentropy(
     if boolean("from_logits", from_logits):
         from nnlite.kernels.crossentropy import sparse_from_logits
 
-        loss, gradient = sparse_from_logits(readable(predictions), readable(labels))
+        loss, gradient = sparse_from_logits(predictions, labels)
         return loss, lambda dloss: gradient * dloss
 
     rows = np.arange(len(labels))

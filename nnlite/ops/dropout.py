@@ -9,7 +9,7 @@ import numpy as np
 from nnlite import random
 from nnlite.autograd import differentiable
 from nnlite.errors import fraction, positive_int
-from nnlite.operands import Floats, readable
+from nnlite.operands import Floats
 
 
 @differentiable
@@ -26,4 +26,4 @@ def dropout(x: Floats, *, rate: float, seed: int | None = None) -> tuple[np.ndar
         return x, lambda dy: dy
     from nnlite.kernels.dropout import apply_mask
 
-    return apply_mask(readable(x), rate, chosen), lambda dy: apply_mask(readable(dy), rate, chosen)
+    return apply_mask(x, rate, chosen), lambda dy: apply_mask(dy, rate, chosen)

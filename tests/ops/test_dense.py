@@ -57,7 +57,7 @@ def test_arrays_in_any_order_of_memory(generator):
     ("x", "weight", "bias", "message"),
     [
         ((2, 3), (4, 5), (5,), r"x: expected shape \(..., 4\).*\(2, 3\)"),
-        ((2, 4), (4, 5), (4,), r"bias: expected shape \(5,\)"),
+        ((2, 4), (4, 5), (4,), r"bias: expected float32 of shape \(5,\)"),
         ((2, 4), (4,), None, "x: expected shape"),
     ],
 )
