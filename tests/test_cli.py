@@ -1,6 +1,7 @@
 """The commands: what they print and write, and one line and status 2 for a request that is wrong."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -544,7 +545,8 @@ def test_a_training_whose_output_nobody_reads_any_more_saves_what_was_learnt(fol
     import nnlite as nn
 
     command = [sys.executable, "-m", "nnlite", "train", "mlp", "--epochs", "1000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as training:
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered) as training:
         training.stdout.readline()
         training.stdout.close()
         error = training.stderr.read()

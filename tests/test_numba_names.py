@@ -33,7 +33,7 @@ def test_the_tested_versions_are_those_of_the_package():
 def test_what_a_file_uses_of_numbas_inner_parts_is_listed(file):
     """What it imports from there, and the attributes that start with an underscore, less the file's own."""
     tree = ast.walk(ast.parse(file.read_text("utf-8")))
-    imported, attributes, own = set(), set(), {"_name"}  # of a SIMD type of nnlite's
+    imported, attributes, own = set(), set(), set()
     for node in tree:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PRIVATE):
             imported |= {f"{node.module}:{name.name}" for name in node.names}
