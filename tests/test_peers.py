@@ -1,7 +1,6 @@
 """benchmarks/peers: the checks that make its numbers worth reading, and a run of nnlite alone."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,14 +8,12 @@ import pytest
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import frameworks, session
 from benchmarks.peers.networks import NETWORKS
-from nnlite import machine, models
+from nnlite import models
 
 
 @pytest.fixture(autouse=True)
-def _ceilings(monkeypatch):
-    """Not measured while other tests may run: the measurement would be kept."""
-    known = SimpleNamespace(processor="a processor", fma_gflops_all=100.0)
-    monkeypatch.setattr(machine, "load_or_measure", lambda threads: known)
+def _peak(monkeypatch):
+    monkeypatch.setattr("nnlite.performance.peaks.peak_gflops", lambda threads: 100.0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
