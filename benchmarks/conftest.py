@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import conv, threads
+from nnlite import conv
 from nnlite.conv.geometry import PASSES
 from nnlite.lab import shapes
 from nnlite.lab.loading import load_algorithms
 from nnlite.performance import peaks
+from nnlite.runtime import threads
 
 BATCH_SIZE = 128
 #: with --benchmark-disable each benchmark is run once, to see that it works: on few layers, as each compiles its own

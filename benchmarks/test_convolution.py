@@ -8,7 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from nnlite import conv, threads
+from nnlite import conv
+from nnlite.runtime import threads
 
 
 def test_convolution(timed, geometry, layer, pass_name, algorithm):

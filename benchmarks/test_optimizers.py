@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import optimizers
+from nnlite.network import optimizers
 from nnlite.performance import counts as cost
 
 

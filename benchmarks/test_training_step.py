@@ -8,7 +8,8 @@ from contextlib import nullcontext
 import pytest
 
 import nnlite as nn
-from nnlite import conv, threads
+from nnlite import conv
+from nnlite.runtime import threads
 
 NETWORKS = ("mlp", "cnn", "small_cnn")
 

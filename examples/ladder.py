@@ -11,7 +11,7 @@ import argparse
 from nnlite.lab.ladder import climb, picture, table, usual_shape, writable_picture
 from nnlite.lab.shapes import resolve
 from nnlite.lab.terminal import Bar, console
-from nnlite.progress import announce_compilation
+from nnlite.network.progress import announce_compilation
 
 parser = argparse.ArgumentParser(description="One layer by every algorithm, from the slowest to the fastest.")
 parser.add_argument("picture", nargs="?", default="ladder.png")

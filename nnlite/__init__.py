@@ -6,18 +6,19 @@ and an explanation (`nnlite explain`: where the time of a network goes, and why 
 
 from typing import TYPE_CHECKING, Any
 
-from nnlite import conv, datasets, initializers, losses, metrics, models, ops, optimizers
+from nnlite import conv, ops
 from nnlite.autograd import Tensor, differentiable, no_grad
-from nnlite.errors import GradientError, GraphError, NNLiteError, Unsupported
-from nnlite.gradients import gradcheck
-from nnlite.importing import load_model
-from nnlite.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
-from nnlite.model import Sequential
-from nnlite.optimizers import SGD, Adadelta, Adam, RMSprop
-from nnlite.progress import History
-from nnlite.random import seed
-from nnlite.threads import get_num_threads, set_num_threads
-from nnlite.version import __version__
+from nnlite.autograd.gradcheck import gradcheck
+from nnlite.network import datasets, initializers, layers, losses, metrics, models, optimizers
+from nnlite.network.importing import load_model
+from nnlite.network.layers import Activation, Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
+from nnlite.network.optimizers import SGD, Adadelta, Adam, RMSprop
+from nnlite.network.progress import History
+from nnlite.network.sequential import Sequential
+from nnlite.runtime.errors import GradientError, GraphError, NNLiteError, Unsupported
+from nnlite.runtime.random import seed
+from nnlite.runtime.threads import get_num_threads, set_num_threads
+from nnlite.runtime.version import __version__
 
 if TYPE_CHECKING:
     from nnlite import explain
@@ -50,6 +51,7 @@ __all__ = [
     "get_num_threads",
     "gradcheck",
     "initializers",
+    "layers",
     "load_model",
     "losses",
     "metrics",

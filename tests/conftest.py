@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import nnlite as nn
-from nnlite import threads
+from nnlite.runtime import threads
 
 # the same examples in each run, and none too slow: other programs may have the processors
 settings.register_profile("nnlite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import scopes
+from nnlite.runtime import scopes
 
 
 def leaf(*values):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory
+from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Geometry, Stem, StemWeights
+from nnlite.runtime import memory
 
 pytestmark = [
     pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler"),

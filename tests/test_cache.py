@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 import nnlite
-from nnlite import jit, jit_cache
+from nnlite.compiler import cache as jit_cache
+from nnlite.compiler import jit
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
 COUNT = """
 import numpy as np
-from nnlite import jit, jit_cache
-from nnlite.simd import LANES
+from nnlite.compiler import jit, cache as jit_cache
+from nnlite.compiler.simd import LANES
 compiled = []
 jit.on_compile(compiled.append)
 """
@@ -76,7 +77,7 @@ def printing(expression, folder):
 
 USERS = """
 import numpy as np
-from nnlite.jit import jit, kernel
+from nnlite.compiler.jit import jit, kernel
 
 def scaling(factor):
     @jit

@@ -11,13 +11,15 @@ import documents
 import numpy as np
 import pytest
 
-from nnlite import conv, models, threads
-from nnlite.cli import COMMANDS, command_parser, main
+from nnlite import conv
+from nnlite.__main__ import COMMANDS, command_parser, main
 from nnlite.explain import case_study, request
-from nnlite.explain.table import Table
 from nnlite.lab import terminal
 from nnlite.lab.loading import load_algorithms
+from nnlite.lab.table import Table
 from nnlite.lab.terminal import Line
+from nnlite.network import models
+from nnlite.runtime import threads
 
 MODEL = """
 import nnlite as nn
@@ -158,7 +160,7 @@ def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
 
 
 def test_the_images_are_read_once(folder, monkeypatch):
-    from nnlite import datasets
+    from nnlite.network import datasets
 
     load, loaded = datasets.load, []
     monkeypatch.setattr(datasets, "load", lambda *a, **b: loaded.append(a) or load(*a, **b))
@@ -273,16 +275,18 @@ class Seen:
 def observed(command, arguments, folder, monkeypatch, capsys):
     """All that a command prints, writes and asks of the libraries below it; the same twice for the same arguments."""
     import nnlite as nn
-    from nnlite import conv, jit_cache, threads
+    from nnlite import conv
+    from nnlite.compiler import cache as jit_cache
     from nnlite.explain import command as explain
     from nnlite.explain import train_command
     from nnlite.lab import command as bench
     from nnlite.lab import figures, machine_command
+    from nnlite.runtime import threads
 
     seen = Seen()
     before = threads.get_num_threads()
     images = np.zeros((256, 28, 28, 1), np.float32), np.arange(256) % 10
-    monkeypatch.setattr("nnlite.datasets.load", seen.note("load", (images, images)))
+    monkeypatch.setattr("nnlite.network.datasets.load", seen.note("load", (images, images)))
     for module in (explain, train_command, bench, machine_command):
         monkeypatch.setattr(module, "announce_compilation", lambda: None)
     monkeypatch.setattr(conv, "autotune", seen.note("autotune"))

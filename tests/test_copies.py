@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import fusion
+from nnlite.network import fusion
 
 WAYS = {
     "copy": copy.copy,

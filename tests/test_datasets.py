@@ -1,4 +1,4 @@
-"""nnlite.datasets: what comes with the package, what the IDX reader accepts, and what it refuses, in one line each."""
+"""Data sets: what comes with the package, what the IDX reader accepts, and what it refuses, in one line each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nnlite import datasets, downloads
+from nnlite.network import datasets, downloads
 
 PACKAGED = Path(datasets.__file__).parent / "data" / "mnist5k"
 

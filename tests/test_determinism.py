@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 
 TRAIN = """
 import hashlib, numpy as np, nnlite as nn

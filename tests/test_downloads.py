@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from nnlite import datasets, downloads
+from nnlite.network import datasets, downloads
 
 
 def idx(array):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.errors import printable
+from nnlite.runtime.errors import printable
 
 X, Y = np.zeros((4, 3), np.float32), np.zeros(4, np.int64)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import nnlite
-from nnlite.errors import writable_file
-from nnlite.files import write_json, write_whole
+from nnlite.runtime.errors import writable_file
+from nnlite.runtime.files import write_json, write_whole
 
 
 def mode(path):
@@ -89,7 +89,7 @@ class TestEachWay:
 
 KILLED = """
 import os, signal, sys
-from nnlite.files import write_whole
+from nnlite.runtime.files import write_whole
 os.link = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 write_whole(sys.argv[1], bytes(100_000))
 """

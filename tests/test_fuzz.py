@@ -1,6 +1,6 @@
 """Public calls with wrong shapes, dtypes, strides, empty, read-only and overlapping arrays: refused, or right.
 
-Every array that a call gets, and every one that it takes from nnlite.memory, lies in pages of its own that end (or
+Every array that a call gets, and every one that it takes from memory.empty, lies in pages of its own that end (or
 begin) at a page that can be neither read nor written: a read or write outside of it ends the process. So batches of
 calls run in child processes. After each call the bytes around the arrays, and the arrays, have to be what they were;
 what is accepted is compared with NumPy in float64.
@@ -26,11 +26,12 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory
+from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Fused, Geometry, Stem, StemWeights
 from nnlite.kernels.dropout import apply_mask
 from nnlite.lab import reference
 from nnlite.lab.check_fused import _after as after_epilogue
+from nnlite.runtime import memory
 
 #: calls of the test; and of a child process
 CALLS = int(os.environ.get("NNLITE_FUZZ_CALLS", "600"))
@@ -72,7 +73,7 @@ class Pages:
 
 
 class Taken:
-    """In the place of nnlite.memory.empty: its arrays lie in pages of their own."""
+    """In the place of nnlite.runtime.memory.empty: its arrays lie in pages of their own."""
 
     def __init__(self):
         self.pages = []
@@ -789,7 +790,7 @@ def make(seed, i):
     if hand.spoiled():
         found = "what it was given, or what lies around that, is written"
     if not all(pages.intact() for pages in taken.pages):
-        found = "written outside of an array from nnlite.memory"
+        found = "written outside of an array from nnlite.runtime.memory"
     return target.__name__, ended, found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.cli import main
+from nnlite.__main__ import main
 
 
 def keras_layer(kind, name, **config):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.cli import main
-from nnlite.importing.onnx_operators import Reader
+from nnlite.__main__ import main
+from nnlite.network.importing.onnx_operators import Reader
 
 onnx = pytest.importorskip("onnx")
 runtime = pytest.importorskip("onnxruntime")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from nnlite import kept
+from nnlite.runtime import store as kept
 
 
 def test_what_is_written_is_read(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 140), st.integers(1, 90))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import saving
+from nnlite.network import saving
 
 
 @pytest.fixture
@@ -615,7 +615,7 @@ def test_what_is_before_a_frozen_layer_learns_as_in_torch(algorithm, fuse, froze
 
 @pytest.mark.parametrize("frozen", range(4))
 def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
-    from nnlite import scopes
+    from nnlite.runtime import scopes
 
     model, holders = two_convolutions()
     assert any(run.is_stem for run in model.fused(32))
@@ -785,7 +785,7 @@ def test_a_summary_is_shown_once_in_a_notebook(model, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("verbose", "times"), [(2, 1), (0, 0)])
 def test_fit_says_that_kernels_compile(verbose, times, data, capsys):
-    from nnlite.jit import ENABLED, jit
+    from nnlite.compiler.jit import ENABLED, jit
 
     class Compiles(nn.Layer):
         def call(self, x, training):
@@ -849,7 +849,10 @@ SHAPES = {
     ),
     "one row": ((1, 50, 1), lambda: [nn.Conv2D(4, (1, 5)), nn.MaxPooling2D((1, 2)), nn.Flatten(), softmax()]),
     "groups": ((8, 8, 4), lambda: [nn.Conv2D(4, 3, groups=2), nn.Conv2D(8, 3, groups=4), nn.Flatten(), softmax()]),
-    "pooling first": ((8, 8, 1), lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), softmax()]),
+    "pooling first": (
+        (8, 8, 1),
+        lambda: [nn.MaxPooling2D(), nn.Dropout(0.1), nn.Conv2D(2, 3), nn.Flatten(), softmax()],
+    ),
 }
 
 

@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
 #: rows, terms and columns; the compiler makes code for each number of columns

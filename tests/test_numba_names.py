@@ -9,7 +9,7 @@ import numba
 import pytest
 
 import nnlite
-from nnlite import numba_names
+from nnlite.compiler import numba_names
 
 PACKAGE = Path(nnlite.__file__).parent
 PRIVATE = ("numba.core", "numba.np")

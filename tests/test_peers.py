@@ -8,7 +8,7 @@ import pytest
 from benchmarks.peers import __main__ as command
 from benchmarks.peers import frameworks, session
 from benchmarks.peers.networks import NETWORKS
-from nnlite import models
+from nnlite.network import models
 
 
 @pytest.fixture(autouse=True)

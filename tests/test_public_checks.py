@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, ops
+from nnlite import ops
+from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Fused, Geometry, Stem, StemWeights, Unsupported
 from nnlite.conv.checks import CHECKS
 

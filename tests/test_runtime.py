@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory, threads
+from nnlite.compiler import jit
 from nnlite.performance import peaks
+from nnlite.runtime import memory, threads
 
 SHAPE = (64, 1024)
 #: seconds after which something waits for ever, however busy the machine
@@ -149,7 +150,8 @@ def test_a_fork_while_another_thread_holds_a_lock():
     code = f"""
 import os, sys, threading, time
 import nnlite as nn
-from nnlite import jit, random, threads
+from nnlite.compiler import jit
+from nnlite.runtime import random, threads
 from nnlite.conv import tuning
 locks = lambda: [{", ".join(LOCKS.values())}]
 def hold(lock, patience):
@@ -345,7 +347,8 @@ def test_the_limit_of_threads_is_what_was_asked_for():
 def test_a_fork_has_memory_of_its_own():
     code = """
 import os
-from nnlite import jit, memory, threads
+from nnlite.compiler import jit
+from nnlite.runtime import memory, threads
 array = memory.empty((1 << 20,))
 array.fill(1)
 pid = os.fork()
@@ -365,7 +368,7 @@ def test_without_a_writable_folder_nothing_is_cached_and_everything_works(tmp_pa
 import tempfile
 tempfile.tempdir = {str(file)!r}
 import numpy as np, nnlite as nn
-from nnlite import jit_cache
+from nnlite.compiler import cache as jit_cache
 assert jit_cache.cache_root() is None
 assert nn.ops.max_pool2d(nn.Tensor(np.ones((1, 4, 4, 1)))).shape == (1, 2, 2, 1)
 """

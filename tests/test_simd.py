@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from nnlite import jit, simd, transposition
-from nnlite.simd import LANES
+from nnlite.compiler import jit, simd, transposition
+from nnlite.compiler.simd import LANES
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="vectors exist in compiled code only")
 

@@ -11,7 +11,7 @@ import nnlite as nn
 from nnlite.explain import tables
 from nnlite.explain.compare import differences, predictions, worst_prediction
 from nnlite.explain.document import Interval
-from nnlite.explain.table import MISSING, Cell, Table, to_rich
+from nnlite.lab.table import MISSING, Cell, Table, to_rich
 
 
 def shown(table, width=80):

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from nnlite import jit
+from nnlite.compiler import jit
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
 ASSEMBLY = """
 import numpy as np
-from nnlite import simd
+from nnlite.compiler import simd
 from nnlite.kernels import ceilings
 factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)
 ceilings.multiply_adds.run(1, 100, factors, np.zeros(simd.LANES, np.float32))

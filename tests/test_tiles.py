@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nnlite import jit, tiles
-from nnlite.simd import LANES, REGISTERS
-from nnlite.tile_shapes import TileShape, tile_shape
+from nnlite.compiler import jit, tiles
+from nnlite.compiler.simd import LANES, REGISTERS
+from nnlite.compiler.tile_shapes import TileShape, tile_shape
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="tiles exist in compiled code only")
 

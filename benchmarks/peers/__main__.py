@@ -18,10 +18,12 @@ from benchmarks.peers import chart, report
 from benchmarks.peers.frameworks import PEERS
 from benchmarks.peers.networks import BATCH_SIZE, NETWORKS
 from benchmarks.peers.session import Session, open_session
-from nnlite import conv, models, threads
+from nnlite import conv
 from nnlite.lab import shapes
+from nnlite.network import models
 from nnlite.performance import peaks
-from nnlite.processor import processor_name
+from nnlite.runtime import threads
+from nnlite.runtime.processor import processor_name
 
 TASKS = ("step", "inference", "memory", "shapes")
 #: the network whose training's memory is measured

@@ -86,7 +86,7 @@ NETWORKS = {
 
 def write_data(path: Path) -> None:
     """The training images and labels of mnist5k, for the workers."""
-    from nnlite import datasets
+    from nnlite.network import datasets
 
     (images, labels), _ = datasets.load("mnist5k")
     np.savez(path, images=images, labels=labels)

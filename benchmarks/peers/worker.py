@@ -120,7 +120,7 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         if name == "nnlite-conv":
-            from nnlite.version import __version__
+            from nnlite.runtime.version import __version__
 
             return __version__
         return None

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nnlite.attributes import KnownAttributes
 from nnlite.conv.checks import CHECKS, checked
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, moved_bytes
 from nnlite.conv.stem import Stem, StemWeights
+from nnlite.runtime.attributes import KnownAttributes
 
 
 class Algorithm(KnownAttributes):
@@ -21,7 +21,7 @@ class Algorithm(KnownAttributes):
 
     Arrays are channels last: x (n, h, w, c), weight (kh, kw, c / groups, k), y and dy (n, oh, ow, k). What an
     algorithm gets is C-contiguous, of one dtype, matches the geometry and may not be written to; what it returns
-    has that dtype, is C-contiguous and aliases no input. It may come from `nnlite.memory.empty`.
+    has that dtype, is C-contiguous and aliases no input. It may come from `nnlite.runtime.memory.empty`.
 
     Whoever calls the passes, a user too, calls them through nnlite.conv.checks: arrays that lie otherwise in memory are
     copied; of another shape or dtype they are refused (ValueError), as is what `supports` declines (Unsupported).
@@ -64,15 +64,15 @@ class Algorithm(KnownAttributes):
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """dx (n, h, w, c): the gradient of sum(y * dy) with respect to x."""
-        from nnlite.conv import im2col
+        from nnlite.conv import patches
 
-        return im2col.grad_input(dy, weight, geometry)
+        return patches.grad_input(dy, weight, geometry)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
         """dweight (kh, kw, c / groups, k): the gradient of sum(y * dy) with respect to weight."""
-        from nnlite.conv import im2col
+        from nnlite.conv import patches
 
-        return im2col.grad_weight(x, dy, geometry)
+        return patches.grad_weight(x, dy, geometry)
 
     def backward(
         self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]

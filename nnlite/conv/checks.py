@@ -17,8 +17,8 @@ import numpy as np
 from nnlite.conv.epilogue import Epilogue, Fused
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stem import Stem, StemWeights
-from nnlite.errors import Unsupported, positive_int
-from nnlite.operands import fitting
+from nnlite.runtime.errors import Unsupported, positive_int
+from nnlite.runtime.operands import fitting
 
 if TYPE_CHECKING:
     from nnlite.conv.algorithm import Algorithm

@@ -1,17 +1,25 @@
-"""What `auto` means: a static rule from the geometry to an algorithm, so that the same model runs the same code."""
+"""Which algorithm computes a given convolution, and what `auto` means: a static rule from the geometry.
+
+An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
+reason; `auto` passes over it. The rule is static so that the same model runs the same code.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnlite.conv import registry, tuning
+from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.registry import Choice
 from nnlite.conv.stages import touched_taps
+from nnlite.runtime.errors import Unsupported
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
@@ -24,6 +32,9 @@ WINOGRAD_SAVING = 2
 #: the lanes instead: if there are enough of them, and a block of them stays near the processor
 LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
 LANES_IMAGES, LANES_NUMBERS = 32, 32768
+
+
+_in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
 class Rule(NamedTuple):
@@ -89,3 +100,43 @@ def _by_rule(geometry: Geometry, dtype: Any, version: int) -> Choice:
             if not algorithm.reference_only and algorithm.declines(geometry, dtype) is None:
                 return Choice(rule.name, rule.reason)
     raise ValueError(f"dtype: expected float32 or float64. Received: {np.dtype(dtype).name}")
+
+
+@contextmanager
+def use(name: str) -> Iterator[Algorithm | None]:
+    """`with nn.conv.use("im2col"):` — every convolution inside uses it, unless one names another itself."""
+    algorithm = None if name == "auto" else registry.get(name)
+    token = _in_use.set(name)
+    try:
+        yield algorithm
+    finally:
+        _in_use.reset(token)
+
+
+def select(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Algorithm:
+    """The algorithm that computes this convolution; `tuned=False` leaves out what `autotune` measured.
+
+    Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
+    """
+    return registry.get(why(geometry, dtype, algorithm, tuned=tuned).name)
+
+
+def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Choice:
+    """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
+    if not isinstance(dtype, np.dtype):
+        dtype = _dtype(dtype)
+    if algorithm == "auto":
+        algorithm = _in_use.get() or "auto"
+    if algorithm == "auto":
+        return choose(geometry, dtype, tuned=tuned)
+    refusal = registry.get(algorithm).declines(geometry, dtype)
+    if refusal is not None:
+        raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")
+    return Choice(algorithm, "asked for by name")
+
+
+def _dtype(dtype: Any) -> np.dtype:
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype: expected float32 or float64. Received: {dtype!r}") from None

@@ -10,7 +10,7 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
 
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
-What makes it fast: the tile fills the registers (nnlite.tiles), so that a multiply-add is what most instructions are.
+What makes it fast: the tile fills the registers (compiler/tiles.py): most instructions are multiply-adds.
 The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
 stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
@@ -23,7 +23,18 @@ from math import prod
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.simd import pointer
+from nnlite.compiler.tiles import (
+    even_rows,
+    load_tile,
+    multiply_add,
+    relu_tile,
+    repeat_row,
+    store_tile,
+    table_rows,
+    zeros,
+)
 from nnlite.conv import direct_plan, stages_compiled
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
@@ -31,9 +42,7 @@ from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import Stage, touched_taps
-from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import pointer
-from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, table_rows, zeros
+from nnlite.runtime import memory, threads
 
 
 class Direct(Algorithm):

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, load, load_first, pointer, select, store, store_first
+from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, Image, Sizes
 from nnlite.conv.direct_regions import Tables
-from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, load, load_first, pointer, select, store, store_first
-from nnlite.transposition import transpose
+from nnlite.runtime import memory
 
 
 class Layout(NamedTuple):

@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.simd import LANES
+from nnlite.compiler.tile_shapes import TileShape, lane_tile_shape, tile_shape
 from nnlite.conv.direct_regions import ROW_TERMS, Axis, Tables, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
-from nnlite.simd import LANES
-from nnlite.tile_shapes import TileShape, lane_tile_shape, tile_shape
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
 LONGEST_BLOCK = 768

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.simd import REGISTERS
-from nnlite.tile_shapes import TileShape, tile_shape
+from nnlite.compiler.simd import REGISTERS
+from nnlite.compiler.tile_shapes import TileShape, tile_shape
 
 #: what beginning and storing a row of a tile costs, in terms of a reduction
 ROW_TERMS = 8

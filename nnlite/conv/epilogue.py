@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.errors import boolean
+from nnlite.runtime.errors import boolean
 
 
 @dataclass(frozen=True)

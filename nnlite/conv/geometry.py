@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import Literal
 
-from nnlite.errors import int_pair, positive_int
+from nnlite.runtime.errors import int_pair, positive_int
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["valid", "same"] | int | Pads

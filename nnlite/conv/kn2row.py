@@ -12,10 +12,10 @@ from math import prod
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import by_group, taps
+from nnlite.runtime import memory
 
 #: how large a product may be for the sum that follows to find it in the second cache
 _IN_CACHE = 256 << 10

@@ -22,7 +22,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.simd import LANES, pointer
+from nnlite.compiler.tiles import (
+    even_rows,
+    load_tile,
+    multiply_add_lanes,
+    multiply_add_vectors,
+    relu_tile,
+    repeat_numbers,
+    store_tile,
+    table_rows,
+)
 from nnlite.conv import checks, direct_plan, stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import Prepared, prepared
@@ -41,18 +52,7 @@ from nnlite.conv.lanes_layout import (
 )
 from nnlite.conv.stages import Stage
 from nnlite.conv.stem import Stem
-from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import LANES, pointer
-from nnlite.tiles import (
-    even_rows,
-    load_tile,
-    multiply_add_lanes,
-    multiply_add_vectors,
-    relu_tile,
-    repeat_numbers,
-    store_tile,
-    table_rows,
-)
+from nnlite.runtime import memory, threads
 
 SCRATCH = LANES * LANES
 _NOTHING = np.empty((0, 0, 0, 0), np.float32)

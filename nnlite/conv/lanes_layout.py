@@ -6,9 +6,20 @@ vectors. Moving a block in or out is a transposition of LANES x LANES numbers at
 
 from __future__ import annotations
 
-from nnlite.jit import jit
-from nnlite.simd import LANES, load, load_bytes, load_first, pointer, select, splat, store, store_bytes, store_first
-from nnlite.transposition import transpose, transpose_positive
+from nnlite.compiler.jit import jit
+from nnlite.compiler.simd import (
+    LANES,
+    load,
+    load_bytes,
+    load_first,
+    pointer,
+    select,
+    splat,
+    store,
+    store_bytes,
+    store_first,
+)
+from nnlite.compiler.transposition import transpose, transpose_positive
 
 
 @jit

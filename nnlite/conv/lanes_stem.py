@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, load, pointer, select, store
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct_panels import prepared
 from nnlite.conv.direct_plan import Correlation, Image
@@ -29,9 +30,8 @@ from nnlite.conv.lanes import (
     winners_shape,
 )
 from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
-from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
-from nnlite.simd import LANES, load, pointer, select, store
+from nnlite.runtime import memory, threads
 
 
 def fits(stem: Stem) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from nnlite.tile_shapes import TileShape
+from nnlite.compiler.tile_shapes import TileShape
 
 
 class Loops(NamedTuple):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import ENABLED, jit, kernel
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import steps
-from nnlite.jit import ENABLED, jit, kernel
+from nnlite.runtime import memory, threads
 
 
 @jit

@@ -1,14 +1,15 @@
-"""Where the taps of a kernel fall: what several algorithms need to know about padding, strides and groups."""
+"""Where the taps of a kernel fall, the patches that they make, and the gradients that every algorithm inherits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv.geometry import Geometry
+from nnlite.runtime import memory
 
 Index = tuple[slice, slice, slice]
 
@@ -76,3 +77,78 @@ def steps(geometry: Geometry) -> tuple[tuple[int, int], tuple[int, int], tuple[i
     """(strides, padding at the top and left, dilation), as compiled loops take them."""
     (top, _), (left, _) = geometry.pads
     return geometry.strides, (top, left), geometry.dilation_rate
+
+
+# Patches as a matrix, and back: im2col and the gradients that every algorithm inherits -----------------------------
+
+
+def grad_input(dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """dx (n, h, w, c): the gradient of every patch, added back to where its pixels came from."""
+    groups = geometry.groups
+    dx = memory.empty(geometry.input_shape, dy.dtype)
+    pointwise = is_pointwise(geometry)
+    dpatches = by_group(dx, groups) if pointwise else _empty_patches(geometry, dy.dtype)
+    # (groups, n * oh * ow, k / groups) @ (groups, k / groups, kh * kw * c / groups)
+    np.matmul(by_group(dy, groups), by_group(weight, groups).transpose(0, 2, 1), out=dpatches)
+    if not pointwise:
+        _col2im(dpatches, dx, geometry)
+    return dx
+
+
+def grad_weight(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """dweight (kh, kw, c / groups, k): the sum over all output pixels of patch times dy."""
+    groups = geometry.groups
+    dweight = memory.empty(geometry.weight_shape, x.dtype)
+    patches = im2col(x, geometry)
+    # (groups, kh * kw * c / groups, n * oh * ow) @ (groups, n * oh * ow, k / groups)
+    np.matmul(patches.transpose(0, 2, 1), by_group(dy, groups), out=by_group(dweight, groups))
+    return dweight
+
+
+def im2col(x: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The patches (groups, n * oh * ow, kh * kw * c / groups) of x, each in (row, col, channel) order.
+
+    One strided copy a tap. Where every patch is a pixel, x is its own patches and a view of it is returned.
+    """
+    if is_pointwise(geometry):
+        return by_group(x, geometry.groups)
+    patches = _empty_patches(geometry, x.dtype)
+    if geometry.pads != ((0, 0), (0, 0)):
+        patches.fill(0)
+    pixels = _split_channels(x, geometry)  # (n, h, w, groups, c / groups)
+    for tap in taps(geometry):
+        _of_tap(patches, tap.r, tap.s, geometry)[tap.outputs] = pixels[tap.inputs]
+    return patches
+
+
+def _col2im(dpatches: np.ndarray, dx: np.ndarray, geometry: Geometry) -> None:
+    """dx (n, h, w, c) = what each pixel received from all the patches that hold it: one strided sum a tap."""
+    dx.fill(0)
+    pixels = _split_channels(dx, geometry)  # (n, h, w, groups, c / groups)
+    for tap in taps(geometry):
+        pixels[tap.inputs] += _of_tap(dpatches, tap.r, tap.s, geometry)[tap.outputs]
+
+
+def is_pointwise(geometry: Geometry) -> bool:
+    """Whether the patches are the pixels: a 1x1 kernel that visits each pixel once."""
+    return geometry.weight_shape[:2] == (1, 1) and geometry.strides == (1, 1) and geometry.pads == ((0, 0), (0, 0))
+
+
+def patches_shape(geometry: Geometry) -> tuple[int, int, int]:
+    """(groups, n * oh * ow, kh * kw * c / groups)"""
+    return geometry.groups, prod(geometry.output_shape[:3]), geometry.reduction_length
+
+
+def _empty_patches(geometry: Geometry, dtype: np.dtype) -> np.ndarray:
+    return memory.empty(patches_shape(geometry), dtype)
+
+
+def _split_channels(pixels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(n, h, w, c) as (n, h, w, groups, c / groups): a view."""
+    return pixels.reshape(*pixels.shape[:3], geometry.groups, pixels.shape[3] // geometry.groups)
+
+
+def _of_tap(patches: np.ndarray, r: int, s: int, geometry: Geometry) -> np.ndarray:
+    """The column block of tap (r, s) as (n, oh, ow, groups, c / groups): a view."""
+    shape = (geometry.groups, *geometry.output_shape[:3], *geometry.weight_shape[:3])
+    return patches.reshape(shape)[:, :, :, :, r, s].transpose(1, 2, 3, 0, 4)

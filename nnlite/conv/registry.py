@@ -1,26 +1,19 @@
-"""Which algorithms there are, and which one computes a given convolution.
+"""Which algorithms there are.
 
-An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
-reason; `auto` passes over it. The modules of the built-in ones are imported when first asked for, as are those of
+The modules of the built-in ones are imported when first asked for, as are those of
 installed packages: a class derived from Algorithm under the entry-point group ENTRY_POINTS is an algorithm of the
 entry point's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.geometry import Geometry
-from nnlite.errors import Unsupported, boolean, unknown
+from nnlite.runtime.errors import boolean, unknown
 
 #: what installed packages list their algorithms under
 ENTRY_POINTS = "nnlite.algorithms"
@@ -52,7 +45,6 @@ class Choice(NamedTuple):
 _registered: dict[str, Algorithm] = {}
 _loaded: dict[str, Algorithm] = {}
 _version = 0
-_in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
 def names() -> list[str]:
@@ -135,45 +127,3 @@ def unregister(name: str) -> None:
 def version() -> int:
     """How often an algorithm was registered or taken out."""
     return _version
-
-
-@contextmanager
-def use(name: str) -> Iterator[Algorithm | None]:
-    """`with nn.conv.use("im2col"):` — every convolution inside uses it, unless one names another itself."""
-    algorithm = None if name == "auto" else get(name)
-    token = _in_use.set(name)
-    try:
-        yield algorithm
-    finally:
-        _in_use.reset(token)
-
-
-def select(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Algorithm:
-    """The algorithm that computes this convolution; `tuned=False` leaves out what `autotune` measured.
-
-    Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
-    """
-    return get(why(geometry, dtype, algorithm, tuned=tuned).name)
-
-
-def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Choice:
-    """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
-    if not isinstance(dtype, np.dtype):
-        dtype = _dtype(dtype)
-    if algorithm == "auto":
-        algorithm = _in_use.get() or "auto"
-    if algorithm == "auto":
-        from nnlite.conv.choice import choose
-
-        return choose(geometry, dtype, tuned=tuned)
-    refusal = get(algorithm).declines(geometry, dtype)
-    if refusal is not None:
-        raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")
-    return Choice(algorithm, "asked for by name")
-
-
-def _dtype(dtype: Any) -> np.dtype:
-    try:
-        return np.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"dtype: expected float32 or float64. Received: {dtype!r}") from None

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+from nnlite.compiler.simd import LANES
+from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
@@ -17,8 +19,6 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
-from nnlite.simd import LANES
-from nnlite.tile_shapes import TileShape
 
 _NONE = Epilogue()
 

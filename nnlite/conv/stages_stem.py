@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+from nnlite.compiler.simd import LANES
 from nnlite.conv import direct_plan, stages_compiled
 from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.stages_compiled import correlation, from_outside, into_lanes, lanes_grad_weight, tiles
 from nnlite.conv.stem import Stem
-from nnlite.simd import LANES
 
 
 def lanes(stem: Stem, pass_name: str) -> list[Stage]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.errors import boolean, fraction
+from nnlite.runtime.errors import boolean, fraction
 
 #: the largest part of the tensor between that is kept in cache beside what the second convolution keeps there
 BETWEEN_BYTES = 256 << 10

@@ -13,12 +13,12 @@ from math import prod
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv import stages
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.runtime import memory
 
 
 class Theano2017(Algorithm):

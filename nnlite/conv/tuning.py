@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import kept, memory, threads
 from nnlite.conv import registry
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice
-from nnlite.errors import boolean, several, unknown
-from nnlite.processor import processor_name
-from nnlite.version import __version__
+from nnlite.runtime import memory, threads
+from nnlite.runtime import store as kept
+from nnlite.runtime.errors import boolean, several, unknown
+from nnlite.runtime.processor import processor_name
+from nnlite.runtime.version import __version__
 
 #: after `rounds` rounds, an algorithm is not run again if it took BEHIND + PATIENCE / rounds times as long as the best
 BEHIND, PATIENCE = 2, 8
@@ -210,7 +211,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _environment() -> dict[str, Any]:
     """Everything but the problem that a measurement hangs on."""
-    from nnlite.jit_cache import sources_hash, target
+    from nnlite.compiler.cache import sources_hash, target
 
     return {
         "processor": processor_name(),
@@ -233,7 +234,7 @@ def _source_hash(algorithm: Algorithm) -> str:
 
 
 def _path() -> Path | None:
-    from nnlite.jit_cache import cache_root
+    from nnlite.compiler.cache import cache_root
 
     root = cache_root()
     environment = json.dumps(_environment(), sort_keys=True)

@@ -6,10 +6,10 @@ from math import prod
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import pad_image, padded_bytes
+from nnlite.runtime import memory
 
 
 class Windows(Algorithm):

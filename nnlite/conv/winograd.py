@@ -31,7 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.simd import LANES, pointer
+from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
 from nnlite.conv import checks, stages_compiled, stages_stem
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import start_values
@@ -50,9 +52,7 @@ from nnlite.conv.winograd_tiles import (
     transform_output,
     transform_weight,
 )
-from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import LANES, pointer
-from nnlite.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
+from nnlite.runtime import memory, threads
 
 
 class Winograd(Algorithm):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, load_first, pointer, select, store_first
+from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, table_rows
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct import correlate_tiles
 from nnlite.conv.direct_panels import pad_images, prepared, start_values
@@ -33,10 +35,8 @@ from nnlite.conv.winograd_tiles import (
     transform_output,
     transform_weight,
 )
-from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
-from nnlite.simd import LANES, load_first, pointer, select, store_first
-from nnlite.tiles import even_rows, load_tile, multiply_add, store_tile, table_rows
+from nnlite.runtime import memory, threads
 
 #: with fewer tiles in an image, a block of tiles of several images is better
 LEAST_TILES = 24

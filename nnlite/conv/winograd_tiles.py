@@ -10,10 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-from nnlite.conv.geometry import Geometry
-from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
-from nnlite.jit import jit, kernel
-from nnlite.simd import (
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import (
     LANES,
     load,
     load_bytes,
@@ -26,7 +24,9 @@ from nnlite.simd import (
     store_bytes,
     store_first,
 )
-from nnlite.tile_shapes import TileShape, tile_shape
+from nnlite.compiler.tile_shapes import TileShape, tile_shape
+from nnlite.conv.geometry import Geometry
+from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nnlite.explain.document import Document
-    from nnlite.model import Sequential
+    from nnlite.network.sequential import Sequential
 
 
 class Explanation:
@@ -44,9 +44,9 @@ class Explanation:
         """Write explain.json, report.html and its pictures into a folder; the files written."""
         from pathlib import Path
 
-        from nnlite.errors import writable_folder
         from nnlite.explain import report
-        from nnlite.files import write_json
+        from nnlite.runtime.errors import writable_folder
+        from nnlite.runtime.files import write_json
 
         path = writable_folder("folder", folder) / "explain.json"
         write_json(path, self.document.to_json())
@@ -72,7 +72,7 @@ def explain(
     """
     from nnlite.explain.measure import ROUNDS
     from nnlite.explain.run import explain_networks
-    from nnlite.model import Sequential
+    from nnlite.network.sequential import Sequential
 
     if not networks:
         raise ValueError("networks: expected at least one built Sequential. Received: none")

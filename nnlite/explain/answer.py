@@ -7,7 +7,7 @@ from nnlite.explain.case import RANDOM
 from nnlite.explain.compare import WITHIN, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
 from nnlite.explain.names import pass_name, shorten
-from nnlite.explain.numbers import listed, milliseconds, short
+from nnlite.lab.numbers import listed, milliseconds, short
 from nnlite.performance.counts import human_bytes
 
 #: what bounds a row, in words

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import conv, layers, losses, ops
+from nnlite import conv, ops
 from nnlite.autograd import Tensor
-from nnlite.datasets import Arrays
-from nnlite.model import Sequential
-from nnlite.optimizers import RMSprop
+from nnlite.network import layers, losses
+from nnlite.network.datasets import Arrays
+from nnlite.network.optimizers import RMSprop
+from nnlite.network.sequential import Sequential
 from nnlite.performance.profiler import StepProfile
 from nnlite.performance.rounds import Candidate, Team
 

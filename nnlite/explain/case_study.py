@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnlite.explain.document import Document, Network
-from nnlite.explain.numbers import short
+from nnlite.lab.numbers import short
 
 #: network -> its parameters
 PARAMETERS = {"mlp": 669_706, "cnn": 110_986, "small_cnn": 5_958}

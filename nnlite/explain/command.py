@@ -8,20 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnlite import conv, datasets
-from nnlite.errors import writable_folder
+from nnlite import conv
 from nnlite.explain import case_study, report, screen, sweeps
 from nnlite.explain.case import RANDOM
 from nnlite.explain.document import Document
 from nnlite.explain.measure import ROUNDS
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_networks
 from nnlite.explain.run import explain_networks
-from nnlite.explain.table import to_rich
-from nnlite.files import write_json
 from nnlite.lab.check import check
 from nnlite.lab.loading import load_algorithms
+from nnlite.lab.table import to_rich
 from nnlite.lab.terminal import Line, command_line, console
-from nnlite.progress import announce_compilation
+from nnlite.network import datasets
+from nnlite.network.progress import announce_compilation
+from nnlite.runtime.errors import writable_folder
+from nnlite.runtime.files import write_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnlite.explain.document import Document, Interval, Network
-from nnlite.explain.numbers import listed, percent
+from nnlite.lab.numbers import listed, percent
 
 #: a prediction holds if it is within this factor of the measured ratio
 WITHIN = 1.5

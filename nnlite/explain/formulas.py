@@ -10,8 +10,8 @@ from math import prod
 
 from nnlite.explain.document import LayerShape, Network, Operation, Row
 from nnlite.explain.names import pass_name
-from nnlite.explain.numbers import short
-from nnlite.explain.table import Formula
+from nnlite.lab.numbers import short
+from nnlite.lab.table import Formula
 from nnlite.performance.counts import ITEMSIZE, OPTIMIZER_PASSES
 
 _PASSES = ("forward", "grad_input", "grad_weight")

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import conv, memory, scopes, threads
+from nnlite import conv
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.explain import document as doc
 from nnlite.explain.case import Case, least_step
-from nnlite.layers import Layer
+from nnlite.network.layers import Layer
 from nnlite.performance import peaks
 from nnlite.performance.contention import Contention, caution
 from nnlite.performance.counts import Cost
@@ -23,7 +23,8 @@ from nnlite.performance.overhead import trace
 from nnlite.performance.profiler import Key
 from nnlite.performance.rounds import Samples, run_rounds
 from nnlite.performance.statistics import Ratio, interval, paired_ratio
-from nnlite.processor import processor_name
+from nnlite.runtime import memory, scopes, threads
+from nnlite.runtime.processor import processor_name
 
 #: of every step that is reported; with fewer there is no interval, and nothing is called faster
 ROUNDS = 15
@@ -48,7 +49,7 @@ def measure(
 
     A KeyboardInterrupt ends the rounds early; what was measured is kept. Without the compiler nothing is predicted.
     """
-    from nnlite import jit
+    from nnlite.compiler import jit
 
     batch_size = cases[0].batch_size
     for case in cases:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nnlite.scopes import PART_NAMES
+from nnlite.runtime.scopes import PART_NAMES
 
 _PASSES = {
     "grad_input": "dX",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite import datasets, importing, models
-from nnlite.errors import unknown
 from nnlite.explain import case_study
 from nnlite.lab.loading import load_object, said
-from nnlite.model import Sequential, load_model
+from nnlite.network import datasets, importing, models
+from nnlite.network.sequential import Sequential, load_model
+from nnlite.runtime.errors import unknown
 
 #: what a command's MODEL can be, for --help
 KINDS = (

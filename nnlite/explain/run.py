@@ -6,14 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 
 from nnlite import conv
-from nnlite.datasets import Arrays
-from nnlite.errors import positive_int, unknown
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM, Case, batches
 from nnlite.explain.document import Document
 from nnlite.explain.measure import ROUNDS, measure
-from nnlite.layers import Conv2D
-from nnlite.model import Sequential
+from nnlite.network.datasets import Arrays
+from nnlite.network.layers import Conv2D
+from nnlite.network.sequential import Sequential
+from nnlite.runtime.errors import positive_int, unknown
 
 #: what networks with convolutions are timed with beside "auto"
 COMPARED = ("im2col",)

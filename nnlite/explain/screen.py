@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nnlite.explain import answer, case_study, compare, tables
 from nnlite.explain.document import Document
-from nnlite.explain.table import Table, to_rich
+from nnlite.lab.table import Table, to_rich
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from nnlite.errors import positive_int
 from nnlite.explain.request import MODEL_HELP, resolve_model
-from nnlite.files import write_json
+from nnlite.runtime.errors import positive_int
+from nnlite.runtime.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

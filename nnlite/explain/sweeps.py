@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import models
-from nnlite.errors import unknown
 from nnlite.explain.case import RANDOM, Case, random_batch
-from nnlite.explain.numbers import short
-from nnlite.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
-from nnlite.model import Sequential
+from nnlite.lab.numbers import short
+from nnlite.network import models
+from nnlite.network.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
+from nnlite.network.sequential import Sequential
 from nnlite.performance.contention import Contention, caution
 from nnlite.performance.rounds import run_rounds
+from nnlite.runtime.errors import unknown
 
 BASELINE = "mlp"
 #: rounds, in which every network has its turn

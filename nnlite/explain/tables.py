@@ -10,8 +10,8 @@ from nnlite.explain import formulas
 from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
 from nnlite.explain.names import pass_name, shorten, spelled_out
-from nnlite.explain.numbers import milliseconds, miss, percent, short, threads_said, times
-from nnlite.explain.table import MISSING, Cell, Formula, Table, without_missing
+from nnlite.lab.numbers import milliseconds, miss, percent, short, threads_said, times
+from nnlite.lab.table import MISSING, Cell, Formula, Table, without_missing
 from nnlite.performance.counts import human_bytes
 
 _TERMS = ("compute", "memory", "overhead")

@@ -7,8 +7,7 @@ import sys
 from math import ceil
 from pathlib import Path
 
-from nnlite import conv, datasets, optimizers
-from nnlite.errors import positive_int
+from nnlite import conv
 from nnlite.explain.case import loss_of
 from nnlite.explain.request import (
     MODEL_HELP,
@@ -19,9 +18,11 @@ from nnlite.explain.request import (
     resolve_model,
     training,
 )
-from nnlite.files import write_json
-from nnlite.progress import announce_compilation
-from nnlite.saving import writable_model
+from nnlite.network import datasets, optimizers
+from nnlite.network.progress import announce_compilation
+from nnlite.network.saving import writable_model
+from nnlite.runtime.errors import positive_int
+from nnlite.runtime.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

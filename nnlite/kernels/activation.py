@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite import memory, threads
-from nnlite.jit import kernel
+from nnlite.compiler.jit import kernel
+from nnlite.runtime import memory, threads
 
 #: smaller arrays are one thread's work
 PARALLEL_SIZE = 1 << 14

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory, threads
-from nnlite.jit import jit, kernel
-from nnlite.simd import pointer
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import pointer
+from nnlite.runtime import memory, threads
 
 #: elements whose bits come from one vector of hashes: the low halves decide about the first half of them
 BLOCK = 64

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite import memory
-from nnlite.jit import jit
+from nnlite.compiler.jit import jit
+from nnlite.runtime import memory
 
 
 @jit

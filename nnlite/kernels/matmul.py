@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory, threads
-from nnlite.jit import jit, kernel
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, load, load_first, pointer, store
+from nnlite.compiler.tile_shapes import TileShape, tile_shape
+from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile
+from nnlite.compiler.transposition import transpose
 from nnlite.kernels.dropout import Mask, drop_in_place
-from nnlite.simd import LANES, load, load_first, pointer, store
-from nnlite.tile_shapes import TileShape, tile_shape
-from nnlite.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile
-from nnlite.transposition import transpose
+from nnlite.runtime import memory, threads
 
 #: bytes of a panel of b that is reduced at a time
 PANEL_BYTES = 192 << 10

@@ -17,12 +17,12 @@ from functools import cache
 
 import numpy as np
 
-from nnlite import memory, threads
-from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
-from nnlite.tile_shapes import TileShape
-from nnlite.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
-from nnlite.transposition import transpose
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
+from nnlite.compiler.tile_shapes import TileShape
+from nnlite.compiler.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
+from nnlite.compiler.transposition import transpose
+from nnlite.runtime import memory, threads
 
 #: the most columns
 WIDEST = 12

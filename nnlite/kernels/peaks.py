@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nnlite.jit import jit, kernel
-from nnlite.simd import LANES, REGISTERS, load, pointer, splat, store
-from nnlite.tile_shapes import TileShape
-from nnlite.tiles import even_rows, load_tile, scale_tile, store_tile
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, REGISTERS, load, pointer, splat, store
+from nnlite.compiler.tile_shapes import TileShape
+from nnlite.compiler.tiles import even_rows, load_tile, scale_tile, store_tile
 
 #: how many independent sums are tried: enough to hide the latency of a multiply-add, and no more than fit
 SUMS = tuple(TileShape(sums, 1) for sums in ((8, 10, 12, 14) if REGISTERS == 16 else (8, 12, 16, 20, 24, 28)))

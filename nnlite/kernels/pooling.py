@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnlite import memory
-from nnlite.jit import kernel
+from nnlite.compiler.jit import kernel
+from nnlite.runtime import memory
 
 if TYPE_CHECKING:
     from nnlite.conv.geometry import Pads

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from nnlite import threads
-from nnlite.jit import ENABLED, jit, kernel
-from nnlite.simd import array_at
+from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.simd import array_at
+from nnlite.runtime import threads
 
 #: fewer numbers are updated by one thread
 PARALLEL_SIZE = 1 << 15

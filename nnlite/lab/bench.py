@@ -10,7 +10,6 @@ from functools import partial
 
 import numpy as np
 
-from nnlite import threads
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference, timing
 from nnlite.lab.check import Report, check, check_at, geometries
@@ -23,7 +22,8 @@ from nnlite.lab.timing import Slice
 from nnlite.performance import peaks
 from nnlite.performance.contention import Contention
 from nnlite.performance.rounds import Candidate, Samples, Team, run_rounds, timed, wait_until_idle
-from nnlite.processor import processor_name
+from nnlite.runtime import threads
+from nnlite.runtime.processor import processor_name
 
 #: seconds for timing, a shape and pass, of which the quick ones leave what they do not need to the slow ones
 SECONDS = 5.0

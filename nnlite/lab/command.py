@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.errors import positive_int, unknown, writable_file, writable_folder
-from nnlite.files import write_json
 from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.results import Run, write_csv
 from nnlite.lab.terminal import Bar, console
-from nnlite.progress import announce_compilation
+from nnlite.network.progress import announce_compilation
+from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
+from nnlite.runtime.files import write_json
 
 #: images a step, of the layers of the question
 BATCH_SIZE = 128

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.files import write_whole
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.tables import number, percent
-from nnlite.scopes import PART_NAMES
+from nnlite.runtime.files import write_whole
+from nnlite.runtime.scopes import PART_NAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

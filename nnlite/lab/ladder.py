@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnlite import conv
-from nnlite.errors import writable_file
 from nnlite.lab.bench import bench
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
 from nnlite.lab.results import Cell, Row, Run
@@ -18,6 +17,7 @@ from nnlite.lab.shapes import Shape, resolve
 from nnlite.lab.tables import number, percent
 from nnlite.lab.terminal import Bar
 from nnlite.performance.contention import caution
+from nnlite.runtime.errors import writable_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

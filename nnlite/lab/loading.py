@@ -10,7 +10,7 @@ from traceback import extract_tb
 from typing import Any
 
 from nnlite import conv
-from nnlite.errors import existing_file
+from nnlite.runtime.errors import existing_file
 
 
 def load_object(spec: str, kind: str) -> Any:

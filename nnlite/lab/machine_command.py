@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from nnlite.explain.table import Cell, Table, to_rich
-from nnlite.files import write_json
+from nnlite.lab.table import Cell, Table, to_rich
 from nnlite.lab.terminal import console
+from nnlite.network.progress import announce_compilation
 from nnlite.performance import peaks
 from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
 from nnlite.performance.peaks import Machine
-from nnlite.progress import announce_compilation
+from nnlite.runtime.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from nnlite import jit_cache
+    from nnlite.compiler import cache as jit_cache
 
     if options.clear_cache and (options.json or options.threads is not None):
         raise ValueError("--clear-cache: expected alone. Received: options of a measurement, which it does not make")
@@ -83,7 +83,7 @@ def bandwidths(m: Machine) -> Table:
 
 def remarks(m: Machine) -> Iterator[str]:
     """Where the numbers come from, a sentence each."""
-    from nnlite import jit_cache
+    from nnlite.compiler import cache as jit_cache
 
     caches = ", ".join(f"{level} {human_bytes(size)}" for level, size in m.caches.items())
     yield f"Vectors of {m.lanes} float32; caches: {caches}; memory: {human_bytes(m.memory_bytes)}."

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.files import write_whole
 from nnlite.lab.check import Report
 from nnlite.lab.shapes import Shape
 from nnlite.performance.peaks import MOST_OF_A_PEAK
 from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
+from nnlite.runtime.files import write_whole
 
 SCHEMA = 1
 CSV_COLUMNS = (

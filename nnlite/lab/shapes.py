@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nnlite.conv import Geometry
-from nnlite.errors import unknown
+from nnlite.runtime.errors import unknown
 
 #: images a batch for layers of large images, which would take minutes with the batch they were published with
 LARGE_BATCH = 4

@@ -9,7 +9,7 @@ from nnlite.lab.results import Cell, Row, Run
 from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
 from nnlite.performance.statistics import Ratio
-from nnlite.scopes import PART_NAMES
+from nnlite.runtime.scopes import PART_NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
 from nnlite.lab.reference import Operands
 from nnlite.lab.shapes import slice_of
 from nnlite.performance.rounds import Team, timed
+from nnlite.runtime import memory
 
 #: rounds of a comparison, and how few will do where time is short
 ROUNDS, LEAST_ROUNDS = 20, 5

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.autograd import Tensor, differentiable
-from nnlite.errors import one_of
-from nnlite.operands import Floats
+from nnlite.runtime import memory
+from nnlite.runtime.errors import one_of
+from nnlite.runtime.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Backward, Tensor, differentiable
-from nnlite.errors import numbers
-from nnlite.operands import Floats
+from nnlite.runtime.errors import numbers
+from nnlite.runtime.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

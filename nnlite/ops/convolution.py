@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import scopes
 from nnlite.autograd import differentiable
-from nnlite.conv import Algorithm, Epilogue, Geometry, registry
+from nnlite.conv import Algorithm, Epilogue, Geometry, choice
 from nnlite.conv.geometry import Padding
-from nnlite.errors import boolean
-from nnlite.operands import Floats, fitting, one_dtype
 from nnlite.ops.activation import relu_gradient
+from nnlite.runtime import scopes
+from nnlite.runtime.errors import Unsupported, boolean
+from nnlite.runtime.operands import Floats, fitting, one_dtype
 
 #: all there are: to make one costs as much as to look several up
 _EPILOGUES = {kinds: Epilogue(*kinds) for kinds in product((False, True), repeat=3)}
@@ -50,12 +50,12 @@ def conv2d(
     one_dtype(x=x, weight=weight, bias=bias)
     if bias is not None:
         bias = fitting("bias", bias, weight.shape[3:], x.dtype)
-    chosen = registry.select(geometry, x.dtype, algorithm)
+    chosen = choice.select(geometry, x.dtype, algorithm)
     epilogue = _EPILOGUES[bias is not None, relu, max_pool]
     if chosen.fuses(geometry, epilogue):
         return _fused(chosen, x, weight, bias, geometry, epilogue)
     if max_pool:
-        raise registry.Unsupported(f"algorithm {chosen.name!r} does not fuse max pooling into {geometry}")
+        raise Unsupported(f"algorithm {chosen.name!r} does not fuse max pooling into {geometry}")
     return _composed(chosen, x, weight, bias, geometry, relu)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import differentiable
-from nnlite.errors import as_array, boolean, numbers
-from nnlite.operands import Floats
+from nnlite.runtime.errors import as_array, boolean, numbers
+from nnlite.runtime.operands import Floats
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7

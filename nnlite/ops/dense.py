@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite import scopes
 from nnlite.autograd import differentiable
-from nnlite.errors import boolean, fraction, positive_int
-from nnlite.operands import Floats, fitting, one_dtype, readable
+from nnlite.runtime import scopes
+from nnlite.runtime.errors import boolean, fraction, positive_int
+from nnlite.runtime.operands import Floats, fitting, one_dtype, readable
 
 _FLOAT32 = np.dtype(np.float32)
 
@@ -107,7 +107,7 @@ def drops_in_kernel(columns: int, dtype: Any) -> bool:
 @lru_cache(maxsize=1024)
 def _on_tiles(columns: int) -> Products | None:
     """Those on register tiles for a result of that many columns, None where no kernel can be compiled."""
-    from nnlite import jit
+    from nnlite.compiler import jit
 
     if not jit.ENABLED:
         return None

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import random
 from nnlite.autograd import differentiable
-from nnlite.errors import fraction, positive_int
-from nnlite.operands import Floats
+from nnlite.runtime import random
+from nnlite.runtime.errors import fraction, positive_int
+from nnlite.runtime.operands import Floats
 
 
 @differentiable

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Tensor, differentiable
-from nnlite.operands import Floats
+from nnlite.runtime.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 

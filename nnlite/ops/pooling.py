@@ -8,8 +8,8 @@ import numpy as np
 
 from nnlite.autograd import differentiable
 from nnlite.conv.geometry import Padding, pooled
-from nnlite.errors import int_pair
-from nnlite.operands import Floats, readable
+from nnlite.runtime.errors import int_pair
+from nnlite.runtime.operands import Floats, readable
 
 
 @differentiable

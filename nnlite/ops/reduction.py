@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Tensor, differentiable
-from nnlite.errors import boolean
-from nnlite.operands import Floats
+from nnlite.runtime.errors import boolean
+from nnlite.runtime.operands import Floats
 
 Result = tuple[np.ndarray, Any]
 Axis = int | tuple[int, ...] | None

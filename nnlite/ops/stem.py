@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import scopes
 from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, Stem, StemWeights
-from nnlite.operands import Floats
+from nnlite.runtime import scopes
+from nnlite.runtime.operands import Floats
 
 
 @differentiable

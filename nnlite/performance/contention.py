@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from nnlite import threads
+from nnlite.runtime import threads
 
 #: with a larger share, a caution is printed
 TOLERATED = 0.1

@@ -27,7 +27,7 @@ from nnlite.performance.overhead import Overhead
 from nnlite.performance.profiler import OTHER, Key
 from nnlite.performance.rounds import Candidate, Samples, Team
 from nnlite.performance.work import Call, Undeclared
-from nnlite.processor import cache_sizes
+from nnlite.runtime.processor import cache_sizes
 
 #: what is sampled in every round: the rates of this share of a step's time; the rest in every fourth
 SHARE, SELDOM = 0.9, 4

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import scopes, threads
 from nnlite.autograd import Tensor
 from nnlite.conv import Geometry
-from nnlite.errors import int_pair
 from nnlite.performance.microbenchmarks.base import evict, keep_awake
 from nnlite.performance.profiler import Key, StepProfile
 from nnlite.performance.work import Array, Call, problem
+from nnlite.runtime import scopes, threads
+from nnlite.runtime.errors import int_pair
 
 #: calls that make one sample
 CALLS = 4
@@ -160,7 +160,7 @@ def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: b
 
 def _fewest(columns: int) -> int:
     """The fewest columns whose products run on the same register tiles as so many."""
-    from nnlite.tile_shapes import lane_tile_shape, tile_shape
+    from nnlite.compiler.tile_shapes import lane_tile_shape, tile_shape
 
     shapes = tile_shape(columns), lane_tile_shape(columns)
     return next(n for n in range(1, columns + 1) if (tile_shape(n), lane_tile_shape(n)) == shapes)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import memory, threads
-from nnlite.errors import positive_int
 from nnlite.performance.contention import Contention
-from nnlite.processor import cache_sizes, memory_bytes, processor_name
+from nnlite.runtime import memory, threads
+from nnlite.runtime.errors import positive_int
+from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name
 
 REPEATS = 30
 #: seconds that a short work is repeated for: among many repeats, some meet a moment without other programs
@@ -64,7 +64,7 @@ class Machine:
     fork_join_us: float
     first_touch_gbs: float  # memory that the process never had, in pages of 4 KiB
     first_touch_huge_gbs: (
-        float  # where huge pages are asked for, as NumPy (from 4 MiB) and nnlite.memory (from 2 MiB) do
+        float  # where huge pages are asked for, as NumPy (from 4 MiB) and nnlite.runtime.memory (from 2 MiB) do
     )
     others_share: float  # of the processors' time, that other programs took meanwhile
     versions: dict[str, str] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def measure(thread_count: int | None = None) -> Machine:
 
     Raises ValueError where Numba's compiler is switched off, or on too many threads.
     """
-    from nnlite import jit, simd
+    from nnlite.compiler import jit, simd
 
     if not jit.ENABLED:
         raise ValueError("machine: expected Numba's compiler, which measures. Received: NUMBA_DISABLE_JIT=1")
@@ -138,8 +138,8 @@ def peak_gflops(count: int) -> float:
 
 def fma_by_sums(count: int) -> dict[int, float]:
     """GFLOP/s of `count` threads for each number of independent sums: too few wait, too many spill."""
+    from nnlite.compiler.simd import LANES
     from nnlite.kernels import peaks as kernels
-    from nnlite.simd import LANES
 
     factors = np.array([0.5, 0.25], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals
     result = {}
@@ -189,8 +189,8 @@ def _bandwidths(caches: dict[str, int], count: int) -> tuple[Bandwidth, ...]:
 
 
 def _bandwidth(level: str, nbytes: int, count: int) -> Bandwidth:
+    from nnlite.compiler.simd import LANES
     from nnlite.kernels import peaks as kernels
-    from nnlite.simd import LANES
 
     unit = 8 * LANES  # elements that the kernels move at once
     size = max(nbytes // 4 // count // (2 * unit) * (2 * unit), 2 * unit)
@@ -251,7 +251,7 @@ def versions() -> dict[str, str]:
     """Of everything that a measured number depends on."""
     from importlib.metadata import version
 
-    from nnlite.version import __version__
+    from nnlite.runtime.version import __version__
 
     names = {"numpy": version("numpy"), "numba": version("numba"), "nnlite": __version__}
     return {"python": platform.python_version(), **names}

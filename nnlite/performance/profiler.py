@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 
-from nnlite import scopes
+from nnlite.runtime import scopes
 
 Key = tuple[str, str]  # (layer, part)
 OTHER: Key = ("other", "other")

@@ -4,7 +4,7 @@ The candidates of a comparison (steps, algorithms, microbenchmarks) run in round
 that whatever changes with time (clock rate, other programs) meets all of them alike. The garbage collector is off, and
 each candidate is warmed before the first round.
 
-NumPy's BLAS and the kernels have threads of their own that must not meet (nnlite.threads), so a round visits the
+NumPy's BLAS and the kernels have threads of their own that must not meet (runtime/threads.py), so a round visits the
 candidates by the threads they need. Each round begins with the threads that the one before ended with. BLAS's threads
 spin for some 0.1 s after their last work and take processors from the kernels: before the kernels' turn we wait until
 they sleep.
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite import threads
+from nnlite.runtime import threads
 
 #: the longest that we wait for BLAS's threads to sleep, seconds
 LONGEST_WAIT = 1.0
@@ -141,7 +141,7 @@ def run_rounds(
 
 def _wake(owner: threads.Owner) -> None:
     """Run something small on all threads of an owner: the first call after a while finds them asleep."""
-    from nnlite import jit
+    from nnlite.compiler import jit
 
     if owner == "blas":
         np.matmul(_SQUARE, _SQUARE)

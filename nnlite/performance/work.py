@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.conv import Epilogue, Geometry, registry, stages
+from nnlite.conv import Epilogue, Geometry, choice, stages
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE, Stage
-from nnlite.errors import int_pair
 from nnlite.ops.dense import drops_in_kernel
-from nnlite.scopes import gradient_part
+from nnlite.runtime.errors import int_pair
+from nnlite.runtime.scopes import gradient_part
 
 #: part of the step -> what is done in it
 Parts = dict[str, list[Stage]]
@@ -71,7 +71,7 @@ def problem(call: Call) -> tuple[Algorithm, Geometry, Epilogue]:
         key: call.options[key] for key in ("strides", "padding", "dilation_rate", "groups") if key in call.options
     }
     geometry = Geometry.of(x.shape, weight.shape, **options)
-    algorithm = registry.select(geometry, x.dtype, call.options.get("algorithm", "auto"))
+    algorithm = choice.select(geometry, x.dtype, call.options.get("algorithm", "auto"))
     relu, max_pool = call.options.get("relu", False), call.options.get("max_pool", False)
     return algorithm, geometry, Epilogue(bias is not None, relu, max_pool)
 
@@ -118,8 +118,8 @@ def _conv2d_stem(call: Call) -> Parts:
 
 
 def _dense(call: Call) -> Parts:
+    from nnlite.compiler.tile_shapes import tile_shape
     from nnlite.kernels.narrow import WIDEST
-    from nnlite.tile_shapes import tile_shape
 
     x, weight, bias = call.arguments
     k, n = weight.shape

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 from nnlite.conv import Geometry
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="without a compiler, im2col it is")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS

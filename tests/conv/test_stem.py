@@ -6,8 +6,8 @@ import pytest
 import nnlite as nn
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
+from nnlite.compiler.jit import ENABLED
 from nnlite.conv import Epilogue, Geometry, Stem
-from nnlite.jit import ENABLED
 
 pytestmark = pytest.mark.skipif(not ENABLED, reason="the kernels need Numba's compiler")
 SEED = 2026_11_24
@@ -146,7 +146,7 @@ def _layers(second=None):
 
 
 def _first_run(model, n=64, training=True, gradient=False):
-    from nnlite.fusion import runs
+    from nnlite.network.fusion import runs
 
     first = next(iter(runs(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=lambda: gradient)))
     return first.name if first.compute is not None else None
@@ -211,7 +211,7 @@ def test_a_layer_with_a_call_of_its_own_computes_that(place, layer):
 
 def test_what_is_said_to_be_fused_is_what_runs():
     """Nothing before these convolutions has parameters, so that no gradient flows back to them."""
-    from nnlite import scopes
+    from nnlite.runtime import scopes
 
     model = nn.Sequential([nn.layers.Input((56, 56, 1)), nn.layers.MaxPooling2D(), *_layers()[1:]])
     said, ran = [run.name for run in model.fused(64)], []

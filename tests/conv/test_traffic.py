@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, memory
+from nnlite.compiler import jit
 from nnlite.conv import PASSES, Epilogue, Geometry, Stem, StemWeights
 from nnlite.conv.stages import moved_bytes
+from nnlite.runtime import memory
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels are compiled ones")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit_cache
+from nnlite.compiler import cache as jit_cache
 from nnlite.conv import registry, tuning
 
 GEOMETRY = nn.conv.Geometry((2, 6, 6, 2), (3, 3, 2, 4))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Geometry
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")

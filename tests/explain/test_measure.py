@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 from nnlite.explain.case import Case, batches, loss_of, random_batch
 from nnlite.explain.document import Document
 from nnlite.explain.measure import measure

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnlite.cli import main
+from nnlite.__main__ import main
 from nnlite.explain import sweeps
 from nnlite.lab import ladder
 

@@ -8,7 +8,7 @@ import pytest
 
 import nnlite as nn
 from nnlite import conv
-from nnlite.cli import main
+from nnlite.__main__ import main
 from nnlite.lab import bench as bench_module
 from nnlite.lab import timing
 from nnlite.lab.bench import bench, first_share

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite import jit, ops
+from nnlite import ops
+from nnlite.compiler import jit
 
 SIZES = st.sampled_from([1, 2, 3, 7, 10, 15, 16, 17, 33, 64, 100])
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit, ops
+from nnlite import ops
+from nnlite.compiler import jit
+from nnlite.compiler.simd import pointer
 from nnlite.kernels.dropout import Mask, apply_mask, drop, drop_in_place
-from nnlite.simd import pointer
 
 
 def mask(seed, size=200_000, rate=0.25):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import jit
+from nnlite.compiler import jit
 from nnlite.conv import Geometry
 from nnlite.conv.stages import Stage
 from nnlite.performance import overhead

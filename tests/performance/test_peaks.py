@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from nnlite import jit
-from nnlite.cli import main
+from nnlite.__main__ import main
+from nnlite.compiler import jit
 from nnlite.performance import peaks
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the compiler measures")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from nnlite import scopes
 from nnlite.performance import profiler
 from nnlite.performance.profiler import OTHER, StepProfile
+from nnlite.runtime import scopes
 
 
 class Clock:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import threads
 from nnlite.performance import rounds
 from nnlite.performance.rounds import Candidate, Team, run_rounds, timed
+from nnlite.runtime import threads
 
 
 @pytest.fixture(autouse=True)

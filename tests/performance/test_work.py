@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite import memory
 from nnlite.conv import PASSES, Epilogue, Geometry
 from nnlite.conv.stages import moved_bytes
 from nnlite.performance.microbenchmarks import Microbenchmark, Rate
 from nnlite.performance.work import Array, Call
+from nnlite.runtime import memory
 
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnlite.explain.document import Document
-from nnlite.explain.numbers import threads_said
-from nnlite.files import write_whole
-from nnlite.version import __version__
+from nnlite.lab.numbers import threads_said
+from nnlite.runtime.files import write_whole
+from nnlite.runtime.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
 from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import pass_name, shorten
-from nnlite.explain.numbers import listed, milliseconds, short, threads_said, times
 from nnlite.explain.report.theme import PASSES, light, series
 from nnlite.explain.tables import shorten_name, signed
+from nnlite.lab.numbers import listed, milliseconds, short, threads_said, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from nnlite.conv.stages import Stage
 from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Work, power_of_two, prepare
 from nnlite.performance.rounds import timed
-from nnlite.processor import cache_sizes
+from nnlite.runtime.processor import cache_sizes
 
 _LEAST_BYTES = 16 << 10
 _LEAST_EVICTED = 4 << 20

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite import memory, threads
 from nnlite.conv.stages import ITEMSIZE
+from nnlite.runtime import memory, threads
 
 #: working sets are measured up to so many bytes, and products up to twice that
 MOST_BYTES = 96 << 20

@@ -8,13 +8,21 @@ the algorithm keeps in a workspace is the same each time.
 
 from __future__ import annotations
 
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, pointer
+from nnlite.compiler.tiles import (
+    even_rows,
+    load_tile,
+    multiply_add,
+    multiply_add_lanes,
+    multiply_add_vectors,
+    store_tile,
+    zeros,
+)
 from nnlite.conv.direct_panels import add_panel, pad_images, spread_panel
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
-from nnlite.jit import jit, kernel
 from nnlite.kernels.dropout import drop
-from nnlite.simd import LANES, pointer
-from nnlite.tiles import even_rows, load_tile, multiply_add, multiply_add_lanes, multiply_add_vectors, store_tile, zeros
 
 _MANY = 1 << 40  # rows: none overhangs
 

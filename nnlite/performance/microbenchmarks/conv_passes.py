@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import memory, threads
+from nnlite.compiler.jit import kernel
+from nnlite.compiler.simd import LANES
+from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
-from nnlite.jit import kernel
 from nnlite.kernels.dropout import Mask
 from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import Work, kind
-from nnlite.simd import LANES
-from nnlite.tile_shapes import tile_shape
+from nnlite.runtime import memory, threads
 
 #: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000

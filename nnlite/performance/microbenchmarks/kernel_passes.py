@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite import threads
+from nnlite.compiler.simd import LANES
 from nnlite.conv.geometry import pooled
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.kernels import activation, peaks, updates
@@ -19,7 +19,7 @@ from nnlite.kernels.matmul import matmul_nt, matmul_tn
 from nnlite.kernels.pooling import max_pool as pool_forward
 from nnlite.kernels.pooling import max_pool_backward as pool_backward
 from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
-from nnlite.simd import LANES
+from nnlite.runtime import threads
 
 #: in a usual batch
 _IMAGES = 128

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnlite import memory
 from nnlite.conv.stages import ITEMSIZE
 from nnlite.ops import activation
 from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
+from nnlite.runtime import memory
 
 #: columns of a narrow product
 _FEW = 4

@@ -1,0 +1,1 @@
+"""Numba: SIMD values, register tiles, the jit decorator, parallel launches, compiled code on disk."""

@@ -1,0 +1,365 @@
+"""SIMD vectors of float32 as a Numba value type, so that a kernel reads as arithmetic.
+
+A **vector** is LANES numbers in one register. It is loaded from and stored to an array at an element offset, and
+knows `+ - *`, comparisons and `select`; scalars take part as vectors of equal lanes:
+
+    v = 4 * load(x, i) - 5 * load(x, i + step)
+    store(y, j, select(v < 0, 0, v))
+
+How it works: Numba keeps no small array in registers, so a vector is an LLVM value, `<16 x float>`. Each function here
+is an intrinsic that emits the few LLVM instructions it names; those named `..._value` are what other modules of
+intrinsics emit with (nnlite.compiler.tiles, blocks of vectors that stay in registers).
+
+How many lanes a register has, and how many registers there are, is a property of the processor Numba compiles for
+(NUMBA_CPU_NAME and NUMBA_CPU_FEATURES), which need not be the one this runs on: so the compiler is asked.
+
+Wherever an array is expected, a `pointer` into one will do. Offsets count elements from an array's start, whatever
+its shape; no bounds are checked.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+# The processor -------------------------------------------------------------------------------------------------
+
+
+def _probe() -> tuple[int, int]:
+    """(lanes of a float32 register, number of vector registers) of the processor that Numba compiles for."""
+    wide = "<16 x float>"
+    module = llvm.parse_assembly(
+        f"define {wide} @f({wide} %a, {wide} %b) {{ %c = fadd {wide} %a, %b\n ret {wide} %c }}"
+    )
+    machine = cpu_target.target_context.codegen()._tm
+    assembly = machine.emit_assembly(module)
+    if "zmm" in assembly:
+        return 16, 32
+    if "ymm" in assembly:
+        return 8, 16
+    return 4, 32 if machine.triple.startswith(("aarch64", "arm64")) else 16
+
+
+LANES, REGISTERS = _probe()
+
+#: sums may be fused into multiply-adds and the sign of zero ignored; NaN and infinity are honoured
+_FLAGS = ("contract", "nsz")
+_F32 = ir.FloatType()
+_I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
+#: the LLVM type of a vector
+VECTOR = ir.VectorType(_F32, LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
+#: the LLVM type of as many 32-bit integers: a shuffle's indices
+INTS = ir.VectorType(_I32, LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
+
+
+# The types -----------------------------------------------------------------------------------------------------
+
+
+class _VectorType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"float32x{LANES}")
+
+
+class _MaskType(types.Type):
+    def __init__(self) -> None:
+        super().__init__(name=f"mask{LANES}")
+
+
+vector = _VectorType()
+mask = _MaskType()
+
+
+@register_model(_VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, VECTOR)
+
+
+@register_model(_MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: Any):
+        super().__init__(dmm, fe_type, _MASK)
+
+
+# Emitting LLVM instructions ------------------------------------------------------------------------------------
+
+
+def index_value(i: int) -> ir.Constant:
+    """The constant `i`, as an offset."""
+    return ir.Constant(_I64, i)
+
+
+def _call(builder: Any, name: str, result: Any, arguments: list) -> Any:
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(result, [a.type for a in arguments]), name
+    )
+    return builder.call(function, arguments)
+
+
+def splat_value(builder: Any, number: Any) -> Any:
+    """The vector of which every lane is `number`."""
+    undefined = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
+
+
+def constant_value(number: float) -> ir.Constant:
+    """The vector of which every lane is the constant `number`."""
+    return ir.Constant(VECTOR, [float(number)] * LANES)
+
+
+def fma_value(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, fused where the processor can."""
+    return _call(builder, f"llvm.fmuladd.v{LANES}f32", VECTOR, [a, b, c])
+
+
+def relu_value(builder: Any, value: Any) -> Any:
+    """max(value, 0), lane by lane; NaN stays NaN."""
+    zero = ir.Constant(VECTOR, None)
+    return builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
+
+
+def address_value(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    """The address of element `offset` of an array or a pointer."""
+    start = (
+        array
+        if isinstance(array_type, types.CPointer)
+        else context.make_array(array_type)(context, builder, array).data
+    )
+    return builder.gep(start, [offset])
+
+
+def load_value(builder: Any, address: Any) -> Any:
+    """The vector at an address, which need not be aligned."""
+    return builder.load(builder.bitcast(address, VECTOR.as_pointer()), align=4)
+
+
+def store_value(builder: Any, value: Any, address: Any) -> None:
+    """Store a vector at an address, which need not be aligned."""
+    builder.store(value, builder.bitcast(address, VECTOR.as_pointer()), align=4)
+
+
+def first_lanes_value(builder: Any, count: Any) -> Any:
+    """The mask of the first `count` lanes."""
+    limit = ir.VectorType(_I64, LANES)
+    undefined = ir.Constant(limit, ir.Undefined)
+    counts = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
+    counts = builder.shuffle_vector(counts, undefined, ir.Constant(INTS, [0] * LANES))
+    return builder.icmp_signed("<", ir.Constant(limit, list(range(LANES))), counts)
+
+
+def masked_load_value(builder: Any, address: Any, lanes: Any, typ: Any = VECTOR) -> Any:
+    """The lanes of a mask from an address, zero in the others."""
+    name, align = ("i8", 1) if typ is _BYTES else ("f32", 4)
+    pointer = builder.bitcast(address, typ.as_pointer())
+    arguments = [pointer, ir.Constant(_I32, align), lanes, ir.Constant(typ, None)]
+    return _call(builder, f"llvm.masked.load.v{LANES}{name}.p0", typ, arguments)
+
+
+def masked_store_value(builder: Any, value: Any, address: Any, lanes: Any) -> None:
+    """Store the lanes of a mask at an address."""
+    name, align = ("i8", 1) if value.type is _BYTES else ("f32", 4)
+    pointer = builder.bitcast(address, value.type.as_pointer())
+    arguments = [value, pointer, ir.Constant(_I32, align), lanes]
+    _call(builder, f"llvm.masked.store.v{LANES}{name}.p0", ir.VoidType(), arguments)
+
+
+@intrinsic
+def array_at(typing, address, like):
+    """The place at an address in memory, an integer, as a pointer to numbers of the dtype of the array `like`."""
+
+    def emit(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), emit
+
+
+@intrinsic
+def pointer(typing, array, offset):
+    """The place array[offset:], to be used in an array's stead; it does not keep the array alive."""
+
+    def emit(context, builder, sig, args):
+        return address_value(context, builder, sig.args[0], *args)
+
+    return types.CPointer(array.dtype)(array, types.int64), emit
+
+
+@intrinsic
+def prefetch(typing, array, offset):
+    """Have array[offset:] brought nearer, to be read soon; it need not exist."""
+    return types.void(array, types.int64), _emit_prefetch(write=0)
+
+
+@intrinsic
+def prefetch_to_write(typing, array, offset):
+    """As `prefetch`, to be written soon."""
+    return types.void(array, types.int64), _emit_prefetch(write=1)
+
+
+def _emit_prefetch(write: int) -> Callable:
+    def emit(context, builder, sig, args):
+        address = builder.bitcast(address_value(context, builder, sig.args[0], *args), ir.IntType(8).as_pointer())
+        locality, data = 2, 1  # into the second level of the caches; not code
+        numbers = [ir.Constant(_I32, number) for number in (write, locality, data)]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
+        return context.get_dummy_value()
+
+    return emit
+
+
+# Vectors -------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def load(typing, array, offset):
+    """The vector at array[offset:]."""
+
+    def emit(context, builder, sig, args):
+        return load_value(builder, address_value(context, builder, sig.args[0], *args))
+
+    return vector(array, types.int64), emit
+
+
+@intrinsic
+def store(typing, array, offset, value):
+    """array[offset:] = the vector."""
+
+    def emit(context, builder, sig, args):
+        store_value(builder, args[2], address_value(context, builder, sig.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), emit
+
+
+@intrinsic
+def load_first(typing, array, offset, count):
+    """The first `count` lanes from array[offset:], zero in the others; no other element is touched."""
+
+    def emit(context, builder, sig, args):
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        return masked_load_value(builder, address, first_lanes_value(builder, args[2]))
+
+    return vector(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_first(typing, array, offset, value, count):
+    """array[offset:] = the first `count` lanes of the vector; no other element is touched."""
+
+    def emit(context, builder, sig, args):
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        masked_store_value(builder, args[2], address, first_lanes_value(builder, args[3]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector, types.int64), emit
+
+
+@intrinsic
+def load_bytes(typing, array, offset, count):
+    """As `load_first`, from an array of uint8."""
+
+    def emit(context, builder, sig, args):
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        small = masked_load_value(builder, address, first_lanes_value(builder, args[2]), _BYTES)
+        return builder.uitofp(small, VECTOR)
+
+    return vector(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def store_bytes(typing, array, offset, value, count):
+    """As `store_first`, into an array of uint8; the lanes hold integers of 0 to 255."""
+
+    def emit(context, builder, sig, args):
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        small = builder.trunc(builder.fptosi(args[2], INTS), _BYTES)
+        masked_store_value(builder, small, address, first_lanes_value(builder, args[3]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector, types.int64), emit
+
+
+@intrinsic
+def splat(typing, number):
+    """The vector of which every lane is `number`."""
+
+    def emit(context, builder, sig, args):
+        return splat_value(builder, args[0])
+
+    return vector(types.float32), emit
+
+
+@intrinsic
+def select(typing, condition, yes, no):
+    """Lane by lane `yes` where the condition holds, `no` elsewhere; either may be a number."""
+
+    def emit(context, builder, sig, args):
+        values = [_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args[1:], args[1:], strict=True)]
+        return builder.select(args[0], *values)
+
+    return vector(mask, yes, no), emit
+
+
+@intrinsic
+def relu(typing, value):
+    """max(value, 0) of a vector; NaN stays NaN."""
+
+    def emit(context, builder, sig, args):
+        return relu_value(builder, args[0])
+
+    return vector(vector), emit
+
+
+def _as_vector(context: Any, builder: Any, typ: Any, value: Any) -> Any:
+    if typ == vector:
+        return value
+    return splat_value(builder, context.cast(builder, value, typ, types.float32))
+
+
+def _operator(symbol: Callable, result: Any, emit: Callable) -> None:
+    """Teach Numba an operator between vectors, or a vector and a number on either side."""
+    numbers = (types.float32, types.float64, types.int64)
+    pairs = [(vector, vector), *((vector, n) for n in numbers), *((n, vector) for n in numbers)]
+
+    @infer_global(symbol)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012
+
+    def lower(context, builder, sig, args):
+        a, b = (_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args, args, strict=True))
+        return emit(builder, a, b)
+
+    for pair in pairs:
+        lower_builtin(symbol, *pair)(lower)
+
+
+_operator(operator.add, vector, lambda builder, a, b: builder.fadd(a, b, flags=_FLAGS))
+_operator(operator.sub, vector, lambda builder, a, b: builder.fsub(a, b, flags=_FLAGS))
+_operator(operator.mul, vector, lambda builder, a, b: builder.fmul(a, b, flags=_FLAGS))
+_operator(operator.lt, mask, lambda builder, a, b: builder.fcmp_ordered("<", a, b))
+_operator(operator.gt, mask, lambda builder, a, b: builder.fcmp_ordered(">", a, b))
+_operator(operator.eq, mask, lambda builder, a, b: builder.fcmp_ordered("==", a, b))
+_operator(operator.ne, mask, lambda builder, a, b: builder.fcmp_unordered("!=", a, b))
+
+
+def _mask_operator(symbol: Callable, emit: Callable) -> None:
+    @infer_global(symbol)
+    class _Typing(ConcreteTemplate):
+        cases = [signature(mask, mask, mask)]  # noqa: RUF012
+
+    lower_builtin(symbol, mask, mask)(lambda context, builder, sig, args: emit(builder, *args))
+
+
+_mask_operator(operator.and_, lambda builder, a, b: builder.and_(a, b))
+_mask_operator(operator.or_, lambda builder, a, b: builder.or_(a, b))

@@ -1,0 +1,1 @@
+"""The library: layers, Sequential, optimizers, losses, data, saving and importing."""

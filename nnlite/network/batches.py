@@ -1,0 +1,52 @@
+"""Batches of a data set: checked once as a whole, and each sample for NaN while its batch is gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from nnlite.autograd import Tensor
+from nnlite.runtime.errors import as_array, numbers
+
+
+def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
+    """`x` as a C-contiguous array of samples (n, *shape), or a ValueError that names the argument."""
+    array = np.ascontiguousarray(as_array(argument, x.data if isinstance(x, Tensor) else x))
+    expected = "(n, ...)" if shape is None else f"(n{''.join(f', {size}' for size in shape)})"
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{argument}: expected an array of numbers, shape {expected}. Received: dtype {array.dtype}")
+    if array.ndim < 1 or (shape is not None and array.shape[1:] != shape):
+        raise ValueError(f"{argument}: expected shape {expected}. Received: shape {array.shape}")
+    if not len(array):
+        raise ValueError(f"{argument}: expected at least one sample. Received: shape {array.shape}")
+    if array.dtype.kind == "f" and array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
+        return array.astype(np.float32)  # half and extended precision, foreign byte orders
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
+    """`y` as an array with one row for each of `count` samples."""
+    array = numbers(argument, y.data if isinstance(y, Tensor) else y)
+    if array.ndim < 1 or len(array) != count:
+        raise ValueError(f"{argument}: expected {count} rows, one for each sample of x. Received: shape {array.shape}")
+    return array
+
+
+def batches(
+    argument: str, x: np.ndarray, y: np.ndarray | None, batch_size: int, order: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """(x of a batch, y of it), in `order` or as they come; the last batch may be smaller.
+
+    Raises ValueError, naming the first sample that holds NaN or infinity, when its batch is gathered.
+    """
+    from nnlite.kernels.gather import gather_rows
+
+    indices = np.arange(len(x)) if order is None else order
+    for start in range(0, len(x), batch_size):
+        chosen = indices[start : start + batch_size]
+        rows, bad = gather_rows(x, chosen)
+        if bad >= 0:
+            raise ValueError(f"{argument}: expected finite numbers. Received: NaN or infinity in sample {chosen[bad]}")
+        yield rows, None if y is None else y[chosen]

@@ -1,0 +1,130 @@
+"""Neighbouring layers that one kernel computes: which they are, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeGuard, TypeVar
+
+from nnlite import conv, ops
+from nnlite.autograd import Tensor
+from nnlite.network.layers import Conv2D, Dense, Dropout, Layer, MaxPooling2D
+from nnlite.ops.dense import drops_in_kernel
+
+LayerType = TypeVar("LayerType", bound=Layer)
+
+
+class Run(NamedTuple):
+    """Neighbouring layers that are computed at once, or one by itself."""
+
+    layers: tuple[Layer, ...]
+    #: the result of the last of several layers, of the input of the first; None where a layer is called by itself
+    compute: Callable[[Tensor], Tensor] | None = None
+
+    def __reduce__(self) -> tuple:
+        raise TypeError("a run of layers computes with its model's: copy the model and ask its fused() for the copy's")
+
+    @property
+    def name(self) -> str:
+        """The layers' names, joined by "+"."""
+        return "+".join(layer.name or "" for layer in self.layers)
+
+    @property
+    def is_stem(self) -> bool:
+        """Whether it is a network's first two convolutions and what follows them."""
+        return len(self.layers) > 1 and isinstance(self.layers[1], Conv2D)
+
+
+def runs(
+    layers: Sequence[Layer],
+    batch: int,
+    dtype: Any,
+    *,
+    training: bool,
+    needs_gradient: Callable[[], bool] = lambda: False,
+) -> Iterator[Run]:
+    """The layers of a network as they are computed for `batch` samples: the longest runs that kernels can.
+
+    `needs_gradient` is asked before each run whether a gradient must flow on to what it gets; behind layers with
+    parameters to train it is taken to be so.
+    """
+    rest, trained = list(layers), False
+    while rest:
+        stem = None if trained or needs_gradient() else _stem(rest, batch, dtype, training)
+        run = stem or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
+        yield run
+        trained = trained or any(p.requires_grad for layer in run.layers for p in layer.parameters())
+        del rest[: len(run.layers)]
+
+
+def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
+    """Whether it computes what layers of this kind do: a subclass with a `call` of its own is not for their kernel."""
+    return isinstance(layer, kind) and all(
+        getattr(type(layer), method, None) is getattr(kind, method, None) for method in ("call", "product")
+    )
+
+
+def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
+    """What follows the convolution, as far as a kernel can know it."""
+    if not layer.fuse or layer.activation not in (ops.relu, ops.linear):
+        return None
+    pools = is_plain(pooling, MaxPooling2D) and pooling.fits_epilogue
+    return conv.Epilogue(layer.use_bias, layer.activation is ops.relu, pools)
+
+
+def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
+    """A convolution and the pooling that follows it."""
+    layer, following = layers[0], layers[1] if len(layers) > 1 else None
+    if following is None or not is_plain(layer, Conv2D):
+        return None
+    epilogue = _epilogue(layer, following)
+    if epilogue is None or not epilogue.pool:
+        return None
+    geometry = layer.geometry(batch)
+    if not conv.select(geometry, dtype, layer.algorithm).fuses(geometry, epilogue):
+        return None
+    return Run((layer, following), lambda x: layer.product(x, relu=epilogue.relu, max_pool=True))
+
+
+def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
+    """A dense layer with a ReLU, and the dropout that follows it."""
+    if len(layers) < 2:
+        return None
+    layer, dropout = layers[:2]
+    if not is_plain(layer, Dense) or not is_plain(dropout, Dropout) or not dropout.rate:
+        return None
+    if not layer.fuse or layer.activation is not ops.relu or not drops_in_kernel(layer.units, dtype):
+        return None
+    return Run(
+        (layer, dropout),
+        lambda x: layer.product(x, relu=True, dropout=dropout.rate, seed=dropout.next_seed()),
+    )
+
+
+def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
+    """Two convolutions, and the pooling and the dropout that follow them if they do."""
+    if len(layers) < 2:
+        return None
+    (first, second), rest = layers[:2], list(layers[2:4])
+    if not is_plain(first, Conv2D) or not is_plain(second, Conv2D):
+        return None
+    before, after = _epilogue(first), _epilogue(second, rest[0] if rest else None)
+    if before is None or after is None:
+        return None
+    if len({p.requires_grad for layer in (first, second) for p in layer.parameters()}) > 1:
+        return None  # its backward computes all gradients or is not called
+    following = [rest.pop(0)] if after.pool else []
+    dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
+    rate = dropout.rate if dropout else 0.0
+    stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
+    # by the rule, because `autotune` measures passes by themselves, of which this saves some
+    before_it = conv.select(stem.first, dtype, first.algorithm, tuned=False)
+    algorithm = conv.select(stem.second, dtype, second.algorithm, tuned=False)
+    if not (stem.is_worthwhile and algorithm.fuses_stem(stem, before_it)):
+        return None
+
+    def compute(x: Tensor) -> Tensor:
+        seed = dropout.next_seed() if dropout else 0
+        weights = first.weight, first.bias, second.weight, second.bias
+        return ops.conv2d_stem(x, *weights, stem=stem, algorithm=algorithm, seed=seed)
+
+    return Run((first, second, *following, *([dropout] if dropout else [])), compute)

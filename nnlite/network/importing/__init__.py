@@ -1,0 +1,52 @@
+"""Models of other frameworks' files, as far as their layers exist here: Keras's (.keras, .h5, JSON, TF.js) and ONNX."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nnlite.network import sequential as own
+from nnlite.network.importing.problems import Problems, Unreadable
+from nnlite.network.sequential import Sequential
+from nnlite.runtime.errors import existing_file
+
+SUFFIXES = (".keras", ".json", ".h5", ".hdf5", ".onnx")
+
+
+def load_model(path: str | Path) -> Sequential:
+    """The model of a file: one that `save` wrote, or of Keras (.keras, .h5, .json) or ONNX (.onnx).
+
+    The model is built and has the file's weights; one that `save` wrote is compiled if it was. JSON of
+    `keras.Model.to_json` holds no weights: they are newly initialised. Images are channels last, in every format.
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or has what does not exist here,
+    ImportError if reading it needs a package that is missing.
+    """
+    if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in SUFFIXES:
+        return own.load_model(path)
+    model, missing = read(Path(path), "path")
+    if missing:
+        raise ValueError(f"path: expected weights that can be read. Received: {str(path)!r}: {missing}")
+    return model
+
+
+def read(path: Path, argument: str) -> tuple[Sequential, str | None]:
+    """(the model of another framework's file, why its weights are newly initialised instead of the file's, or None)
+
+    Raises what `load_model` does; weights that cannot be read are no error. Messages begin with `argument`.
+    """
+    existing_file(argument, path, "a file")
+    problems = Problems(f"{argument} {str(path)!r}" if argument == "path" else argument)
+    if path.suffix.lower() == ".onnx":
+        from nnlite.network.importing.onnx_file import load_onnx as load_file
+    else:
+        from nnlite.network.importing.keras_file import load_keras as load_file
+    try:
+        model, missing = load_file(path, problems)
+    except (Unreadable, ImportError):
+        raise
+    except ValueError as error:
+        raise problems.unreadable("layers that fit together", error) from error
+    except Exception as error:  # of a file by anyone, anything may come
+        raise problems.unreadable("a file that holds together", f"one with {type(error).__name__}: {error}") from error
+    model.name = path.stem
+    return model, missing

@@ -1,0 +1,285 @@
+"""Keras's own files, read without Keras: .keras (a zip archive), .h5, the JSON of `to_json()`, TF.js's model.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from inspect import signature
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nnlite import ops
+from nnlite.network.importing import keras_weights
+from nnlite.network.importing.chain import MOST_LAYERS, Chain
+from nnlite.network.importing.problems import Problems
+from nnlite.network.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPooling2D
+from nnlite.network.sequential import Sequential
+
+Config = dict[str, Any]
+
+#: Keras's class -> (its layer here, the options that mean the same)
+_LAYERS: dict[str, tuple[Callable[..., Layer], tuple[str, ...]]] = {
+    "Conv2D": (
+        Conv2D,
+        ("filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "activation", "use_bias"),
+    ),
+    "Dense": (Dense, ("units", "activation", "use_bias")),
+    "MaxPooling2D": (MaxPooling2D, ("pool_size", "strides", "padding")),
+    "Dropout": (Dropout, ("rate",)),
+    "Flatten": (Flatten, ()),
+    "Activation": (Activation, ("activation",)),
+    "ReLU": (lambda: Activation("relu"), ()),
+    "Softmax": (lambda: Activation("softmax"), ()),
+}
+#: options that change what a layer computes -> the value with which it exists here
+_REQUIRED = {
+    "data_format": ("channels_last", None),
+    "max_value": (None,),
+    "negative_slope": (0, None),
+    "threshold": (0, None),
+    "axis": (-1,),
+    "noise_shape": (None,),
+    "dtype": ("float32", None),
+}
+#: Keras 1's names -> today's
+_OF_KERAS_1 = {
+    "nb_filter": "filters",
+    "output_dim": "units",
+    "subsample": "strides",
+    "border_mode": "padding",
+    "atrous_rate": "dilation_rate",
+    "p": "rate",
+    "bias": "use_bias",
+    "dim_ordering": "data_format",
+}
+_ORDERS_OF_KERAS_1 = {"tf": "channels_last", "th": "channels_first"}
+_MODELS = ("Sequential", "Functional", "Model")
+
+#: a member of an archive beyond the first size inflates at most so many times: weights and their JSON do not compress
+_SMALL, _RATIO = 2**20, 20
+#: parameters of which new ones are made at no great cost, whatever the file's own weights are
+_FEW = 2**22
+
+
+class Entry(NamedTuple):
+    """A layer of the description."""
+
+    kind: str
+    name: str
+    config: Config
+    #: of the models around it and its own: the names, and Keras's numbered class names
+    names: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
+    """(the model, why its weights are new ones or None). Raises ValueError that lists what does not exist here."""
+    description, weights = _read(path, problems)
+    description = _topology(description, problems)
+    entries = list(islice(_entries(description, problems), MOST_LAYERS + 1))
+    if len(entries) > MOST_LAYERS:
+        raise problems.unreadable(f"at most {MOST_LAYERS:,} layers", "more")
+    made = [(entry, layer) for entry in entries if (layer := _layer(entry, problems))]
+    problems.raise_any()
+    shape = _input_shape(description, entries)
+    if shape is None:
+        raise problems.unreadable("an input shape without unknown sizes", "none")
+    chain = Chain(shape, None if weights is None else max(weights.size, _FEW))
+    for _, layer in made:
+        chain.add(layer)
+    model = chain.build()
+    return model, keras_weights.write(weights, model, [entry for entry, _ in made]) if weights is not None else None
+
+
+def _read(path: Path, problems: Problems) -> tuple[Config, keras_weights.Source | None]:
+    """(the description, where the weights are; None for a format without)"""
+    suffix = path.suffix.lower()
+    text: bytes | str
+    weights: keras_weights.Source | None
+    if suffix in (".h5", ".hdf5"):
+        text, weights = keras_weights.open_h5(path, problems)
+    elif suffix == ".keras":
+        text, weights = _unzip(path, problems)
+    else:
+        text, weights = path.read_bytes(), None
+    try:
+        description = json.loads(text)
+    except RecursionError:
+        raise problems.unreadable("the JSON of a Keras model", "JSON that is nested too deep") from None
+    except ValueError as error:
+        raise problems.unreadable("the JSON of a Keras model", f"text that is none ({error})") from None
+    if isinstance(description, dict) and "weightsManifest" in description and suffix == ".json":
+        weights = keras_weights.TensorFlowJS(path.parent, description["weightsManifest"])
+    return description, weights
+
+
+def _unzip(path: Path, problems: Problems) -> tuple[bytes, keras_weights.Source]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _member(archive, "config.json"), keras_weights.InArchive(_weights_of(archive))
+    except KeyError:
+        raise problems.unreadable("a .keras file with a config.json", "a zip archive without it") from None
+    except zipfile.BadZipFile as error:
+        raise problems.unreadable("a .keras file, which is a zip archive", f"a file that is none ({error})") from None
+    except Exception as error:  # encrypted, compressed in another way, cut off, too large
+        raise problems.unreadable("a .keras file as Keras writes it", error) from None
+
+
+def _weights_of(archive: zipfile.ZipFile) -> bytes | str:
+    """The HDF5 file with the weights, or why there is none."""
+    try:
+        return _member(archive, "model.weights.h5")
+    except KeyError:
+        return "it has no model.weights.h5"
+    except Exception as error:
+        return f"model.weights.h5 is damaged ({error})"
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.file_size > max(_SMALL, _RATIO * info.compress_size):
+        raise ValueError(f"{name} inflates from {info.compress_size:,} to {info.file_size:,} bytes")
+    return archive.read(name)
+
+
+def _topology(description: Any, problems: Problems) -> Config:
+    """The model's class_name and config, out of what TF.js and .h5 put around them."""
+    for key in ("modelTopology", "model_config"):
+        if isinstance(description, dict) and isinstance(description.get(key), dict):
+            description = description[key]
+    if not isinstance(description, dict) or not isinstance(description.get("config"), (dict, list)):
+        raise problems.unreadable("the description of a Keras model", "JSON without class_name and config")
+    return description
+
+
+def _entries(
+    description: Config, problems: Problems, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()
+) -> Iterator[Entry]:
+    """The layers' descriptions, in order, nested chains taken apart."""
+    kind, config = description.get("class_name"), description["config"]
+    if kind not in _MODELS:
+        problems.add(f"a model of class {kind}")
+        return
+    # before Keras 2.2.3 a Sequential's config was the list of its layers
+    described = config if isinstance(config, list) else config.get("layers", [])
+    counts: dict[str, int] = {}
+    previous = None
+    for entry in described:
+        layer_kind = entry["class_name"]
+        name = str(entry.get("name") or entry.get("config", {}).get("name"))
+        sources = list(_sources(entry.get("inbound_nodes", [])))
+        if sources and sources != [previous]:
+            problems.add(f"{layer_kind} {name!r} with inputs {', '.join(sources)} (not a chain)")
+        previous = name
+        number = counts[layer_kind] = counts.get(layer_kind, -1) + 1
+        key = keras_weights.snake_case(layer_kind) + (f"_{number}" if number else "")
+        if layer_kind in _MODELS:
+            yield from _entries(entry, problems, (*names, name), (*keys, key))
+        else:
+            yield Entry(layer_kind, name, _today(entry["config"]), (*names, name), (*keys, key))
+    outputs = list(_sources([config.get("output_layers")])) if isinstance(config, dict) else []
+    if outputs and outputs != [previous]:
+        problems.add(f"the outputs {', '.join(outputs)} (not the end of a chain)")
+
+
+def _sources(node: Any) -> Iterator[str]:
+    """The names of the layers that a functional layer reads: Keras 3's keras_history, Keras 2's [name, 0, 0, {}]."""
+    if isinstance(node, dict):
+        history = node.get("keras_history")
+        if history:
+            yield str(history[0])
+        else:
+            for value in node.values():
+                yield from _sources(value)
+    elif isinstance(node, list):
+        if len(node) >= 3 and isinstance(node[0], str) and node[1:3] == [0, 0]:
+            yield node[0]
+        else:
+            for value in node:
+                yield from _sources(value)
+
+
+def _today(config: Config) -> Config:
+    """A layer's options under today's names."""
+    renamed = {_OF_KERAS_1.get(option, option): value for option, value in config.items()}
+    if "nb_row" in config and "nb_col" in config:
+        renamed["kernel_size"] = [config["nb_row"], config["nb_col"]]
+    if "dim_ordering" in config:
+        renamed["data_format"] = _ORDERS_OF_KERAS_1.get(config["dim_ordering"], config["dim_ordering"])
+    return renamed
+
+
+def _layer(entry: Entry, problems: Problems) -> Layer | None:
+    kind = {"Convolution2D": "Conv2D"}.get(entry.kind, entry.kind)
+    if kind == "InputLayer":
+        return None
+    what = f"{kind} {entry.name!r}"
+    if kind not in _LAYERS:
+        problems.add(what)
+        return None
+    before = len(problems.found)
+    for option, value in entry.config.items():
+        if option in _REQUIRED:
+            plain = value["config"].get("name") if isinstance(value, dict) else value  # Keras 3 has objects for dtypes
+            if plain not in _REQUIRED[option]:
+                problems.add(f"{what} with {option} {plain!r}")
+        if re.search("_(regularizer|constraint)$", option) and value is not None:
+            problems.add(f"{what} with a {option}")
+    make, options = _LAYERS[kind]
+    given = {name: _tupled(entry.config[name]) for name in options if entry.config.get(name) is not None}
+    if "activation" in given:
+        given["activation"] = _activation(given["activation"])
+        if given["activation"] is None:
+            problems.add(f"{what} with the activation {_said(entry.config['activation'])}")
+    if len(problems.found) > before:
+        return None
+    if entry.config.get("trainable") is False and "trainable" in signature(make).parameters:
+        given["trainable"] = False
+    try:
+        return make(**given)
+    except ValueError as error:
+        problems.add(f"{what}: {error}")
+        return None
+
+
+def _activation(given: Any) -> str | None:
+    """The name of an activation that exists here; None for others.
+
+    Keras writes a name, or an object: of a function ({"class_name": "function", "config": "relu"}), or of a layer.
+    """
+    if isinstance(given, dict):
+        kind, config = given.get("class_name"), given.get("config")
+        if kind == "function" and isinstance(config, str):
+            given = config
+        elif kind in ("Activation", "ReLU", "Softmax") and isinstance(config, dict):
+            layer = _layer(Entry(kind, "", config, (), ()), Problems(""))
+            return ops.activation_name(layer.activation) if isinstance(layer, Activation) else None
+    try:
+        return ops.activation_name(ops.get_activation(given)) if isinstance(given, str) else None
+    except ValueError:
+        return None
+
+
+def _said(activation: Any) -> str:
+    if isinstance(activation, dict):
+        return f"of the class {activation.get('class_name')!r}"
+    return str(activation)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _input_shape(description: Config, entries: list[Entry]) -> tuple[int, ...] | None:
+    """Without the batch; None where a size is unknown."""
+    config = description["config"]
+    shapes: list[Any] = [[None, entry.config["input_dim"]] for entry in entries[:1] if "input_dim" in entry.config]
+    shapes += [entry.config.get(key) for entry in entries[:1] for key in ("batch_shape", "batch_input_shape")]
+    shapes += [config.get("build_input_shape")] if isinstance(config, dict) else []
+    for shape in shapes:
+        if shape and None not in shape[1:]:
+            return tuple(shape[1:])
+    return None

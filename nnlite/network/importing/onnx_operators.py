@@ -1,0 +1,388 @@
+"""ONNX's operators, channels first, as layers here, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from nnlite import ops
+from nnlite.network.importing.chain import MOST_RESULTS, Chain, check_size
+from nnlite.network.importing.problems import Problems
+from nnlite.network.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPooling2D
+
+Attributes = dict[str, Any]
+#: an operator's operands: None for the tensor that the chain hands on, and for one that is left out
+Values = list[np.ndarray | None]
+
+#: computed here from constants: those whose result is as large as an operand, and those that work on shapes
+_SAME_SIZE = {"Constant", "Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Cast"}
+_OF_SHAPES = {"Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div"}
+_MOST_OF_SHAPES = 1000  # numbers; a product of two such is still small
+#: a batch where the file leaves it open
+_BATCH = 2
+
+
+class Reader:
+    """Walks the operators in order; each must read what the one before has written.
+
+    `positions` says how the tensor that is handed on lies in ONNX: for each of its elements, without the batch, the
+    position in the sample here. An operator that only moves elements moves positions, and is no layer.
+    """
+
+    def __init__(self, proto: Any, problems: Problems):
+        from onnx import numpy_helper
+
+        self.proto, self.graph, self.problems = proto, proto.graph, problems
+        self.constants = {i.name: numpy_helper.to_array(i) for i in self.graph.initializer}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.current = ""
+        #: weight and bias of each Conv2D and Dense
+        self.weights: dict[Layer, list[np.ndarray]] = {}
+        #: the tensor that each layer computes, by its name in ONNX, and its positions
+        self.results: dict[Layer, tuple[str, np.ndarray]] = {}
+
+    def read(self) -> None:
+        """Read the chain; what does not exist is added to the problems."""
+        from onnx.helper import tensor_dtype_to_np_dtype
+
+        inputs = [i for i in self.graph.input if i.name not in self.constants]
+        if len(inputs) != 1:
+            self.problems.add(f"{len(inputs)} inputs")
+            return
+        self.current = inputs[0].name
+        tensor = inputs[0].type.tensor_type
+        batch, *shape = [d.dim_value for d in tensor.shape.dim] or [0]
+        if not shape or min(shape) < 1 or batch < 0:
+            self.problems.add(f"an input of shape {shape} (sizes other than the batch have to be known)")
+            return
+        self.dtype = np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type))
+        if self.dtype not in (np.float32, np.float64):
+            self.problems.add(f"an input of {self.dtype}")
+            return
+        self.batch = batch or _BATCH
+        self.given_shape = tuple(shape)
+        self.chain = Chain(self.given_shape)
+        check_size("numbers in a batch", self.batch * prod(shape), 2 * MOST_RESULTS)
+        self.positions = np.arange(prod(shape)).reshape(shape)
+        #: the position of each element of the file's input in the input here
+        self.given = self.positions.reshape(-1)
+        self.shapes[self.current] = (self.batch, *shape)
+        known = _OPERATORS.keys() | _SAME_SIZE | _OF_SHAPES | {"Shape"}
+        for node in self.graph.node:
+            if node.op_type not in known or node.domain not in ("", "ai.onnx"):
+                self.problems.add(_label(node))
+        for node in self.graph.node:
+            if self.problems.found:
+                return
+            try:
+                self._follow(node)
+            except (ValueError, IndexError) as error:
+                self.problems.add(f"{_label(node)}: {error}")
+        if self.chain.layers and not self.problems.found:
+            self._finish()
+
+    def _follow(self, node: Any) -> None:
+        from onnx import helper
+
+        read = [name for name in node.input if name and name not in self.constants]
+        if node.op_type == "Shape" and set(read) <= self.shapes.keys():
+            shape = np.empty(self.shapes[read[0]], np.bool_) if read else self.constants[node.input[0]]
+            self.constants[node.output[0]] = self._evaluate(node, [shape])
+            return
+        if not read and (node.op_type in _SAME_SIZE or node.op_type in _OF_SHAPES):
+            values = [self.constants[name] for name in node.input if name]
+            if node.op_type in _OF_SHAPES and sum(value.size for value in values) > _MOST_OF_SHAPES:
+                raise ValueError("expected operands that are no constants")
+            self.constants[node.output[0]] = self._evaluate(node, values)
+            return
+        if read != [self.current]:
+            self.problems.add(f"{_label(node)} that reads {', '.join(read)} (not a chain)")
+            return
+        if node.op_type not in _OPERATORS:
+            raise ValueError("expected constant operands")
+        if node.input[0] != self.current and node.op_type not in ("Add", "Mul"):
+            raise ValueError("its first operand is constant; expected the other one to be")
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        values = [self.constants.get(name) if name else None for name in node.input]
+        if _OPERATORS[node.op_type] is Reader.move:
+            self._move(node)
+        else:
+            _OPERATORS[node.op_type](self, attributes, values)
+            if self.chain.layers:
+                self.results[self.chain.layers[-1]] = (node.output[0], self.positions)
+        check_size("numbers in a batch", self.batch * self.positions.size, 2 * MOST_RESULTS)
+        self.current = node.output[0]
+        self.shapes[self.current] = (self.batch, *self.positions.shape)
+        if node.op_type == "Dropout":  # as it is when the network is used
+            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
+
+    def _finish(self) -> None:
+        """What is handed on at the end has to be in the order in which it is here, or channels first."""
+        if self.positions.ndim == 1:
+            self._flatten()
+        for order in (self.positions, np.moveaxis(self.positions, 0, -1)):
+            if order.shape == self.chain.shape and _in_order(order):
+                return
+        shape = ", ".join(map(str, self.positions.shape))
+        self.problems.add(f"an output (n, {shape}) that is not in the order in which it is computed here")
+
+    def _evaluate(self, node: Any, values: list[np.ndarray]) -> np.ndarray:
+        """One operator, computed by onnx itself."""
+        from onnx import helper
+        from onnx.reference import ReferenceEvaluator
+
+        names = [name for name in dict.fromkeys(node.input) if name]
+        inputs = [helper.make_empty_tensor_value_info(name) for name in names]
+        output = helper.make_empty_tensor_value_info(node.output[0])
+        graph = helper.make_graph([node], "one", inputs, [output])
+        model = helper.make_model(graph, opset_imports=self.proto.opset_import)
+        given = dict(zip([name for name in node.input if name], values, strict=True))
+        try:
+            (result,) = ReferenceEvaluator(model).run(None, given)
+        except Exception as error:
+            raise ValueError(f"onnx cannot compute it ({error})") from None
+        return np.asarray(result)
+
+    # what only moves elements ---------------------------------------------------------------------------------
+
+    def move(self, attributes: Attributes, values: Values) -> None:
+        """See `_move`."""
+
+    def _move(self, node: Any) -> None:
+        """Reshape, Transpose and their like, of the positions of a whole batch."""
+        if node.op_type in ("Identity", "Cast"):
+            return
+        size = self.positions.size
+        samples = np.arange(self.batch) * size
+        batch = samples.reshape(-1, *[1] * self.positions.ndim) + self.positions
+        values = [self.constants.get(name, batch) for name in node.input if name]
+        moved = self._evaluate(node, values)
+        alone = moved.ndim > 1 and len(moved) == self.batch and moved.size == self.batch * size
+        if not alone or (moved.reshape(self.batch, -1) // size != np.arange(self.batch)[:, None]).any():
+            raise ValueError(f"expected (n, ...) -> (n, ...), sample by sample. Received: a result {moved.shape}")
+        self.positions = moved[0]
+
+    def _image(self) -> None:
+        """Raises ValueError unless ONNX's tensor is channels first of what is here channels last."""
+        if self.positions.ndim != 3:
+            raise ValueError(f"expected (n, c, h, w). Received: (n, {', '.join(map(str, self.positions.shape))})")
+        c, h, w = self.positions.shape
+        if not self.chain.layers and (self.given_shape == (c, h, w) or c == 1) and _in_order(self.positions):
+            self.chain = Chain((h, w, c))  # the first to tell which axis of the input has the channels
+            self.positions = _channels_first((h, w, c))
+            self.given = self.positions.reshape(-1)
+        if self.chain.shape != (h, w, c) or (self.positions != _channels_first((h, w, c))).any():
+            raise ValueError("expected channels first. Received: a tensor whose axes lie in another order")
+
+    def _flatten(self) -> None:
+        """A Flatten here, where ONNX's tensor is flat."""
+        if self.positions.ndim == 1 and len(self.chain.shape) > 1:
+            self.chain.add(Flatten())
+
+    # what has weights -------------------------------------------------------------------------------------------------
+
+    def conv(self, attributes: Attributes, values: Values) -> None:
+        weight = _weight(values[1])  # (k, c / groups, kh, kw)
+        self._image()
+        if weight.ndim != 4:
+            raise ValueError(f"expected a weight (k, c, h, w). Received: shape {weight.shape}")
+        layer = Conv2D(
+            weight.shape[0],
+            tuple(weight.shape[2:]),
+            strides=tuple(attributes.get("strides", (1, 1))),
+            padding=_padding(attributes),
+            dilation_rate=tuple(attributes.get("dilations", (1, 1))),
+            groups=attributes.get("group", 1),
+            use_bias=False,
+        )
+        self._add(layer, weight.transpose(2, 3, 1, 0))
+        self.positions = _channels_first(self.chain.shape)
+        if len(values) > 2 and values[2] is not None:
+            self._scale(1, _weight(values[2]).reshape(-1, 1, 1))
+
+    def gemm(self, attributes: Attributes, values: Values) -> None:
+        if attributes.get("transA", 0) or self.positions.ndim != 1:
+            raise ValueError("expected (n, features), and no transA")
+        weight = _weight(values[1])
+        self._dense(attributes.get("alpha", 1.0) * (weight.T if attributes.get("transB", 0) else weight))
+        if len(values) > 2 and values[2] is not None:
+            self._scale(1, attributes.get("beta", 1.0) * _weight(values[2]))
+
+    def matmul(self, attributes: Attributes, values: Values) -> None:
+        self._dense(_weight(values[1]))
+
+    def _dense(self, weight: np.ndarray) -> None:
+        shape = self.positions.shape
+        flat = len(shape) == 1
+        if (
+            weight.ndim != 2
+            or len(weight) != shape[-1]
+            or not (flat or (shape == self.chain.shape and _in_order(self.positions)))
+        ):
+            received = f"(n, {', '.join(map(str, shape))}) by a weight of shape {weight.shape}"
+            raise ValueError(f"expected (n, features) by a matrix. Received: {received}")
+        if flat:
+            self._flatten()
+            rows = np.empty_like(weight)
+            rows[self.positions] = weight
+            weight = rows
+        self._add(Dense(weight.shape[1], use_bias=False), weight)
+        self.positions = np.arange(prod(self.chain.shape)).reshape(self.chain.shape)
+
+    def _add(self, layer: Conv2D | Dense, weight: np.ndarray) -> None:
+        self.chain.add(layer)
+        self.weights[layer] = [np.array(weight)]
+
+    def add(self, attributes: Attributes, values: Values) -> None:
+        """With the next three: a bias, or a factor, of the product before."""
+        self._scale(1, _constant(values))
+
+    def sub(self, attributes: Attributes, values: Values) -> None:
+        self._scale(1, -_constant(values))
+
+    def mul(self, attributes: Attributes, values: Values) -> None:
+        self._scale(_constant(values), 0)
+
+    def div(self, attributes: Attributes, values: Values) -> None:
+        self._scale(1 / _constant(values), 0)
+
+    def batch_normalization(self, attributes: Attributes, values: Values) -> None:
+        """Part of the product before it, as in every network that is trained."""
+        if attributes.get("training_mode", 0):
+            raise ValueError("expected no training_mode")
+        gamma, beta, mean, variance = (
+            _weight(value).reshape(-1, *[1] * (self.positions.ndim - 1)) for value in values[1:5]
+        )
+        scale = gamma / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+        self._scale(scale, beta - mean * scale)
+
+    def _scale(self, scale: Any, shift: Any) -> None:
+        """scale * x + shift of the product before it, whose weight and bias take it up."""
+        layer = self._product()
+        if layer is None:
+            raise ValueError("expected a Conv, Gemm or MatMul right before it")
+        weight, *bias = self.weights[layer]
+        scale, shift = self._by_channel(scale), self._by_channel(shift)
+        if shift.any() or bias:
+            layer.use_bias = True
+            bias = [(bias[0] if bias else 0) * scale + shift]
+        self.weights[layer] = [weight * scale, *bias]
+
+    def _by_channel(self, value: Any) -> np.ndarray:
+        """A constant that ONNX spreads over its tensor, as one number a channel here."""
+        try:
+            full = np.broadcast_to(value, (1, *self.positions.shape))[0]
+        except ValueError:
+            full = None
+        if full is not None:
+            spread = np.empty(self.positions.size)
+            spread[self.positions.reshape(-1)] = full.reshape(-1)
+            rows = spread.reshape(-1, self.chain.shape[-1])
+            if (rows == rows[0]).all():
+                return rows[0]
+        channels, shape = self.chain.shape[-1], np.shape(value)
+        raise ValueError(f"expected one number for each of {channels} channels. Received: shape {shape}")
+
+    def _product(self) -> Conv2D | Dense | None:
+        """The last layer, if it is a product whose result goes on as it is."""
+        layer = self.chain.layers[-1] if self.chain.layers else None
+        return layer if isinstance(layer, (Conv2D, Dense)) and layer.activation is ops.linear else None
+
+    # the others -------------------------------------------------------------------------------------------------------
+
+    def max_pool(self, attributes: Attributes, values: Values) -> None:
+        self._image()
+        if attributes.get("ceil_mode", 0) or set(attributes.get("dilations", (1,))) != {1}:
+            raise ValueError("expected neither ceil_mode nor dilations")
+        kernel = tuple(attributes.get("kernel_shape", ()))
+        strides = tuple(attributes.get("strides", (1,) * len(kernel)))
+        self.chain.add(MaxPooling2D(kernel, strides, padding=_padding(attributes)))
+        self.positions = _channels_first(self.chain.shape)
+
+    def dropout(self, attributes: Attributes, values: Values) -> None:
+        self._flatten()
+        given = values[1] if len(values) > 1 else attributes.get("ratio")
+        self.chain.add(Dropout(0.5 if given is None else float(given)))
+
+    def activation(self, name: str) -> None:
+        """An activation: in the product before it where that has none, so that it can be fused; else a layer."""
+        layer = self._product()
+        if layer is not None:
+            layer.activation = ops.get_activation(name)
+        else:
+            self._flatten()
+            self.chain.add(Activation(name))
+
+    def softmax(self, attributes: Attributes, values: Values) -> None:
+        self._flatten()
+        rank = 1 + self.positions.ndim
+        axis = attributes.get("axis", -1)
+        if axis % rank == 0 or not -rank <= axis < rank:
+            raise ValueError(f"expected the axis of the channels. Received: {axis}")
+        rows = np.moveaxis(self.positions, axis % rank - 1, -1)
+        rows, channels = rows.reshape(-1, rows.shape[-1]), self.chain.shape[-1]
+        if rows.shape[1] != channels or (rows // channels != rows[:, :1] // channels).any():
+            raise ValueError(f"expected the axis of the channels. Received: {axis}")
+        self.activation("softmax")
+
+
+def _label(node: Any) -> str:
+    return f"{node.op_type} {node.name!r}" if node.name else node.op_type
+
+
+def _channels_first(shape: tuple[int, ...]) -> np.ndarray:
+    """The positions of a tensor (h, w, c), in the order (c, h, w)."""
+    return np.arange(prod(shape)).reshape(shape).transpose(2, 0, 1)
+
+
+def _in_order(positions: np.ndarray) -> bool:
+    return bool((positions.reshape(-1) == np.arange(positions.size)).all())
+
+
+def _weight(value: np.ndarray | None) -> np.ndarray:
+    """A constant operand of floating-point numbers."""
+    if value is None or value.dtype not in (np.float32, np.float64):
+        received = "one that is computed" if value is None else f"dtype {value.dtype}"
+        raise ValueError(f"expected weights of float32. Received: {received}")
+    return value
+
+
+def _constant(values: Values) -> np.ndarray:
+    return _weight(next((value for value in values if value is not None), None))
+
+
+def _padding(attributes: Attributes) -> Any:
+    auto = attributes.get("auto_pad", b"NOTSET").decode()
+    if auto in ("SAME_UPPER", "VALID"):
+        return {"SAME_UPPER": "same", "VALID": "valid"}[auto]
+    if auto != "NOTSET":
+        raise ValueError(f"expected other padding than auto_pad {auto}")
+    pads = attributes.get("pads", (0, 0, 0, 0))
+    if len(pads) != 4:
+        raise ValueError("expected 2-D")
+    top, left, bottom, right = pads
+    return ((top, bottom), (left, right)) if any(pads) else "valid"
+
+
+def _activation(name: str) -> Callable[[Reader, Attributes, Values], None]:
+    return lambda reader, attributes, values: reader.activation(name)
+
+
+_OPERATORS: dict[str, Callable[[Reader, Attributes, Values], None]] = {
+    "Conv": Reader.conv,
+    "Gemm": Reader.gemm,
+    "MatMul": Reader.matmul,
+    "Add": Reader.add,
+    "Sub": Reader.sub,
+    "Mul": Reader.mul,
+    "Div": Reader.div,
+    "BatchNormalization": Reader.batch_normalization,
+    "MaxPool": Reader.max_pool,
+    "Dropout": Reader.dropout,
+    "Softmax": Reader.softmax,
+    **{name: _activation(name.lower()) for name in ("Relu", "Sigmoid", "Tanh")},
+    **dict.fromkeys(("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"), Reader.move),
+}

@@ -1,0 +1,191 @@
+"""What every layer is: parameters, shapes, and a call. The arithmetic is in nnlite.ops."""
+
+from __future__ import annotations
+
+import copy
+import re
+from inspect import signature
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from nnlite.autograd import Tensor
+from nnlite.network import initializers
+from nnlite.performance.counts import Operation
+from nnlite.runtime import random, scopes
+from nnlite.runtime.attributes import KnownAttributes, as_call
+from nnlite.runtime.errors import boolean, numbers
+
+#: a shape without the batch
+Shape = tuple[int, ...]
+
+
+class Layer(KnownAttributes):
+    """Derive from it and write `call`; `build`, `output_shape_for` and `operations` where they are not the defaults.
+
+    Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
+    or by its first call.
+    """
+
+    #: a copy shares nothing with its original
+    __copy__ = copy.deepcopy
+    #: the arguments that say what parameters and shapes it has: they stay, once it is built
+    made_by: ClassVar[tuple[str, ...]] = ()
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        # as the question's own scripts give it, in the Keras of their time
+        if "input_shape" in options and "input_shape" not in signature(cls.__init__).parameters:
+            raise TypeError(
+                f"input_shape: expected nn.Input({options['input_shape']}) before the {cls.__name__}, as the model's "
+                f"first layer. Received: input_shape={options['input_shape']}"
+            )
+        return super().__new__(cls)
+
+    def __init__(self, name: str | None = None, trainable: bool = True):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"name: expected a string. Received: {name!r}")
+        self.name = name
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape | None = None
+        self._parameters: list[Tensor] = []
+        self.trainable = trainable
+
+    # to be written by a layer
+
+    def call(self, x: Tensor, training: bool) -> Tensor:
+        """The result for x (n, *input_shape)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define call(x, training)")
+
+    def make_parameters(self, input_shape: Shape) -> None:
+        """Check `input_shape` and make the parameters for it, with `add_parameter`."""
+
+    def output_shape_for(self, input_shape: Shape) -> Shape:
+        """The shape of the result for inputs of `input_shape`."""
+        return input_shape
+
+    def operations(self, batch: int) -> list[Operation]:
+        """What the layer computes for a batch, one entry per operation, for the exact counts."""
+        return []
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments with which to make this layer again, as JSON knows them; not how its weights begin."""
+        return {"name": self.name, "trainable": self.trainable}
+
+    # what they inherit
+
+    @property
+    def trainable(self) -> bool:
+        """Whether its parameters are trained, from the next step on; if not, no gradient of them is computed.
+
+        A gradient still flows through the layer to those before it.
+        """
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = boolean("trainable", value)
+        for parameter in self._parameters:
+            parameter.requires_grad = self._trainable
+            if not self._trainable:
+                parameter.grad = None  # of a step before, which an optimizer would take for one of the next
+
+    def _fixed(self) -> tuple[str, ...]:
+        return self.made_by if self.__dict__.get("input_shape") else ()
+
+    @property
+    def built(self) -> bool:
+        return self.input_shape is not None
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the parameters for inputs of `input_shape` (without the batch); a second time only for the same one."""
+        if self.built:
+            if self.input_shape != tuple(input_shape):
+                raise ValueError(
+                    f"{self.label}: expected inputs of shape (n, {_join(self.input_shape)}), for which it was built. "
+                    f"Received: (n, {_join(input_shape)})"
+                )
+            return
+        try:
+            self.make_parameters(tuple(input_shape))
+            self.output_shape = self.output_shape_for(tuple(input_shape))
+        except BaseException:
+            self.unbuild()
+            raise
+        self.input_shape = tuple(input_shape)
+
+    def unbuild(self) -> None:
+        """Forget the parameters and the shapes, as if it was never built."""
+        self._parameters = []
+        self.input_shape = self.output_shape = None
+
+    def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
+        """A new parameter, float32, begun by `initializer`; trained if the layer is."""
+        made = numbers(f"{name}_initializer", initializers.get(initializer)(shape, random.generator()))
+        values = np.ascontiguousarray(made, dtype=np.float32)
+        if values.shape != shape:
+            raise ValueError(f"{name}_initializer: expected an array of shape {shape}. Received: shape {values.shape}")
+        parameter = Tensor(values, requires_grad=self.trainable, name=name)
+        self._parameters.append(parameter)
+        return parameter
+
+    def __call__(self, x: Any, training: bool = False) -> Tensor:
+        training = boolean("training", training)
+        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+        if self.input_shape is None:
+            self.build(x.shape[1:])
+        elif x.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
+            )
+        with scopes.scope(self.name or self.default_name(), "forward"):
+            result = self.call(x, training)
+        if not isinstance(result, Tensor):
+            raise TypeError(f"{self.label}: expected call to return a Tensor. Received: {type(result).__name__}")
+        return result
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters, trained or not, in Keras's order: weight, bias."""
+        return list(self._parameters)
+
+    def count_params(self) -> int:
+        """How many numbers the parameters hold."""
+        return sum(parameter.size for parameter in self._parameters)
+
+    def trained_params(self) -> int:
+        """How many of them training changes."""
+        return sum(parameter.size for parameter in self._parameters if parameter.requires_grad)
+
+    @property
+    def label(self) -> str:
+        """What messages call this layer."""
+        return f"layer {self.name!r}" if self.name else type(self).__name__
+
+    @classmethod
+    def default_name(cls) -> str:
+        """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
+        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", cls.__name__)
+        return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+
+    def __repr__(self) -> str:
+        named = {
+            name: None if value.__name__ == "linear" else value.__name__
+            for name, value in vars(self).items()
+            if hasattr(value, "__name__")
+        }
+        return as_call(self, **named)
+
+
+def _join(shape: Shape | None) -> str:
+    return ", ".join(map(str, shape or ()))
+
+
+def expect_rank(layer: Layer, input_shape: Shape, rank: int, meaning: str) -> None:
+    """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes, all at least 1."""
+    if len(input_shape) != rank or min(input_shape, default=1) < 1:
+        raise ValueError(f"x: expected shape {meaning} for {layer.label}. Received: shape (n, {_join(input_shape)})")
+
+
+def expect_shape(layer: Layer, name: str, parameter: Any, shape: Shape) -> None:
+    """Raise ValueError unless a parameter, whose array may have been replaced, has the shape it was made with."""
+    if getattr(parameter, "shape", None) != shape:
+        raise ValueError(f"{name} of {layer.label}: expected shape {shape}. Received: shape {np.shape(parameter)}")

@@ -1,0 +1,60 @@
+"""What fit and evaluate report beside the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nnlite.runtime.errors import one_of
+
+#: (y_true, y_pred) -> the sum of the metric over a batch, so that batches of unlike size average rightly
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """How many rows of y_pred (n, classes) have their largest value where y_true says.
+
+    y_true holds labels (n), or one row a sample (n, classes) whose largest value marks the class. A y_pred of (n, 1)
+    holds the probability of label 1, which counts from 0.5 on. Raises ValueError if y_pred has another rank.
+    """
+    if y_pred.ndim != 2:
+        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {y_pred.shape}")
+    if y_pred.shape[1] == 1:
+        return float(np.count_nonzero((y_pred[:, 0] >= 0.5) == (y_true.reshape(-1) == 1)))
+    labels = y_true.argmax(axis=-1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] > 1 else y_true.reshape(-1)
+    return float(np.count_nonzero(y_pred.argmax(axis=-1) == labels))
+
+
+def mean_absolute_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """The sum over samples of the mean absolute difference; y_true has y_pred's shape, or (n) for (n, 1).
+
+    Raises ValueError if the shapes do not fit.
+    """
+    if y_true.shape != y_pred.shape:
+        if y_true.size != y_pred.size or len(y_true) != len(y_pred):
+            raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {y_true.shape}")
+        y_true = y_true.reshape(y_pred.shape)
+    return float(np.abs(y_true - y_pred).reshape(len(y_pred), -1).mean(axis=1).sum())
+
+
+_METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "acc": accuracy,
+    "sparse_categorical_accuracy": accuracy,
+    "categorical_accuracy": accuracy,
+    "mean_absolute_error": mean_absolute_error,
+    "mae": mean_absolute_error,
+}
+
+
+def is_known(name: str, metric: Metric) -> bool:
+    """Whether `get` gives this metric for this name."""
+    return _METRICS.get(name) is metric
+
+
+def get(metric: str | Metric) -> tuple[str, Metric]:
+    """The name and the function of a metric given as either."""
+    if callable(metric):
+        return getattr(metric, "__name__", "metric"), metric
+    return metric, one_of("metric", metric, _METRICS)

@@ -1,0 +1,67 @@
+"""The networks of the question, built and not compiled."""
+
+from __future__ import annotations
+
+from nnlite.network.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
+from nnlite.network.sequential import Sequential
+
+#: by the names that the command line takes
+NAMES = ("mlp", "cnn", "small_cnn", "mnist_cnn")
+
+
+def mlp() -> Sequential:
+    """Keras's mnist_mlp: 669,706 parameters, 668,672 forward MACs an image. Its input is (784,)."""
+    return Sequential(
+        [
+            Input((784,)),
+            Dense(512, activation="relu"),
+            Dropout(0.2),
+            Dense(512, activation="relu"),
+            Dropout(0.2),
+            Dense(10, activation="softmax"),
+        ],
+        name="mlp",
+    )
+
+
+def cnn() -> Sequential:
+    """Keras's mnist_cnn without its hidden Dense: 110,986 parameters, 10,903,680 forward MACs an image."""
+    return _cnn("cnn", 32, 64)
+
+
+def small_cnn() -> Sequential:
+    """The same with 4 and 4 filters: 5,958 parameters, 113,040 forward MACs an image."""
+    return _cnn("small_cnn", 4, 4)
+
+
+def mnist_cnn() -> Sequential:
+    """Keras's mnist_cnn, unmodified: 1,199,882 parameters, 11,992,448 forward MACs an image."""
+    return Sequential(
+        [
+            Input((28, 28, 1)),
+            Conv2D(32, 3, activation="relu"),
+            Conv2D(64, 3, activation="relu"),
+            MaxPooling2D(2),
+            Dropout(0.25),
+            Flatten(),
+            Dense(128, activation="relu"),
+            Dropout(0.5),
+            Dense(10, activation="softmax"),
+        ],
+        name="mnist_cnn",
+    )
+
+
+def _cnn(name: str, first: int, second: int) -> Sequential:
+    return Sequential(
+        [
+            Input((28, 28, 1)),
+            Conv2D(first, 3, activation="relu"),
+            Conv2D(second, 3, activation="relu"),
+            MaxPooling2D(2),
+            Dropout(0.25),
+            Flatten(),
+            Dense(10, activation="softmax"),
+        ],
+        name=name,
+    )

@@ -1,0 +1,317 @@
+"""Optimizers by Keras 3's names, defaults and formulas. Parameters are updated in place, never rebound."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from math import prod, sqrt
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from nnlite.autograd import Tensor
+from nnlite.runtime import scopes
+from nnlite.runtime.attributes import KnownAttributes
+from nnlite.runtime.errors import boolean, fraction, one_of, positive
+
+if TYPE_CHECKING:
+    from nnlite.compiler.jit import kernel
+    from nnlite.kernels.updates import Row
+
+
+class _Place(NamedTuple):
+    """What a parameter was when the optimizer was built, and where its numbers begin in the memory of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    begin: int
+
+
+class Optimizer(KnownAttributes):
+    """`build(parameters)` once, then per step `zero_grad()`, a backward, `step()`.
+
+    A subclass names in `slots` what it remembers, and writes `update`.
+    """
+
+    name: ClassVar[str]
+    #: the arrays, of a parameter's size, that are remembered for each parameter
+    slots: ClassVar[tuple[str, ...]] = ()
+    #: a copy shares nothing with its original, not even the parameters
+    __copy__ = copy.deepcopy
+
+    def __init__(self, learning_rate: float):
+        self.learning_rate = learning_rate
+        self.parameters: list[Tensor] | None = None
+        self.iterations = 0
+        self._places: list[_Place] = []
+        #: by slot and dtype: what is remembered of all parameters of that dtype, since it was first needed
+        self._memory: dict[tuple[str, np.dtype], np.ndarray] = {}
+
+    @property
+    def learning_rate(self) -> float:
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate = positive("learning_rate", value)
+
+    def build(self, parameters: Iterable[Tensor]) -> None:
+        """Take charge of `parameters`, with nothing remembered.
+
+        One that needs no gradient (of a layer that is not trainable) stays as it is until it does.
+        Raises ValueError if there is none, if one is there twice or is not C-contiguous, or if the optimizer was built
+        for others before.
+        """
+        parameters = list(parameters)
+        for i, parameter in enumerate(parameters):
+            if not isinstance(parameter, Tensor):
+                raise ValueError(f"parameters[{i}]: expected a Tensor. Received: {parameter!r}")
+            _check_in_place(i, parameter.data)
+            if any(parameter is other for other in parameters[:i]):
+                raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
+        if not parameters:
+            raise ValueError("parameters: expected at least one. Received: none")
+        if self.parameters and not {id(p) for p in self.parameters} <= {id(p) for p in parameters}:
+            raise ValueError(
+                "parameters: expected those that this optimizer was built for, and perhaps more: make one optimizer a "
+                "model. Received: another model's"
+            )
+        self.parameters = parameters
+        self.iterations = 0
+        self._places, self._memory = [], {}
+        sizes: dict[np.dtype, int] = {}
+        for parameter in parameters:
+            begin = sizes.get(parameter.dtype, 0)
+            self._places.append(_Place(parameter.shape, parameter.dtype, begin))
+            sizes[parameter.dtype] = begin + parameter.size
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, so that the next backward does not add to them."""
+        for parameter in self._built():
+            parameter.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient.
+
+        Raises ValueError, with nothing changed, if a parameter's array is not of the shape and dtype it was built with,
+        C-contiguous and writable, or a gradient no array of numbers of that shape.
+        """
+        groups: dict[np.dtype, list[Row]] = {}
+        for i, (parameter, place) in enumerate(zip(self._built(), self._places, strict=True)):
+            w, g = parameter.data, parameter.grad
+            if g is None:
+                continue
+            shape, dtype, begin = place
+            if not isinstance(w, np.ndarray) or w.dtype != dtype or w.shape != shape or not w.flags.carray:
+                _check_parameter(i, w, place)
+            if not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub" or g.shape != shape:
+                _check_gradient(i, g, place)
+            if g.dtype != dtype or not g.flags.carray:
+                g = np.require(g, dtype, ("C", "A", "E"))
+            groups.setdefault(dtype, []).append((w, g, begin))
+        self.iterations += 1
+        with scopes.scope(self.name, "optimizer"):
+            if groups:
+                from nnlite.kernels import updates
+
+                update, numbers = self.update()
+            for dtype, rows in groups.items():
+                scalars = [n if isinstance(n, bool) else dtype.type(n) for n in numbers]
+                updates.run(update, rows, self._remembered(dtype), *scalars)
+
+    def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
+        """By slot: what is remembered of the parameters of that dtype, zeros at first; None for what is not needed."""
+        result: list[np.ndarray | None] = []
+        for slot in self.slots:
+            array = None
+            if self.remembers(slot):
+                array = self._memory.get((slot, dtype))
+                if array is None:
+                    size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
+                    array = self._memory.setdefault((slot, dtype), np.zeros(size, dtype))
+            result.append(array)
+        return result
+
+    def remembers(self, slot: str) -> bool:
+        """Whether what `slots` calls so is needed with these options; the kernel gets None in its place if not."""
+        return True
+
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        """The kernel of nnlite.kernels.updates that makes a step, and its numbers."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments with which to make this optimizer again."""
+        return {"learning_rate": self.learning_rate}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
+
+    def _built(self) -> list[Tensor]:
+        if self.parameters is None:
+            raise ValueError(f"{self.name}: expected build(model.parameters()) before the first step")
+        return self.parameters
+
+
+class RMSprop(Optimizer):
+    """Divides the gradient by a running root mean square of it (Tieleman and Hinton, 2012), as Keras 3 does:
+
+    v = rho v + (1 - rho) g^2;  w -= learning_rate g / sqrt(v + epsilon).
+
+    `centered` takes the running mean's square off v; `epsilon_inside_root=False` divides by sqrt(v) + epsilon, as
+    PyTorch and Keras 2 do.
+    """
+
+    name = "rmsprop"
+    slots = ("square", "average", "speed")
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        epsilon_inside_root: bool = True,
+    ):
+        super().__init__(learning_rate)
+        self.rho = fraction("rho", rho)
+        self.momentum = fraction("momentum", momentum)
+        self.epsilon = positive("epsilon", epsilon)
+        self.centered = boolean("centered", centered)
+        self.epsilon_inside_root = boolean("epsilon_inside_root", epsilon_inside_root)
+
+    def remembers(self, slot: str) -> bool:
+        return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
+
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        from nnlite.kernels import updates
+
+        epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
+        return updates.rmsprop, (self.learning_rate, self.rho, self.momentum, *epsilons)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+            "epsilon_inside_root": self.epsilon_inside_root,
+        }
+
+
+class SGD(Optimizer):
+    """Gradient descent: speed = momentum speed - learning_rate g; w += speed. `nesterov` looks one step ahead."""
+
+    name = "sgd"
+    slots = ("speed",)
+
+    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False):
+        super().__init__(learning_rate)
+        self.momentum = fraction("momentum", momentum)
+        self.nesterov = boolean("nesterov", nesterov)
+
+    def remembers(self, slot: str) -> bool:
+        return self.momentum > 0
+
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        from nnlite.kernels import updates
+
+        return updates.sgd, (self.learning_rate, self.momentum, self.nesterov)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
+
+
+class Adam(Optimizer):
+    """Kingma and Ba (2015), in the form before their section 2.1, with epsilon as Keras has it."""
+
+    name = "adam"
+    slots = ("mean", "square")
+
+    def __init__(self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
+        super().__init__(learning_rate)
+        self.beta_1 = fraction("beta_1", beta_1)
+        self.beta_2 = fraction("beta_2", beta_2)
+        self.epsilon = positive("epsilon", epsilon)
+
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        from nnlite.kernels import updates
+
+        t = self.iterations
+        rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        return updates.adam, (rate, self.beta_1, self.beta_2, self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "learning_rate": self.learning_rate,
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+        }
+
+
+class Adadelta(Optimizer):
+    """Zeiler (2012), algorithm 1, times a learning rate, as Keras has it."""
+
+    name = "adadelta"
+    slots = ("square", "moved")
+
+    def __init__(self, learning_rate: float = 1e-3, rho: float = 0.95, epsilon: float = 1e-7):
+        super().__init__(learning_rate)
+        self.rho = fraction("rho", rho)
+        self.epsilon = positive("epsilon", epsilon)
+
+    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
+        from nnlite.kernels import updates
+
+        return updates.adadelta, (self.learning_rate, self.rho, self.epsilon)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
+
+
+_OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (RMSprop, SGD, Adam, Adadelta)}
+
+
+def is_known(optimizer: Optimizer) -> bool:
+    """Whether `get` makes an optimizer of this class for its name."""
+    return _OPTIMIZERS.get(optimizer.name) is type(optimizer)
+
+
+def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
+    """A new optimizer of that name, made with `options`; or the instance itself."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    return one_of("optimizer", optimizer, _OPTIMIZERS)(**options)
+
+
+def _check_parameter(i: int, data: Any, place: _Place) -> None:
+    """Raise ValueError unless it is an array as it was when the optimizer was built, to be updated in place."""
+    expected = f"parameters[{i}]: expected {place.dtype} data of shape {place.shape}, as it was built with"
+    if not isinstance(data, np.ndarray):
+        raise ValueError(f"{expected}. Received: {data!r:.60}")
+    if data.shape != place.shape or data.dtype != place.dtype:
+        raise ValueError(f"{expected}. Received: {data.dtype} of shape {data.shape}. Copy into it: data[...] = values")
+    _check_in_place(i, data)
+
+
+def _check_gradient(i: int, gradient: Any, place: _Place) -> None:
+    """Raise ValueError unless it is an array of numbers of its parameter's shape."""
+    if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
+        raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
+    if gradient.shape != place.shape:
+        raise ValueError(f"parameters[{i}]: expected grad of shape {place.shape}. Received: shape {gradient.shape}")
+
+
+def _check_in_place(i: int, data: np.ndarray) -> None:
+    if not data.flags.writeable:
+        raise ValueError(f"parameters[{i}]: expected an array that can be written. Received: a read-only one")
+    if not data.flags.c_contiguous:
+        raise ValueError(
+            f"parameters[{i}]: expected a C-contiguous array, to update in place. "
+            f"Received: strides {data.strides} of shape {data.shape}"
+        )
+    if not data.flags.aligned:
+        raise ValueError(f"parameters[{i}]: expected an aligned array. Received: one that begins between two numbers")

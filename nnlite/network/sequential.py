@@ -1,0 +1,265 @@
+"""Sequential: a stack of layers, and the loops that train, evaluate and predict with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import ops
+from nnlite.autograd import Tensor, no_grad
+from nnlite.network import batches, losses, metrics, optimizers
+from nnlite.network.fusion import is_plain
+from nnlite.network.layers import Conv2D, Dense, Layer
+from nnlite.network.layers.base import Shape
+from nnlite.network.progress import History, Progress, check_verbose, describe
+from nnlite.network.stack import Stack
+from nnlite.runtime import random, scopes
+from nnlite.runtime.errors import boolean, positive_int, printable, several
+
+
+class Sequential(Stack):
+    """A stack of layers that trains. With an `Input` first (or once called) it is built: shapes known, parameters made.
+
+    >>> model = Sequential([Input((784,)), Dense(10, activation="softmax")])
+    """
+
+    def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
+        self.optimizer: optimizers.Optimizer | None = None
+        self.loss: Callable[..., Tensor] | None = None
+        self._metrics: list[tuple[str, metrics.Metric]] = []
+        super().__init__(layers, name)
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer, named after its class if it has no name; an Input gives the model its input shape."""
+        super().add(layer)
+        self._hand_over()
+
+    def build(self, input_shape: Shape) -> None:
+        """Make all parameters for samples of `input_shape`, without the batch; on an error, none."""
+        was_built = self.built
+        super().build(input_shape)
+        if not was_built:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give the parameters there are to the optimizer there is."""
+        if self.optimizer is not None and self.built and (parameters := self.parameters()):
+            self.optimizer.build(parameters)
+
+    # Training ---------------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: str | optimizers.Optimizer = "rmsprop",
+        loss: str | Callable[..., Tensor] = "sparse_categorical_crossentropy",
+        metrics: Sequence[str | metrics.Metric] = (),
+        fuse: bool = True,
+    ) -> None:
+        """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation its own kernel."""
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = losses.get(loss)
+        self._metrics = [_get_metric(metric) for metric in several("metrics", metrics, "names or functions")]
+        self.fuse = boolean("fuse", fuse)
+        for layer in self.layers:
+            if isinstance(layer, (Conv2D, Dense)):
+                layer.fuse = fuse
+        self._hand_over()
+
+    def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
+        """One training step on a batch: forward, backward, update. Returns the loss and the metrics before it."""
+        optimizer, loss_function = self._require_compiled()
+        x = batches.as_samples("x", x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        totals = self._train_step(x, y, optimizer, loss_function)
+        return {name: total / len(x) for name, total in totals.items()}
+
+    def _train_step(
+        self, x: np.ndarray, y: np.ndarray, optimizer: optimizers.Optimizer, loss_function: Callable[..., Tensor]
+    ) -> dict[str, float]:
+        loss, outputs = self._loss(x, y, loss_function, training=True)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"model {self.name!r}: expected a layer with parameters to train. Received: none that is trainable"
+            )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return self._totals(y, loss, outputs)
+
+    def _loss(
+        self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
+    ) -> tuple[Tensor, np.ndarray]:
+        """The mean loss, and the outputs that the metrics look at (logits if they do as well)."""
+        logits = self._takes_logits(loss_function)
+        outputs = self._forward(x, training, logits)
+        with scopes.scope("loss", "forward"):
+            loss = loss_function(y, outputs, from_logits=True) if logits else loss_function(y, outputs)
+        return loss, outputs.data
+
+    def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
+        """Whether a last softmax and the loss become one operation: faster, and exact for any size of the logits."""
+        last = self.layers[-1] if self.layers else None
+        return (
+            self.fuse
+            and is_plain(last, Dense)
+            and last.activation is ops.softmax
+            and loss_function in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
+            and all(metric is metrics.accuracy for _, metric in self._metrics)
+        )
+
+    def _totals(self, y: np.ndarray, loss: Tensor, outputs: np.ndarray) -> dict[str, float]:
+        """Loss and metrics summed over a batch."""
+        totals = {"loss": loss.item() * len(outputs)}
+        for name, metric in self._metrics:
+            totals[name] = metric(y, outputs)
+        return totals
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        batch_size: int = 32,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        validation_data: tuple[Any, Any] | None = None,
+        shuffle: bool = True,
+    ) -> History:
+        """Train for `epochs` passes over x (n, *input_shape) and y.
+
+        Each epoch takes the samples in a new random order (if `shuffle`), which `nn.seed` determines. Shows a bar on
+        a terminal, elsewhere one line an epoch. Raises ValueError before a batch with NaN or infinity is used.
+        """
+        optimizer, loss_function = self._require_compiled()
+        x = batches.as_samples("x", x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        batch_size, epochs = positive_int("batch_size", batch_size), positive_int("epochs", epochs)
+        if not self.built:
+            self.build(x.shape[1:])
+        losses.check_targets("y", y, self.output_shape, loss_function)
+        if validation_data is not None:
+            validation_data = _pair("validation_data", validation_data)
+            samples = batches.as_samples("validation_data[0]", validation_data[0], self.input_shape)
+            targets = batches.as_targets("validation_data[1]", validation_data[1], len(samples))
+            losses.check_targets("validation_data[1]", targets, self.output_shape, loss_function)
+            validation_data = samples, targets
+        shuffle = boolean("shuffle", shuffle)
+        history = History()
+        progress = Progress(epochs, len(x), verbose)
+        try:
+            for epoch in range(epochs):
+                progress.start(epoch)
+                order = random.generator().permutation(len(x)) if shuffle else None
+                sums: dict[str, float] = {}
+                done = 0
+                for batch_x, batch_y in batches.batches("x", x, y, batch_size, order):
+                    assert batch_y is not None
+                    _add(sums, self._train_step(batch_x, batch_y, optimizer, loss_function))
+                    done += len(batch_x)
+                    progress.advance(len(batch_x), {name: total / done for name, total in sums.items()})
+                values = {name: total / done for name, total in sums.items()}
+                if validation_data is not None:
+                    results = self._evaluate("validation_data[0]", *validation_data, batch_size=batch_size)
+                    values |= {f"val_{name}": value for name, value in results.items()}
+                history.append(epoch, values)
+                progress.finish(values)
+        finally:
+            progress.stop()
+        return history
+
+    def evaluate(self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = "auto") -> Any:
+        """The loss, or [loss, *metrics], over x and y, without training. Prints them unless `verbose` is 0."""
+        check_verbose(verbose)
+        results = self._evaluate("x", x, y, positive_int("batch_size", batch_size))
+        if verbose:
+            print(describe(results))
+        values = list(results.values())
+        return values if len(values) > 1 else values[0]
+
+    def _evaluate(self, argument: str, x: Any, y: Any, batch_size: int) -> dict[str, float]:
+        _, loss_function = self._require_compiled()
+        x = batches.as_samples(argument, x, self.input_shape)
+        y = batches.as_targets("y", y, len(x))
+        sums: dict[str, float] = {}
+        with no_grad():
+            for batch_x, batch_y in batches.batches(argument, x, y, batch_size):
+                assert batch_y is not None
+                loss, outputs = self._loss(batch_x, batch_y, loss_function, training=False)
+                _add(sums, self._totals(batch_y, loss, outputs))
+        return {name: total / len(x) for name, total in sums.items()}
+
+    def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
+        """The results for x (n, *input_shape) as one array, in batches. Prints how fast unless `verbose` is 0."""
+        check_verbose(verbose)
+        began = time.perf_counter()
+        x = batches.as_samples("x", x, self.input_shape)
+        with no_grad():
+            parts = [
+                self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))
+            ]
+        if verbose:
+            seconds = time.perf_counter() - began
+            print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")
+        return np.concatenate(parts)
+
+    # Looking and keeping ----------------------------------------------------------------------------------------
+
+    def summary(self, print_fn: Callable[[str], Any] = print, batch_size: int = 32) -> None:
+        """Print Keras's table, with the multiply-accumulates of one sample's forward pass.
+
+        Below it, how each convolution of `batch_size` samples is computed, and why so.
+        """
+        from nnlite.network.summary import render
+
+        self._require_built()
+        print_fn(render(self, positive_int("batch_size", batch_size)))
+
+    def save(self, path: str | Path) -> None:
+        """Write architecture, weights and what compile chose into one safetensors file; see `nn.load_model`."""
+        from nnlite.network.saving import save_model
+
+        self._require_built()
+        save_model(self, path)
+
+    def _require_compiled(self) -> tuple[optimizers.Optimizer, Callable[..., Tensor]]:
+        if self.optimizer is None or self.loss is None:
+            raise ValueError(f"model {self.name!r}: expected compile(...) before training or evaluating")
+        return self.optimizer, self.loss
+
+
+def load_model(path: str | Path) -> Sequential:
+    """The model that `save` wrote, built, with its weights, and compiled if it was.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not one of nnlite's. What the
+    optimizer remembered of earlier steps is not kept: it starts anew.
+    """
+    from nnlite.network.saving import read_model
+
+    described, layers = read_model(path)
+    try:
+        model = Sequential(layers, name=printable(described["name"]))
+        chosen = described["compile"]
+        if chosen is not None:
+            optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
+            model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
+    except Exception as error:  # whatever a description of any kind may lead to
+        raise ValueError(f"path: expected a model that fits together. Received: {str(path)!r} ({error!r})") from None
+    return model
+
+
+def _get_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:
+    return metrics.get(metric)  # apart, because compile's argument has the module's name
+
+
+def _pair(argument: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{argument}: expected (x, y). Received: {type(value).__name__}")
+    return value[0], value[1]
+
+
+def _add(sums: dict[str, float], values: dict[str, float]) -> None:
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value

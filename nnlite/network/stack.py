@@ -1,0 +1,228 @@
+"""A stack of layers: what is built and computed of them together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlite import conv
+from nnlite.autograd import Tensor
+from nnlite.network.fusion import Run, is_plain, runs
+from nnlite.network.layers import Conv2D, Dense, Input, Layer
+from nnlite.network.layers.base import Shape
+from nnlite.performance import counts
+from nnlite.runtime import scopes
+from nnlite.runtime.attributes import KnownAttributes
+from nnlite.runtime.errors import boolean, numbers, positive_int, several
+
+
+class Stack(KnownAttributes):
+    """Layers one after the other: shapes, parameters and the result. `nn.Sequential` is one that trains."""
+
+    #: a copy shares nothing with its original: layers, optimizer and what it remembers are copied too
+    __copy__ = copy.deepcopy
+
+    def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
+        self.name = name
+        self.layers: list[Layer] = []
+        self._names: set[str] = set()
+        self._next_numbers: dict[str, int] = {}  # of names such as conv2d_1
+        self.input_shape: Shape | None = None
+        self.fuse = True
+        for layer in several("layers", layers, "layers"):
+            self.add(layer)
+
+    # Building ---------------------------------------------------------------------------------------------------
+
+    def add(self, layer: Layer) -> None:
+        """Append a layer, named after its class if it has no name; an Input gives the model its input shape."""
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layer: expected a layer. Received: {layer!r}")
+        if isinstance(layer, Input):
+            if self.layers or self.input_shape is not None:
+                raise ValueError("layer: expected Input as the first layer only")
+            self.input_shape = layer.shape
+            return
+        layer.name = self._unique_name(layer)
+        if self.input_shape is not None:
+            layer.build(self.output_shape)
+        self.layers.append(layer)
+        self._names.add(layer.name)
+        if isinstance(layer, (Conv2D, Dense)):
+            layer.fuse = self.fuse
+
+    def build(self, input_shape: Shape) -> None:
+        """Make all parameters for samples of `input_shape`, without the batch; on an error, none."""
+        if self.input_shape is not None and self.input_shape != tuple(input_shape):
+            raise ValueError(
+                f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}"
+            )
+        if self.built:
+            return
+        shape: Shape = tuple(input_shape)
+        unbuilt = [layer for layer in self.layers if not layer.built]
+        try:
+            for layer in self.layers:
+                layer.build(shape)
+                shape = layer.output_shape or ()
+        except BaseException:
+            for layer in unbuilt:
+                layer.unbuild()
+            raise
+        self.input_shape = tuple(input_shape)
+
+    @property
+    def built(self) -> bool:
+        return self.input_shape is not None
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of the result, without the batch."""
+        self._require_built()
+        shape = self.layers[-1].output_shape if self.layers else self.input_shape
+        assert shape is not None
+        return shape
+
+    @property
+    def trainable(self) -> bool:
+        """Whether any of its layers is trained; set it to say so of every layer that there is."""
+        return any(layer.trainable for layer in self.layers)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = boolean("trainable", value)
+
+    def parameters(self) -> list[Tensor]:
+        """All parameters, trained or not, layer by layer."""
+        return [parameter for layer in self.layers for parameter in layer.parameters()]
+
+    def count_params(self) -> int:
+        """How many numbers the parameters hold."""
+        self._require_built()
+        return sum(layer.count_params() for layer in self.layers)
+
+    def cost(self, batch_size: int = 1) -> counts.Cost:
+        """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
+        self._require_built()
+        layers = [
+            counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
+            for layer in self.layers
+        ]
+        return counts.count(self.name, batch_size, layers)
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all parameters, in Keras's order."""
+        self._require_built()
+        return [parameter.data.copy() for parameter in self.parameters()]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
+        self._require_built()
+        parameters = self.parameters()
+        arrays = [  # copies, because they may be views of the parameters
+            numbers(f"weights[{i}]", weight).copy() for i, weight in enumerate(several("weights", weights, "arrays"))
+        ]
+        if len(arrays) != len(parameters):
+            raise ValueError(f"weights: expected {len(parameters)} arrays. Received: {len(arrays)}")
+        for i, (parameter, array) in enumerate(zip(parameters, arrays, strict=True)):
+            if array.shape != parameter.shape:
+                raise ValueError(f"weights[{i}]: expected shape {parameter.shape}. Received: shape {array.shape}")
+            if not parameter.data.flags.writeable:
+                raise ValueError(f"weights[{i}]: expected a parameter that may be written. Received: a read-only array")
+        for parameter, array in zip(parameters, arrays, strict=True):
+            parameter.data[...] = array
+
+    # Calling ----------------------------------------------------------------------------------------------------
+
+    def __call__(self, x: Any, training: bool = False) -> Tensor:
+        """The result for x (n, *input_shape), as a Tensor through which gradients flow."""
+        return self._forward(x, boolean("training", training))
+
+    def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
+        """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
+        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+        self._check_input(x)
+
+        def flows_back() -> bool:
+            return x.requires_grad  # of what has been reached
+
+        for run in self._runs(len(x), x.dtype, training, flows_back):
+            layer = run.layers[-1]
+            if run.compute is not None:
+                with scopes.scope(run.name, "forward"):
+                    x = run.compute(x)
+            elif logits and layer is self.layers[-1] and is_plain(layer, Dense):
+                with scopes.scope(layer.name, "forward"):
+                    x = layer.product(x)
+            else:
+                x = layer(x, training)
+        return x
+
+    def _runs(
+        self, batch: int, dtype: Any, training: bool, needs_gradient: Callable[[], bool] = lambda: False
+    ) -> Iterable[Run]:
+        """The layers as they are computed: some at once, or, with `fuse=False`, each by itself."""
+        if not self.fuse:
+            return (Run((layer,)) for layer in self.layers)
+        return runs(self.layers, batch, dtype, training=training, needs_gradient=needs_gradient)
+
+    def _check_input(self, x: Tensor) -> None:
+        if not self.layers:
+            raise ValueError("model: expected at least one layer. Received: none")
+        if self.input_shape is None:
+            self.build(x.shape[1:])
+        elif x.shape[1:] != self.input_shape:
+            sizes = "".join(f", {size}" for size in self.input_shape)
+            raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
+
+    # How it is computed --------------------------------------------------------------------------------------------
+
+    def algorithms(self, batch_size: int = 32) -> dict[str, conv.Choice]:
+        """By the name of each Conv2D: the algorithm that computes `batch_size` float32 samples, and why that one."""
+        self._require_built()
+        dtype = np.dtype(np.float32)
+        return {
+            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_stem)
+            for run in self._runs(positive_int("batch_size", batch_size), dtype, training=True)
+            for layer in run.layers
+            if isinstance(layer, Conv2D)
+        }
+
+    def fused(self, batch_size: int = 32) -> list[Run]:
+        """The layers that one kernel computes together in a training step of `batch_size` samples."""
+        self._require_built()
+        found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
+        return [run for run in found if run.compute is not None]
+
+    def _fixed(self) -> tuple[str, ...]:
+        return ("input_shape",) if self.__dict__.get("input_shape") else ()
+
+    def __repr__(self) -> str:
+        first = [] if self.input_shape is None else [Input(self.input_shape)]
+        lines = "".join(f"    {layer!r},\n" for layer in [*first, *self.layers])
+        return f"{type(self).__name__}([\n{lines}], name={self.name!r})"
+
+    # Checks -----------------------------------------------------------------------------------------------------
+
+    def _require_built(self) -> None:
+        if not self.built:
+            raise ValueError(f"model {self.name!r}: expected an input shape. Give it an Input first, or call it once")
+
+    def _unique_name(self, layer: Layer) -> str:
+        """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
+        if layer.name is not None:
+            if layer.name in self._names:
+                raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
+            name = layer.name
+        else:
+            base = layer.default_name()
+            number = self._next_numbers.get(base, 0)
+            while (name := f"{base}_{number}" if number else base) in self._names:
+                number += 1
+            self._next_numbers[base] = number + 1
+        self._names.add(name)
+        return name

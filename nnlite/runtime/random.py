@@ -1,0 +1,55 @@
+"""Where randomness comes from: one seeded generator, or one that the caller passes.
+
+Dropout masks and shuffles draw their own seeds from it, so that the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from nnlite.runtime.errors import positive_int
+
+_generator: np.random.Generator = np.random.default_rng()
+
+
+def seed(n: int) -> None:
+    """Start nnlite's random numbers anew from `n` (an integer of at least 0)."""
+    global _generator
+    _generator = np.random.default_rng(positive_int("n", n, minimum=0))
+
+
+def generator() -> np.random.Generator:
+    """The generator that `seed` starts anew; initializers, shuffles and dropout draw from it."""
+    return _generator
+
+
+def draw_seed(source: np.random.Generator | None = None) -> int:
+    """A 63-bit seed for something that makes its own stream, from `source` or the package's generator."""
+    return int((source or _generator).integers(0, 2**63 - 1))
+
+
+def combine(seed: int, number: int) -> int:
+    """A 63-bit seed for the `number`-th use of `seed`: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    z = (seed + number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return (z ^ (z >> 31)) >> 1
+
+
+# A child would wait for ever for the generator's lock if another thread of the parent draws at the fork.
+
+_held = _generator.bit_generator.lock
+
+
+def _before_fork() -> None:
+    global _held
+    _held = _generator.bit_generator.lock
+    _held.acquire()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=lambda: _held.release(), after_in_child=lambda: _held.release()
+    )
