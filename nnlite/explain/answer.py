@@ -182,10 +182,12 @@ def _gain(n: Network, document: Document) -> list[str]:
 def floor_ms(row: Row, n: Network, document: Document) -> float:
     """What a pass would take at the peak rates: its executed FLOPs, or its memory traffic, whichever takes longer."""
     assert document.machine is not None
-    peak = document.machine["fma_gflops_one" if n.threads == 1 else "fma_gflops_all"]
-    copies = [b["copy_gbs"] for b in document.machine["bandwidths"] if b["threads"] == n.threads and b["level"] == "L3"]
+    one = n.threads == 1
+    peak = document.machine["fma_gflops_one" if one else "fma_gflops_all"]
+    count = 1 if one else document.machine["threads"]
+    copies = [b["copy_gbs"] for b in document.machine["bandwidths"] if (b["threads"], b["level"]) == (count, "L3")]
     compute = sum(item.amount for item in row.work if item.flops) / peak / 1e6
-    memory = (row.moved_bytes or 0) / max(copies, default=1.0) / 1e6
+    memory = (row.moved_bytes or 0) / max(copies, default=float("inf")) / 1e6
     return min(row.ms, max(compute, memory))
 
 

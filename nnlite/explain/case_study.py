@@ -16,8 +16,8 @@ ALGORITHM = "theano2017"
 ACCEPTED_CHANNELS, ACCEPTED_RATIO = 3, 7.5
 
 QUESTION = (
-    "On a 2017 CPU, mlp took 16 s per epoch, cnn 340 s with a sixth of the parameters, and small_cnn still 28 s with a "
-    "hundredth of them. Why?"
+    "On a 2017 CPU, mlp took 16\u00a0s per epoch, cnn 340\u00a0s with a sixth of the parameters, and small_cnn still "
+    "28\u00a0s with a hundredth of them. Why?"
 )
 
 
