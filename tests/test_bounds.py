@@ -59,8 +59,9 @@ def convolve(name):
         algorithm.grad_input(dy, weight, geometry)
         algorithm.grad_weight(x, dy, geometry)
         for epilogue in EPILOGUES:
-            if algorithm.fuses(geometry, epilogue):
-                ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+            pools = not epilogue.pool or min(geometry.output_shape[1:3]) > 1
+            if algorithm.fuses(geometry, epilogue) and pools:
+                ran = algorithm.forward_fused(x, weight, bias if epilogue.bias else None, geometry, epilogue)
                 dresult = numbers(ran.result.shape)
                 for needs in ((True, True, True), (False, True, True), (True, False, False)):
                     algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
@@ -76,7 +77,10 @@ def convolve_twice(name):
             stem = Stem(first, True, second, epilogue, 0.25)
             assert algorithm.fuses_stem(stem, nn.conv.get(algorithm.stem_first))
             shapes = first.weight_shape, first.weight_shape[3:], second.weight_shape, second.weight_shape[3:]
-            ran = algorithm.forward_stem(numbers(first.input_shape), StemWeights(*map(numbers, shapes)), stem, 3)
+            weights = StemWeights(*map(numbers, shapes))
+            if not epilogue.bias:
+                weights = weights._replace(second_bias=None)
+            ran = algorithm.forward_stem(numbers(first.input_shape), weights, stem, 3)
             algorithm.backward_stem(ran, numbers(ran.result.shape), stem, 3)
 
 

@@ -24,9 +24,9 @@ compiled = []
 jit.on_compile(compiled.append)
 """
 ADD = f"""{COUNT}
-from nnlite.kernels import ceilings
+from nnlite.kernels import peaks
 x, out = np.ones((1, 8 * LANES), np.float32), np.zeros(LANES, np.float32)
-ceilings.read.run(1, 1, x, out)
+peaks.read.run(1, 1, x, out)
 print(out[0], len(compiled), jit_cache.cache_dir())
 """
 MULTIPLY = f"""{COUNT}
@@ -46,8 +46,8 @@ def run(code, cwd=None, **environment):
 
 #: a kernel of which every operation is in the module that is edited, and an edit that changes its result
 SOURCES = [
-    ("simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
-    ("tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
+    ("compiler/simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
+    ("compiler/tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
 ]
 #: Numba's setting of where code is kept, which is not where nnlite's goes
 LOCATOR = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
@@ -121,7 +121,7 @@ def test_only_what_its_name_tells_of_nnlites_own_functions_is_kept():
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom nnlite import jit\ntable = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
+        "import numpy as np\nfrom nnlite.compiler import jit\ntable = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
         "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):
@@ -148,7 +148,7 @@ def test_a_read_only_home_is_done_without(tmp_path):
 def test_damaged_code_is_compiled_again(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     run(ADD, **environment)
-    (file,) = tmp_path.rglob("*.ceilings.read-*.code")
+    (file,) = tmp_path.rglob("*.peaks.read-*.code")
     whole = file.read_bytes()
     middle = len(whole) // 2
     for damage in (b"", whole[:1000], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
@@ -196,8 +196,8 @@ def test_a_file_that_another_user_may_have_written_is_not_run(kept, monkeypatch,
 def test_what_was_refused_is_compiled_again_and_replaced_and_no_link_is_followed(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     run(ADD, **environment)
-    (file,) = tmp_path.rglob("*.ceilings.read-*.code")
-    (launch,) = tmp_path.rglob("*.ceilings.read.launch-*.code")
+    (file,) = tmp_path.rglob("*.peaks.read-*.code")
+    (launch,) = tmp_path.rglob("*.peaks.read.launch-*.code")
     file.chmod(0o666)
     launch.unlink()
     (tmp_path / "other").write_text("mine")

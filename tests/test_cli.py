@@ -109,7 +109,7 @@ def test_what_was_reported_is_not_said_of_a_network_that_only_has_the_name(folde
     assert [m["name"] for m in content["models"]] == ["mine.py:cnn", "mlp"]
     assert not content["case_study"]
     for text in (capsys.readouterr().out, (folder / "nnlite-report" / "report.html").read_text()):
-        assert "2017" not in text.replace(content["run"]["date"], "")
+        assert "Theano" not in text
 
 
 def test_an_algorithm_of_the_users_own_is_checked_and_then_timed(folder, registered_anew, capsys):
@@ -239,7 +239,7 @@ def test_what_argparse_refuses_is_one_line_too(capsys, arguments):
 
 def test_names_are_printed_as_they_are(folder, capsys):
     assert main(["summary", "mine.py:brackets"]) == 0
-    assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4"]) == 0
+    assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4", "--details"]) == 0
     summary, explained = capsys.readouterr().out.split("Where does the time of")
     for text in (summary, explained):
         assert "net[v2]" in text
@@ -442,7 +442,7 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["machine", "--clear-cache", "--fresh"], "--clear-cache: expected alone"),
+        (["machine", "--clear-cache", "--threads", "1"], "--clear-cache: expected alone"),
         (["machine", "--clear-cache", "--json", "a.json"], "--clear-cache: expected alone"),
         (
             ["bench", "--shapes", "vgg", "--batch-size", "8"],
@@ -454,9 +454,9 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
 def test_options_that_would_mean_nothing_together_are_refused(arguments, message, folder, monkeypatch, capsys):
     for work in (
         "lab.command.bench",
-        "explain.command.training_steps",
-        "machine.load_or_measure",
-        "jit_cache.clear_cache",
+        "explain.command.explain_networks",
+        "performance.peaks.measure",
+        "compiler.cache.clear_cache",
     ):
         monkeypatch.setattr(f"nnlite.{work}", Seen().note(work, 0))
     assert main(arguments) == 2

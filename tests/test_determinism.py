@@ -43,7 +43,7 @@ def test_same_seed_threads_and_rule_same_bits():
 @pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 def test_arithmetic_is_compiled_once(monkeypatch):
     """A second copy, optimised in other surroundings, could fuse the other product of a * x + b * y."""
-    monkeypatch.setattr(jit, "can_keep", lambda function: False)
+    monkeypatch.setattr(jit, "kept_name", lambda function: None)
 
     @jit.jit
     def helper(x, y, i):  # calls itself, so that LLVM can not make all of it part of its caller

@@ -5,6 +5,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.kernels import updates
+from nnlite.runtime import scopes
 
 
 def run(optimizer, gradients, start, dtype=np.float64):
@@ -161,7 +162,7 @@ def test_a_step_belongs_to_the_optimizer_in_a_profile():
         def leave(self, depth):
             pass
 
-    with nn.scopes.listening(Listener()):
+    with scopes.listening(Listener()):
         run(nn.Adam(), np.ones((1, 3)), np.ones(3))
     assert entered == [("adam", "optimizer")]
 

@@ -70,7 +70,7 @@ def test_transpose_turns_a_block_over(generator):
 
 def test_a_narrower_processor_gets_no_wider_registers(tmp_path):
     program = (
-        "import numpy as np\nfrom nnlite import jit, simd\n"
+        "import numpy as np\nfrom nnlite.compiler import jit, simd\n"
         "@jit.jit\ndef double(x):\n    simd.store(x, 0, simd.load(x, 0) + simd.load(x, 0))\n"
         "double(np.ones(64, np.float32))\nassembly = ' '.join(double.inspect_asm().values())\n"
         "print(simd.LANES, 'zmm' in assembly, 'ymm' in assembly)\n"

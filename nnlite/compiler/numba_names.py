@@ -23,6 +23,7 @@ NAMES = (
     "numba.core.compiler_lock:global_compiler_lock", "numba.core.registry:cpu_target", "numba.core.serialize:dumps",
     "numba.core.typing.templates:ConcreteTemplate", "numba.core.typing.templates:infer_global",
     "numba.core.typing.templates:signature", "numba.np.ufunc:parallel._launch_threads",
+    "numba.np.ufunc:parallel._backend_init_thread_lock", "llvmlite.binding:ffi.lib._lock",
 )  # fmt: skip
 #: what objects have once they are made
 ATTRIBUTES = {"dispatcher": ("_cache", "_compiler"), "code library": ("_final_module",), "code generator": ("_tm",)}

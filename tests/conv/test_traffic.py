@@ -116,7 +116,7 @@ def test_a_fused_pass_moves_what_it_declares(name, epilogue, pass_name, launches
 @pytest.mark.parametrize(("name", "channels"), [("lanes", (4, 4)), ("winograd", (32, 64))])
 def test_two_convolutions_in_one_kernel_move_what_they_declare(name, channels, pass_name, launches, generator):
     first_k, k = channels
-    first = Geometry.of((IMAGES, 12, 12, 1), (3, 3, 1, first_k))
+    first = Geometry.of((IMAGES, 24, 24, 1), (3, 3, 1, first_k))
     second = Geometry.of(first.output_shape, (3, 3, first_k, k))
     algorithm, counted, declared = nn.conv.get(name), [], []
     for images in (IMAGES, 2 * IMAGES):

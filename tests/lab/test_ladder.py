@@ -3,7 +3,7 @@
 import pytest
 
 from nnlite import conv
-from nnlite.lab import ladder, timing
+from nnlite.lab import ladder
 
 
 @pytest.fixture
@@ -19,11 +19,11 @@ def test_every_right_algorithm_is_a_rung_at_the_shape_asked_for(few):
     assert run.rows[0].shape is shape
 
 
-@pytest.mark.parametrize("interrupted", ["run_rounds", "plan"])
+@pytest.mark.parametrize("interrupted", ["bench.run_rounds", "timing.plan"])
 def test_a_part_of_a_ladder_is_none(few, monkeypatch, interrupted):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timing, interrupted, interrupt)
+    monkeypatch.setattr(f"nnlite.lab.{interrupted}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ladder.climb(ladder.usual_shape(1))
