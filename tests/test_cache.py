@@ -121,7 +121,8 @@ def test_only_what_its_name_tells_of_nnlites_own_functions_is_kept():
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom nnlite.compiler import jit\ntable = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
+        "import numpy as np\nfrom nnlite.compiler import jit\n"
+        "table = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
         "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):
