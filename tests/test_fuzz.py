@@ -239,8 +239,9 @@ def one_pass(hand):
         x, weight, dy = (array.astype(np.float64) for array in (x, weight, dy))
     names = {"forward": "xw", "grad_input": "dw", "grad_weight": "xd", "gradients": "xwd"}[pass_name]
     given = {letter: hand(array) for letter, array in zip("xwd", (x, weight, dy), strict=True) if letter in names}
-    if rng.random() < 0.03 and pass_name == "forward" and weight.size <= x.size:  # both in the same memory
-        given["w"] = given["x"].reshape(-1)[: weight.size].reshape(weight.shape) if not hand.misfit else given["w"]
+    fits = not (hand.misfit or hand.mixed(np.float32, np.float64))
+    if rng.random() < 0.03 and pass_name == "forward" and fits and weight.size <= x.size:  # both in the same memory
+        given["w"] = given["x"].reshape(-1)[: weight.size].reshape(weight.shape)
     asked = geometry
     if rng.random() < 0.05:
         asked = [None, geometry.input_shape, OTHER][rng.integers(3)]
@@ -817,7 +818,7 @@ def run(calls, seed, folder, say=lambda text: None):
     ended, found, first = Counter(), [], 0
     progress = Path(folder, "progress")
     while first < calls:
-        count = min(BATCH, calls - first)
+        count, before = min(BATCH, calls - first), len(found)
         progress.write_text("")
         environment = os.environ | {"MALLOC_PERTURB_": str(1 + first % 254), "NNLITE_FUZZ_PROGRESS": str(progress)}
         command = [sys.executable, __file__, "--batch", str(seed), str(first), str(count)]
@@ -831,7 +832,7 @@ def run(calls, seed, folder, say=lambda text: None):
             ended.update(report["ended"])
             found += report["found"]
         first += count
-        say(f"{first} calls, {len(found)} findings")
+        say("\n".join([f"{first} calls, {len(found)} findings", *found[before:]]))
     return ended, found
 
 
