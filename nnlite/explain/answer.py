@@ -46,23 +46,24 @@ def _known(ratio: Interval | None) -> bool:
 
 
 def _ratios(document: Document) -> list[str]:
-    """How long each network takes beside the baseline, with how many parameters and MACs."""
+    """How long each network takes beside the baseline, with how many parameters, and how often it uses each."""
     said = []
     for n in document.models:
         base = document.base_of(n)
         if base is None or n.ratio is None:
             continue
-        parameters = _times(n.parameters / base.parameters)
+        took = ""
+        if n.ratio.low is not None and n.ratio.high is not None:
+            differs = n.ratio.low > 1 or n.ratio.high < 1
+            took = f"{_times(n.ratio.value)} the time of {base.name}" if differs else f"about the time of {base.name}"
+            took = f"{n.name} takes {took}. It"
+        uses, base_uses = (m.forward_macs_per_image / max(1, m.parameters) for m in (n, base))
+        often = f" and uses each {short(uses)} times per image ({base.name}: {short(base_uses)})"
         macs = _times(n.training_macs_per_image / max(1, base.training_macs_per_image))
-        if n.ratio.low is None or n.ratio.high is None:
-            said.append(f"{n.name} has {parameters} the parameters of {base.name} and {macs} its training MACs.")
-            continue
-        took = (
-            f"takes {_times(n.ratio.value)} the time of {base.name}"
-            if n.ratio.low > 1 or n.ratio.high < 1
-            else f"takes as long as {base.name}, as far as this run tells"
+        said.append(
+            f"{took or n.name} has {_times(n.parameters / base.parameters)} the parameters{often}: {macs} the training "
+            "MACs."
         )
-        said.append(f"{n.name} {took}, with {parameters} the parameters and {macs} the training MACs.")
     return said[:2]
 
 
