@@ -10,6 +10,7 @@ import numpy as np
 from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.errors import numbers, one_of
+from nnlite.operands import require_floats
 from nnlite.ops import crossentropy
 
 Loss = Callable[..., Tensor]
@@ -31,7 +32,9 @@ def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = Fa
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
     """Mean of the squared differences: both of one shape."""
-    y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
+    if not isinstance(y_pred, Tensor):
+        require_floats(y_pred, "y_pred", ())
+        y_pred = Tensor(y_pred)
     target = _array(y_true)
     if target.shape != y_pred.shape:
         raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")
