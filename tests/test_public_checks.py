@@ -159,6 +159,14 @@ def test_the_result_that_a_fused_backward_pass_gets_is_checked(name):
         algorithm.backward_fused((X, WEIGHT, DY, None), DY, GEOMETRY, NONE, (True, True, False))
 
 
+@pytest.mark.parametrize("name", ["direct", "lanes", "winograd"])
+def test_the_gradient_of_a_bias_is_given_where_it_is_asked_for(name):
+    algorithm = nn.conv.get(name)
+    dbias = algorithm.backward_fused(ran(algorithm), DY, GEOMETRY, NONE, (True, True, True))[2]
+    np.testing.assert_allclose(dbias, DY.sum(axis=(0, 1, 2), dtype=np.float64), rtol=1e-5, atol=1e-5)
+    assert algorithm.backward_fused(ran(algorithm), DY, GEOMETRY, NONE, (True, True, False))[2] is None
+
+
 @pytest.mark.parametrize("name", ["lanes", "winograd"])
 def test_what_max_pooling_remembered_is_checked(name):
     algorithm, pooled = nn.conv.get(name), Epilogue(False, True, True)
@@ -484,6 +492,13 @@ def test_every_public_loss_is_listed_here():
         if inspect.isfunction(value) and "y_pred" in inspect.signature(value).parameters
     }
     assert found == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("kind", ["integers", "another byte order", "a list"])
+def test_a_loss_takes_predictions_of_float32_and_float64_alone(name, kind):
+    with pytest.raises(ValueError, match=r"^(y_pred|predictions): expected a Tensor or array of float32 or float64"):
+        getattr(nn.losses, name)(TARGETS[name], WRONG[kind](PROBABILITIES))
 
 
 @pytest.mark.parametrize("name", TARGETS)

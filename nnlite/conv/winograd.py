@@ -112,7 +112,8 @@ class Winograd(Algorithm):
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
         saved = checks.winners(ran.saved, ran.result.shape) if epilogue.pool else None
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
+        follows = Epilogue(bool(needs[2]), epilogue.relu, epilogue.pool)
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, follows)
         return dx, dweight, dbias if needs[2] else None
 
     def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:

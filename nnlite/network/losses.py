@@ -11,6 +11,7 @@ from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.ops import crossentropy
 from nnlite.runtime.errors import numbers, one_of
+from nnlite.runtime.operands import require_floats
 
 Loss = Callable[..., Tensor]
 
@@ -31,7 +32,9 @@ def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = Fa
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
     """Mean of the squared differences: both of one shape, or y_true (n) for y_pred (n, 1)."""
-    y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
+    if not isinstance(y_pred, Tensor):
+        require_floats(y_pred, "y_pred", ())
+        y_pred = Tensor(y_pred)
     target = _array(y_true)
     if target.ndim == 1 and y_pred.shape == (len(target), 1):
         target = target[:, None]  # (n, 1)
