@@ -35,13 +35,13 @@ from nnlite.compiler.tiles import (
     table_rows,
     zeros,
 )
-from nnlite.conv import direct_plan, stages_compiled
+from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage, touched_taps
+from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.runtime import memory, threads
 
 
@@ -58,8 +58,8 @@ class Direct(Algorithm):
         """Those with padding, which the definition counts."""
         return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.direct(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.direct(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _forward(x, weight, None, False, geometry)

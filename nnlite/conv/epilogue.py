@@ -35,12 +35,12 @@ class Fused(NamedTuple):
     """What a forward pass with what follows it read and gave: all that its backward pass needs."""
 
     x: np.ndarray
-    #: of the convolution; of a stem, the StemWeights of both
+    #: of the convolution; of a pair, the PairWeights of both
     weight: Any
     #: after the epilogue
     result: np.ndarray
     #: whatever else the algorithm has to remember
-    saved: Any = None
+    residuals: Any = None
 
 
 #: of a convolution's operands, (dx, dweight, dbias): None for what is not asked for

@@ -34,7 +34,7 @@ from nnlite.compiler.tiles import (
     store_tile,
     table_rows,
 )
-from nnlite.conv import checks, direct_plan, stages_compiled, stages_stem
+from nnlite.conv import checks, direct_plan, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import Prepared, prepared
 from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
@@ -50,8 +50,8 @@ from nnlite.conv.lanes_layout import (
     to_lanes,
     unpool,
 )
-from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem
+from nnlite.conv.pair import FusedPair
+from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
 SCRATCH = LANES * LANES
@@ -64,15 +64,15 @@ class Lanes(Algorithm):
 
     name = "lanes"
     dtypes = (np.float32,)
-    stem_module, stem_first = "nnlite.conv.lanes_stem", "lanes"
+    pair_module, pair_first = "nnlite.conv.lanes_pair", "lanes"
 
     def supports(self, geometry: Geometry) -> str | None:
         if not ENABLED:
             return "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
         return None if geometry.strides == (1, 1) else "it is for stride 1"
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result
@@ -101,12 +101,12 @@ class Lanes(Algorithm):
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        saved = checks.winners(ran.saved, winners_shape(geometry, epilogue)) if epilogue.pool else _NO_BYTES
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
+        residuals = checks.argmax(ran.residuals, winners_shape(geometry, epilogue)) if epilogue.pool else _NO_BYTES
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, residuals, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
-    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        return stages_stem.lanes(stem, pass_name)
+    def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
+        return work_pair.lanes(pair, pass_name)
 
 
 def blocks_of(geometry: Geometry) -> int:

@@ -34,13 +34,12 @@ import numpy as np
 from nnlite.compiler.jit import ENABLED, jit, kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
-from nnlite.conv import checks, stages_compiled, stages_stem
+from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_panels import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem
+from nnlite.conv.pair import FusedPair
 from nnlite.conv.winograd_tiles import (
     add_dx,
     gradient_shape,
@@ -52,6 +51,7 @@ from nnlite.conv.winograd_tiles import (
     transform_output,
     transform_weight,
 )
+from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
 
@@ -60,7 +60,7 @@ class Winograd(Algorithm):
 
     name = "winograd"
     dtypes = (np.float32,)
-    stem_module, stem_first = "nnlite.conv.winograd_stem", "direct"
+    pair_module, pair_first = "nnlite.conv.winograd_pair", "direct"
     fewer_multiplications = True
 
     def supports(self, geometry: Geometry) -> str | None:
@@ -77,8 +77,8 @@ class Winograd(Algorithm):
         terms = {"forward": geometry.input_shape[3], "grad_input": k, "grad_weight": n * -(-oh // 4) * -(-ow // 4)}
         return 6e-5 + 6e-6 * sqrt(terms[pass_name])
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result
@@ -111,12 +111,12 @@ class Winograd(Algorithm):
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        saved = checks.winners(ran.saved, ran.result.shape) if epilogue.pool else None
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
+        residuals = checks.argmax(ran.residuals, ran.result.shape) if epilogue.pool else None
+        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, residuals, geometry, epilogue)
         return dx, dweight, dbias if needs[2] else None
 
-    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        return stages_stem.winograd(stem, pass_name)
+    def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
+        return work_pair.winograd(pair, pass_name)
 
 
 def scratch(parts: int) -> np.ndarray:

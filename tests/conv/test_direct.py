@@ -10,10 +10,10 @@ from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
-from nnlite.conv.stages import touched_taps
+from nnlite.conv.work import touched_taps
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
-ORACLE = nn.conv.get("windows")
+ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 

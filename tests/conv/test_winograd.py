@@ -10,7 +10,7 @@ from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Geometry
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
-ORACLE = nn.conv.get("windows")
+ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
@@ -107,7 +107,7 @@ def test_of_equal_numbers_the_first_wins_the_pool():
     x, weight = np.ones((1, 6, 6, 1), np.float32), np.zeros((3, 3, 1, 1), np.float32)
     winograd = nn.conv.get("winograd")
     ran = winograd.forward_fused(x, weight, None, geometry, epilogue)
-    assert not ran.saved.any()
+    assert not ran.residuals.any()
     dresult = np.arange(1, 5, dtype=np.float32).reshape(ran.result.shape)
     _, dweight, _ = winograd.backward_fused(ran, dresult, geometry, epilogue, (False, True, False))
     np.testing.assert_allclose(dweight, 10, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Kernels that measure what the stages of compiled algorithms cost: the same inner loops, on arrays of no layer.
+"""Kernels that measure what the work items of compiled algorithms cost: the same inner loops, on arrays of no layer.
 
 `tile_sums` and its two kin run a register tile's reduction with any steps, so that a product's rate can be measured at
 its very shape. The others repeat an algorithm's passes over cache (transforms, copies into lanes) on a small standard

@@ -1,7 +1,7 @@
 """The rates of what compiled convolution algorithms do: register tiles, transforms, copies into lanes.
 
 Each works on a small standard problem, on all of the kernels' threads. What it fetches from the whole batch or stores
-to it (images, results) lies in as many blocks as fill the stage's working set, so that it comes from the level of
+to it (images, results) lies in as many blocks as fill the work item's working set, so that it comes from the level of
 cache, or the memory, that it comes from in a step; what stays in a thread's workspace stays in its cache.
 """
 
@@ -17,8 +17,8 @@ from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import Image, grad_weight
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.stages import ITEMSIZE
 from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
+from nnlite.conv.work import ITEMSIZE
 from nnlite.kernels.dropout import Mask
 from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import Work, kind

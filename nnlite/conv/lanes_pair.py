@@ -1,4 +1,4 @@
-"""The first two convolutions of a network at once, with an image in each SIMD lane: see nnlite.conv.stem.
+"""The first two convolutions of a network at once, with an image in each SIMD lane: see nnlite.conv.pair.
 
 A thread takes a block of LANES images at a time. Between the transposition that brings them in and the one that takes
 the second convolution's result out, everything lies as vectors of images.
@@ -29,14 +29,14 @@ from nnlite.conv.lanes import (
     take_result,
     winners_shape,
 )
-from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
+from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.kernels.dropout import Mask, drop, drop_in_place
 from nnlite.runtime import memory, threads
 
 
-def fits(stem: Stem) -> bool:
-    """Whether the kernels here compute it: a block of the tensor between stays in cache."""
-    return stem.first.strides == (1, 1) and stem.image_bytes * LANES <= BETWEEN_BYTES
+def fits(pair: FusedPair) -> bool:
+    """Whether the kernels here compute it: a block of the intermediate tensor stays in cache."""
+    return pair.first.strides == (1, 1) and pair.image_bytes * LANES <= INTERMEDIATE_BYTES
 
 
 @lru_cache(maxsize=64)
@@ -51,19 +51,19 @@ def _first(geometry: Geometry, image: Image) -> Correlation:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
-    """The result (n, oh, ow, k); saved are winners (blocks, oh * ow * k * LANES): which of a window's four."""
-    second = direct_plan.forward(stem.second.one_image, lanes=True)
-    first = _first(stem.first.one_image, second.image)
-    parts, pool = threads.kernel_parts(), stem.epilogue.pool
-    result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
-    winners = memory.empty(winners_shape(stem.second, stem.epilogue) if pool else (0, 0), np.uint8)
+def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+    """The result (n, oh, ow, k); residuals are winners (blocks, oh * ow * k * LANES): which of a window's four."""
+    second = direct_plan.forward(pair.second.one_image, lanes=True)
+    first = _first(pair.first.one_image, second.image)
+    parts, pool = threads.kernel_parts(), pair.epilogue.pool
+    result = memory.empty(pair.epilogue.result_shape(pair.second.output_shape))
+    winners = memory.empty(winners_shape(pair.second, pair.epilogue) if pool else (0, 0), np.uint8)
     rooms = room(first.sizes.image_padded) + room(second.sizes.image_padded) + 2 * room(second.sizes.image_out)
     _forward.run(
-        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
-        second.shape, prepared(second, weights.second, weights.second_bias), stem.second.output_shape[1:],
-        memory.empty((parts, rooms + SCRATCH)), result, winners, stem.epilogue.relu, pool,
-        stem.dropout > 0, Mask.of(stem.dropout, seed),
+        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, pair.relu,
+        second.shape, prepared(second, weights.second, weights.second_bias), pair.second.output_shape[1:],
+        memory.empty((parts, rooms + SCRATCH)), result, winners, pair.epilogue.relu, pool,
+        pair.dropout > 0, Mask.of(pair.dropout, seed),
     )  # fmt: skip
     return Fused(x, weights, result, winners)
 
@@ -93,27 +93,27 @@ def _forward(
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
+def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, winners = ran
-    if stem.epilogue.pool:
-        winners = checks.winners(winners, winners_shape(stem.second, stem.epilogue))
-    parts, (phase,) = threads.kernel_parts(), direct_plan.grad_input(stem.second.one_image, lanes=True)
-    first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (stem.first, stem.second))
-    first = _first(stem.first.one_image, reduction.image)
+    if pair.epilogue.pool:
+        winners = checks.argmax(winners, winners_shape(pair.second, pair.epilogue))
+    parts, (phase,) = threads.kernel_parts(), direct_plan.grad_input(pair.second.one_image, lanes=True)
+    first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (pair.first, pair.second))
+    first = _first(pair.first.one_image, reduction.image)
     sums, first_sums = Sums.of(reduction, parts), Sums.of(first_reduction, parts)
     rooms = (
         first.sizes.image_padded, reduction.sizes.image_padded, phase.sizes.image_padded, reduction.sizes.image_out,
         reduction.sizes.image_in, reduction.sizes.image_out,
     )  # fmt: skip
     _backward.run(
-        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, stem.relu,
+        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, pair.relu,
         first_reduction.shape, first_sums, reduction.shape, sums,
         phase.shape, prepared(phase, weights.second, None, back=True),
-        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool,
-        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)), stem.dropout > 0, Mask.of(stem.dropout, seed),
+        dresult, result, winners, pair.epilogue.relu, pair.epilogue.pool,
+        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)), pair.dropout > 0, Mask.of(pair.dropout, seed),
     )  # fmt: skip
-    return StemWeights(*first_sums.total(stem.first), *sums.total(stem.second))
+    return PairWeights(*first_sums.total(pair.first), *sums.total(pair.second))
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""The first two convolutions of a network at once, the second by Winograd's algorithm: see nnlite.conv.stem.
+"""The first two convolutions of a network at once, the second by Winograd's algorithm: see nnlite.conv.pair.
 
 A thread takes an image at a time: the first convolution, direct on register tiles, into an array of that image, whose
 tiles Winograd's transforms then read. Backward likewise, with the first's gradient of the weights behind it.
@@ -16,7 +16,7 @@ from nnlite.conv.direct import correlate_tiles
 from nnlite.conv.direct_panels import pad_images, prepared, start_values
 from nnlite.conv.direct_plan import Image
 from nnlite.conv.epilogue import Fused
-from nnlite.conv.stem import BETWEEN_BYTES, Stem, StemWeights
+from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.conv.winograd import (
     multiply_dm_u,
     multiply_v_dm,
@@ -42,14 +42,14 @@ from nnlite.runtime import memory, threads
 LEAST_TILES = 24
 
 
-def fits(stem: Stem) -> bool:
+def fits(pair: FusedPair) -> bool:
     """Whether the kernels here compute it, and keep what they work on in cache."""
-    plan = direct_plan.forward(stem.first.one_image)
+    plan = direct_plan.forward(pair.first.one_image)
     return (
-        stem.first.groups == 1
+        pair.first.groups == 1
         and len(plan.tables.blocks) == 2
-        and stem.image_bytes <= BETWEEN_BYTES
-        and sizes_of(stem.second.one_image).tiles >= LEAST_TILES
+        and pair.image_bytes <= INTERMEDIATE_BYTES
+        and sizes_of(pair.second.one_image).tiles >= LEAST_TILES
     )
 
 
@@ -66,23 +66,23 @@ def _padded(image: Image, parts: int) -> np.ndarray:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
-    """The result (n, oh, ow, k); saved are winners of its shape: of each maximum, which of its window's four it is."""
+def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+    """The result (n, oh, ow, k); the residuals: of each maximum, which of its window's four it is."""
     plan, sizes, parts = (
-        direct_plan.forward(stem.first.one_image),
-        sizes_of(stem.second.one_image),
+        direct_plan.forward(pair.first.one_image),
+        sizes_of(pair.second.one_image),
         threads.kernel_parts(),
     )
-    result = memory.empty(stem.epilogue.result_shape(stem.second.output_shape))
-    winners = memory.empty(result.shape if stem.epilogue.pool else (0, 0, 0, 0), np.uint8)
+    result = memory.empty(pair.epilogue.result_shape(pair.second.output_shape))
+    winners = memory.empty(result.shape if pair.epilogue.pool else (0, 0, 0, 0), np.uint8)
     u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
     v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     _forward.run(
-        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
+        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, pair.relu,
         _padded(plan.image, parts), memory.empty((parts, _room(plan.sizes.image_out))),
         product_shape(sizes.k), sizes, weights.second, start_values(weights.second_bias, 1, sizes.k_wide),
         u, v, m, scratch(parts),
-        result, winners, stem.epilogue.relu, stem.epilogue.pool, stem.dropout > 0, Mask.of(stem.dropout, seed),
+        result, winners, pair.epilogue.relu, pair.epilogue.pool, pair.dropout > 0, Mask.of(pair.dropout, seed),
     )  # fmt: skip
     return Fused(x, weights, result, winners)
 
@@ -128,13 +128,13 @@ def _correlate(shape, plan, x, n, clamp, padded, y):
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
+def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, winners = ran
-    if stem.epilogue.pool:
-        winners = checks.winners(winners, result.shape)
-    plan, reduction = direct_plan.forward(stem.first.one_image), direct_plan.grad_weight(stem.first.one_image)
-    sizes, parts, k = sizes_of(stem.second.one_image), threads.kernel_parts(), stem.first.output_shape[3]
+    if pair.epilogue.pool:
+        winners = checks.argmax(winners, result.shape)
+    plan, reduction = direct_plan.forward(pair.first.one_image), direct_plan.grad_weight(pair.first.one_image)
+    sizes, parts, k = sizes_of(pair.second.one_image), threads.kernel_parts(), pair.first.output_shape[3]
     between = memory.empty((parts, 2, _room(plan.sizes.image_out, reduction.shape.width)))
     v, dm = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
     u = memory.empty((parts, 36 * sizes.k * sizes.c_wide))
@@ -143,17 +143,17 @@ def backward(ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeig
     dfirst = np.zeros((parts, reduction.sizes.reduced, k), np.float32)
     dfirst_bias = np.zeros((parts, k), np.float32)
     _backward.run(
-        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, stem.relu,
+        parts, plan.shape, prepared(plan, weights.first, weights.first_bias), x, pair.relu,
         _padded(plan.image, parts), between, _padded(reduction.image, parts),
         reduction.shape, reduction.image, reduction.sizes, reduction.rows, dfirst, dfirst_bias,
         product_shape(sizes.c), gradient_shape(sizes.k), sizes, swap_channels(weights.second),
-        dresult, result, winners, stem.epilogue.relu, stem.epilogue.pool, u, v, dm, scratch(parts), du, dbias,
-        stem.dropout > 0, Mask.of(stem.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
+        dresult, result, winners, pair.epilogue.relu, pair.epilogue.pool, u, v, dm, scratch(parts), du, dbias,
+        pair.dropout > 0, Mask.of(pair.dropout, seed), memory.empty((parts, result[0].size if len(result) else 0)),
     )  # fmt: skip
-    dweight = memory.empty(stem.second.weight_shape)
+    dweight = memory.empty(pair.second.weight_shape)
     transform_du.run(parts, du, scratch(parts), dweight)
-    return StemWeights(
-        np.add.reduce(dfirst).reshape(stem.first.weight_shape),
+    return PairWeights(
+        np.add.reduce(dfirst).reshape(pair.first.weight_shape),
         np.add.reduce(dfirst_bias),
         dweight,
         np.add.reduce(dbias)[: sizes.k],

@@ -1,6 +1,6 @@
-"""What the compiled algorithms do, as stages: `direct`, `lanes` and `winograd`.
+"""What the compiled algorithms do, as work items: `direct`, `lanes` and `winograd`.
 
-Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so a stage's
+Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so an item's
 `amount` of FLOPs is what the tiles execute, its `flops` what the layer asks for. An image, or a block of tiles, stays
 in cache: `moved` is what the whole pass reads and writes outside of it.
 """
@@ -17,8 +17,8 @@ from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
+from nnlite.conv.work import ITEMSIZE, WorkItem, move
 
 _NONE = Epilogue()
 
@@ -26,11 +26,11 @@ _NONE = Epilogue()
 # The three passes share these -------------------------------------------------------------------------------------
 
 
-def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> Stage:
+def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> WorkItem:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
     width = shape.rows * shape.width * 2 * loops.terms
     held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
-    return Stage(
+    return WorkItem(
         what=what,
         kind=kind,
         size=tuple(int(value) for value in loops),
@@ -42,9 +42,9 @@ def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flop
     )
 
 
-def from_outside(stage: Stage, nbytes: int) -> Stage:
-    """The stage that brings `nbytes` into cache, or takes them out of it, on the way."""
-    return replace(stage, moved=nbytes, working_set=nbytes, bytes=max(stage.bytes, nbytes))
+def from_outside(item: WorkItem, nbytes: int) -> WorkItem:
+    """The item that brings `nbytes` into cache, or takes them out of it, on the way."""
+    return replace(item, moved=nbytes, working_set=nbytes, bytes=max(item.bytes, nbytes))
 
 
 def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
@@ -57,7 +57,7 @@ def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, in
 # Direct ------------------------------------------------------------------------------------------------------------
 
 
-def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage] | None:
+def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
     """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
     given = epilogue or _NONE
     x, weight, result, _ = _operands(geometry, given)
@@ -73,7 +73,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         products = correlation(plan, n, geometry.flops, lanes=False)
         copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
-    stages: list[Stage] = []
+    items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
         phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.tables.runs)]
         if not phases:
@@ -81,16 +81,16 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         for phase, plan in enumerate(phases):  # each reads dY
             image, copied = plan.image, masked or plan.image.is_padded
             if copied:
-                stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
+                items.append(_pad(n * image.h * image.w * image.c, masked, incoming))
             products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
-            stages.append(from_outside(products, outside) if outside else products)
+            items.append(from_outside(products, outside) if outside else products)
     if pass_name in ("grad_weight", "gradients"):
-        stages += _direct_grad_weight(one, n, given, x, weight, incoming)
-    return stages
+        items += _direct_grad_weight(one, n, given, x, weight, incoming)
+    return items
 
 
-def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
+def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
     """Products of `n` images; the rate is that of a tile with all taps, as most have."""
     sizes, scale = plan.sizes, LANES if lanes else 1
     pitch = sizes.groups * sizes.group_out
@@ -111,17 +111,17 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
         pitch=pitch * scale,
     )
     count = (-(-n // LANES) if lanes else n / sizes.images) * sizes.groups * sizes.panels
-    stage = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
+    item = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
     products = count * plan.shape.rows * plan.shape.width * int(plan.tables.terms.sum())
-    return replace(stage, amount=2.0 * products, bytes=int(count * stage.bytes))
+    return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
 
 
-def _pad(numbers: int, masked: bool, outside: int) -> Stage:
-    stage = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
-    return from_outside(stage, outside)
+def _pad(numbers: int, masked: bool, outside: int) -> WorkItem:
+    item = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
+    return from_outside(item, outside)
 
 
-def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[Stage]:
+def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
     plan = direct_plan.grad_weight(one)
     sizes, shape = plan.sizes, plan.shape
     spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
@@ -156,7 +156,7 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
 # Lanes -------------------------------------------------------------------------------------------------------------
 
 
-def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
     x, weight, result, winners = _operands(geometry, given)
@@ -166,39 +166,39 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     x_lanes = into_lanes("images into lanes", x, images)
     if pass_name == "forward":
         plan = direct_plan.forward(one, lanes=True)
-        stages = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
+        items = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
         if given.pool:
-            stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
-        return [*stages, _out_of_lanes("results out of lanes", result, images, weight)]
-    stages = [into_lanes("dY into lanes", result, images, given.relu)]
-    stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
+            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
+        return [*items, _out_of_lanes("results out of lanes", result, images, weight)]
+    items = [into_lanes("dY into lanes", result, images, given.relu)]
+    items.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
-        stages.append(
+        items.append(
             move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
         )
     if pass_name in ("grad_weight", "gradients"):
-        stages += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
+        items += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
-        stages += [
+        items += [
             correlation(plan, n, geometry.flops, lanes=True),
             _out_of_lanes("gradients out of lanes", x, images, weight),
         ]
-    return stages
+    return items
 
 
-def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
+def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> WorkItem:
     """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
     size = (int(masked), nbytes // ITEMSIZE // max(1, images))
     return from_outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
-def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
+def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> WorkItem:
     size = (nbytes // ITEMSIZE // max(1, images),)
     return from_outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 
-def lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
+def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
     plan = direct_plan.grad_weight(one, lanes=True)
     sizes, shape = plan.sizes, plan.shape
     loops = Loops(
@@ -220,7 +220,7 @@ def lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
 # Winograd ----------------------------------------------------------------------------------------------------------
 
 
-def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
@@ -242,16 +242,16 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
         return [to_u, to_v, products, from_outside(to_y, result + winners)]
     incoming = result * (1 + given.relu) + winners
     to_dm = move("dY to dM", "winograd_dy", (sizes.k, fused, *flags), touched=m, arrays=m + result)
-    stages = [from_outside(to_dm, incoming)]
+    items = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
             "V' dM", gradient_shape(sizes.k), sizes.c, sizes.c * -(-total // sizes.block),
             (1, sizes.c_wide, sizes.block, sizes.k_wide),
             (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
         )  # fmt: skip
-        stages += [to_v, from_outside(products, weight)]
+        items += [to_v, from_outside(products, weight)]
     if pass_name in ("grad_input", "gradients"):
-        stages += [
+        items += [
             to_u,
             _winograd_products(
                 "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
@@ -259,13 +259,13 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
         ]  # fmt: skip
-    return stages
+    return items
 
 
 def _winograd_products(
     what: str, shape: TileShape, rows: int, total_rows: int, inner: tuple[int, int, int, int],
     batches: tuple[int, int, int], load: int, flops: int,
-) -> Stage:  # fmt: skip
+) -> WorkItem:  # fmt: skip
     """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
     row_step, step, depth, pitch = inner
     loops = Loops(
@@ -287,6 +287,6 @@ def _winograd_products(
         y_batch=batches[2],
     )
     panels = pitch // shape.width
-    stage = tiles("tiles", what, shape, loops, panels, flops)
+    item = tiles("tiles", what, shape, loops, panels, flops)
     blocks = total_rows / rows
-    return replace(stage, amount=stage.amount * blocks, bytes=int(stage.bytes * blocks))
+    return replace(item, amount=item.amount * blocks, bytes=int(item.bytes * blocks))
