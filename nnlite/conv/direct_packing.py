@@ -1,4 +1,4 @@
-"""What direct convolution's loops read, in the order in which they read it: weights, images with a border, dY."""
+"""What direct convolution's loops read, packed in the order in which they read it: weights, padded images, dY."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from nnlite.compiler.jit import jit, kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, select, store, store_first
 from nnlite.compiler.transposition import transpose
-from nnlite.conv.direct_plan import NO_TAP, Correlation, Image, Sizes
-from nnlite.conv.direct_regions import Tables
+from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
 from nnlite.runtime import memory
 
 
-class Layout(NamedTuple):
-    """Where the weights of a correlation lie, as offsets into the weights of the convolution."""
+class Weights(NamedTuple):
+    """The weights of a convolution, unpacked, and where in them those of a correlation lie, as offsets."""
 
+    elements: np.ndarray
     taps: np.ndarray  # (taps, pixels of a block): of each tap, or NO_TAP
     group_in: int
     group_out: int
@@ -24,165 +24,147 @@ class Layout(NamedTuple):
     step_in: int  # to the next input channel of the correlation
     step_out: int  # to its next output channel; one of the two is 1
 
-
-def layout(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> Layout:
-    """The layout of what `plan` calls its taps and channels in an array (kh, kw, c / groups, k)."""
-    sizes = plan.sizes
-    return Layout(plan.taps, sizes.group_in, sizes.group_out, weight.shape[3] // sizes.groups, step_in, step_out)
-
-
-def panels(plan: Correlation, weight: np.ndarray, step_in: int, step_out: int) -> np.ndarray:
-    """All panels: (groups, panels, reduction, width), zero beyond K."""
-    result = memory.empty((plan.sizes.groups, plan.sizes.panels, plan.sizes.reduction, plan.width))
-    _fill_panels(weight.reshape(-1), layout(plan, weight, step_in, step_out), result)
-    return result
+    @classmethod
+    def of(cls, plan: Correlation, weight: np.ndarray, back: bool) -> Weights:
+        """Those of `plan` in weight (kh, kw, c / groups, k); `back`: of what the correlation reads, k are channels."""
+        nest, k = plan.nest, weight.shape[3]
+        steps = (1, k) if back else (k, 1)
+        return cls(weight.reshape(-1), plan.taps, nest.group_in, nest.group_out, k // nest.groups, *steps)
 
 
-class Prepared(NamedTuple):
-    """A correlation with its weights: what kernels need to compute it, besides the shape of its tiles."""
-
-    image: Image
-    sizes: Sizes
-    tables: Tables
-    weights: np.ndarray  # (groups, panels, reduction, width)
-    start: np.ndarray  # (groups, panels * width): the bias, or zeros
-
-
-def prepared(plan: Correlation, weight: np.ndarray, bias: np.ndarray | None, back: bool = False) -> Prepared:
-    """`plan` with all its panels of `weight` (kh, kw, c / groups, k); `back`: of what it reads, k are the channels."""
-    sizes = plan.sizes
-    if plan.is_panel and not back:
-        weights = weight.reshape(1, 1, sizes.reduction, plan.width)
+def prepared(plan: Correlation, weight: np.ndarray, bias: np.ndarray | None, back: bool = False) -> LoopNest:
+    """The plan's loop nest with all its panels of `weight`, zero beyond K, and what its sums begin with."""
+    nest = plan.nest
+    if plan.is_packed and not back:
+        weights = weight.reshape(-1)
     else:
-        weights = panels(plan, weight, *((1, weight.shape[3]) if back else (weight.shape[3], 1)))
-    start = start_values(bias, sizes.groups, sizes.panels * plan.width)
-    return Prepared(plan.image, sizes, plan.tables, weights, start)
+        weights = memory.empty((nest.groups * nest.panels * nest.reduction * plan.width,))
+        _pack_all(Weights.of(plan, weight, back), nest.groups, nest.panels, nest.reduction, plan.width, weights)
+    return LoopNest(*nest[:-2], weights, start_values(bias, nest.groups, nest.panels * plan.width))
 
 
 def start_values(bias: np.ndarray | None, groups: int, columns: int) -> np.ndarray:
-    """What sums begin with: the bias (k), or zeros, filled up to (groups, columns)."""
+    """What sums begin with (groups * columns): the bias (k), or zeros, each group filled up to `columns`."""
     if bias is not None and bias.size == groups * columns:
-        return bias.reshape(groups, columns)
+        return bias
     result = np.zeros((groups, columns), np.float32)
     if bias is not None:
         result[:, : bias.size // groups] = bias.reshape(groups, -1)
-    return result
+    return result.reshape(-1)
 
 
 @jit
-def _fill_panels(weight, layout, panels):
-    for group in range(panels.shape[0]):
-        for panel in range(panels.shape[1]):
-            width = panels.shape[3]
-            out = pointer(panels[group, panel], 0)
-            fill_panel(weight, layout, group, panel * width, width, 0, panels.shape[2], out)
+def _pack_all(b, groups, panels, reduction, nr, out):
+    for group in range(groups):
+        for panel in range(panels):
+            place = (group * panels + panel) * reduction * nr
+            pack_b(b, group, panel * nr, nr, 0, reduction, pointer(out, place))
 
 
 @jit
-def fill_panel(weight, layout, group, column, width, first, last, out):
-    """out (last - first, width) = terms `first` to `last` of the reductions of a group's columns from `column` on.
+def pack_b(b, group, column, nr, first, last, out):
+    """out (last - first, NR) = terms `first` to `last` of the reductions of a group's columns from `column` on.
 
     What is beyond the last column is zero.
     """
-    columns = layout.group_out - column
-    for tap in range(first // layout.group_in, -(-last // layout.group_in)):
-        begin, end = max(first - tap * layout.group_in, 0), min(last - tap * layout.group_in, layout.group_in)
-        rows = pointer(out, (tap * layout.group_in + begin - first) * width)
-        start = layout.taps[tap, 0] + group * layout.step_group + begin * layout.step_in + column * layout.step_out
-        if layout.taps.shape[1] > 1 or width % LANES:
-            _fill_elements(weight, layout, group, tap, column, width, begin, end, rows)
-        elif layout.step_out == 1:
-            _fill_rows(weight, start, layout.step_in, end - begin, columns, width, rows)
+    columns = b.group_out - column
+    for tap in range(first // b.group_in, -(-last // b.group_in)):
+        begin, end = max(first - tap * b.group_in, 0), min(last - tap * b.group_in, b.group_in)
+        rows = pointer(out, (tap * b.group_in + begin - first) * nr)
+        start = b.taps[tap, 0] + group * b.step_group + begin * b.step_in + column * b.step_out
+        if b.taps.shape[1] > 1 or nr % LANES:
+            _pack_elements(b, group, tap, column, nr, begin, end, rows)
+        elif b.step_out == 1:
+            _pack_rows(pointer(b.elements, start), b.step_in, end - begin, columns, nr, rows)
         else:
-            _fill_transposed(weight, start, layout.step_out, end - begin, columns, width, rows)
+            _pack_columns(pointer(b.elements, start), b.step_out, end - begin, columns, nr, rows)
 
 
 @jit
-def _fill_elements(weight, layout, group, tap, column, width, begin, end, rows):
+def _pack_elements(b, group, tap, column, nr, begin, end, rows):
     """One tap of a panel, whose columns may be pixels x channels."""
-    pixels = layout.taps.shape[1]
-    channels = layout.group_out // pixels
-    for i in range(width):
+    pixels = b.taps.shape[1]
+    channels = b.group_out // pixels
+    for i in range(nr):
         pixel, k = (column + i) // channels, (column + i) % channels
-        present = pixel < pixels and layout.taps[tap, pixel] != NO_TAP
+        present = pixel < pixels and b.taps[tap, pixel] != NO_TAP
         for c in range(begin, end):
             value = np.float32(0)
             if present:
-                start = layout.taps[tap, pixel] + group * layout.step_group
-                value = weight[start + c * layout.step_in + k * layout.step_out]
-            rows[(c - begin) * width + i] = value
+                value = b.elements[b.taps[tap, pixel] + group * b.step_group + c * b.step_in + k * b.step_out]
+            rows[(c - begin) * nr + i] = value
 
 
 @jit
-def _fill_rows(weight, start, step, count, columns, width, rows):
-    """rows (count, width) from rows that are `step` apart."""
+def _pack_rows(b, step, count, columns, nr, rows):
+    """rows (count, NR) from rows that are `step` apart."""
     for c in range(count):
-        for i in range(0, width, LANES):
-            store(rows, c * width + i, load_first(weight, start + c * step + i, columns - i))
+        for i in range(0, nr, LANES):
+            store(rows, c * nr + i, load_first(b, c * step + i, columns - i))
 
 
 @jit
-def _fill_transposed(weight, start, step, count, columns, width, rows):
-    """rows (count, width) from columns that are `step` apart."""
+def _pack_columns(b, step, count, columns, nr, rows):
+    """rows (count, NR) from columns that are `step` apart."""
     for c in range(0, count, LANES):
-        for i in range(0, width, LANES):
+        for i in range(0, nr, LANES):
             if c + LANES <= count and i + LANES <= columns:
-                transpose(weight, start + i * step + c, step, rows, c * width + i, width)
+                transpose(b, i * step + c, step, rows, c * nr + i, nr)
                 continue
             for j in range(c, min(c + LANES, count)):
                 for k in range(i, i + LANES):
-                    rows[j * width + k] = weight[start + k * step + j] if k < columns else np.float32(0)
+                    rows[j * nr + k] = b[k * step + j] if k < columns else np.float32(0)
 
 
 @jit
-def pad_images(x, result, masked, image, first, last, out):
+def pad_images(nest, x, gate, is_gated, first, last, out):
     """Copy images `first` to `last` into ones with a border of zeros that are there already.
 
-    If `masked`, with zeros where result <= 0.
+    If `is_gated`, with zeros where `gate`, which lies as x does, is not above 0.
     """
-    line = image.w * image.c
+    line = nest.w * nest.c
     for n in range(first, last):
-        source, condition = pointer(x, n * image.h * line), pointer(result, n * image.h * line)
-        for h in range(image.h):
-            start = (((n - first) * image.padded_h + h + image.top) * image.padded_w + image.left) * image.c
+        source, condition = pointer(x, n * nest.h * line), pointer(gate, n * nest.h * line)
+        for h in range(nest.h):
+            start = (((n - first) * nest.padded_h + h + nest.top) * nest.padded_w + nest.left) * nest.c
             for j in range(0, line, LANES):
                 values = load_first(source, h * line + j, line - j)
-                if masked:
+                if is_gated:
                     values = select(load_first(condition, h * line + j, line - j) > 0, values, 0)
                 store_first(out, start + j, values, line - j)
 
 
 @jit
-def spread_panel(dy, result, masked, pixels, sizes, width, index, out):
-    """out (pixels, width) = the columns of dY that are panel `index`, filled up to whole vectors.
+def pack_dy(nest, dy, gate, is_gated, pixels, nr, index, out):
+    """out (pixels, NR) = the columns of dY that are panel `index`, filled up to whole vectors.
 
-    If `masked`, zero where result <= 0.
+    If `is_gated`, zero where `gate` is not above 0.
     """
-    group, first = index // sizes.panels, index % sizes.panels * width
+    group, first = index // nest.panels, index % nest.panels * nr
     for p in range(pixels):
-        i = (p * sizes.groups + group) * sizes.group_out + first
-        for column in range(0, width, LANES):
-            left = sizes.group_out - first - column
+        i = (p * nest.groups + group) * nest.group_out + first
+        for column in range(0, nr, LANES):
+            left = nest.group_out - first - column
             values = load_first(dy, i + column, left)
-            if masked:
-                values = select(load_first(result, i + column, left) > 0, values, 0)
-            store(out, p * width + column, values)
+            if is_gated:
+                values = select(load_first(gate, i + column, left) > 0, values, 0)
+            store(out, p * nr + column, values)
 
 
 @jit
-def add_panel(panel, pixels, width, sums):
-    """sums (width) += the pixels of a panel."""
+def add_panel(panel, pixels, nr, sums):
+    """sums (NR) += the pixels of a panel."""
     for p in range(pixels):
-        for column in range(0, width, LANES):
-            store(sums, column, load(sums, column) + load(panel, p * width + column))
+        for column in range(0, nr, LANES):
+            store(sums, column, load(sums, column) + load(panel, p * nr + column))
 
 
 @kernel
-def add_parts(part, parts, sums, dweight):
+def add_copies(thread, num_threads, sums, dweight):
     """dweight = the sum of `sums`, added in their order: one share of its elements."""
     size = sums.shape[1]
-    for i in range(part * size // parts, (part + 1) * size // parts, LANES):
-        left = (part + 1) * size // parts - i
+    for i in range(thread * size // num_threads, (thread + 1) * size // num_threads, LANES):
+        left = (thread + 1) * size // num_threads - i
         total = load_first(sums, i, left)
         for other in range(1, sums.shape[0]):
             total = total + load_first(sums, other * size + i, left)

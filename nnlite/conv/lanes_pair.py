@@ -13,25 +13,28 @@ import numpy as np
 from nnlite.compiler.jit import jit, kernel
 from nnlite.compiler.simd import LANES, load, pointer, select, store
 from nnlite.conv import checks, direct_plan
-from nnlite.conv.direct_panels import prepared
-from nnlite.conv.direct_plan import Correlation, Image
-from nnlite.conv.epilogue import Fused
-from nnlite.conv.geometry import Geometry
+from nnlite.conv.direct_packing import prepared
+from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.epilogue import Fused, Output
 from nnlite.conv.lanes import (
     SCRATCH,
+    Operands,
     Sums,
-    bring_gradient,
-    bring_images,
+    argmax_shape,
+    block_size,
     correlate,
     inside,
+    load_gradient,
+    load_images,
+    output,
     reduce_pixels,
-    room,
-    take_result,
-    winners_shape,
+    store_result,
 )
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
-from nnlite.kernels.dropout import Mask, drop, drop_in_place
+from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
+
+_NOTHING = np.empty((0, 0, 0, 0), np.float32)
 
 
 def fits(pair: FusedPair) -> bool:
@@ -40,54 +43,50 @@ def fits(pair: FusedPair) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _first(geometry: Geometry, image: Image) -> Correlation:
-    """The first convolution of one image, whose results go into the second's input `image`, inside its border."""
-    plan = direct_plan.forward(geometry, lanes=True)
-    rows, columns = np.arange(image.h)[:, None] + image.top, np.arange(image.w) + image.left
-    inside = ((rows * image.padded_w + columns) * image.c * LANES).ravel()
-    return plan._replace(tables=plan.tables._replace(rows_out=inside))
+def _first(pair: FusedPair) -> Correlation:
+    """The first convolution of one image, whose results go into the second's input, inside its border."""
+    plan, second = (direct_plan.forward(g.one_image, lanes=True) for g in (pair.first, pair.second))
+    to = second.nest
+    rows, columns = np.arange(to.h)[:, None] + to.top, np.arange(to.w) + to.left
+    rows_out = ((rows * to.padded_w + columns) * to.c * LANES).ravel()
+    return plan._replace(nest=plan.nest._replace(rows_out=rows_out))
 
 
 # Forward -------------------------------------------------------------------------------------------------------
 
 
 def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
-    """The result (n, oh, ow, k); residuals are winners (blocks, oh * ow * k * LANES): which of a window's four."""
-    second = direct_plan.forward(pair.second.one_image, lanes=True)
-    first = _first(pair.first.one_image, second.image)
-    parts, pool = threads.kernel_parts(), pair.epilogue.pool
-    result = memory.empty(pair.epilogue.result_shape(pair.second.output_shape))
-    winners = memory.empty(winners_shape(pair.second, pair.epilogue) if pool else (0, 0), np.uint8)
-    rooms = room(first.sizes.image_padded) + room(second.sizes.image_padded) + 2 * room(second.sizes.image_out)
+    """The result (n, oh, ow, k); the residuals (blocks, oh * ow * k * LANES): which of a window's four."""
+    first, second = _first(pair), direct_plan.forward(pair.second.one_image, lanes=True)
+    nests = prepared(first, weights.first, weights.first_bias), prepared(second, weights.second, weights.second_bias)
+    num_threads, out = threads.kernel_parts(), output(pair.second, pair.epilogue)
+    sizes = *(nest.image_padded for nest in nests), second.nest.image_out, second.nest.image_out
+    work = memory.empty((num_threads, sum(map(block_size, sizes)) + SCRATCH))
     _forward.run(
-        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, pair.relu,
-        second.shape, prepared(second, weights.second, weights.second_bias), pair.second.output_shape[1:],
-        memory.empty((parts, rooms + SCRATCH)), result, winners, pair.epilogue.relu, pool,
-        pair.dropout > 0, Mask.of(pair.dropout, seed),
+        num_threads, first.shape, second.shape, *nests, x, pair.relu, pair.second.output_shape[1:], out,
+        Mask.of(pair.dropout, seed), work,
     )  # fmt: skip
-    return Fused(x, weights, result, winners)
+    return Fused(x, weights, out.y, out.argmax)
 
 
 @kernel
-def _forward(
-    part, parts, first_shape, first, x, first_clamp, shape, plan, out, work, result, winners, clamp, pool, drops, mask
-):  # fmt: skip
+def _forward(thread, num_threads, first_shape, shape, first, nest, x, first_relu, size, out, mask, work):
     """One share of the blocks of images."""
-    sizes, blocks = plan.sizes, -(-x.shape[0] // LANES)
-    block_x = pointer(work, part * work.shape[1])
-    block_between = pointer(block_x, room(first.sizes.image_padded))
-    block_y = pointer(block_between, room(sizes.image_padded))
-    block_result = pointer(block_y, room(sizes.image_out))
-    scratch = pointer(block_result, room(sizes.image_out))
-    if first.sizes.image_in != first.sizes.image_padded or sizes.image_in != sizes.image_padded:
-        work[part, : room(first.sizes.image_padded) + room(sizes.image_padded)] = 0
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-        bring_images(first.image, x, block, block_x, scratch)
-        correlate(first_shape, first, block_x, first_clamp, block_between)
-        correlate(shape, plan, block_between, clamp and not pool, block_y)
-        begin, size = take_result(block_y, block, x.shape[0], out, clamp, pool, block_result, result, winners, scratch)
-        if drops:
-            drop_in_place(pointer(result, begin), begin, size, mask)
+    blocks, border = -(-x.shape[0] // LANES), block_size(first.image_padded) + block_size(nest.image_padded)
+    block_x = pointer(work, thread * work.shape[1])
+    intermediate = pointer(block_x, block_size(first.image_padded))
+    block_y = pointer(intermediate, block_size(nest.image_padded))
+    pooled = pointer(block_y, block_size(nest.image_out))
+    scratch = pointer(pooled, block_size(nest.image_out))
+    if first.image_in != first.image_padded or nest.image_in != nest.image_padded:
+        work[thread, :border] = 0
+    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
+        load_images(first, x, block, block_x, scratch)
+        correlate(first_shape, first, block_x, first_relu, intermediate)
+        correlate(shape, nest, intermediate, out.relu and not out.pool, block_y)
+        begin, length = store_result(size, block_y, block, x.shape[0], out, pooled, scratch)
+        if drops(mask):
+            drop_in_place(pointer(out.y, begin), begin, length, mask)
 
 
 # The gradients of the parameters --------------------------------------------------------------------------------
@@ -95,79 +94,77 @@ def _forward(
 
 def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
-    x, weights, result, winners = ran
+    x, weights, result, argmax = ran
     if pair.epilogue.pool:
-        winners = checks.argmax(winners, winners_shape(pair.second, pair.epilogue))
-    parts, (phase,) = threads.kernel_parts(), direct_plan.grad_input(pair.second.one_image, lanes=True)
-    first_reduction, reduction = (direct_plan.grad_weight(g.one_image, lanes=True) for g in (pair.first, pair.second))
-    first = _first(pair.first.one_image, reduction.image)
-    sums, first_sums = Sums.of(reduction, parts), Sums.of(first_reduction, parts)
-    rooms = (
-        first.sizes.image_padded, reduction.sizes.image_padded, phase.sizes.image_padded, reduction.sizes.image_out,
-        reduction.sizes.image_in, reduction.sizes.image_out,
-    )  # fmt: skip
+        argmax = checks.argmax(argmax, argmax_shape(pair.second, pair.epilogue))
+    num_threads, first = threads.kernel_parts(), _first(pair)
+    (phase,) = direct_plan.grad_input(pair.second.one_image, lanes=True)
+    plans = [direct_plan.grad_weight(g.one_image, lanes=True) for g in (pair.first, pair.second)]
+    first_sums, sums = (Sums.of(plan, num_threads) for plan in plans)
+    nests = prepared(first, weights.first, weights.first_bias), prepared(phase, weights.second, None, back=True)
+    sizes = *(n.image_padded for n in (nests[0], sums.nest, nests[1])), *(sums.nest.image_out,) * 2, sums.nest.image_in
     _backward.run(
-        parts, first.shape, prepared(first, weights.first, weights.first_bias), x, pair.relu,
-        first_reduction.shape, first_sums, reduction.shape, sums,
-        phase.shape, prepared(phase, weights.second, None, back=True),
-        dresult, result, winners, pair.epilogue.relu, pair.epilogue.pool,
-        memory.empty((parts, sum(map(room, rooms)) + SCRATCH)), pair.dropout > 0, Mask.of(pair.dropout, seed),
+        num_threads, first.shape, plans[0].shape, plans[1].shape, phase.shape, *nests, first_sums, sums,
+        Operands(x, dresult, _NOTHING), pair.relu, Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool),
+        Mask.of(pair.dropout, seed), memory.empty((num_threads, sum(map(block_size, sizes)) + SCRATCH)),
     )  # fmt: skip
     return PairWeights(*first_sums.total(pair.first), *sums.total(pair.second))
 
 
 @kernel
 def _backward(
-    part, parts, first_shape, first, x, first_clamp, first_sums_shape, first_sums, sums_shape, sums, shape, plan,
-    dresult, result, winners, clamp, pool, work, drops, mask,
+    thread, num_threads, first_shape, first_sums_shape, sums_shape, shape, first, nest, first_sums, sums,
+    operands, first_relu, out, mask, work,
 ):  # fmt: skip
-    """One share of the blocks of images."""
-    sizes, image, k, blocks = sums.sizes, sums.image, plan.image.c, -(-x.shape[0] // LANES)
-    block_x = pointer(work, part * work.shape[1])
-    block_between = pointer(block_x, room(first.sizes.image_padded))
-    block_dy = pointer(block_between, room(sizes.image_padded))
-    rooms_before = room(first.sizes.image_padded) + room(sizes.image_padded)
-    block_dresult = pointer(block_dy, room(plan.sizes.image_padded))
-    block_dbetween = pointer(block_dresult, room(sizes.image_out))
-    dropped = pointer(block_dbetween, room(sizes.image_in))
-    scratch = pointer(dropped, room(sizes.image_out))
-    bordered = first.sizes.image_in != first.sizes.image_padded or sizes.image_in != sizes.image_padded
-    zeroed = 0 if bordered else rooms_before
-    work[part, zeroed : rooms_before + room(plan.sizes.image_padded)] = 0
-    first_sums.weights[part], first_sums.bias[part], sums.weights[part], sums.bias[part] = 0, 0, 0, 0
-    dy, dy_line = inside(block_dy, plan.image)
-    line, size = image.w * image.c, dresult.shape[1] * dresult.shape[2] * k
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-        count = min(LANES, x.shape[0] - block * LANES)
-        bring_images(first.image, x, block, block_x, scratch)
-        correlate(first_shape, first, block_x, first_clamp, block_between)
-        own_dresult = pointer(dresult, 0)
-        if drops:
-            drop(pointer(dresult, block * LANES * size), dropped, block * LANES * size, count * size, mask)
-            own_dresult = pointer(dropped, -block * LANES * size)
-        bring_gradient(
-            own_dresult, result, winners, block, clamp, pool, plan.image, block_dresult, block_dy, scratch,
-            pointer(sums.bias, part * k * LANES),
-        )  # fmt: skip
-        reduce_pixels(sums_shape, sums, block_between, dy, dy_line, part)
-        correlate(shape, plan, block_dy, False, block_dbetween)
-        first_bias_sums = pointer(first_sums.bias, part * image.c * LANES)
-        _mask_and_add(block_dbetween, block_between, first_clamp, image, first_bias_sums)
-        reduce_pixels(first_sums_shape, first_sums, block_x, block_dbetween, line, part)
+    """One share of the blocks of images: `first` is the first convolution, `nest` the second's input gradient."""
+    x, dresult, _ = operands
+    size = dresult.shape[1] * dresult.shape[2] * dresult.shape[3]
+    blocks, second = -(-x.shape[0] // LANES), sums.nest
+    block_x = pointer(work, thread * work.shape[1])
+    intermediate = pointer(block_x, block_size(first.image_padded))
+    block_dy = pointer(intermediate, block_size(second.image_padded))
+    pooled = pointer(block_dy, block_size(nest.image_padded))
+    dropped = pointer(pooled, block_size(second.image_out))
+    dintermediate = pointer(dropped, block_size(second.image_out))
+    scratch = pointer(dintermediate, block_size(second.image_in))
+    begin, end = block_size(first.image_padded) + block_size(second.image_padded), block_size(nest.image_padded)
+    if first.image_in != first.image_padded or second.image_in != second.image_padded:
+        work[thread, :begin] = 0
+    work[thread, begin : begin + end] = 0
+    first_sums.weights[thread], first_sums.bias[thread], sums.weights[thread], sums.bias[thread] = 0, 0, 0, 0
+    first_bias = pointer(first_sums.bias, thread * first_sums.bias.shape[1] * LANES)
+    bias = pointer(sums.bias, thread * sums.bias.shape[1] * LANES)
+    # loop 5: blocks of LANES images, which stay in cache from the first convolution to its gradient
+    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
+        # forward again: the first convolution
+        load_images(first, x, block, block_x, scratch)
+        correlate(first_shape, first, block_x, first_relu, intermediate)
+        # the second's dY, back through dropout, pooling and ReLU
+        start, own_dresult = block * LANES * size, pointer(dresult, 0)
+        if drops(mask):
+            drop(pointer(dresult, start), dropped, start, min(LANES, x.shape[0] - block * LANES) * size, mask)
+            own_dresult = pointer(dropped, -start)
+        load_gradient(nest, own_dresult, out, block, pooled, block_dy, scratch, bias)
+        # the second's gradients
+        reduce_pixels(sums_shape, sums, intermediate, inside(block_dy, nest), nest.padded_w * nest.c, thread)
+        correlate(shape, nest, block_dy, False, dintermediate)
+        # the first's gradient of its parameters
+        _mask_and_add(second, dintermediate, intermediate, first_relu, first_bias)
+        reduce_pixels(first_sums_shape, first_sums, block_x, dintermediate, second.w * second.c, thread)
 
 
 @jit
-def _mask_and_add(dy, y, masked, image, sums):
-    """sums (c, LANES) += the pixels of dy (h, w, c, LANES), if `masked` zeroed where y, with a border, is not > 0."""
-    for c in range(image.c):
+def _mask_and_add(nest, dy, y, is_masked, sums):
+    """sums (c, LANES) += the pixels of dy (h, w, c, LANES), if masked zeroed where y, with a border, is not > 0."""
+    for c in range(nest.c):
         total = load(sums, c * LANES)
-        for h in range(image.h):
-            for w in range(image.w):
-                place = ((h * image.w + w) * image.c + c) * LANES
+        for h in range(nest.h):
+            for w in range(nest.w):
+                place = ((h * nest.w + w) * nest.c + c) * LANES
                 value = load(dy, place)
-                if masked:
-                    inside = ((h + image.top) * image.padded_w + w + image.left) * image.c + c
-                    value = select(load(y, inside * LANES) > 0, value, 0)
+                if is_masked:
+                    in_border = ((h + nest.top) * nest.padded_w + w + nest.left) * nest.c + c
+                    value = select(load(y, in_border * LANES) > 0, value, 0)
                     store(dy, place, value)
                 total = total + value
         store(sums, c * LANES, total)

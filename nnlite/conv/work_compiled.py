@@ -48,7 +48,7 @@ def from_outside(item: WorkItem, nbytes: int) -> WorkItem:
 
 
 def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
-    """Bytes of (x, weight, the result, the winners of its pooling)."""
+    """Bytes of (x, weight, the result, the argmax indices of its pooling)."""
     result = prod(epilogue.result_shape(geometry.output_shape))
     x, weight = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * prod(geometry.weight_shape)
     return x, weight, ITEMSIZE * result, result if epilogue.pool else 0
@@ -67,21 +67,20 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
     if pass_name == "forward":
         plan = direct_plan.forward(batch)
-        if not len(plan.tables.runs):
+        if not len(plan.nest.runs):
             return None
-        image = plan.image
         products = correlation(plan, n, geometry.flops, lanes=False)
-        copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
+        copies = [_pad(n * plan.nest.image_in, False, x)] if plan.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
-        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.tables.runs)]
+        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.nest.runs)]
         if not phases:
             return None
         for phase, plan in enumerate(phases):  # each reads dY
-            image, copied = plan.image, masked or plan.image.is_padded
+            copied = masked or plan.is_padded
             if copied:
-                items.append(_pad(n * image.h * image.w * image.c, masked, incoming))
+                items.append(_pad(n * plan.nest.image_in, masked, incoming))
             products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
             items.append(from_outside(products, outside) if outside else products)
@@ -92,27 +91,27 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
 
 def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
     """Products of `n` images; the rate is that of a tile with all taps, as most have."""
-    sizes, scale = plan.sizes, LANES if lanes else 1
-    pitch = sizes.groups * sizes.group_out
-    begin, end = plan.tables.ends[plan.tables.regions[plan.tables.terms.argmax()]][[0, -1]]
-    runs = plan.tables.runs[begin:end]
+    nest, scale = plan.nest, LANES if lanes else 1
+    pitch = nest.groups * nest.group_out
+    begin, end = nest.ends[nest.regions[plan.terms.argmax()]][[0, -1]]
+    runs = nest.runs[begin:end]
     length = int(runs[:, 2].max())
     loops = Loops(
         rows=plan.shape.rows,
         vectors=plan.shape.vectors,
-        tiles=sizes.tiles,
-        row_step=int(plan.tables.rows_in[1] - plan.tables.rows_in[0]) if len(plan.tables.rows_in) > 1 else scale,
-        runs=-(-int(plan.tables.terms.max()) // length),
+        tiles=nest.tiles,
+        row_step=int(nest.rows_in[1] - nest.rows_in[0]) if len(nest.rows_in) > 1 else scale,
+        runs=-(-int(plan.terms.max()) // length),
         run_step=int(runs[1, 0] - runs[0, 0]) * scale if len(runs) > 1 else 0,
         length=length,
         step=scale,
         b_step=plan.shape.vectors if lanes else plan.shape.width,
-        width=min(sizes.group_out, plan.width) * scale,
+        width=min(nest.group_out, plan.width) * scale,
         pitch=pitch * scale,
     )
-    count = (-(-n // LANES) if lanes else n / sizes.images) * sizes.groups * sizes.panels
+    count = (-(-n // LANES) if lanes else n / nest.images) * nest.groups * nest.panels
     item = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
-    products = count * plan.shape.rows * plan.shape.width * int(plan.tables.terms.sum())
+    products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
     return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
 
 
@@ -123,32 +122,32 @@ def _pad(numbers: int, masked: bool, outside: int) -> WorkItem:
 
 def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
     plan = direct_plan.grad_weight(one)
-    sizes, shape = plan.sizes, plan.shape
-    spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
+    nest, shape = plan.nest, plan.shape
+    packed_bytes = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * shape.width
     copies = move(
-        "dY to whole vectors", "spread", (sizes.group_out, int(given.relu)), touched=spread_bytes, arrays=spread_bytes
+        "dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed_bytes, arrays=packed_bytes
     )
-    lines = -(-sizes.h_out // plan.bands)
+    lines = -(-nest.h_out // nest.bands)
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
-        tiles=len(plan.inside),
+        tiles=len(nest.inside),
         row_step=1,
         runs=lines,
-        run_step=sizes.line,
-        length=sizes.w_out,
-        step=sizes.pixel,
+        run_step=nest.line,
+        length=nest.w_out,
+        step=nest.pixel,
         b_step=shape.width,
         width=shape.width,
         pitch=shape.width,
         load=1,
     )
-    count = n * plan.bands * sizes.groups * sizes.panels
+    count = n * nest.bands * nest.groups * nest.panels
     products = tiles("tiles", "products", shape, loops, count, n * one.flops)
-    top, bottom, left, right = plan.inside.T
+    top, bottom, left, right = nest.inside.T
     terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
-    products = replace(products, amount=2.0 * n * sizes.groups * sizes.panels * shape.rows * shape.width * terms)
-    if plan.is_panel and not (given.bias or given.relu):
+    products = replace(products, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
+    if plan.is_packed and not (given.bias or given.relu):
         return [from_outside(products, x + weight + incoming)]
     return [from_outside(copies, incoming), from_outside(products, x + weight)]
 
@@ -159,7 +158,7 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
 def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
-    x, weight, result, winners = _operands(geometry, given)
+    x, weight, result, argmax = _operands(geometry, given)
     one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
@@ -168,13 +167,13 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
         plan = direct_plan.forward(one, lanes=True)
         items = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
         if given.pool:
-            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
+            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=argmax))
         return [*items, _out_of_lanes("results out of lanes", result, images, weight)]
     items = [into_lanes("dY into lanes", result, images, given.relu)]
     items.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
         items.append(
-            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
+            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=argmax)
         )
     if pass_name in ("grad_weight", "gradients"):
         items += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
@@ -200,21 +199,21 @@ def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> WorkItem:
 
 def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
     plan = direct_plan.grad_weight(one, lanes=True)
-    sizes, shape = plan.sizes, plan.shape
+    nest, shape = plan.nest, plan.shape
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
-        tiles=-(-sizes.reduced // shape.rows),
+        tiles=len(nest.inside),
         row_step=LANES,
-        runs=sizes.h_out,
-        run_step=sizes.line * LANES,
-        length=sizes.w_out,
-        step=sizes.pixel * LANES,
+        runs=nest.h_out,
+        run_step=nest.line * LANES,
+        length=nest.w_out,
+        step=nest.pixel * LANES,
         b_step=one.weight_shape[3] * LANES,
         width=shape.width,
         pitch=shape.width,
     )
-    return tiles("vector_tiles", "products", shape, loops, n // LANES * sizes.groups * sizes.panels, flops)
+    return tiles("vector_tiles", "products", shape, loops, n // LANES * nest.groups * nest.panels, flops)
 
 
 # Winograd ----------------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
-    x, weight, result, winners = _operands(geometry, given)
+    x, weight, result, argmax = _operands(geometry, given)
     sizes = sizes_of(geometry)
     n = geometry.input_shape[0]
     total = n * sizes.tiles  # tiles
@@ -239,8 +238,8 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
             "V U", product_shape(sizes.k), sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
             (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
         )  # fmt: skip
-        return [to_u, to_v, products, from_outside(to_y, result + winners)]
-    incoming = result * (1 + given.relu) + winners
+        return [to_u, to_v, products, from_outside(to_y, result + argmax)]
+    incoming = result * (1 + given.relu) + argmax
     to_dm = move("dY to dM", "winograd_dy", (sizes.k, fused, *flags), touched=m, arrays=m + result)
     items = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):

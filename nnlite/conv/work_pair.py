@@ -61,7 +61,7 @@ def winograd(pair: FusedPair, pass_name: str) -> list[WorkItem]:
         *_dropout(pair),
         *second,
         replace(
-            move("ReLU and bias gradients", "spread", (k, int(pair.relu)), touched=touched, arrays=touched, moved=0),
+            move("ReLU and bias gradients", "pack_dy", (k, int(pair.relu)), touched=touched, arrays=touched, moved=0),
             working_set=pair.image_bytes,
         ),
         from_outside(_image_grad_weight(pair), weight),
@@ -85,16 +85,16 @@ def _dropout(pair: FusedPair) -> list[WorkItem]:
 def _image_grad_weight(pair: FusedPair) -> WorkItem:
     """The first convolution's gradient of the weights, image by image, of dY where it lies."""
     plan, k = direct_plan.grad_weight(pair.first.one_image), pair.first.output_shape[3]
-    sizes, shape = plan.sizes, plan.shape
+    nest, shape = plan.nest, plan.shape
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
-        tiles=-(-sizes.reduced // shape.rows),
+        tiles=len(nest.inside),
         row_step=1,
-        runs=sizes.h_out,
-        run_step=sizes.line,
-        length=sizes.w_out,
-        step=sizes.pixel,
+        runs=nest.h_out,
+        run_step=nest.line,
+        length=nest.w_out,
+        step=nest.pixel,
         b_step=k,
         width=min(k, shape.width),
         pitch=k,

@@ -118,11 +118,11 @@ def test_nan_wins_the_pool_and_passes_relu(pixel, window, place):
     geometry = Geometry.of((1, 6, 6, 2), (3, 3, 2, 4))
     x, weight, _, bias = operands(geometry)
     x[0, pixel, pixel] = np.nan  # a corner, which one output alone sees: the first or the last of its window
-    _, _, result, winners = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
+    _, _, result, argmax = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
     reached = np.zeros((1, 2, 2, 4), bool)
     reached[0, window, window] = True
     np.testing.assert_array_equal(np.isnan(result), reached)
-    assert (winners[reached] == place).all()
+    assert (argmax[reached] == place).all()
 
 
 def test_thread_counts_agree_to_rounding():

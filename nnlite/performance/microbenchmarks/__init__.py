@@ -25,7 +25,7 @@ PRODUCTS = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "tiles", "
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
 #: data in and taking them out needs
 IN_CACHE = (
-    "pad", "spread", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
+    "pad", "pack_dy", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
     "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx",
 )  # fmt: skip
 #: they depend on their shapes alone
