@@ -618,7 +618,7 @@ def test_no_weight_gradient_of_a_frozen_layer_is_computed(frozen, generator):
     from nnlite.runtime import scopes
 
     model, holders = two_convolutions()
-    assert any(run.is_stem for run in model.fused(32))
+    assert any(run.is_pair for run in model.fused(32))
     holders[frozen].trainable = False
     computed = []
 

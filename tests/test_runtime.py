@@ -317,13 +317,13 @@ def test_another_thread_may_set_the_number_of_threads_at_any_time(monkeypatch, g
         for filters, name in ((4, "lanes"), (32, "winograd")):
             before = nn.conv.Geometry.of((3, 28, 28, 1), (3, 3, 1, filters))
             after = nn.conv.Geometry.of(before.output_shape, (3, 3, filters, 6))
-            stem = nn.conv.Stem(before, True, after, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
+            pair = nn.conv.FusedPair(before, True, after, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
             shapes = before.input_shape, before.weight_shape, (filters,), after.weight_shape, (6,)
             x, *weights = (data.standard_normal(shape).astype(np.float32) for shape in shapes)
             algorithm = nn.conv.get(name)
-            ran = algorithm.forward_stem(x, nn.conv.StemWeights(*weights), stem, 1)
+            ran = algorithm.forward_pair(x, nn.conv.PairWeights(*weights), pair, 1)
             dresult = data.standard_normal(ran.result.shape).astype(np.float32)
-            found += [ran.result, *algorithm.backward_stem(ran, dresult, stem, 1)]
+            found += [ran.result, *algorithm.backward_pair(ran, dresult, pair, 1)]
         return found
 
     nn.set_num_threads(1)

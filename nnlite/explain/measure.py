@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import conv
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.explain import document as doc
 from nnlite.explain.case import Case, least_step
 from nnlite.network.layers import Layer
@@ -210,13 +210,13 @@ def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: 
     row.terms_ms = {name: scale * seconds for name, seconds in terms.items()}
     row.work = [
         doc.WorkItem(
-            what=work.stage.what,
-            kind=work.stage.kind,
-            size=[int(size) for size in work.stage.size],
-            calls=work.stage.calls,
-            flops=work.stage.flops,
-            moved_bytes=work.stage.moved,
-            amount=float(work.stage.amount),
+            what=work.item.what,
+            kind=work.item.kind,
+            size=[int(size) for size in work.item.size],
+            calls=work.item.calls,
+            flops=work.item.flops,
+            moved_bytes=work.item.moved,
+            amount=float(work.item.amount),
             rate=work.rate,
             ms=1e3 * float(np.median(work.seconds)),
         )

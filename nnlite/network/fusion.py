@@ -29,7 +29,7 @@ class Run(NamedTuple):
         return "+".join(layer.name or "" for layer in self.layers)
 
     @property
-    def is_stem(self) -> bool:
+    def is_pair(self) -> bool:
         """Whether it is a network's first two convolutions and what follows them."""
         return len(self.layers) > 1 and isinstance(self.layers[1], Conv2D)
 
@@ -49,8 +49,8 @@ def runs(
     """
     rest, trained = list(layers), False
     while rest:
-        stem = None if trained or needs_gradient() else _stem(rest, batch, dtype, training)
-        run = stem or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
+        pair = None if trained or needs_gradient() else _pair(rest, batch, dtype, training)
+        run = pair or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
         yield run
         trained = trained or any(p.requires_grad for layer in run.layers for p in layer.parameters())
         del rest[: len(run.layers)]
@@ -100,7 +100,7 @@ def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
     )
 
 
-def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
+def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
     """Two convolutions, and the pooling and the dropout that follow them if they do."""
     if len(layers) < 2:
         return None
@@ -115,16 +115,16 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
     following = [rest.pop(0)] if after.pool else []
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
-    stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
+    pair = conv.FusedPair(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
     # by the rule, because `autotune` measures passes by themselves, of which this saves some
-    before_it = conv.select(stem.first, dtype, first.algorithm, tuned=False)
-    algorithm = conv.select(stem.second, dtype, second.algorithm, tuned=False)
-    if not (stem.is_worthwhile and algorithm.fuses_stem(stem, before_it)):
+    before_it = conv.select(pair.first, dtype, first.algorithm, tuned=False)
+    algorithm = conv.select(pair.second, dtype, second.algorithm, tuned=False)
+    if not (pair.is_worthwhile and algorithm.fuses_pair(pair, before_it)):
         return None
 
     def compute(x: Tensor) -> Tensor:
         seed = dropout.next_seed() if dropout else 0
         weights = first.weight, first.bias, second.weight, second.bias
-        return ops.conv2d_stem(x, *weights, stem=stem, algorithm=algorithm, seed=seed)
+        return ops.conv2d_pair(x, *weights, pair=pair, algorithm=algorithm, seed=seed)
 
     return Run((first, second, *following, *([dropout] if dropout else [])), compute)

@@ -186,7 +186,7 @@ class Stack(KnownAttributes):
         self._require_built()
         dtype = np.dtype(np.float32)
         return {
-            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_stem)
+            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_pair)
             for run in self._runs(positive_int("batch_size", batch_size), dtype, training=True)
             for layer in run.layers
             if isinstance(layer, Conv2D)

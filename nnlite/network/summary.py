@@ -45,7 +45,7 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
         console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})")
     for run in model.fused(batch_size):
-        again = f"; {run.layers[0].name} is computed again on the way back" if run.is_stem else ""
+        again = f"; {run.layers[0].name} is computed again on the way back" if run.is_pair else ""
         console.print(f"{run.name}: one kernel in training, so that what is between them stays in cache{again}")
     return text.getvalue().rstrip()
 

@@ -111,10 +111,10 @@ def _on_tiles(columns: int) -> Products | None:
 
     if not jit.ENABLED:
         return None
-    from nnlite.kernels import matmul, narrow
+    from nnlite.kernels import matmul, tall_skinny
 
-    if columns <= narrow.WIDEST:
-        return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
+    if columns <= tall_skinny.WIDEST:
+        return Products(tall_skinny.matmul, matmul.matmul_nt, matmul.matmul_tn, tall_skinny.gradients)
     return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn, drops=True)
 
 

@@ -4,7 +4,7 @@
                           + further calls x cost of a call
     time of a pass      = its work items + the overhead of calling its operations
 
-Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.stages). The rates are
+Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.work). The rates are
 microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
 prediction. Nothing in here knows how long a step or a layer took, and no factor is fitted.
 """
@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.autograd import Tensor
-from nnlite.conv import stages as conv_stages
-from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.conv import work as conv_work
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.performance import overhead
 from nnlite.performance.microbenchmarks import IN_CACHE, PRODUCTS, Microbenchmark, Rate
 from nnlite.performance.microbenchmarks.base import power_of_two
@@ -41,7 +41,7 @@ Name = tuple[Team, str, Rate | str]
 class WorkTime:
     """A work item and its seconds in each round: of its work and of its traffic, of which the larger counts."""
 
-    stage: Stage
+    item: WorkItem
     rate: float  # the median, units per second
     compute: np.ndarray  # (rounds,)
     memory: np.ndarray
@@ -84,7 +84,7 @@ class PassTime:
 
     @property
     def moved_bytes(self) -> int:
-        return conv_stages.moved_bytes(w.stage for w in self.work)
+        return conv_work.moved_bytes(w.item for w in self.work)
 
 
 class Microbenchmarks:
@@ -138,7 +138,7 @@ class Declared(NamedTuple):
     """A work item of a part of the step, and the names of its rate, of its bandwidth and of its calls."""
 
     key: Key
-    stage: Stage
+    item: WorkItem
     rate: Name
     bandwidth: Name | None
     calls: Name | None
@@ -178,9 +178,9 @@ class StepModel:
                     self._missing[call.layer, name] = str(reason)
                 continue
             self._calls.append((call, benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted)))
-            for name, stages in declared.items():
+            for name, items in declared.items():
                 if name == "forward" or any(call.needs):
-                    self._declare((call.layer, name), stages, team, footprint)
+                    self._declare((call.layer, name), items, team, footprint)
         self._declare((optimizer, "optimizer"), [_update(optimizer, parameters)], team, footprint)
         self._least = benchmarks.add_overhead(team, algorithm, f"least step {optimizer}", least_step, evicted)
         least_calls = overhead.trace(least_step)
@@ -188,13 +188,13 @@ class StepModel:
             benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted) for call in least_calls
         ]
 
-    def _declare(self, key: Key, stages: Sequence[Stage], team: Team, footprint: int) -> None:
+    def _declare(self, key: Key, items: Sequence[WorkItem], team: Team, footprint: int) -> None:
         add = self._benchmarks.add_rate
-        for stage in stages:
-            bounded = stage.kind in PRODUCTS or stage.kind in IN_CACHE
-            bandwidth = add(team, Rate.of_bandwidth(stage.working_set)) if bounded and stage.moved else None
-            calls = add(team, Rate("numpy_call")) if stage.calls > 1 else None
-            self._work.append(Declared(key, stage, add(team, Rate.of(stage, footprint)), bandwidth, calls))
+        for item in items:
+            bounded = item.kind in PRODUCTS or item.kind in IN_CACHE
+            bandwidth = add(team, Rate.of_bandwidth(item.working_set)) if bounded and item.moved else None
+            calls = add(team, Rate("numpy_call")) if item.calls > 1 else None
+            self._work.append(Declared(key, item, add(team, Rate.of(item, footprint)), bandwidth, calls))
 
     @property
     def missing(self) -> list[str]:
@@ -204,7 +204,7 @@ class StepModel:
     @property
     def moved_bytes(self) -> int | None:
         """The memory traffic of a step; None if a part of it does not declare its own."""
-        return None if self._missing else conv_stages.moved_bytes(declared.stage for declared in self._work)
+        return None if self._missing else conv_work.moved_bytes(declared.item for declared in self._work)
 
     def predict(self, samples: Samples) -> dict[Key, PassTime]:
         """The parts of the step, from the rates' samples."""
@@ -223,15 +223,15 @@ class StepModel:
         return parts
 
     def _work_time(self, samples: Samples, declared: Declared) -> WorkTime:
-        _, stage, rate, bandwidth, calls = declared
+        _, item, rate, bandwidth, calls = declared
         per_unit = self._benchmarks.seconds_per_unit(rate, samples)
         none = np.zeros(len(per_unit))
-        work = stage.amount * per_unit
-        traffic = stage.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
-        if bandwidth is None and not (stage.kind in PRODUCTS or stage.kind in IN_CACHE):
+        work = item.amount * per_unit
+        traffic = item.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
+        if bandwidth is None and not (item.kind in PRODUCTS or item.kind in IN_CACHE):
             work, traffic = none, work  # a pass over memory
-        extra = (stage.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
-        return WorkTime(stage, 1 / float(np.median(per_unit)), work, traffic, extra)
+        extra = (item.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
+        return WorkTime(item, 1 / float(np.median(per_unit)), work, traffic, extra)
 
     def dominant(self, samples: Samples) -> list[Name]:
         """The rates and overheads of SHARE of the predicted time, as far as these samples tell."""
@@ -255,7 +255,7 @@ def _largest(taking: Mapping[Name, float], share: float) -> Iterator[Name]:
         so_far += taking[name]
 
 
-def _update(optimizer: str, parameters: Sequence[Tensor]) -> Stage:
+def _update(optimizer: str, parameters: Sequence[Tensor]) -> WorkItem:
     """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
 
     The rate depends on the columns of the largest, from which follows which kernels had it before.
@@ -263,4 +263,4 @@ def _update(optimizer: str, parameters: Sequence[Tensor]) -> Stage:
     size = sum(parameter.size for parameter in parameters)
     columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
     moved, arrays = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return conv_stages.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)
+    return conv_work.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)

@@ -110,18 +110,18 @@ def _smallest_conv2d(call: Call) -> Smallest:
     return [least.input_shape, least.weight_shape, least.weight_shape[3:]], {"algorithm": algorithm.name}
 
 
-def _smallest_stem(call: Call) -> Smallest:
-    stem = call.options["stem"]
-    kept = stem.first.groups != stem.second.groups  # else what one gives might not be what the other takes
-    second = _smallest_geometry(stem.second, 1 + stem.epilogue.pool, 1 + stem.epilogue.pool, keep_channels=kept)
-    first = _smallest_geometry(stem.first, *second.input_shape[1:3], keep_channels=kept)
+def _smallest_pair(call: Call) -> Smallest:
+    pair = call.options["pair"]
+    kept = pair.first.groups != pair.second.groups  # else what one gives might not be what the other takes
+    second = _smallest_geometry(pair.second, 1 + pair.epilogue.pool, 1 + pair.epilogue.pool, keep_channels=kept)
+    first = _smallest_geometry(pair.first, *second.input_shape[1:3], keep_channels=kept)
     shapes: list[tuple[int, ...]] = [first.input_shape]
     shapes += [shape for g in (first, second) for shape in (g.weight_shape, g.weight_shape[3:])]
-    return shapes, {"stem": replace(stem, first=first, second=second)}
+    return shapes, {"pair": replace(pair, first=first, second=second)}
 
 
 def _smallest_dense(call: Call) -> Smallest:
-    from nnlite.kernels.narrow import WIDEST
+    from nnlite.kernels.tall_skinny import WIDEST
 
     x, weight = call.arguments[:2]
     columns = weight.shape[1]
@@ -140,7 +140,7 @@ def _smallest_loss(call: Call) -> Smallest:
 
 _SMALLEST: dict[str, Callable[[Call], Smallest]] = {
     "conv2d": _smallest_conv2d,
-    "conv2d_stem": _smallest_stem,
+    "conv2d_pair": _smallest_pair,
     "dense": _smallest_dense,
     "max_pool2d": _smallest_pooling,
     "sparse_categorical_crossentropy": _smallest_loss,

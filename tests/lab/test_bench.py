@@ -155,7 +155,7 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         return run_rounds(candidates, progress=step, **options)
 
     monkeypatch.setattr(bench_module, "run_rounds", interrupted)
-    assert main(["bench", "--only", "im2col,windows", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
+    assert main(["bench", "--only", "im2col,strided_view", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
     text = capsys.readouterr().out
     assert "Interrupted" in text
     assert "input gradient: " in text

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from nnlite.conv.stages import Stage
+from nnlite.conv.work import WorkItem
 from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Work, power_of_two, prepare
 from nnlite.performance.rounds import timed
 from nnlite.runtime.processor import cache_sizes
@@ -21,15 +21,15 @@ from nnlite.runtime.processor import cache_sizes
 _LEAST_BYTES = 16 << 10
 _LEAST_EVICTED = 4 << 20
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
-PRODUCTS = ("gemm", "matmul", "narrow", "narrow_gradients", "tiles", "lane_tiles", "vector_tiles")
+PRODUCTS = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "tiles", "lane_tiles", "vector_tiles")
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
 #: data in and taking them out needs
 IN_CACHE = (
-    "pad", "spread", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
+    "pad", "pack_dy", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
     "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx",
 )  # fmt: skip
 #: they depend on their shapes alone
-_SHAPED = ("gemm", "matmul", "narrow", "narrow_gradients", "numpy_call")
+_SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call")
 
 
 class Rate(NamedTuple):
@@ -41,14 +41,14 @@ class Rate(NamedTuple):
     evicted: int = 0
 
     @classmethod
-    def of(cls, stage: Stage, footprint: int) -> Rate:
-        """The rate at which a stage should run, in a step that works in `footprint` bytes of arrays.
+    def of(cls, item: WorkItem, footprint: int) -> Rate:
+        """The rate at which an item should run, in a step that works in `footprint` bytes of arrays.
 
         If it goes through its own arrays once, the others were touched since.
         """
-        working_set = 0 if stage.kind in _SHAPED else min(max(stage.working_set, _LEAST_BYTES), MOST_BYTES)
-        once = stage.working_set >= stage.bytes or (stage.kind in IN_CACHE and stage.moved > 0)
-        return cls(stage.kind, stage.size, working_set, _evicted(footprint, stage.working_set) if once else 0)
+        working_set = 0 if item.kind in _SHAPED else min(max(item.working_set, _LEAST_BYTES), MOST_BYTES)
+        once = item.working_set >= item.bytes or (item.kind in IN_CACHE and item.moved > 0)
+        return cls(item.kind, item.size, working_set, _evicted(footprint, item.working_set) if once else 0)
 
     @classmethod
     def of_bandwidth(cls, nbytes: float) -> Rate:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.runtime import memory, threads
 
 #: working sets are measured up to so many bytes, and products up to twice that

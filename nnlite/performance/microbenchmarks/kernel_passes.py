@@ -9,9 +9,9 @@ import numpy as np
 
 from nnlite.compiler.simd import LANES
 from nnlite.conv.geometry import pooled
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.kernels import activation, peaks, updates
-from nnlite.kernels import narrow as narrow_products
+from nnlite.kernels import tall_skinny as tall_skinny_products
 from nnlite.kernels.crossentropy import sparse_from_logits
 from nnlite.kernels.dropout import apply_mask
 from nnlite.kernels.matmul import matmul as product
@@ -34,19 +34,21 @@ def matmul(size: tuple[int, ...], working_set: int) -> Work:
 
 
 @kind
-def narrow(size: tuple[int, ...], working_set: int) -> Work:
+def tall_skinny(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = operands(size)
-    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
+    return Work(lambda: tall_skinny_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
 
 
 @kind
-def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
+def tall_skinny_gradients(size: tuple[int, ...], working_set: int) -> Work:
     """Its gradients at once: `layout` says how many of the two."""
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
+    return Work(
+        lambda: tall_skinny_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy)
+    )
 
 
 @kind
@@ -125,9 +127,9 @@ def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
     rows = [(weight, gradient, 0)]
 
     def products() -> None:
-        if columns <= narrow_products.WIDEST:
-            narrow_products.matmul(x, weight, None, False)
-            _, of_weight = narrow_products.gradients(x, weight, dy, (False, True))
+        if columns <= tall_skinny_products.WIDEST:
+            tall_skinny_products.matmul(x, weight, None, False)
+            _, of_weight = tall_skinny_products.gradients(x, weight, dy, (False, True))
             rows[:] = [(weight, gradient if of_weight is None else of_weight, 0)]
         else:
             product(x, weight)

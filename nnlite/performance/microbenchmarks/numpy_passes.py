@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.ops import activation
 from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
 from nnlite.runtime import memory
