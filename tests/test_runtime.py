@@ -138,9 +138,9 @@ LOCKS = {
     "launch": "threads.launch_lock",
     "autotune": "tuning._lock",
     "random numbers": "random.generator().bit_generator.lock",
-    "compiler": "jit.global_compiler_lock._lock",
-    "threading layer": "jit.numba_threads._backend_init_thread_lock",
-    "LLVM": "jit.llvm.ffi.lib._lock._lock",
+    "compiler": "compiler_locks()[0]._lock",
+    "threading layer": "compiler_locks()[1]",
+    "LLVM": "compiler_locks()[2]._lock",
 }
 
 
@@ -150,7 +150,7 @@ def test_a_fork_while_another_thread_holds_a_lock():
     code = f"""
 import os, sys, threading, time
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler.numba_private import compiler_locks
 from nnlite.runtime import random, threads
 from nnlite.conv import tuning
 locks = lambda: [{", ".join(LOCKS.values())}]
@@ -207,7 +207,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 class Fill(jit.kernel):
-    """A kernel in two parts, each of which writes its number; `during()` runs where its launch would begin."""
+    """A kernel whose threads each write their number; `during()` runs where its launch would begin."""
 
     def __init__(self, during=lambda: None):
         super().__init__(_fill)
@@ -221,8 +221,8 @@ class Fill(jit.kernel):
         self._launch = _launch
 
 
-def _fill(part, parts, y):
-    y[part] = part + 1
+def _fill(thread, num_threads, y):
+    y[thread] = thread + 1
 
 
 needs_kernels = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")

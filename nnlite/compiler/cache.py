@@ -8,9 +8,6 @@ user may have written, is compiled again; without a cache everything still works
 
 from __future__ import annotations
 
-import nnlite.compiler.numba_names  # noqa: F401, first: says what this Numba lacks
-
-# isort: split
 import contextlib
 import hashlib
 import os
@@ -27,11 +24,9 @@ from typing import Any, Protocol
 import llvmlite
 import numba
 import numpy as np
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.registry import cpu_target
-from numba.core.serialize import dumps
 
+from nnlite.compiler import numba_private
+from nnlite.compiler.numba_private import target
 from nnlite.runtime.files import write_whole
 
 _PACKAGE = Path(__file__).parents[1]
@@ -47,11 +42,6 @@ def sources_hash() -> str:
     for file in files:
         digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def target() -> tuple[str, ...]:
-    """What is compiled for: (triple, processor, features)."""
-    return tuple(cpu_target.target_context.codegen().magic_tuple())
 
 
 @cache
@@ -118,7 +108,7 @@ class Links(Protocol):
     def provide(self, signature: tuple) -> Any: ...
 
 
-class CodeCache(NullCache):
+class CodeCache(numba_private.Cache):
     """What Numba asks for one function's compiled code, kept under `name`; `links` are what that code jumps to."""
 
     def __init__(self, name: str, links: Links | None):
@@ -136,18 +126,18 @@ class CodeCache(NullCache):
             for linked in signatures:
                 assert self._links is not None
                 self._links.provide(linked)
-            return CompileResult._rebuild(context, *code)
+            return numba_private.rebuild(context, code)
         except Exception:  # no file, a damaged one, or one that fits no longer
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
         """Keep code that was just compiled, if it can be written and holds no address of this process."""
-        if compiled.library.has_dynamic_globals:
+        if numba_private.holds_addresses(compiled):
             return
         with contextlib.suppress(OSError):
             key, path = self._place(signature)
             path.unlink(missing_ok=True)  # it may be a link, or have the rights for which it was refused
-            content = dumps((key, self._links.signatures if self._links else (), compiled._reduce()))
+            content = numba_private.to_bytes(compiled, key, self._links.signatures if self._links else ())
             write_whole(path, hashlib.sha256(content).digest() + content, mode=0o600)
 
     def _place(self, signature: Any) -> tuple[tuple, Path]:
