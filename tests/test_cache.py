@@ -122,12 +122,25 @@ def test_only_what_its_name_tells_of_nnlites_own_functions_is_kept():
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom nnlite.compiler import jit\ntable = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
+        "import numpy as np\nfrom nnlite.compiler import jit\n"
+        "table = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
         "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):
         result = run(printing("mine.total(5), mine.twice(3)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
         assert result == ["5.0", "6", compiled]
+
+
+def test_kernels_from_the_cache_run_on_all_threads(tmp_path):
+    """Numba starts its threads when it compiles a parallel function, not when one is loaded."""
+    program = f"""{COUNT.replace("jit._at_once_address(), jit._in_turn_address()", "")}
+from nnlite.kernels import peaks
+out = np.zeros(2)
+peaks.nothing.run(2, out)
+print(*out, len(compiled))
+"""
+    for compiled in ("3", "0"):  # the kernel, what packs its arguments, and what runs all kernels' threads
+        assert run(program, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2") == ["0.0", "1.0", compiled]
 
 
 def test_what_stands_in_no_file_is_compiled_each_time():

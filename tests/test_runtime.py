@@ -138,9 +138,9 @@ LOCKS = {
     "launch": "threads.launch_lock",
     "autotune": "tuning._lock",
     "random numbers": "random.generator().bit_generator.lock",
-    "compiler": "compiler_locks()[0]._lock",
-    "threading layer": "compiler_locks()[1]",
-    "LLVM": "compiler_locks()[2]._lock",
+    "compiler": "jit.numba_private.compiler_locks()[0]._lock",
+    "threading layer": "jit.numba_private.compiler_locks()[1]",
+    "LLVM": "jit.numba_private.compiler_locks()[2]._lock",
 }
 
 
@@ -150,7 +150,7 @@ def test_a_fork_while_another_thread_holds_a_lock():
     code = f"""
 import os, sys, threading, time
 import nnlite as nn
-from nnlite.compiler.numba_private import compiler_locks
+from nnlite.compiler import jit
 from nnlite.runtime import random, threads
 from nnlite.conv import tuning
 locks = lambda: [{", ".join(LOCKS.values())}]
@@ -249,6 +249,49 @@ def test_a_parallel_launch_keeps_other_threads_from_theirs():
     fill.run(2, y)
     assert (free, y.tolist()) == ([False], [1, 2])
     assert is_free_for_another_thread(threads.launch_lock)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_an_exception_of_any_thread_reaches_the_caller(num_threads):
+    @jit.kernel
+    def refuse(thread, num_threads, which, y):
+        y[thread] = 1
+        if thread == which:
+            raise ValueError("which: expected another")
+
+    for which in range(num_threads):
+        y = np.zeros(num_threads)
+        with pytest.raises(ValueError, match="which: expected another"):
+            refuse.run(num_threads, which, y)
+        assert y[which] == 1
+    refuse.run(num_threads, num_threads, y)  # nothing is left of it
+    assert y.all()
+
+
+WOKEN = """
+import threading, numba, numpy as np, nnlite as nn
+from nnlite.kernels import peaks
+found = []
+def launch():
+    nn.set_num_threads(3)
+    peaks.nothing(np.zeros(3))
+    found.append(numba.get_num_threads())
+    nn.set_num_threads(2)
+    peaks.nothing(np.zeros(2))
+    found.append(numba.get_num_threads())
+launch()
+other = threading.Thread(target=launch)  # of which Numba keeps a number of its own
+other.start()
+other.join()
+print(*found)
+"""
+
+
+@needs_kernels
+def test_a_launch_wakes_no_more_of_numbas_threads_than_were_asked_for():
+    environment = os.environ | {"NUMBA_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", WOKEN], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["3", "2", "3", "2"], done.stderr
 
 
 @needs_kernels
