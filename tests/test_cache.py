@@ -109,21 +109,33 @@ def test_users_functions_are_compiled_anew_in_each_process(tmp_path):
     assert [file for file in tmp_path.rglob("*.code") if "nnlite.compiler" not in file.name] == []
 
 
-def test_only_what_its_name_tells_of_nnlites_own_functions_is_kept():
+def test_only_functions_of_hashed_sources_that_their_name_tells_are_cached():
     source = "def plain(x): return x\ndef made(n):\n    def f(x): return x * n\n    return f\nline = lambda x: x\n"
-    own, users = {"__name__": "nnlite.kernels.own"}, {"__name__": "mine"}
-    exec(compile(source, Path(nnlite.__file__).parent / "kernels" / "own.py", "exec"), own)
+    own, other, users = ({"__name__": f"nnlite.{name}"} for name in ("own", "other", "users"))
+    exec(compile(source, Path(nnlite.__file__).parent / "conv/winograd/own.py", "exec"), own)
+    exec(compile(source, Path(nnlite.__file__).parent / "ops/other.py", "exec"), other)
     exec(compile(source, "/home/me/mine.py", "exec"), users)
-    assert jit_cache.kept_name(own["plain"]) == "nnlite.kernels.own.plain"
-    for function in (own["made"](2), own["line"], users["plain"], users["made"](2)):
-        assert jit_cache.kept_name(function) is None
+    assert jit_cache.cache_name(own["plain"]) == "nnlite.own.plain"
+    for function in (own["made"](2), own["line"], other["plain"], users["plain"], users["made"](2)):
+        assert jit_cache.cache_name(function) is None
+
+
+def test_an_edit_in_any_folder_of_a_hashed_room_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit_cache, "_PACKAGE", tmp_path)
+    file = tmp_path / "conv" / "winograd" / "tiles.py"
+    file.parent.mkdir(parents=True)
+    hashes = set()
+    for text in ("a = 1", "a = 2"):
+        file.write_text(text)
+        hashes.add(jit_cache.sources_hash.__wrapped__())
+    assert len(hashes) == 2
 
 
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
         "import numpy as np\nfrom nnlite.compiler import jit\n"
-        "table = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
+        "table = np.ones(2_000_000)\njit.cache_name = lambda f: f.__name__\n"
         "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):

@@ -37,7 +37,7 @@ _COMPILED = ("compiler", "conv", "kernels", "performance/microbenchmarks")
 @cache
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
-    files = sorted(file for room in _COMPILED for file in (_PACKAGE / room).glob("*.py"))
+    files = sorted(file for room in _COMPILED for file in (_PACKAGE / room).rglob("*.py"))
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
@@ -47,9 +47,9 @@ def sources_hash() -> str:
 @cache
 def cache_root() -> Path | None:
     """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
-    kept = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    lasting = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in kept if folder), temporary)), None)
+    return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in lasting if folder), temporary)), None)
 
 
 def _is_private(folder: Path) -> bool:
@@ -74,20 +74,21 @@ def cache_dir() -> Path | None:
     return root / f"kernels-{sources_hash()}" if root else None
 
 
-def kept_name(function: Callable) -> str | None:
-    """The name under which a function's code is kept, or None if it is not.
+def cache_name(function: Callable) -> str | None:
+    """The name under which a function's code is cached, or None if it is not.
 
-    Only nnlite's own functions are kept, whose sources are in the hash, and of them those that one name can tell:
-    Numba takes what a function closes over as constants.
+    Only functions whose sources are in the hash are cached, and of them those that one name can tell: Numba takes what
+    a function closes over as constants.
     """
     several = function.__closure__ or "<" in function.__qualname__  # made in another function, or a lambda
-    own = Path(function.__code__.co_filename).is_relative_to(_PACKAGE)
-    return f"{function.__module__}.{function.__qualname__}" if own and not several else None
+    file = Path(function.__code__.co_filename)
+    hashed = any(file.is_relative_to(_PACKAGE / room) for room in _COMPILED)
+    return f"{function.__module__}.{function.__qualname__}" if hashed and not several else None
 
 
 def clear_cache() -> int:
     """Empty the cache on disk, also of earlier sources, forget what `autotune` measured and the rates of the
-    time model, which hang on sources too; how many files went."""
+    time model, which depend on sources too; how many files went."""
     root = cache_root()
     if root is None:
         return 0
@@ -109,19 +110,19 @@ class Links(Protocol):
 
 
 class CodeCache(numba_private.Cache):
-    """What Numba asks for one function's compiled code, kept under `name`; `links` are what that code jumps to."""
+    """What Numba asks for one function's compiled code, cached as `name`; `links` are what that code jumps to."""
 
     def __init__(self, name: str, links: Links | None):
         self._name = name
         self._links = links
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The kept code, or None where there is none that can be trusted: then it is compiled again."""
+        """The cached code, or None where there is none that can be trusted: then it is compiled again."""
         context.refresh()
         try:
             key, path = self._place(signature)
-            kept_key, signatures, code = pickle.loads(_checked(path))
-            if kept_key != key:
+            stored_key, signatures, code = pickle.loads(_checked(path))
+            if stored_key != key:
                 return None
             for linked in signatures:
                 assert self._links is not None
@@ -131,7 +132,7 @@ class CodeCache(numba_private.Cache):
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep code that was just compiled, if it can be written and holds no address of this process."""
+        """Store code that was just compiled, if it can be written and holds no address of this process."""
         if numba_private.holds_addresses(compiled):
             return
         with contextlib.suppress(OSError):
@@ -152,7 +153,7 @@ _is_trusted = cache(_is_private)
 
 
 def _checked(path: Path) -> bytes:
-    """What was kept in a file. Raises OSError if another user may have written it, ValueError if it is damaged."""
+    """What was stored in a file. Raises OSError if another user may have written it, ValueError if it is damaged."""
     with open(path, "rb", opener=_open_no_link) as file:
         if not _is_ours(os.fstat(file.fileno())):
             raise PermissionError

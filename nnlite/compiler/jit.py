@@ -4,8 +4,8 @@ Compiled code of nnlite's own functions is cached on disk (nnlite.compiler.cache
 modules that hold kernels are therefore imported when first used.
 
 A kernel's threads are Numba's: one function for the whole package, compiled once, loops over them with `prange` and
-jumps to the kernel's code, whose address it is given. To loop in each kernel would compile each anew, which takes many
-times as long.
+jumps to the kernel's code, whose address it is given. A `prange` in each kernel would compile each twice, which takes
+many times as long.
 
 The same bits from run to run: arithmetic with fused multiply-adds has several right results, and LLVM's choice among
 them depends on the code around it. So each function's machine code exists once: what launches a kernel jumps to its
@@ -30,7 +30,7 @@ from numba.core import cgutils, event
 from numba.extending import intrinsic
 
 from nnlite.compiler import numba_private
-from nnlite.compiler.cache import CodeCache, Links, kept_name
+from nnlite.compiler.cache import CodeCache, Links, cache_name
 from nnlite.runtime import threads
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
@@ -61,7 +61,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
     )(function)
     if ENABLED and not inline:
         _compiled_here.add(compiled)
-        if name := kept_name(function):
+        if name := cache_name(function):
             numba_private.keep_in(CodeCache(name, links), compiled)
     return compiled
 
@@ -69,7 +69,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
 class kernel:
     """A compiled function `f(thread, num_threads, *arrays)` that does one thread's share of the work.
 
-    Calling the kernel as `f(*arrays)` runs it on all threads; `f.run(num_threads, *arrays)` on so many, where arrays
+    Calling the kernel as `f(*arrays)` runs it on all threads; `f.run(num_threads, *arrays)` on that many, where arrays
     have room for each. Results depend on how many there are only where a kernel says so. Arguments may be whatever
     Numba knows, NamedTuples too.
     """
@@ -85,7 +85,7 @@ class kernel:
         self.run(threads.kernel_parts(), *arrays)
 
     def run(self, num_threads: int, *arrays: Any) -> None:
-        """Do the shares of so many threads, however many there are meanwhile."""
+        """Do the shares of that many threads, however many there are meanwhile."""
         if not ENABLED:
             for thread in range(num_threads):
                 self.compiled(thread, num_threads, *arrays)
@@ -179,8 +179,8 @@ class _Links:
 
     def __init__(self, compiled: Any):
         self._compiled = compiled
-        #: that no other function has; one of this process alone, where its code is not kept
-        self.name = kept_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
+        #: that no other function has; one of this process alone, where its code is not cached
+        self.name = cache_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
         #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 

@@ -116,7 +116,7 @@ def holds_addresses(compiled: Any) -> bool:
 
 
 def to_bytes(compiled: Any, *extra: Any) -> bytes:
-    """A compiled function, and what else is to be kept with it, for `pickle.loads` and `rebuild`."""
+    """A compiled function, and what else is to be stored with it, for `pickle.loads` and `rebuild`."""
     return dumps((*extra, compiled._reduce()))
 
 
