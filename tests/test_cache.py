@@ -144,7 +144,7 @@ def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
 
 
 def test_kernels_from_the_cache_run_on_all_threads(tmp_path):
-    """Numba starts its threads when it compiles a parallel function, not when one is loaded."""
+    """What loads a parallel function has to start Numba's threads, which compiling one does."""
     program = f"""{COUNT.replace("jit._at_once_address(), jit._in_turn_address()", "")}
 from nnlite.kernels import peaks
 out = np.zeros(2)

@@ -132,7 +132,6 @@ def _in_turn(code, num_threads, block):
 
 @cache
 def _at_once_address() -> int:
-    numba.get_num_threads()  # starts them: code from the cache does not, and looks for their functions when loaded
     return numba_private.machine_code(_compiled(_at_once, None, parallel=True, no_cpython_wrapper=True), _RUN).address
 
 
