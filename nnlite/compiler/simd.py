@@ -335,8 +335,8 @@ def _operator(symbol: Callable, result: Any, emit: Callable) -> None:
     @type_callable(symbol)
     def _typing(context):
         def typer(a, b):
-            of_vectors = vector in (a, b) and all(t == vector or isinstance(t, types.Number) for t in (a, b))
-            return result if of_vectors else None
+            known = all(t == vector or isinstance(t, (types.Integer, types.Float)) for t in (a, b))
+            return result if known and vector in (a, b) else None
 
         return typer
 
