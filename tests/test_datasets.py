@@ -129,7 +129,7 @@ class TestReadIdx:
         ("content", "message"),
         [
             (b"", "an IDX file. Received: an empty file"),
-            (b"\0\0\x08", "the 4 bytes that begin an IDX file. Received: 3 bytes"),
+            (b"\0\0\x08", "the 4 bytes at the beginning of an IDX file. Received: 3 bytes"),
             (b"\x89PNG", "two zero bytes. Received: 0x8950"),
             (b"\0\0\x0a\x01" + bytes(8), "a dtype code among 0x08, 0x09, 0x0b, 0x0c, 0x0d, 0x0e. Received: 0x0a"),
             (b"\0\0\x08\x00", "1 to 64 dimensions. Received: 0"),

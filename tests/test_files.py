@@ -122,12 +122,12 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path, monkeypatch, kind, li
         Path("link").symlink_to("there")
         path = Path("link")
     before = path.lstat(), path.stat()
-    with pytest.raises(FileExistsError, match=f"{path}: expected the name of a file"):
+    with pytest.raises(FileExistsError, match=f"{path}: expected a regular file"):
         write_whole(path, b"x")
-    with pytest.raises(ValueError, match="--out: expected the name of a file"):
+    with pytest.raises(ValueError, match="--out: expected a file name"):
         writable_file("--out", path)
     model = nnlite.Sequential([nnlite.Input((2,)), nnlite.Dense(1)])
-    with pytest.raises(ValueError, match="path: expected the name of a file"):
+    with pytest.raises(ValueError, match="path: expected a file name"):
         model.save(path)
     assert before == (path.lstat(), path.stat())
 

@@ -66,7 +66,7 @@ def _composed(
     y = algorithm.forward(x, weight, geometry)
     _check_result(algorithm, y, geometry.output_shape, x.dtype, "forward")
     if np.may_share_memory(y, x) or np.may_share_memory(y, weight) or not y.flags.writeable:
-        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected an array of its own that may be written")
+        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected a new writable array")
     if bias is not None:
         y += bias
     if relu:

@@ -1,6 +1,6 @@
-"""What each operation does, forward and back, as stages (nnlite.conv.stages): for counting and for the time model.
+"""The work items of each operation, forward and backward, for the counts of traffic and for the time model.
 
-An operation that is not in the table, a user's own for one, has no stages: what it costs cannot be predicted.
+An operation that is not in the table, for example a custom one, has none: its time cannot be predicted.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from nnlite.ops.dense import drops_in_kernel
 from nnlite.runtime.errors import int_pair
 from nnlite.runtime.scopes import gradient_part
 
-#: part of the step -> what is done in it
+#: pass -> its work items
 Parts = dict[str, list[Stage]]
 
 
 class Undeclared(Exception):
-    """An operation or an algorithm that does not say what it does."""
+    """An operation or an algorithm does not declare its work."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """The shape and type of an array: all that a stage depends on."""
+    """The shape and dtype of an array: work items depend on nothing else."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -42,7 +42,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Call:
-    """One operation of a step, as it was called."""
+    """One call of an operation in a step."""
 
     layer: str
     operation: Callable
@@ -55,7 +55,7 @@ class Call:
         return self.operation.__name__
 
     def parts(self) -> Parts:
-        """The stages of each part of the step that it takes part in. Raises Undeclared if it does not say."""
+        """The work items of each pass. Raises Undeclared if the operation or algorithm does not declare them."""
         if self.name not in _OPERATIONS:
             raise Undeclared(f"operation {self.name!r}")
         return _OPERATIONS[self.name](self)
@@ -65,7 +65,7 @@ class Call:
 
 
 def problem(call: Call) -> tuple[Algorithm, Geometry, Epilogue]:
-    """What a conv2d call computes, and how."""
+    """(algorithm, geometry, epilogue) of a conv2d call."""
     x, weight, bias = call.arguments
     options = {
         key: call.options[key] for key in ("strides", "padding", "dilation_rate", "groups") if key in call.options
@@ -162,7 +162,7 @@ def _max_pool2d(call: Call) -> Parts:
     steps = pool if strides is None else int_pair("strides", strides)
     pads, (oh, ow) = pooled((h, w), pool, steps, padding)
     y = n * oh * ow * c
-    moved = ITEMSIZE * (x.size + y) + y  # the winners take a byte each
+    moved = ITEMSIZE * (x.size + y) + y  # the argmax indices take one byte each
     padded = int(pads != ((0, 0), (0, 0)))
     size = (c, *pool, *steps, padded)
     return {
@@ -189,13 +189,13 @@ def _elementwise(what: str, kind: str, size: int, arrays: int) -> Stage:
 
 
 def _per_row(what: str, kind: str, size: int, k: int, arrays: int) -> Stage:
-    """NumPy's pass over rows of k numbers, whose inner loop is as long as a row."""
+    """NumPy's pass over rows of k elements, with an inner loop of k."""
     nbytes = ITEMSIZE * arrays * size
     return stages.move(what, kind, (k,), touched=nbytes, arrays=nbytes)
 
 
 def _relu_gradient(size: int) -> Stage:
-    """dy * (y > 0): reads y and dy, writes the product, and a byte each for the mask, which it reads again."""
+    """dy * (y > 0): reads y and dy, writes the product; writes and reads a mask of one byte per element."""
     nbytes = (3 * ITEMSIZE + 2) * size
     return stages.move("ReLU gradient", "mask", (), touched=nbytes, arrays=nbytes)
 
@@ -241,7 +241,7 @@ def _crossentropy(call: Call) -> Parts:
 
 
 def _view(call: Call) -> Parts:
-    """Nothing moves: the same numbers in another shape."""
+    """The same elements in another shape: no traffic."""
     return {"forward": [], "grad_input": []}
 
 
