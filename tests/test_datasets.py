@@ -158,7 +158,7 @@ class TestReadIdx:
     @pytest.mark.parametrize("suffix", ["", ".gz"])
     def test_an_array_without_elements_that_none_could_have_is_one_error(self, tmp_path, suffix):
         path = write(tmp_path / f"some{suffix}", b"\0\0\x08\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3))
-        with pytest.raises(ValueError, match="expected a shape of an array") as fault:
+        with pytest.raises(ValueError, match="expected a valid shape") as fault:
             datasets.read_idx(path)
         assert one_line(fault).startswith(str(path))
 

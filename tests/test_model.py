@@ -395,7 +395,7 @@ def dense(units, name="a", **config):
     [
         ([dense(10**9)], r"weights of shape \(2, 1000000000\). Received: shape \(2, 1\)"),
         ([dense(10**30)], r"weights of shape \(2, 1000000000000000000000000000000\)"),
-        ([dense(1), dense(10**9, "b")], r"weights of shape \(1, 1000000000\). Received: no more"),
+        ([dense(1), dense(10**9, "b")], r"weights of shape \(1, 1000000000\). Received: none"),
         ([], "as many arrays as the layers have. Received: 2, which is more"),
         ([{"class": "Conv2D", "config": {"filters": 9, "kernel_size": 9**9, "name": "a"}}], "description of a model"),
         ([dense(1, seven=7)], "seven"),
@@ -813,8 +813,14 @@ def test_predict_says_how_fast_if_it_is_asked(model, data, capsys):
         ),
         (lambda m: setattr(m.layers[2], "use_bias", False), "use_bias: expected it unchanged: this Dense is built"),
         (lambda m: setattr(m, "input_shape", (9,)), "input_shape: expected it unchanged: this Sequential is built"),
-        (lambda m: setattr(nn.models.cnn().layers[0], "padding", "same"), "padding: expected it unchanged: this Conv2D is built"),
-        (lambda m: setattr(nn.models.cnn().layers[2], "strides", (1, 1)), "strides: expected it unchanged: this MaxPooling2D is built"),
+        (
+            lambda m: setattr(nn.models.cnn().layers[0], "padding", "same"),
+            "padding: expected it unchanged: this Conv2D is built",
+        ),
+        (
+            lambda m: setattr(nn.models.cnn().layers[2], "strides", (1, 1)),
+            "strides: expected it unchanged: this MaxPooling2D is built",
+        ),
     ],
 )
 def test_what_a_layer_was_built_with_stays(model, change, message):

@@ -28,7 +28,7 @@ INSTEAD = {
     r"\bunder (auto|im2col|theano2017|winograd|direct)\b": "with algorithm ...",
     r"\b(MACs|bytes|FLOPs|images|products?) an? (image|step|batch|tap|second)\b": "per",
     r"\b(one|a) (line|row|column|bar|panel|value|word|call|time) an? \w": "one ... per ...",
-    r"\bonce an? \w": "once per",
+    r"\bonce an? \w|\bone an? (argument|class|round|epoch|image|layer)\b": "once per, one per",
     r"thought to have (run|done)": "reconstruction of the 2017 Theano run",
     r"\b(processor|CPU) of then\b": "the 2017 CPU",
     r"\bdear to\b": "expensive to",
@@ -132,7 +132,9 @@ def readmes() -> Iterator[tuple[str, str]]:
 
 def home_made(text: str) -> list[str]:
     """What a text says in words of its own, and what to write instead."""
-    found = [(m[0], better) for pattern, better in INSTEAD.items() for m in re.finditer(pattern, " ".join(text.split()))]
+    found = [
+        (m[0], better) for pattern, better in INSTEAD.items() for m in re.finditer(pattern, " ".join(text.split()))
+    ]
     return [f"{phrase!r} -> {better}" for phrase, better in found]
 
 

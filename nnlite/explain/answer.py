@@ -87,8 +87,8 @@ def _metric(document: Document) -> list[str]:
         text = f"{listed(_called(always))} {_verb(always, *verbs)}{object_}, within a factor of {WITHIN:g}"
     elif counts:
         best = [max(counts, key=lambda metric: len(holds[metric]))]
-        text = f"{_called(best)[0]} {_verb(best, 'predict', 'predicts')} them only with algorithm "
-        text += listed(holds[best[0]])
+        text = f"{_called(best)[0]} {_verb(best, 'predict', 'predicts')} them only with "
+        text += f"algorithm{'s' * (len(holds[best[0]]) > 1)} {listed(holds[best[0]])}"
         first = first or "No metric predicts these times with every algorithm; "
     else:
         text = "neither do MACs or memory traffic alone"
@@ -156,8 +156,8 @@ def _single(n: Network, document: Document) -> list[str]:
     rows = sorted(n.layers, key=lambda row: -row.ms)
     top = rows[0]
     said = [
-        f"{_capital(spoken(top.name, top.part))} takes {100 * top.ms / n.step_ms.median:.0f}% of the step of "
-        f"{milliseconds(n.step_ms.median)}" + (f", bound by {_BOUNDS[top.bound]}." if top.bound else ".")
+        f"{100 * top.ms / n.step_ms.median:.0f}% of the step of {milliseconds(n.step_ms.median)} is in "
+        f"{spoken(top.name, top.part)}" + (f", bound by {_BOUNDS[top.bound]}." if top.bound else ".")
     ]
     bounds: dict[str, float] = {}
     for row in n.layers:
@@ -165,14 +165,9 @@ def _single(n: Network, document: Document) -> list[str]:
             bounds[term] = bounds.get(term, 0.0) + ms
     total = sum(bounds.values())
     if total and n.predicted_ms:
-        shares = [f"{100 * ms / total:.0f}% is {_BOUNDS[term]}" for term, ms in bounds.items()]
+        shares = [f"{100 * ms / total:.0f}% is {_BOUNDS[term]}" for term, ms in bounds.items() if ms >= 0.005 * total]
         said.append(f"Of the predicted step, {listed(shares)}.")
     return [*said, *_gain(n, document), *_advice(n, bounds, total), *_change(document)]
-
-
-def _capital(text: str) -> str:
-    """The text with a capital where it begins with a word; a layer's name stays as it is."""
-    return f"T{text[1:]}" if text.startswith("the ") else text
 
 
 def _gain(n: Network, document: Document) -> list[str]:
@@ -186,7 +181,7 @@ def _gain(n: Network, document: Document) -> list[str]:
     if gain < 0.05 * n.step_ms.median:
         return ["At this machine's peak rates, no pass would save more than 5% of the step."]
     return [
-        f"{_capital(spoken(row.name, row.part))} has the most to gain: at this machine's peak rates it would take "
+        f"The most to gain is in {spoken(row.name, row.part)}: at this machine's peak rates it would take "
         f"{milliseconds(row.ms - gain)} instead of {milliseconds(row.ms)}."
     ]
 

@@ -98,7 +98,7 @@ def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
     if options.batch_size is None:
         return shapes.resolve(requests, BATCH_SIZE)
     if not {"seed", "all"} & set(requests):
-        received = f"{options.batch_size} with --shapes {' '.join(requests)}, which have a batch size"
+        received = f"{options.batch_size} with --shapes {' '.join(requests)}, which include a batch size"
         raise ValueError(f"--batch-size: expected only with --shapes seed or all. Received: {received}")
     return shapes.resolve(requests, positive_int("--batch-size", options.batch_size))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nnlite import conv
 from nnlite.lab.bench import bench
 from nnlite.lab.figures import BLUE, GREY, ORANGE, blank
+from nnlite.lab.numbers import threads_said
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import Shape, resolve
 from nnlite.lab.tables import number, percent
@@ -140,7 +141,7 @@ def picture(ladder: Sequence[Rung], run: Run) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("ms (log scale)")
     axes.set_title(
-        f"{row.shape.geometry}, {row.pass_name}, on {run.threads} thread(s) of {run.processor}",
+        f"{row.shape.geometry}, {row.pass_name}, {threads_said(run.threads)} on {run.processor}",
         loc="left",
         fontsize=10,
     )

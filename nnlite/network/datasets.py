@@ -127,7 +127,7 @@ def _read(path: Path, file: IO[bytes]) -> np.ndarray:
     try:
         return np.frombuffer(content, dtype).astype(dtype.newbyteorder("=")).reshape(shape)  # shape
     except ValueError as fault:
-        raise _malformed(path, "a shape of an array", f"{shape} ({fault})") from None
+        raise _malformed(path, "a valid shape", f"{shape} ({fault})") from None
 
 
 def _opened(path: Path) -> IO[bytes]:

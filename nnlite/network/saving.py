@@ -148,7 +148,7 @@ def _layers(described: dict[str, Any], weights: list[np.ndarray]) -> list[Layer]
         """An initializer that returns the file's weights: no memory is allocated for other shapes."""
         weight = next(left, None)
         if weight is None or weight.shape != shape:
-            received = "no more" if weight is None else f"shape {weight.shape}"
+            received = "none" if weight is None else f"shape {weight.shape}"
             raise ValueError(f"expected weights of shape {shape}. Received: {received}")
         return weight.copy()
 

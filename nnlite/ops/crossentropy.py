@@ -55,7 +55,7 @@ def categorical_crossentropy(
     targets = numbers("y_true", targets).astype(predictions.dtype, copy=False)
     if targets.shape != predictions.shape or targets.ndim != 2:
         raise ValueError(
-            f"y_true: expected one-hot rows of shape {predictions.shape}, y_pred's. Received: shape {targets.shape}"
+            f"y_true: expected one-hot rows, shape {predictions.shape}. Received: shape {targets.shape}"
         )
     n = len(targets)
     if not n:

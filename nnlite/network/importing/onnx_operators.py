@@ -359,7 +359,7 @@ def _padding(attributes: Attributes) -> Any:
     if auto in ("SAME_UPPER", "VALID"):
         return {"SAME_UPPER": "same", "VALID": "valid"}[auto]
     if auto != "NOTSET":
-        raise ValueError(f"expected other padding than auto_pad {auto}")
+        raise ValueError(f"auto_pad: expected NOTSET, VALID or SAME_UPPER. Received: {auto}")
     pads = attributes.get("pads", (0, 0, 0, 0))
     if len(pads) != 4:
         raise ValueError("expected 2-D")
