@@ -304,7 +304,7 @@ class TestRefusals:
         for file in random_set():
             assert file in message
         assert "Looked in: no folder" in message
-        assert "data_dir=..." in message
+        assert "data_dir (--data-dir)" in message
         assert "$NNLITE_DATA_DIR/mnist" in message
 
     def test_every_folder_that_was_looked_in_is_named(self, tmp_path, monkeypatch):

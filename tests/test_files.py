@@ -143,5 +143,5 @@ def test_nothing_else_in_nnlite_writes_files():
         for line in file.read_text("utf-8").splitlines()
         if file.name != "files.py" and writes.search(line)
     }
-    asks_the_kernel = 'lab/timing.py: reset.write_text("5")  # VmHWM, the most there ever was, begins anew (man 5 proc)'
+    asks_the_kernel = 'lab/timing.py: reset.write_text("5")  # resets VmHWM, the peak of resident memory (man 5 proc)'
     assert found <= {asks_the_kernel}

@@ -8,6 +8,7 @@ from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
 from nnlite.explain.compare import WITHIN, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
+from nnlite.explain.measure import ROUNDS
 from nnlite.explain.names import spoken
 from nnlite.lab.numbers import listed, milliseconds, short
 from nnlite.performance.counts import human_bytes
@@ -133,7 +134,7 @@ def _change(document: Document) -> list[str]:
             other = document.find(n.name, algorithm)
             if other is not None and algorithm != case_study.ALGORITHM and n.convolutions:
                 found.append((other.step_ms.median / n.step_ms.median, n, other))
-    if not found or document.rounds < document.rounds_asked:
+    if not found or document.rounds < ROUNDS:
         return []
     ratio, n, other = max(found, key=lambda item: item[0])
     if ratio < 1.05:

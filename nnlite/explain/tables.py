@@ -39,7 +39,7 @@ def networks(document: Document) -> Table:
         row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
         rows.append([*row, _predicted_step(n, unit=" ms")])
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
-    note = f"Step: median of {document.rounds} rounds on {threads_said(document.threads)}."
+    note = f"Step: median of {document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
         note += " In parentheses: the 95% interval of the ratio."
     return without_missing(Table(title, [*columns, "predicted"], rows, [note]))

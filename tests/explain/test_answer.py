@@ -28,7 +28,7 @@ def test_the_answer_is_three_to_five_plain_sentences(name):
     said = answer.sentences(all_samples()[name])
     assert 2 <= len(said) <= 6
     for sentence in said:
-        assert re.fullmatch(r"[A-Za-z<\"x].*\.", sentence)
+        assert re.fullmatch(r"[0-9A-Za-z<\"x].*\.", sentence)
         assert "None" not in sentence
 
 

@@ -136,9 +136,9 @@ def _context(document: Document) -> dict[str, Any]:
 
 def _saved(figure: Any, kind: str) -> bytes:
     """The content of a figure's file; the same document gives the same bytes."""
-    file = BytesIO()
-    figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-    return file.getvalue()
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    return drawn.getvalue()
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
