@@ -18,6 +18,7 @@ from nnlite.explain import answer, case_study, compare, tables
 PACKAGE = Path(nnlite.__file__).parent
 #: rooms whose sentences, docstrings and comments are checked
 ROOMS = ("explain", "lab", "network", "performance", "runtime", "ops", "autograd")
+BESIDES = [PACKAGE.parent / "examples", PACKAGE.parent / "benchmarks"]
 READMES = (PACKAGE.parent / "README.md", PACKAGE.parent / "benchmarks" / "README.md")
 #: paraphrases and metaphors -> what to write instead
 INSTEAD = {
@@ -80,20 +81,24 @@ def words_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 def sources() -> Iterator[Path]:
     yield from sorted(path for path in PACKAGE.glob("*.py"))
-    for room in ROOMS:
-        yield from sorted((PACKAGE / room).rglob("*.py"))
+    for folder in [*(PACKAGE / room for room in ROOMS), *BESIDES]:
+        yield from sorted(folder.rglob("*.py"))
+
+
+def place(path: Path, line: int = 1) -> str:
+    return f"{path.relative_to(PACKAGE.parent)}:{line}"
 
 
 def in_code() -> Iterator[tuple[str, str]]:
     """(place, text) of every text that the program can print, as it is in the code."""
     for path in sources():
         for line, text in words_of(ast.parse(path.read_text())):
-            yield f"{path.relative_to(PACKAGE)}:{line}", text
+            yield place(path, line), text
     for path in sorted(PACKAGE.rglob("*.j2")):
         text = re.sub(r"\{#.*?#\}|\{%.*?%\}|<[^>]*>", "\n", path.read_text(), flags=re.DOTALL)
         for line in re.sub(r"\{\{.*?\}\}", "{...}", text).splitlines():
             if " " in line.strip():
-                yield str(path.relative_to(PACKAGE)), line.strip()
+                yield place(path), line.strip()
 
 
 def rendered() -> Iterator[tuple[str, str]]:
@@ -119,10 +124,10 @@ def comments() -> Iterator[tuple[str, str]]:
         source = path.read_text()
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
-                yield f"{path.relative_to(PACKAGE)}:{getattr(node, 'lineno', 1)}", " ".join(text.split())
+                yield place(path, getattr(node, "lineno", 1)), " ".join(text.split())
         for token in tokenize.generate_tokens(io.StringIO(source).readline):
             if token.type == tokenize.COMMENT:
-                yield f"{path.relative_to(PACKAGE)}:{token.start[0]}", token.string
+                yield place(path, token.start[0]), token.string
 
 
 def readmes() -> Iterator[tuple[str, str]]:
@@ -145,12 +150,12 @@ def longest(text: str) -> int:
 
 @pytest.mark.parametrize("texts", [in_code, rendered, comments, readmes])
 def test_the_words_are_the_fields(texts):
-    assert not [f"{place}: {found}" for place, text in texts() for found in home_made(text)]
+    assert not [f"{where}: {found}" for where, text in texts() for found in home_made(text)]
 
 
 @pytest.mark.parametrize("texts", [in_code, rendered])
 def test_sentences_are_short(texts):
-    assert not [f"{place}: {text}" for place, text in texts() if longest(text) > MOST_WORDS]
+    assert not [f"{where}: {text}" for where, text in texts() if longest(text) > MOST_WORDS]
 
 
 def test_the_readme_is_short():
@@ -176,5 +181,5 @@ def test_home_made_words_are_found(text):
 
 
 if __name__ == "__main__":
-    for place, text in [*in_code(), *rendered()]:
-        print(f"{place}: {text}")
+    for where, text in [*in_code(), *rendered()]:
+        print(f"{where}: {text}")
