@@ -220,5 +220,5 @@ def test_a_computed_tensor_refuses(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_of_layers_refuses(way):
     run = fusion.Run((nn.Flatten(),), lambda x: x)
-    with pytest.raises(TypeError, match="copy the model and ask its fused"):
+    with pytest.raises(TypeError, match="Copy the model and call its fused"):
         WAYS[way](run)

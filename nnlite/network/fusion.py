@@ -1,4 +1,4 @@
-"""Neighbouring layers that one kernel computes: which they are, and how they are called."""
+"""Layer fusion: which adjacent layers one kernel computes, and how it is called."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LayerType = TypeVar("LayerType", bound=Layer)
 
 
 class Run(NamedTuple):
-    """Neighbouring layers that are computed at once, or one by itself."""
+    """Adjacent layers that are computed together, or a single layer."""
 
     layers: tuple[Layer, ...]
-    #: the result of the last of several layers, of the input of the first; None where a layer is called by itself
+    #: computes the last layer's result from the first layer's input; None for a single layer
     compute: Callable[[Tensor], Tensor] | None = None
 
     def __reduce__(self) -> tuple:
-        raise TypeError("a run of layers computes with its model's: copy the model and ask its fused() for the copy's")
+        raise TypeError("run of layers: cannot be copied or pickled. Copy the model and call its fused()")
 
     @property
     def name(self) -> str:
@@ -42,10 +42,10 @@ def runs(
     training: bool,
     needs_gradient: Callable[[], bool] = lambda: False,
 ) -> Iterator[Run]:
-    """The layers of a network as they are computed for `batch` samples: the longest runs that kernels can.
+    """The layers of a network in runs, as they are computed for `batch` samples; the longest fused runs are preferred.
 
-    `needs_gradient` is asked before each run whether a gradient must flow on to what it gets; behind layers with
-    parameters to train it is taken to be so.
+    `needs_gradient()` says whether the run's input needs a gradient. After a layer with trainable parameters it is not
+    called: the input does.
     """
     rest, trained = list(layers), False
     while rest:
@@ -57,14 +57,14 @@ def runs(
 
 
 def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
-    """Whether it computes what layers of this kind do: a subclass with a `call` of its own is not for their kernel."""
+    """Whether a layer computes what `kind` does. A subclass with its own `call` must not use the fused kernel."""
     return isinstance(layer, kind) and all(
         getattr(type(layer), method, None) is getattr(kind, method, None) for method in ("call", "product")
     )
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
-    """What follows the convolution, as far as a kernel can know it."""
+    """The epilogue of a convolution: bias, ReLU and pooling; None if it cannot be fused."""
     if not layer.fuse or layer.activation not in (ops.relu, ops.linear):
         return None
     pools = is_plain(pooling, MaxPooling2D) and pooling.fits_epilogue
@@ -72,7 +72,7 @@ def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | No
 
 
 def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
-    """A convolution and the pooling that follows it."""
+    """A convolution fused with the pooling after it; None if that is not possible."""
     layer, following = layers[0], layers[1] if len(layers) > 1 else None
     if following is None or not is_plain(layer, Conv2D):
         return None
@@ -86,7 +86,7 @@ def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
 
 
 def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
-    """A dense layer with a ReLU, and the dropout that follows it."""
+    """A dense layer with ReLU fused with the dropout after it; None if that is not possible."""
     if len(layers) < 2:
         return None
     layer, dropout = layers[:2]
@@ -111,7 +111,7 @@ def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
     if before is None or after is None:
         return None
     if len({p.requires_grad for layer in (first, second) for p in layer.parameters()}) > 1:
-        return None  # its backward computes all gradients or is not called
+        return None  # its backward computes all gradients or none
     following = [rest.pop(0)] if after.pool else []
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0

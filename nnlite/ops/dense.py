@@ -99,7 +99,7 @@ def dense(
 
 
 def drops_in_kernel(columns: int, dtype: Any) -> bool:
-    """Whether the kernel of a product with so many columns does the dropout too; else it is a pass of its own."""
+    """Whether the kernel of a product with that many columns includes the dropout; otherwise it is a separate pass."""
     products = _on_tiles(columns) if np.dtype(dtype) == _FLOAT32 else None
     return products is not None and products.drops
 

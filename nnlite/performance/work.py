@@ -25,7 +25,7 @@ Parts = dict[str, list[WorkItem]]
 
 
 class Undeclared(Exception):
-    """An operation or an algorithm that does not say what it does."""
+    """An operation or an algorithm does not declare its work."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Call:
-    """One operation of a step, as it was called."""
+    """One call of an operation in a step."""
 
     layer: str
     operation: Callable
@@ -65,7 +65,7 @@ class Call:
 
 
 def problem(call: Call) -> tuple[Algorithm, Geometry, Epilogue]:
-    """What a conv2d call computes, and how."""
+    """(algorithm, geometry, epilogue) of a conv2d call."""
     x, weight, bias = call.arguments
     options = {
         key: call.options[key] for key in ("strides", "padding", "dilation_rate", "groups") if key in call.options
@@ -162,7 +162,7 @@ def _max_pool2d(call: Call) -> Parts:
     steps = pool if strides is None else int_pair("strides", strides)
     pads, (oh, ow) = pooled((h, w), pool, steps, padding)
     y = n * oh * ow * c
-    moved = ITEMSIZE * (x.size + y) + y  # the winners take a byte each
+    moved = ITEMSIZE * (x.size + y) + y  # the argmax indices take one byte each
     padded = int(pads != ((0, 0), (0, 0)))
     size = (c, *pool, *steps, padded)
     return {
@@ -241,7 +241,7 @@ def _crossentropy(call: Call) -> Parts:
 
 
 def _view(call: Call) -> Parts:
-    """Nothing moves: the same numbers in another shape."""
+    """The same elements in another shape: no traffic."""
     return {"forward": [], "grad_input": []}
 
 

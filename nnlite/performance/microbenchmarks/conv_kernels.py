@@ -1,9 +1,9 @@
 """Kernels that measure what the work items of compiled algorithms cost: the same inner loops, on arrays of no layer.
 
-`tile_sums` and its two kin run a register tile's reduction with any steps, so that a product's rate can be measured at
-its very shape. The others repeat an algorithm's passes over cache (transforms, copies into lanes) on a small standard
-problem. What a pass fetches from the whole batch, or stores to it, lies in `blocks` for each part, taken in turn; what
-the algorithm keeps in a workspace is the same each time.
+`tile_sums`, `lane_sums` and `vector_sums` run a register tile's reduction with any strides, so that a product is
+measured at exactly its shape. The others repeat an algorithm's passes over cached data (transforms, copies into lanes)
+on a small standard problem. Data that a step loads from or stores to the whole batch are in several `blocks` per
+thread, used in turn; a workspace is the same each time.
 """
 
 from __future__ import annotations

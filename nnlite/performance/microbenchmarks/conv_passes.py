@@ -1,4 +1,4 @@
-"""The rates of what compiled convolution algorithms do: register tiles, transforms, copies into lanes.
+"""The rates of compiled convolution algorithms: register tiles, transforms, copies into lanes.
 
 Each works on a small standard problem, on all of the kernels' threads. What it fetches from the whole batch or stores
 to it (images, results) lies in as many blocks as fill the work item's working set, so that it comes from the level of
@@ -25,23 +25,23 @@ from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import Work, kind
 from nnlite.runtime import memory, threads
 
-#: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
+#: FLOPs, and elements transferred, per thread and sample: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000
 _SIDE = 16  # of a standard image
 
 
 def _blocks(numbers: int, working_set: int) -> int:
-    """How many blocks of so many numbers each thread has, to fill the working set together."""
+    """The number of blocks of `numbers` elements per thread that fill the working set."""
     return max(1, working_set // (ITEMSIZE * threads.kernel_parts() * numbers))
 
 
 def _rounds(numbers: int, blocks: int) -> int:
-    """How often a thread works on so many numbers in a sample: once on each block, as a step does."""
+    """Rounds per sample: one for each block, as in a step."""
     return blocks if blocks > 1 else max(1, _NUMBERS // numbers)
 
 
 def _numbers(rows: int, size: int) -> np.ndarray:
-    """(rows, size) small numbers: sums over many rounds neither overflow nor vanish."""
+    """(rows, size) small numbers, whose sums over many rounds do not overflow."""
     array = memory.empty((rows, size))
     array.fill(1e-3)
     return array
@@ -52,7 +52,7 @@ def _bytes(rows: int, size: int) -> np.ndarray:
 
 
 def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np.ndarray | None, *rest: Any) -> Work:
-    """`amount` is what one thread does in a round; `written` is what in a step another kernel wrote just before."""
+    """`amount` is the work of one thread per round; `written` is an array that another kernel has just written."""
     own = () if written is None else (written,)
     return Work(lambda: function(rounds, blocks, *rest), rounds * threads.kernel_parts() * amount, own=own)
 
@@ -93,12 +93,12 @@ def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
 
 
 def _standard(c: int, k: int) -> tuple[int, WinogradSizes, int]:
-    """(images in a block, sizes, tiles) of a small problem: some whole images."""
+    """(images per block, sizes, tiles) of a small problem."""
     each = 3
     geometry = Geometry.of((each, _SIDE + 2, _SIDE + 2, c), (3, 3, c, k))
     sizes = sizes_of(geometry)
     count = each * sizes.tiles
-    # blocks of exactly so many tiles
+    # blocks of exactly `count` tiles
     return (
         each,
         sizes._replace(block=count, v_step=count * sizes.c_wide + LANES, m_step=count * sizes.k_wide + LANES),
@@ -164,7 +164,7 @@ def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
-    """Each thread for itself: the time that one takes is that of all."""
+    """Every thread transforms all weights: the time of one is that of all."""
     k, c = size[0], 16
     columns = -(-k // tile_shape(k).width) * tile_shape(k).width
     weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32)
