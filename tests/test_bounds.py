@@ -59,8 +59,9 @@ def convolve(name):
         algorithm.grad_input(dy, weight, geometry)
         algorithm.grad_weight(x, dy, geometry)
         for epilogue in EPILOGUES:
-            if algorithm.fuses(geometry, epilogue):
-                ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+            pools = not epilogue.pool or min(geometry.output_shape[1:3]) > 1
+            if algorithm.fuses(geometry, epilogue) and pools:
+                ran = algorithm.forward_fused(x, weight, bias if epilogue.bias else None, geometry, epilogue)
                 dresult = numbers(ran.result.shape)
                 for needs in ((True, True, True), (False, True, True), (True, False, False)):
                     algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
@@ -76,7 +77,10 @@ def convolve_twice(name):
             pair = FusedPair(first, True, second, epilogue, 0.25)
             assert algorithm.fuses_pair(pair, nn.conv.get(algorithm.pair_first))
             shapes = first.weight_shape, first.weight_shape[3:], second.weight_shape, second.weight_shape[3:]
-            ran = algorithm.forward_pair(numbers(first.input_shape), PairWeights(*map(numbers, shapes)), pair, 3)
+            weights = PairWeights(*map(numbers, shapes))
+            if not epilogue.bias:
+                weights = weights._replace(second_bias=None)
+            ran = algorithm.forward_pair(numbers(first.input_shape), weights, pair, 3)
             algorithm.backward_pair(ran, numbers(ran.result.shape), pair, 3)
 
 
