@@ -117,7 +117,8 @@ class Winograd(Algorithm):
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
         argmax = checks.argmax(ran.residuals, ran.result.shape) if epilogue.pool else _NO_BYTES
         out = Output(ran.result, argmax, epilogue.relu, epilogue.pool)
-        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry, needs[2] or epilogue != Epilogue())
+        is_fused = bool(needs[2]) or epilogue.relu or epilogue.pool
+        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry, is_fused)
         return dx, dweight, dbias if needs[2] else None
 
     def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
@@ -240,7 +241,7 @@ class Operands(NamedTuple):
 def _gradients(
     x: np.ndarray | None, weight: np.ndarray | None, dy: np.ndarray, out: Output, geometry: Geometry, is_fused: bool
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if `is_fused`: there is an epilogue."""
+    """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if `is_fused`, as what follows needs."""
     sizes, num_threads = sizes_of(geometry), threads.kernel_parts()
     dx, swapped = _NOTHING, _NOTHING
     if weight is not None:

@@ -24,6 +24,12 @@ PARTS, IMAGES = 2, 48  # three blocks of lanes, so that no array of a batch has 
 NONE, RELU, POOL = Epilogue(), Epilogue(bias=True, relu=True), Epilogue(bias=True, relu=True, pool=True)
 
 
+def in_records(arguments):
+    """What a kernel's arguments are, and what records among them hold."""
+    for argument in arguments:
+        yield from in_records(argument) if isinstance(argument, tuple) else (argument,)
+
+
 @pytest.fixture
 def launches(monkeypatch, two_threads):
     """The bytes that each launch of a kernel reads and writes, as it happens."""
@@ -37,7 +43,7 @@ def launches(monkeypatch, two_threads):
 
     def noting(kernel, parts, *arguments):
         arrays = {}
-        for array in arguments:
+        for array in in_records(arguments):
             if isinstance(array, np.ndarray) and array.dtype in (np.float32, np.uint8) and array.shape[0] != PARTS:
                 arrays[array.__array_interface__["data"][0]] = array
         missing = {address: np.isnan(array).sum() for address, array in arrays.items()}
