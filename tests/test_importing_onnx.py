@@ -378,7 +378,7 @@ def test_operators_that_do_not_exist_here_are_listed(folder, capsys):
     [
         ("MaxPool", [], {"kernel_shape": [2, 2], "ceil_mode": 1}, "expected neither ceil_mode nor dilations"),
         ("MaxPool", [], {"kernel_shape": [40, 40]}, "no larger than the padded input"),
-        ("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}, "auto_pad: .* Received: SAME_LOWER"),
+        ("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}, "Received: SAME_LOWER"),
         ("Transpose", [], {"perm": [0, 1, 3, 2]}, "in an unsupported order"),
         ("Transpose", [], {"perm": [1, 0, 2, 3]}, "sample by sample"),
         ("Softmax", [], {"axis": 2}, "axis of the channels"),
