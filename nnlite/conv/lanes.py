@@ -221,14 +221,6 @@ def correlate(shape, nest, x, relu, y):
 # Both gradients ------------------------------------------------------------------------------------------------
 
 
-class Operands(NamedTuple):
-    """Of a backward pass; x or dx is empty where a gradient is not asked for."""
-
-    x: np.ndarray
-    dy: np.ndarray  # the gradient of the result after the epilogue
-    dx: np.ndarray
-
-
 class Sums(NamedTuple):
     """The gradients of a convolution's parameters, as each thread sums them over its images."""
 
@@ -267,8 +259,8 @@ def _gradients(
     sums = Sums.of(reduction, num_threads, weights=x is not None)
     sizes = sums.nest.image_padded, nest.image_padded, sums.nest.image_out, sums.nest.image_in
     work = memory.empty((num_threads, sum(map(block_size, sizes)) + SCRATCH))
-    operands = Operands(_NOTHING if x is None else x, dy, dx)
-    _backward.run(num_threads, phase.shape, nest, reduction.shape, sums, operands, out, work)
+    given = _NOTHING if x is None else x
+    _backward.run(num_threads, phase.shape, nest, reduction.shape, sums, given, dy, dx, out, work)
     dweight, dbias = sums.total(geometry)
     return None if weight is None else dx, None if x is None else dweight, dbias
 
@@ -294,9 +286,8 @@ def _add_lanes(sums, bias_sums, dweight, dbias):
 
 
 @kernel
-def _backward(thread, num_threads, shape, nest, sums_shape, sums, operands, out, work):
-    """Both gradients over one share of the blocks of images."""
-    x, dy, dx = operands
+def _backward(thread, num_threads, shape, nest, sums_shape, sums, x, dy, dx, out, work):
+    """Both gradients over one share of the blocks of images; none where x or dx is empty."""
     images = dy.shape[0]
     blocks, border = -(-images // LANES), block_size(sums.nest.image_padded) + block_size(nest.image_padded)
     block_x = pointer(work, thread * work.shape[1])

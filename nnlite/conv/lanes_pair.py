@@ -18,7 +18,6 @@ from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Fused, Output
 from nnlite.conv.lanes import (
     SCRATCH,
-    Operands,
     Sums,
     argmax_shape,
     block_size,
@@ -33,8 +32,6 @@ from nnlite.conv.lanes import (
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
-
-_NOTHING = np.empty((0, 0, 0, 0), np.float32)
 
 
 def fits(pair: FusedPair) -> bool:
@@ -105,7 +102,7 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
     sizes = *(n.image_padded for n in (nests[0], sums.nest, nests[1])), *(sums.nest.image_out,) * 2, sums.nest.image_in
     _backward.run(
         num_threads, first.shape, plans[0].shape, plans[1].shape, phase.shape, *nests, first_sums, sums,
-        Operands(x, dresult, _NOTHING), pair.relu, Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool),
+        x, dresult, pair.relu, Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool),
         Mask.of(pair.dropout, seed), memory.empty((num_threads, sum(map(block_size, sizes)) + SCRATCH)),
     )  # fmt: skip
     return PairWeights(*first_sums.total(pair.first), *sums.total(pair.second))
@@ -114,10 +111,9 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
 @kernel
 def _backward(
     thread, num_threads, first_shape, first_sums_shape, sums_shape, shape, first, nest, first_sums, sums,
-    operands, first_relu, out, mask, work,
+    x, dresult, first_relu, out, mask, work,
 ):  # fmt: skip
     """One share of the blocks of images: `first` is the first convolution, `nest` the second's input gradient."""
-    x, dresult, _ = operands
     size = dresult.shape[1] * dresult.shape[2] * dresult.shape[3]
     blocks, second = -(-x.shape[0] // LANES), sums.nest
     block_x = pointer(work, thread * work.shape[1])

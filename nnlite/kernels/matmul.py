@@ -91,16 +91,6 @@ def _plan(m: int, n: int, k: int, row: int, step: int, is_transposed: bool = Fal
     return Plan(shape, Sizes(m, n, k, row, step, kc, is_transposed), packed_size, no_bias)
 
 
-class Operands(NamedTuple):
-    """c = relu(a b + bias), the ReLU if `relu`."""
-
-    a: np.ndarray
-    b: np.ndarray
-    bias: np.ndarray
-    c: np.ndarray
-    relu: bool
-
-
 def _product(
     a: np.ndarray,
     b: np.ndarray,
@@ -117,17 +107,16 @@ def _product(
     if c.size:
         num_threads = threads.kernel_parts()
         work = memory.empty((num_threads, packed_size))
-        _gemm.run(num_threads, shape, sizes, Operands(a, b, start, c, relu), mask or _NO_MASK, work)
+        _gemm.run(num_threads, shape, sizes, a, b, start, c, relu, mask or _NO_MASK, work)
     return c
 
 
 @kernel
-def _gemm(thread, num_threads, shape, sizes, operands, mask, work):
+def _gemm(thread, num_threads, shape, sizes, a, b, bias, c, relu, mask, work):
     """One share of the tiles of c = dropout(relu(a b + bias)), in BLIS's loops around the micro-kernel.
 
     There are no loops 5 and 3: the matrices of a layer are small enough for the caches that these would serve.
     """
-    a, b, bias, c, relu = operands
     tiles, nr = -(-sizes.m // shape.rows), shape.width
     total = -(-sizes.n // nr) * tiles
     begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
