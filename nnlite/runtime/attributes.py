@@ -1,11 +1,11 @@
-"""What objects that users change have in common: no attribute by a misspelt name, and how they are shown."""
+"""What objects that users change have in common: no attribute by a misspelt name or of any value, and their repr."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite.runtime.errors import unknown
 
@@ -16,14 +16,20 @@ class KnownAttributes:
     An object's own methods make new ones, those of a user's subclass too.
     """
 
+    #: by an attribute's name: what each value is that it is given, or an error that names it
+    _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {}
+
     def __setattr__(self, name: str, value: Any) -> None:
         # who sets a new one is asked for no more than once an attribute: a method has the object as `self`
         if not self._has(name) and sys._getframe(1).f_locals.get("self") is not self:
             raise AttributeError(str(unknown(f"attribute of {type(self).__name__}", name, self._settable())))
         if name in self._fixed():
-            what = f"{type(self).__name__} to keep what it was built with; make a new one"
-            raise AttributeError(f"{name}: expected a {what}. Received: {value!r}")
-        super().__setattr__(name, value)
+            array = hasattr(self.__dict__.get(name), "data")
+            instead = f"write into {name}.data, or use set_weights" if array else "make a new one"
+            what = f"{type(self).__name__} to keep what it was built with; {instead}"
+            raise AttributeError(f"{name}: expected a {what}. Received: {' '.join(repr(value).split()):.60}")
+        check = self._checks.get(name)
+        super().__setattr__(name, value if check is None else check(name, value))
 
     def _fixed(self) -> Collection[str]:
         """The names of what can no longer be changed, because nothing would follow."""

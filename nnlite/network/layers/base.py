@@ -29,7 +29,7 @@ class Layer(KnownAttributes):
 
     #: a copy shares nothing with its original
     __copy__ = copy.deepcopy
-    #: the arguments that say what parameters and shapes it has: they stay, once it is built
+    #: the arguments that say what parameters and shapes it has, and the parameters: they stay, once it is built
     made_by: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
