@@ -1,4 +1,4 @@
-"""Options, threads, ceilings and the `timed` fixture that all suites share. README.md says how to run them."""
+"""Options, threads, peak rates and the `timed` fixture of all suites. README.md says how to run them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from nnlite.performance import peaks
 from nnlite.runtime import threads
 
 BATCH_SIZE = 128
-#: with --benchmark-disable each benchmark is run once, to see that it works: on few layers, as each compiles its own
+#: with --benchmark-disable each benchmark runs once, as a test, on few layers: each compiles its own kernels
 SMALL_BATCH, FEW_SHAPES = 4, ("4,32,26,26,64,3,3,1,0", "4,4,26,26,4,3,3,1,0")
-#: an algorithm that is for reading only gets so many multiply-accumulates of a layer
+#: MACs of a layer's slice for an algorithm that is for reading only
 READING_MACS = 50_000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("nnlite")
     group.addoption(
-        "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="benchmark a user's algorithm as well"
+        "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="also benchmark a user's algorithm"
     )
     group.addoption(
-        "--shapes", action="append", metavar="SET", help="layers of the convolution suite, as nnlite bench has them"
+        "--shapes", action="append", metavar="SET", help="layers of the convolution suite, as in nnlite bench"
     )
-    group.addoption("--threads", type=int, metavar="N", help="threads that compute (default: every processor)")
+    group.addoption(
+        "--threads", type=int, metavar="N", help="number of threads (default: every CPU this process may use)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +55,7 @@ _BATCH: pytest.StashKey[int] = pytest.StashKey()
 
 
 def _pin(count: int | None) -> None:
-    """Let `count` threads compute, on as many processors and no others."""
+    """Use `count` threads on `count` CPUs."""
     nn.set_num_threads(count or threads.get_num_threads())
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: threads.get_num_threads()])

@@ -1,6 +1,6 @@
 """The question in two layers: a Dense layer with 22 times the parameters of a Conv2D layer, on the same batch.
 
-A Dense weight is used once an image, a Conv2D weight at each of 576 positions. `extra_info` has both counts.
+A Dense weight is used once per image, a Conv2D weight at each of 576 positions. `extra_info` has both counts.
 """
 
 import numpy as np

@@ -32,8 +32,8 @@ def test_start(benchmark, program):
 
 def test_first_step_compiles(benchmark, tmp_path):
     if benchmark.disabled:
-        pytest.skip("compiles everything anew, which takes long")
-    benchmark.group = "a process, from its start to its end, nothing compiled before"
+        pytest.skip("compiles everything again, which takes long")
+    benchmark.group = "a whole process, nothing compiled before"
     benchmark.pedantic(_run, (FIRST_STEP,), {"NUMBA_CACHE_DIR": str(tmp_path)}, rounds=1)
 
 

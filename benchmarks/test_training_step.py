@@ -37,7 +37,7 @@ def test_training_step(timed, network, name, network_algorithm, batch_size):
         f"training step of {name}",
         fewer_multiplications=True,  # of auto's choice and of a user's this is not known beforehand
         flops=2 * batch_size * counts.training_macs_per_image,
-        unfused_least_bytes=counts.unfused_least_bytes,
+        minimum_traffic=counts.minimum_traffic,
     )
 
 

@@ -1,9 +1,9 @@
-"""The ladder: one layer from plain Python to the fastest algorithm there is, rung by rung.
+"""The ladder: one layer with every algorithm, from plain Python to the fastest.
 
     python examples/ladder.py [PICTURE.png] [N,C,H,W,K,R,S,stride,pad]
 
-Every registered algorithm that is right is a rung; the slowest is the lowest. What takes too long is timed on a slice
-of its work, and scaled (marked ~). Writes the picture (default: ladder.png).
+Every correct registered algorithm is timed; slow ones on a slice of the work, scaled (marked ~).
+Writes the figure (default: ladder.png).
 """
 
 import argparse

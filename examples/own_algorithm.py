@@ -1,8 +1,8 @@
-"""An algorithm of one's own: copy this file, change `forward`, and see whether it is right and how fast it is.
+"""Your own algorithm: copy this file, change `forward`, then check and time it.
 
     nnlite bench --algorithm examples/own_algorithm.py:RowByRow
 
-Run as it stands (python examples/own_algorithm.py), it does the same for one layer, from Python.
+`python examples/own_algorithm.py` does the same for one layer, from Python.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ class RowByRow(nn.conv.Algorithm):
     uses_blas = True  # NumPy's matrix product: BLAS gets the threads while this runs
 
     def supports(self, geometry):
-        """None, or why not, in words: then others are used instead."""
+        """None, or the reason why not: then `auto` uses another algorithm."""
         if geometry.groups != 1 or geometry.dilation_rate != (1, 1):
             return "groups and dilation are not written yet"
         return None
@@ -46,7 +46,7 @@ class RowByRow(nn.conv.Algorithm):
 if __name__ == "__main__":
     mine = nn.conv.register(RowByRow())
     found = check(mine)
-    print(found.refusal or f"right on {found.checked} geometries; declines {len(found.declined)} others")
+    print(found.refusal or f"correct on {found.checked} geometries; declines {len(found.declined)}")
 
     run = bench([nn.conv.get("im2col"), mine], resolve(["16,32,26,26,64,3,3,1,0"], 16), ["forward"], rounds=10)
     for cell in run.rows[0].timed:

@@ -1,4 +1,4 @@
-"""An operation of one's own: its result, and how a gradient flows back through it."""
+"""Your own operation: its result and its gradient."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def swish(x):
 
 @nn.differentiable
 def scaled(x, scale):
-    """x * scale, for x (n, features) and scale (features): one backward for both, which skips what nobody needs."""
+    """x * scale, for x (n, features) and scale (features): one backward for both, which skips what is not needed."""
 
     def backward(dy, needs):
         return dy * scale if needs[0] else None, (dy * x).sum(axis=0) if needs[1] else None

@@ -65,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`nn.explain`, imported when first used: it needs what a program that trains does not."""
+    """Import `nn.explain` when it is asked for: a program that only trains does not need its packages."""
     if name != "explain":
         raise AttributeError(f"module 'nnlite' has no attribute {name!r}")
     from importlib import import_module

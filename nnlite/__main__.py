@@ -1,4 +1,4 @@
-"""The `nnlite` command: options in, exit status out. What a command does is in the package it is about."""
+"""The `nnlite` command: it parses the options, runs one command and returns its exit status."""
 
 from __future__ import annotations
 
@@ -25,47 +25,47 @@ class Command(NamedTuple):
 COMMANDS = {
     "explain": Command(
         "nnlite.explain.command",
-        "where the time of a network goes, and why parameters do not predict it",
+        "why one network takes longer than another, and where the time goes",
         ("--threads", "--batch-size", "--seed", "--json"),
     ),
     "train": Command(
         "nnlite.explain.train_command",
-        "train a network, with progress, and save it",
+        "train a network and save it",
         ("--threads", "--batch-size", "--seed", "--json"),
     ),
     "bench": Command(
         "nnlite.lab.command",
-        "convolution algorithms, yours included, checked and timed against each other",
+        "check and time convolution algorithms, yours included",
         ("--threads", "--seed", "--json"),
     ),
-    "machine": Command("nnlite.lab.machine_command", "this machine's ceilings, measured", ("--threads", "--json")),
+    "machine": Command("nnlite.lab.machine_command", "measure this machine's peak rates", ("--threads", "--json")),
     "summary": Command(
         "nnlite.explain.summary_command",
-        "exact parameters, MACs and bytes of a network; nothing is run",
+        "count a network's parameters and MACs without running it",
         ("--batch-size", "--json"),
     ),
 }
 _COMMON: dict[str, dict[str, Any]] = {
-    "--threads": {"type": int, "metavar": "N", "help": "threads to compute with (default: every processor)"},
-    "--batch-size": {"type": int, "default": 128, "metavar": "N", "help": "images a step (default: 128)"},
-    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "where random numbers start (default: 0)"},
-    "--json": {"metavar": "PATH", "help": "write the results there as JSON"},
+    "--threads": {"type": int, "metavar": "N", "help": "number of threads (default: every CPU this process may use)"},
+    "--batch-size": {"type": int, "default": 128, "metavar": "N", "help": "images per step (default: 128)"},
+    "--seed": {"type": int, "default": 0, "metavar": "N", "help": "random seed (default: 0)"},
+    "--json": {"metavar": "PATH", "help": "write the results to this file, as JSON"},
 }
 
 
-#: exit statuses as a shell has them of what these signals end
+#: the exit statuses that a shell gives to programs ended by SIGINT and SIGPIPE
 INTERRUPTED, CLOSED_PIPE = 128 + 2, 128 + 13
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what was wrong with a request in one line."""
+    """Reports a wrong request in one line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"nnlite: {message} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands, without the options of each: those are in `command_parser`."""
+    """The parser that reads the command's name. `command_parser` reads its options."""
     parser = _Parser(prog="nnlite", description="A small, fast, honest convolution engine in Python.")
     parser.add_argument("--version", action="version", version=f"nnlite {__version__}")
     parser.add_argument(
@@ -74,12 +74,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="COMMAND",
         help="; ".join(f"{name}: {command.description}" for name, command in COMMANDS.items()),
     )
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the command's own; see nnlite COMMAND --help")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="options of the command: see nnlite COMMAND --help")
     return parser
 
 
 def command_parser(name: str) -> argparse.ArgumentParser:
-    """The parser of the options of one command, and of no other."""
+    """The parser of one command's options."""
     command = COMMANDS[name]
     parser = _Parser(prog=f"nnlite {name}", description=f"nnlite {name}: {command.description}.")
     for option in command.common:
@@ -90,7 +90,10 @@ def command_parser(name: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. 0: done. 2: the request was wrong, in one line on stderr."""
+    """Run a command and return its exit status.
+
+    0: done. 2: the request was wrong; one line on stderr says why. 130: interrupted. 141: nobody reads the output.
+    """
     given = build_parser().parse_args(arguments)
     options = command_parser(given.command).parse_args(given.arguments)
     try:
@@ -101,8 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = import_module(COMMANDS[given.command].module).run(options)
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # nobody reads what is printed, as after "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere, without an error
+    except BrokenPipeError:  # nobody reads the output, as with "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is discarded without an error
         return CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
         print(f"nnlite: {printable(' '.join(str(error).split()))}", file=sys.stderr)

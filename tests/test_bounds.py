@@ -12,7 +12,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import jit
-from nnlite.conv import Epilogue, Geometry, Stem, StemWeights
+from nnlite.conv import Epilogue, FusedPair, Geometry, PairWeights
 from nnlite.runtime import memory
 
 pytestmark = [
@@ -59,8 +59,9 @@ def convolve(name):
         algorithm.grad_input(dy, weight, geometry)
         algorithm.grad_weight(x, dy, geometry)
         for epilogue in EPILOGUES:
-            if algorithm.fuses(geometry, epilogue):
-                ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
+            pools = not epilogue.pool or min(geometry.output_shape[1:3]) > 1
+            if algorithm.fuses(geometry, epilogue) and pools:
+                ran = algorithm.forward_fused(x, weight, bias if epilogue.bias else None, geometry, epilogue)
                 dresult = numbers(ran.result.shape)
                 for needs in ((True, True, True), (False, True, True), (True, False, False)):
                     algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
@@ -68,16 +69,19 @@ def convolve(name):
 
 def convolve_twice(name):
     algorithm = nn.conv.get(name)
-    # the widest case has filters for whose tiles test_stem.py compiles the kernels as well
+    # the widest case has filters for whose tiles test_pair.py compiles the kernels as well
     for filters, k, padding in ((4, 6, 0), (5, 6, 1), *([(100, 60, 0)] if name == "winograd" else [])):
         first = Geometry.of((17, 26, 23, 1), (3, 3, 1, filters), padding=padding)
         second = Geometry.of(first.output_shape, (3, 3, filters, k), padding=padding)
         for epilogue in EPILOGUES:
-            stem = Stem(first, True, second, epilogue, 0.25)
-            assert algorithm.fuses_stem(stem, nn.conv.get(algorithm.stem_first))
+            pair = FusedPair(first, True, second, epilogue, 0.25)
+            assert algorithm.fuses_pair(pair, nn.conv.get(algorithm.pair_first))
             shapes = first.weight_shape, first.weight_shape[3:], second.weight_shape, second.weight_shape[3:]
-            ran = algorithm.forward_stem(numbers(first.input_shape), StemWeights(*map(numbers, shapes)), stem, 3)
-            algorithm.backward_stem(ran, numbers(ran.result.shape), stem, 3)
+            weights = PairWeights(*map(numbers, shapes))
+            if not epilogue.bias:
+                weights = weights._replace(second_bias=None)
+            ran = algorithm.forward_pair(numbers(first.input_shape), weights, pair, 3)
+            algorithm.backward_pair(ran, numbers(ran.result.shape), pair, 3)
 
 
 def multiply():

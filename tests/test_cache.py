@@ -20,13 +20,14 @@ COUNT = """
 import numpy as np
 from nnlite.compiler import jit, cache as jit_cache
 from nnlite.compiler.simd import LANES
+jit._at_once_address(), jit._in_turn_address()  # once for the package
 compiled = []
 jit.on_compile(compiled.append)
 """
 ADD = f"""{COUNT}
-from nnlite.kernels import ceilings
+from nnlite.kernels import peaks
 x, out = np.ones((1, 8 * LANES), np.float32), np.zeros(LANES, np.float32)
-ceilings.read.run(1, 1, x, out)
+peaks.read.run(1, 1, x, out)
 print(out[0], len(compiled), jit_cache.cache_dir())
 """
 MULTIPLY = f"""{COUNT}
@@ -46,8 +47,8 @@ def run(code, cwd=None, **environment):
 
 #: a kernel of which every operation is in the module that is edited, and an edit that changes its result
 SOURCES = [
-    ("simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
-    ("tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
+    ("compiler/simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
+    ("compiler/tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
 ]
 #: Numba's setting of where code is kept, which is not where nnlite's goes
 LOCATOR = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}
@@ -61,7 +62,7 @@ def test_an_edit_changes_the_code_that_runs(tmp_path, file, program, result, lin
     assert first == result
     assert {path.parent for path in (tmp_path / "cache").rglob("*.*")} == {Path(folder)}
     assert run(program, tmp_path, **environment)[:2] == [result, "0"]  # from the cache
-    source = tmp_path / "nnlite" / file
+    source = tmp_path / "nnlite" / "compiler" / file
     text = source.read_text()
     assert text.count(line) == 1
     source.write_text(text.replace(line, edited))
@@ -105,28 +106,53 @@ def test_users_functions_are_compiled_anew_in_each_process(tmp_path):
     program = printing("*mine.run(2, 5, 2)", tmp_path)
     for _ in range(2):  # each number: the function, the kernel and what launches it
         assert run(program, NUMBA_CACHE_DIR=str(tmp_path / "cache")) == ["6.0", "15.0", "6.0", "9"]
-    assert list(tmp_path.rglob("*.code")) == []
+    assert [file for file in tmp_path.rglob("*.code") if "nnlite.compiler" not in file.name] == []
 
 
-def test_only_what_its_name_tells_of_nnlites_own_functions_is_kept():
+def test_only_functions_of_hashed_sources_that_their_name_tells_are_cached():
     source = "def plain(x): return x\ndef made(n):\n    def f(x): return x * n\n    return f\nline = lambda x: x\n"
-    own, users = {"__name__": "nnlite.kernels.own"}, {"__name__": "mine"}
-    exec(compile(source, Path(nnlite.__file__).parent / "kernels" / "own.py", "exec"), own)
+    own, other, users = ({"__name__": f"nnlite.{name}"} for name in ("own", "other", "users"))
+    exec(compile(source, Path(nnlite.__file__).parent / "conv/winograd/own.py", "exec"), own)
+    exec(compile(source, Path(nnlite.__file__).parent / "ops/other.py", "exec"), other)
     exec(compile(source, "/home/me/mine.py", "exec"), users)
-    assert jit_cache.kept_name(own["plain"]) == "nnlite.kernels.own.plain"
-    for function in (own["made"](2), own["line"], users["plain"], users["made"](2)):
-        assert jit_cache.kept_name(function) is None
+    assert jit_cache.cache_name(own["plain"]) == "nnlite.own.plain"
+    for function in (own["made"](2), own["line"], other["plain"], users["plain"], users["made"](2)):
+        assert jit_cache.cache_name(function) is None
+
+
+def test_an_edit_in_any_folder_of_a_hashed_room_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(jit_cache, "_PACKAGE", tmp_path)
+    file = tmp_path / "conv" / "winograd" / "tiles.py"
+    file.parent.mkdir(parents=True)
+    hashes = set()
+    for text in ("a = 1", "a = 2"):
+        file.write_text(text)
+        hashes.add(jit_cache.sources_hash.__wrapped__())
+    assert len(hashes) == 2
 
 
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom nnlite import jit\ntable = np.ones(2_000_000)\njit.kept_name = lambda f: f.__name__\n"
+        "import numpy as np\nfrom nnlite.compiler import jit\n"
+        "table = np.ones(2_000_000)\njit.cache_name = lambda f: f.__name__\n"
         "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):
         result = run(printing("mine.total(5), mine.twice(3)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
         assert result == ["5.0", "6", compiled]
+
+
+def test_kernels_from_the_cache_run_on_all_threads(tmp_path):
+    """What loads a parallel function has to start Numba's threads, which compiling one does."""
+    program = f"""{COUNT.replace("jit._at_once_address(), jit._in_turn_address()", "")}
+from nnlite.kernels import peaks
+out = np.zeros(2)
+peaks.nothing.run(2, out)
+print(*out, len(compiled))
+"""
+    for compiled in ("3", "0"):  # the kernel, what packs its arguments, and what runs all kernels' threads
+        assert run(program, NUMBA_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2") == ["0.0", "1.0", compiled]
 
 
 def test_what_stands_in_no_file_is_compiled_each_time():
@@ -148,7 +174,7 @@ def test_a_read_only_home_is_done_without(tmp_path):
 def test_damaged_code_is_compiled_again(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path)}
     run(ADD, **environment)
-    (file,) = tmp_path.rglob("*.ceilings.read-*.code")
+    (file,) = tmp_path.rglob("*.peaks.read-*.code")
     whole = file.read_bytes()
     middle = len(whole) // 2
     for damage in (b"", whole[:1000], whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]):
@@ -196,8 +222,8 @@ def test_a_file_that_another_user_may_have_written_is_not_run(kept, monkeypatch,
 def test_what_was_refused_is_compiled_again_and_replaced_and_no_link_is_followed(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     run(ADD, **environment)
-    (file,) = tmp_path.rglob("*.ceilings.read-*.code")
-    (launch,) = tmp_path.rglob("*.ceilings.read.launch-*.code")
+    (file,) = tmp_path.rglob("*.peaks.read-*.code")
+    (launch,) = tmp_path.rglob("*.peaks.read.launch-*.code")
     file.chmod(0o666)
     launch.unlink()
     (tmp_path / "other").write_text("mine")

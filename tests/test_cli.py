@@ -109,7 +109,7 @@ def test_what_was_reported_is_not_said_of_a_network_that_only_has_the_name(folde
     assert [m["name"] for m in content["models"]] == ["mine.py:cnn", "mlp"]
     assert not content["case_study"]
     for text in (capsys.readouterr().out, (folder / "nnlite-report" / "report.html").read_text()):
-        assert "2017" not in text.replace(content["run"]["date"], "")
+        assert "Theano" not in text
 
 
 def test_an_algorithm_of_the_users_own_is_checked_and_then_timed(folder, registered_anew, capsys):
@@ -193,12 +193,12 @@ def test_summary_counts(folder, capsys):
         (["explain", "mine.py:no_tensor"], "layer 'mine': expected call to return a Tensor. Received: ndarray"),
         (["train", "mine.py:wrong_shape"], "expected an input shape of 784 elements"),
         (["explain", "mlp", "--baseline", "mpl"], "Did you mean 'mlp'"),
-        (["train", "mine.py:five_classes"], "expected at least 10 outputs, one a class of the data. Received: (5,)"),
+        (["train", "mine.py:five_classes"], "expected at least 10 outputs, one per class of the data. Received: (5,)"),
         (["explain", "mine.py:stops"], "MODEL stops: a step raised SystemExit: 3"),
         (["explain", "mine.py:"], "MODEL mine.py:: expected a name after the colon. Received: nothing"),
-        (["explain", "folder.py:f"], "expected a Python file. Received: 'folder.py', which is none"),
-        (["explain", "folder.keras"], "expected a file. Received: 'folder.keras', which is none"),
-        (["explain", "--out", ""], "--out: expected a folder to write in, made if need be. Received: ''"),
+        (["explain", "folder.py:f"], "expected a Python file. Received: 'folder.py', which is not a file"),
+        (["explain", "folder.keras"], "expected a file. Received: 'folder.keras', which is not a file"),
+        (["explain", "--out", ""], "--out: expected a writable folder. Received: ''"),
         (["explain", "weights.h5"], "weights.h5"),
         (["explain", "--threads", "0"], "--threads: expected an integer of at least 1"),
         (["explain", "--threads", "100000"], "--threads: expected at most"),
@@ -211,10 +211,10 @@ def test_summary_counts(folder, capsys):
         (["train", "mlp", "--out", "mlp.keras"], "--out: expected a name that ends in .safetensors"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),
         (["summary", "mlp", "--batch-size", "0"], "--batch-size: expected an integer of at least 1"),
-        (["explain", "--out", "mine.py"], "--out: expected a folder to write in, made if need be. Received: 'mine.py'"),
-        (["explain", "--out", "mine.py/report"], "--out: expected a folder to write in"),
-        (["explain", "--out", "/proc/report"], "--out: expected a folder to write in"),
-        (["explain", "--json", "/proc/copy.json"], "--json: expected a file that may be written"),
+        (["explain", "--out", "mine.py"], "--out: expected a writable folder. Received: 'mine.py'"),
+        (["explain", "--out", "mine.py/report"], "--out: expected a writable folder"),
+        (["explain", "--out", "/proc/report"], "--out: expected a writable folder"),
+        (["explain", "--json", "/proc/copy.json"], "--json: expected a writable file"),
         (["train", "mlp", "--epochs", "0"], "--epochs: expected an integer of at least 1. Received: 0"),
         (["train", "mlp", "--batch-size", "0"], "--batch-size: expected an integer of at least 1. Received: 0"),
         (["summary", "mlpp"], "Did you mean 'mlp'"),
@@ -239,7 +239,7 @@ def test_what_argparse_refuses_is_one_line_too(capsys, arguments):
 
 def test_names_are_printed_as_they_are(folder, capsys):
     assert main(["summary", "mine.py:brackets"]) == 0
-    assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4"]) == 0
+    assert main(["explain", "mine.py:brackets", "--rounds", "1", "--batch-size", "4", "--details"]) == 0
     summary, explained = capsys.readouterr().out.split("Where does the time of")
     for text in (summary, explained):
         assert "net[v2]" in text
@@ -442,11 +442,11 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["machine", "--clear-cache", "--fresh"], "--clear-cache: expected alone"),
-        (["machine", "--clear-cache", "--json", "a.json"], "--clear-cache: expected alone"),
+        (["machine", "--clear-cache", "--threads", "1"], "--clear-cache: expected no other option"),
+        (["machine", "--clear-cache", "--json", "a.json"], "--clear-cache: expected no other option"),
         (
             ["bench", "--shapes", "vgg", "--batch-size", "8"],
-            "--batch-size: expected with the set seed alone. Received: 8",
+            "--batch-size: expected only with --shapes seed or all. Received: 8",
         ),
         (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected with --algorithm auto alone"),
     ],
@@ -454,9 +454,9 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
 def test_options_that_would_mean_nothing_together_are_refused(arguments, message, folder, monkeypatch, capsys):
     for work in (
         "lab.command.bench",
-        "explain.command.training_steps",
-        "machine.load_or_measure",
-        "jit_cache.clear_cache",
+        "explain.command.explain_networks",
+        "performance.peaks.measure",
+        "compiler.cache.clear_cache",
     ):
         monkeypatch.setattr(f"nnlite.{work}", Seen().note(work, 0))
     assert main(arguments) == 2
@@ -481,7 +481,7 @@ def test_what_train_wrote_is_a_model_everywhere(folder, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "expected a file that model.save wrote"), (b"text", "expected a safetensors file. Received: 'm.safe")],
+    [(None, "expected a file written by model.save"), (b"text", "expected a safetensors file. Received: 'm.safe")],
 )
 def test_a_file_that_is_no_saved_model_is_one_line(content, message, folder, capsys):
     if content is not None:

@@ -61,14 +61,14 @@ def algorithm(name):
     chosen = nn.conv.get(name)
     geometry = nn.conv.Geometry.of((2, 6, 6, 4), (3, 3, 4, 4))
     chosen.forward(np.ones(geometry.input_shape, np.float32), np.ones(geometry.weight_shape, np.float32), geometry)
-    chosen.fuses_stem(stem(), nn.conv.get("lanes"))
+    chosen.fuses_pair(pair(), nn.conv.get("lanes"))
     return chosen
 
 
-def stem():
+def pair():
     first = nn.conv.Geometry.of((2, 8, 8, 1), (3, 3, 1, 4))
     second = nn.conv.Geometry.of(first.output_shape, (3, 3, 4, 4))
-    return nn.conv.Stem(first, True, second, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
+    return nn.conv.FusedPair(first, True, second, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
 
 
 def geometry():
@@ -91,9 +91,9 @@ THINGS = {
     "Tensor": tensor,
     "History": lambda: fitted().fit(X, Y, verbose=0),
     "Geometry": geometry,
-    "Stem": stem,
+    "FusedPair": pair,
     "Epilogue": lambda: nn.conv.Epilogue(bias=True),
-    "StemWeights": lambda: nn.conv.StemWeights(*(np.ones(3, np.float32) for _ in range(4))),
+    "PairWeights": lambda: nn.conv.PairWeights(*(np.ones(3, np.float32) for _ in range(4))),
     "Fused": lambda: nn.conv.Fused(np.ones(3), None, np.ones(2), (np.ones(4),)),
     "algorithms": lambda: fitted().algorithms(),
     "cost": lambda: fitted().cost(),
@@ -220,5 +220,5 @@ def test_a_computed_tensor_refuses(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_of_layers_refuses(way):
     run = fusion.Run((nn.Flatten(),), lambda x: x)
-    with pytest.raises(TypeError, match="copy the model and ask its fused"):
+    with pytest.raises(TypeError, match="Copy the model and call its fused"):
         WAYS[way](run)

@@ -41,13 +41,13 @@ def test_products_and_optimizer_alone_move_what_is_counted_by_hand():
     expected = 2 * (dense(128, 784, 512) + 512) + 2 * (dense(128, 512, 512) + 512) + dense(128, 512, 512)
     expected += 2 * (dense(128, 512, 10) + 10) + dense(128, 512, 10) + 5 * 669_706
     model = nn.Sequential([nn.Input((784,)), nn.Dense(512), nn.Dense(512), nn.Dense(10)])
-    assert model.cost(128).unfused_least_bytes == 4 * expected
+    assert model.cost(128).minimum_traffic == 4 * expected
     assert 4 * expected / 1e6 == pytest.approx(23.5, abs=0.05)
 
 
 @pytest.mark.parametrize(("name", "megabytes"), [("mlp", 29.3), ("small_cnn", 29.9), ("cnn", 355.8)])
-def test_unfused_least_bytes(name, megabytes):
-    assert getattr(nn.models, name)().cost(128).unfused_least_bytes / 1e6 == pytest.approx(megabytes, abs=0.05)
+def test_minimum_traffic_unfused(name, megabytes):
+    assert getattr(nn.models, name)().cost(128).minimum_traffic / 1e6 == pytest.approx(megabytes, abs=0.05)
 
 
 def test_grouped_strided_convolution():

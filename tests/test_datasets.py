@@ -129,7 +129,7 @@ class TestReadIdx:
         ("content", "message"),
         [
             (b"", "an IDX file. Received: an empty file"),
-            (b"\0\0\x08", "the 4 bytes that begin an IDX file. Received: 3 bytes"),
+            (b"\0\0\x08", "the 4 bytes at the beginning of an IDX file. Received: 3 bytes"),
             (b"\x89PNG", "two zero bytes. Received: 0x8950"),
             (b"\0\0\x0a\x01" + bytes(8), "a dtype code among 0x08, 0x09, 0x0b, 0x0c, 0x0d, 0x0e. Received: 0x0a"),
             (b"\0\0\x08\x00", "1 to 64 dimensions. Received: 0"),
@@ -158,7 +158,7 @@ class TestReadIdx:
     @pytest.mark.parametrize("suffix", ["", ".gz"])
     def test_an_array_without_elements_that_none_could_have_is_one_error(self, tmp_path, suffix):
         path = write(tmp_path / f"some{suffix}", b"\0\0\x08\x04" + struct.pack(">4I", 0, *[2**32 - 1] * 3))
-        with pytest.raises(ValueError, match="expected a shape of an array") as fault:
+        with pytest.raises(ValueError, match="expected a valid shape") as fault:
             datasets.read_idx(path)
         assert one_line(fault).startswith(str(path))
 
@@ -304,7 +304,7 @@ class TestRefusals:
         for file in random_set():
             assert file in message
         assert "Looked in: no folder" in message
-        assert "data_dir=..." in message
+        assert "data_dir (--data-dir)" in message
         assert "$NNLITE_DATA_DIR/mnist" in message
 
     def test_every_folder_that_was_looked_in_is_named(self, tmp_path, monkeypatch):

@@ -41,9 +41,8 @@ def test_same_seed_threads_and_rule_same_bits():
 
 
 @pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
-def test_arithmetic_is_compiled_once(monkeypatch):
+def test_arithmetic_is_compiled_once():
     """A second copy, optimised in other surroundings, could fuse the other product of a * x + b * y."""
-    monkeypatch.setattr(jit, "can_keep", lambda function: False)
 
     @jit.jit
     def helper(x, y, i):  # calls itself, so that LLVM can not make all of it part of its caller
@@ -59,9 +58,8 @@ def test_arithmetic_is_compiled_once(monkeypatch):
             helper(y, y, i)
 
     x, y = np.ones(9, np.float32), np.ones(9, np.float32)
-    launch = jit.launcher(work.compiled)
-    launch(2, 1, x, y)
-    (loop,), (serial,) = launch.overloads.values(), work.compiled.overloads.values()
+    work.run(1, x, y)
+    (loop,), (serial,) = work._launch.overloads.values(), work.compiled.overloads.values()
     assert "fmul" in serial.library.get_llvm_str()
     assert "fmul" not in loop.library.get_llvm_str()  # it jumps
     copies = [function for function in serial.library.get_defined_functions() if "helper" in function.name]

@@ -65,8 +65,8 @@ def test_without_a_network_one_line_says_what_to_do(server, monkeypatch):
     message = str(fault.value)
     assert "\n" not in message
     assert "http://127.0.0.1:1/t" in message
-    assert "-ubyte.gz could not be fetched (ConnectionError). Give" in message
-    assert "Give their folder with data_dir=..., or put them into $NNLITE_DATA_DIR/mnist" in message
+    assert "-ubyte.gz could not be fetched (ConnectionError). Pass" in message
+    assert "Pass their folder as data_dir (--data-dir), or put them into $NNLITE_DATA_DIR/mnist" in message
     assert len(message) < 500
 
 

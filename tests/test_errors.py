@@ -165,12 +165,12 @@ RAGGED, TEXT = [[1.0, 2.0, 3.0], [4.0]], np.full((4, 3), "a")
 )
 @pytest.mark.parametrize("wrong", [RAGGED, TEXT, np.ones((4, 3), np.complex64)], ids=["ragged", "text", "complex"])
 def test_numbers_are_expected_in_rows_of_one_length(argument, call, wrong):
-    with pytest.raises(ValueError, match=f"^{argument}: expected (an array|rows of one|.* labels)"):
+    with pytest.raises(ValueError, match=f"^{argument}: expected (an array|rows of the same|.* labels)"):
         call(wrong)
 
 
 def test_a_ragged_list_is_no_tensor():
-    with pytest.raises(ValueError, match="data: expected rows of one length. Received: a list"):
+    with pytest.raises(ValueError, match="data: expected rows of the same length. Received: a list"):
         nn.Tensor(RAGGED)
 
 

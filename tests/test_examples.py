@@ -39,7 +39,7 @@ def test_trains(arguments, tmp_path):
 
 def test_own_algorithm_is_a_short_template_that_is_right(tmp_path):
     text = run(tmp_path, "own_algorithm.py")
-    assert "right on " in text
+    assert "correct on " in text
     assert "row_by_row: " in text
     assert len((EXAMPLES / "own_algorithm.py").read_text().splitlines()) < 60
 

@@ -122,12 +122,12 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path, monkeypatch, kind, li
         Path("link").symlink_to("there")
         path = Path("link")
     before = path.lstat(), path.stat()
-    with pytest.raises(FileExistsError, match=f"{path}: expected the name of a file"):
+    with pytest.raises(FileExistsError, match=f"{path}: expected a regular file"):
         write_whole(path, b"x")
-    with pytest.raises(ValueError, match="--out: expected the name of a file"):
+    with pytest.raises(ValueError, match="--out: expected a file name"):
         writable_file("--out", path)
     model = nnlite.Sequential([nnlite.Input((2,)), nnlite.Dense(1)])
-    with pytest.raises(ValueError, match="path: expected the name of a file"):
+    with pytest.raises(ValueError, match="path: expected a file name"):
         model.save(path)
     assert before == (path.lstat(), path.stat())
 
@@ -143,5 +143,5 @@ def test_nothing_else_in_nnlite_writes_files():
         for line in file.read_text("utf-8").splitlines()
         if file.name != "files.py" and writes.search(line)
     }
-    asks_the_kernel = 'lab/timing.py: reset.write_text("5")  # VmHWM, the most there ever was, begins anew (man 5 proc)'
+    asks_the_kernel = 'lab/timing.py: reset.write_text("5")  # resets VmHWM, the peak of resident memory (man 5 proc)'
     assert found <= {asks_the_kernel}

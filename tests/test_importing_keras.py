@@ -319,7 +319,7 @@ def test_the_weights_of_tensorflow_js(folder, generator):
 def test_weights_of_tensorflow_js_are_in_its_folder_alone(folder, generator):
     (folder / "sub").mkdir()
     path = tensorflow_js(folder / "sub", arrays_of(generator), paths=["../one.bin", "../two.bin"])
-    with pytest.raises(ValueError, match="paths out of its folder"):
+    with pytest.raises(ValueError, match="paths outside of its folder"):
         nn.load_model(path)
 
 
@@ -346,7 +346,7 @@ def test_counts_need_no_weights_but_load_model_does(folder, capsys, generator, w
     printed = capsys.readouterr()
     assert "5,920" in printed.out
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith("net.keras: its weights are new ones: ")
+    assert printed.err.startswith("net.keras: weights newly initialised: ")
     assert why in printed.err
 
 
@@ -453,8 +453,8 @@ def test_files_that_can_not_be_read_are_one_line_each(folder, capsys):
         "pooled.json": "a window no larger than the padded input",
         "none.keras": "does not exist",
         "units.json": "Dense 'd': units: expected an integer of at least 1. Received: 'many'",
-        "torn.json": "expected a file that holds together. Received: one with TypeError",
-        "weights.h5": "HDF5 without one: weights alone",
+        "torn.json": "expected a consistent file. Received: one with TypeError",
+        "weights.h5": "HDF5 with weights only",
         "text.h5": "expected an HDF5 file",
     }.items():
         assert main(["explain", name]) == 2

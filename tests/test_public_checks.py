@@ -13,7 +13,7 @@ import pytest
 import nnlite as nn
 from nnlite import ops
 from nnlite.compiler import jit
-from nnlite.conv import Epilogue, Fused, Geometry, Stem, StemWeights, Unsupported
+from nnlite.conv import Epilogue, Fused, FusedPair, Geometry, PairWeights, Unsupported
 from nnlite.conv.checks import CHECKS
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels need Numba's compiler")
@@ -55,10 +55,12 @@ WRONG = {
 # Algorithms -------------------------------------------------------------------------------------------------------
 
 GEOMETRY = Geometry.of((3, 6, 7, 4), (3, 3, 4, 4))
-STEM = Stem(Geometry.of((2, 24, 24, 1), (3, 3, 1, 4)), True, Geometry.of((2, 22, 22, 4), (3, 3, 4, 4)), Epilogue(True))
+PAIR = FusedPair(
+    Geometry.of((2, 24, 24, 1), (3, 3, 1, 4)), True, Geometry.of((2, 22, 22, 4), (3, 3, 4, 4)), Epilogue(True)
+)
 NONE = Epilogue()
 X, WEIGHT, DY, BIAS = normal(*GEOMETRY.input_shape), normal(*GEOMETRY.weight_shape), normal(3, 4, 5, 4), normal(4)
-STEM_ARRAYS = [normal(*shape) for shape in ((2, 24, 24, 1), (3, 3, 1, 4), (4,), (3, 3, 4, 4), (4,))]
+PAIR_ARRAYS = [normal(*shape) for shape in ((2, 24, 24, 1), (3, 3, 1, 4), (4,), (3, 3, 4, 4), (4,))]
 
 
 def ran(algorithm, x=X, weight=WEIGHT, result=None):
@@ -85,14 +87,14 @@ METHODS = {
             ran(a, g["ran.x"], g["ran.weight"]), g["dresult"], GEOMETRY, NONE, (True, True, False)
         ),
     ),
-    "forward_stem": (
-        dict(zip(("x", "first_weight", "first_bias", "weight", "bias"), STEM_ARRAYS, strict=True)),
-        lambda a, **g: a.forward_stem(g.pop("x"), StemWeights(*g.values()), STEM, 0).result,
+    "forward_pair": (
+        dict(zip(("x", "first_weight", "first_bias", "weight", "bias"), PAIR_ARRAYS, strict=True)),
+        lambda a, **g: a.forward_pair(g.pop("x"), PairWeights(*g.values()), PAIR, 0).result,
     ),
-    "backward_stem": (
+    "backward_pair": (
         {"dresult": normal(2, 20, 20, 4)},
-        lambda a, **g: a.backward_stem(
-            a.forward_stem(STEM_ARRAYS[0], StemWeights(*STEM_ARRAYS[1:]), STEM, 0), g["dresult"], STEM, 0
+        lambda a, **g: a.backward_pair(
+            a.forward_pair(PAIR_ARRAYS[0], PairWeights(*PAIR_ARRAYS[1:]), PAIR, 0), g["dresult"], PAIR, 0
         ),
     ),
 }
@@ -104,8 +106,8 @@ def algorithms_with(method):
     found = [nn.conv.get(name) for name in nn.conv.names() if name != "naive"]
     if method.endswith("_fused"):
         found = [a for a in found if a.fuses(GEOMETRY, Epilogue(True, True))]
-    if method.endswith("_stem"):
-        found = [a for a in found if a.fits_stem(STEM)]
+    if method.endswith("_pair"):
+        found = [a for a in found if a.fits_pair(PAIR)]
     return found
 
 
@@ -113,7 +115,7 @@ def test_every_method_that_gets_arrays_is_checked():
     takes_arrays = {
         name
         for name, method in vars(nn.conv.Algorithm).items()
-        if inspect.isfunction(method) and re.search(r"ndarray|Fused|StemWeights", str(inspect.signature(method)))
+        if inspect.isfunction(method) and re.search(r"ndarray|Fused\b|PairWeights", str(inspect.signature(method)))
     }
     assert set(CHECKS) == set(METHODS) == takes_arrays
     for name in nn.conv.names():
@@ -159,25 +161,35 @@ def test_the_result_that_a_fused_backward_pass_gets_is_checked(name):
         algorithm.backward_fused((X, WEIGHT, DY, None), DY, GEOMETRY, NONE, (True, True, False))
 
 
+@pytest.mark.parametrize("name", ["direct", "lanes", "winograd"])
+def test_the_gradient_of_a_bias_is_given_where_it_is_asked_for(name):
+    algorithm = nn.conv.get(name)
+    dbias = algorithm.backward_fused(ran(algorithm), DY, GEOMETRY, NONE, (True, True, True))[2]
+    np.testing.assert_allclose(dbias, DY.sum(axis=(0, 1, 2), dtype=np.float64), rtol=1e-5, atol=1e-5)
+    assert algorithm.backward_fused(ran(algorithm), DY, GEOMETRY, NONE, (True, True, False))[2] is None
+
+
 @pytest.mark.parametrize("name", ["lanes", "winograd"])
 def test_what_max_pooling_remembered_is_checked(name):
     algorithm, pooled = nn.conv.get(name), Epilogue(False, True, True)
     before = algorithm.forward_fused(X, WEIGHT, None, GEOMETRY, pooled)
-    for wrong in (None, before.saved[:-1], before.saved.astype(np.int32)):
-        with pytest.raises(ValueError, match="^ran.saved: expected uint8 of shape"):
-            algorithm.backward_fused(before._replace(saved=wrong), before.result, GEOMETRY, pooled, (True, True, False))
+    for wrong in (None, before.residuals[:-1], before.residuals.astype(np.int32)):
+        with pytest.raises(ValueError, match="^ran.residuals: expected uint8 of shape"):
+            algorithm.backward_fused(
+                before._replace(residuals=wrong), before.result, GEOMETRY, pooled, (True, True, False)
+            )
 
 
 @pytest.mark.parametrize("name", ["lanes", "winograd"])
 def test_what_the_fused_pair_remembered_is_checked(name):
     algorithm = nn.conv.get(name)
-    stem = Stem(STEM.first, True, STEM.second, Epilogue(True, True, True))
-    before = algorithm.forward_stem(STEM_ARRAYS[0], StemWeights(*STEM_ARRAYS[1:]), stem, 0)
-    for wrong in (None, before.saved[:-1], before.saved.astype(np.int32)):
-        with pytest.raises(ValueError, match="^ran.saved: expected uint8 of shape"):
-            algorithm.backward_stem(before._replace(saved=wrong), before.result, stem, 0)
+    pair = FusedPair(PAIR.first, True, PAIR.second, Epilogue(True, True, True))
+    before = algorithm.forward_pair(PAIR_ARRAYS[0], PairWeights(*PAIR_ARRAYS[1:]), pair, 0)
+    for wrong in (None, before.residuals[:-1], before.residuals.astype(np.int32)):
+        with pytest.raises(ValueError, match="^ran.residuals: expected uint8 of shape"):
+            algorithm.backward_pair(before._replace(residuals=wrong), before.result, pair, 0)
     with pytest.raises(ValueError, match="^ran.result: expected float32 of shape"):
-        algorithm.backward_stem(before._replace(result=before.result[1:]), before.result, stem, 0)
+        algorithm.backward_pair(before._replace(result=before.result[1:]), before.result, pair, 0)
 
 
 def test_a_geometry_that_an_algorithm_declines_is_unsupported():
@@ -190,12 +202,12 @@ def test_a_geometry_that_an_algorithm_declines_is_unsupported():
     with pytest.raises(Unsupported, match="^algorithm 'direct' does not fuse"):
         nn.conv.get("direct").forward_fused(X, WEIGHT, None, GEOMETRY, Epilogue(pool=True))
     with pytest.raises(Unsupported, match="^algorithm 'im2col' does not compute"):
-        nn.conv.get("im2col").forward_stem(STEM_ARRAYS[0], StemWeights(*STEM_ARRAYS[1:]), STEM, 0)
+        nn.conv.get("im2col").forward_pair(PAIR_ARRAYS[0], PairWeights(*PAIR_ARRAYS[1:]), PAIR, 0)
     first = Geometry.of((1, 9, 9, 1), (3, 3, 1, 4), strides=2)
-    wide = Stem(first, True, Geometry.of(first.output_shape, (3, 3, 4, 4)), NONE)
-    weights = StemWeights(normal(3, 3, 1, 4), None, normal(3, 3, 4, 4), None)
+    wide = FusedPair(first, True, Geometry.of(first.output_shape, (3, 3, 4, 4)), NONE)
+    weights = PairWeights(normal(3, 3, 1, 4), None, normal(3, 3, 4, 4), None)
     with pytest.raises(Unsupported, match="^algorithm 'lanes' does not compute"):
-        nn.conv.get("lanes").forward_stem(normal(1, 9, 9, 1), weights, wide, 0)
+        nn.conv.get("lanes").forward_pair(normal(1, 9, 9, 1), weights, wide, 0)
 
 
 LANES = nn.conv.get("lanes")
@@ -210,14 +222,14 @@ LANES = nn.conv.get("lanes")
         ("epilogue", lambda: LANES.forward_fused(X, WEIGHT, None, GEOMETRY, None)),
         ("bias", lambda: LANES.forward_fused(X, WEIGHT, None, GEOMETRY, Epilogue(bias=True))),
         ("bias", lambda: LANES.forward_fused(X, WEIGHT, BIAS, GEOMETRY, NONE)),
-        ("stem", lambda: LANES.forward_stem(X, None, GEOMETRY, 0)),
-        ("weights", lambda: LANES.forward_stem(STEM_ARRAYS[0], tuple(STEM_ARRAYS[1:]), STEM, 0)),
-        ("seed", lambda: LANES.forward_stem(STEM_ARRAYS[0], StemWeights(*STEM_ARRAYS[1:]), STEM, -1)),
-        ("algorithm", lambda: ops.conv2d_stem(*STEM_ARRAYS, stem=STEM, algorithm="lanes")),
+        ("pair", lambda: LANES.forward_pair(X, None, GEOMETRY, 0)),
+        ("weights", lambda: LANES.forward_pair(PAIR_ARRAYS[0], tuple(PAIR_ARRAYS[1:]), PAIR, 0)),
+        ("seed", lambda: LANES.forward_pair(PAIR_ARRAYS[0], PairWeights(*PAIR_ARRAYS[1:]), PAIR, -1)),
+        ("algorithm", lambda: ops.conv2d_pair(*PAIR_ARRAYS, pair=PAIR, algorithm="lanes")),
         ("relu", lambda: Epilogue(relu="yes")),
-        ("dropout", lambda: Stem(STEM.first, True, STEM.second, NONE, 1.0)),
-        ("relu", lambda: Stem(STEM.first, 1, STEM.second, NONE)),
-        ("second", lambda: Stem(STEM.first, True, GEOMETRY, NONE)),
+        ("dropout", lambda: FusedPair(PAIR.first, True, PAIR.second, NONE, 1.0)),
+        ("relu", lambda: FusedPair(PAIR.first, 1, PAIR.second, NONE)),
+        ("second", lambda: FusedPair(PAIR.first, True, GEOMETRY, NONE)),
     ],
 )
 def test_what_is_no_array_is_checked_too(argument, call):
@@ -334,7 +346,7 @@ def test_a_result_that_is_the_input_is_not_written_to():
     x, before = X.copy(), X.copy()
     nn.conv.register(Same())
     try:
-        with pytest.raises(ValueError, match="^forward of algorithm 'same': expected an array of its own"):
+        with pytest.raises(ValueError, match="^forward of algorithm 'same': expected a new writable array"):
             ops.conv2d(x, np.ones((1, 1, 4, 4), np.float32), BIAS, algorithm="same")
     finally:
         nn.conv.unregister("same")
@@ -388,8 +400,8 @@ OPERATIONS = {
     "conv2d": ([X, WEIGHT, BIAS], lambda *a: ops.conv2d(*a, algorithm="im2col", relu=True)),
     "conv2d, fused": ([X, WEIGHT, BIAS], lambda *a: ops.conv2d(*a, algorithm="direct", relu=True)),
     "conv2d, pooled": ([X, WEIGHT, BIAS], lambda *a: ops.conv2d(*a, algorithm="winograd", relu=True, max_pool=True)),
-    "conv2d_stem": (STEM_ARRAYS, lambda *a: ops.conv2d_stem(*a, stem=STEM, algorithm=nn.conv.get("winograd"))),
-    "conv2d_stem, lanes": (STEM_ARRAYS, lambda *a: ops.conv2d_stem(*a, stem=STEM, algorithm=LANES)),
+    "conv2d_pair": (PAIR_ARRAYS, lambda *a: ops.conv2d_pair(*a, pair=PAIR, algorithm=nn.conv.get("winograd"))),
+    "conv2d_pair, lanes": (PAIR_ARRAYS, lambda *a: ops.conv2d_pair(*a, pair=PAIR, algorithm=LANES)),
     "sparse_categorical_crossentropy": (
         [ROWS],
         lambda p: ops.sparse_categorical_crossentropy(p, labels=LABELS, from_logits=True),
@@ -455,7 +467,7 @@ def test_an_operation_on_kernels_takes_arrays_of_one_dtype(name, place):
     arrays, call = OPERATIONS[name]
     if len(arrays) > 1:
         given = [array.astype(np.float64) if i == place else array for i, array in enumerate(arrays)]
-        with pytest.raises(ValueError, match=r"^\w+: expected (arrays of one dtype|float32 of shape)"):
+        with pytest.raises(ValueError, match=r"^\w+: expected (arrays of the same dtype|float32 of shape)"):
             call(*given)
 
 
@@ -484,6 +496,13 @@ def test_every_public_loss_is_listed_here():
         if inspect.isfunction(value) and "y_pred" in inspect.signature(value).parameters
     }
     assert found == set(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("kind", ["integers", "another byte order", "a list"])
+def test_a_loss_takes_predictions_of_float32_and_float64_alone(name, kind):
+    with pytest.raises(ValueError, match=r"^(y_pred|predictions): expected a Tensor or array of float32 or float64"):
+        getattr(nn.losses, name)(TARGETS[name], WRONG[kind](PROBABILITIES))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -600,7 +619,7 @@ def test_weights_are_set_all_or_none():
     model = nn.Sequential([nn.Input((3,)), nn.Dense(3), nn.Dense(3)])
     before = model.get_weights()
     model.parameters()[2].data.flags.writeable = False
-    with pytest.raises(ValueError, match=r"^weights\[2\]: expected a parameter that may be written"):
+    with pytest.raises(ValueError, match=r"^weights\[2\]: expected a writable parameter"):
         model.set_weights([np.ones_like(values) for values in before])
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)

@@ -83,11 +83,11 @@ def test_without_predictions_none_are_shown(no_machine):
 def test_each_picture_follows_the_sentence_that_it_shows(html):
     said = [unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", html)]
     assert said[0] == (
-        "The networks, the largest first. By parameters: mlp, cnn, small_cnn. By training MACs: cnn, mlp, small_cnn. "
+        "The networks in descending order. By parameters: mlp, cnn, small_cnn. By training MACs: cnn, mlp, small_cnn. "
         "By time: cnn, mlp, small_cnn."
     )
     assert (
-        "A step of small_cnn takes 3.93 ms less than one of mlp. The largest part of that: dense forward, -1.46 ms."
+        "A step of small_cnn takes 3.93 ms less than one of mlp. The largest difference is dense forward: -1.46 ms."
     ) in said[2]
     assert all(re.search(r"\d|grows", text) for text in said[1:])
     assert html.count("<figure>") == len(said)

@@ -138,9 +138,9 @@ LOCKS = {
     "launch": "threads.launch_lock",
     "autotune": "tuning._lock",
     "random numbers": "random.generator().bit_generator.lock",
-    "compiler": "jit.global_compiler_lock._lock",
-    "threading layer": "jit.numba_threads._backend_init_thread_lock",
-    "LLVM": "jit.llvm.ffi.lib._lock._lock",
+    "compiler": "jit.numba_private.compiler_locks()[0]._lock",
+    "threading layer": "jit.numba_private.compiler_locks()[1]",
+    "LLVM": "jit.numba_private.compiler_locks()[2]._lock",
 }
 
 
@@ -207,7 +207,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 class Fill(jit.kernel):
-    """A kernel in two parts, each of which writes its number; `during()` runs where its launch would begin."""
+    """A kernel whose threads each write their number; `during()` runs where its launch would begin."""
 
     def __init__(self, during=lambda: None):
         super().__init__(_fill)
@@ -221,8 +221,8 @@ class Fill(jit.kernel):
         self._launch = _launch
 
 
-def _fill(part, parts, y):
-    y[part] = part + 1
+def _fill(thread, num_threads, y):
+    y[thread] = thread + 1
 
 
 needs_kernels = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
@@ -249,6 +249,47 @@ def test_a_parallel_launch_keeps_other_threads_from_theirs():
     fill.run(2, y)
     assert (free, y.tolist()) == ([False], [1, 2])
     assert is_free_for_another_thread(threads.launch_lock)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_an_exception_of_any_thread_reaches_the_caller(num_threads):
+    @jit.kernel
+    def refuse(thread, num_threads, which, y):
+        y[thread] = 1
+        if thread == which:
+            raise ValueError("which: expected another")
+
+    for which in range(num_threads):
+        y = np.zeros(num_threads)
+        with pytest.raises(ValueError, match="which: expected another"):
+            refuse.run(num_threads, which, y)
+        assert y[which] == 1
+    refuse.run(num_threads, num_threads, y)  # nothing is left of it
+    assert y.all()
+
+
+WOKEN = """
+import threading, numba, numpy as np, nnlite as nn
+from nnlite.kernels import peaks
+found = []
+def launch(*counts):
+    for count in counts:
+        nn.set_num_threads(count)
+        peaks.nothing(np.zeros(count))
+        found.append(numba.get_num_threads())
+launch(3, 2)
+other = threading.Thread(target=launch, args=(2, 3))  # for which Numba has a number of its own
+other.start()
+other.join()
+print(*found)
+"""
+
+
+@needs_kernels
+def test_a_launch_wakes_no_more_of_numbas_threads_than_were_asked_for():
+    environment = os.environ | {"NUMBA_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", WOKEN], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["3", "2", "2", "3"], done.stderr
 
 
 @needs_kernels
@@ -317,13 +358,13 @@ def test_another_thread_may_set_the_number_of_threads_at_any_time(monkeypatch, g
         for filters, name in ((4, "lanes"), (32, "winograd")):
             before = nn.conv.Geometry.of((3, 28, 28, 1), (3, 3, 1, filters))
             after = nn.conv.Geometry.of(before.output_shape, (3, 3, filters, 6))
-            stem = nn.conv.Stem(before, True, after, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
+            pair = nn.conv.FusedPair(before, True, after, nn.conv.Epilogue(bias=True, relu=True, pool=True), 0.25)
             shapes = before.input_shape, before.weight_shape, (filters,), after.weight_shape, (6,)
             x, *weights = (data.standard_normal(shape).astype(np.float32) for shape in shapes)
             algorithm = nn.conv.get(name)
-            ran = algorithm.forward_stem(x, nn.conv.StemWeights(*weights), stem, 1)
+            ran = algorithm.forward_pair(x, nn.conv.PairWeights(*weights), pair, 1)
             dresult = data.standard_normal(ran.result.shape).astype(np.float32)
-            found += [ran.result, *algorithm.backward_stem(ran, dresult, stem, 1)]
+            found += [ran.result, *algorithm.backward_pair(ran, dresult, pair, 1)]
         return found
 
     nn.set_num_threads(1)

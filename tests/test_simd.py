@@ -40,7 +40,7 @@ def _first(x, out, codes, count):
     simd.store(out, 2 * LANES, simd.load_bytes(codes, 0, count))
 
 
-@pytest.mark.parametrize("count", [0, 1, LANES - 1, LANES])
+@pytest.mark.parametrize("count", [-1, 0, 1, LANES - 1, LANES, LANES + 1, 1 << 32])
 def test_partial_loads_and_stores_touch_the_first_lanes_alone(count):
     x, out, codes = (
         np.arange(1, LANES + 1, dtype=np.float32),
@@ -68,13 +68,19 @@ def test_transpose_turns_a_block_over(generator):
     assert not out[:, LANES:].any()
 
 
-def test_a_narrower_processor_gets_no_wider_registers(tmp_path):
-    program = (
-        "import numpy as np\nfrom nnlite import jit, simd\n"
-        "@jit.jit\ndef double(x):\n    simd.store(x, 0, simd.load(x, 0) + simd.load(x, 0))\n"
-        "double(np.ones(64, np.float32))\nassembly = ' '.join(double.inspect_asm().values())\n"
-        "print(simd.LANES, 'zmm' in assembly, 'ymm' in assembly)\n"
-    )
+NARROWER = """
+import numpy as np
+from nnlite.compiler import jit, simd
+@jit.jit
+def double(x, count):
+    simd.store_first(x, 0, simd.load(x, 0) + simd.load(x, 0), count)
+double(np.ones(64, np.float32), 3)
+assembly = " ".join(double.inspect_asm().values())
+print(simd.LANES, "zmm" in assembly, "ymm" in assembly, "vpack" in assembly)
+"""
+
+
+def test_a_narrower_processor_gets_no_wider_registers_and_one_comparison_for_a_mask(tmp_path):
     if not sys.platform.startswith("linux") or os.uname().machine != "x86_64":
         pytest.skip("names of x86 registers")
     environment = {
@@ -83,5 +89,5 @@ def test_a_narrower_processor_gets_no_wider_registers(tmp_path):
         "NUMBA_CPU_FEATURES": "-avx512f",
         "NUMBA_CACHE_DIR": str(tmp_path),
     }
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["8", "False", "True"]
+    done = subprocess.run([sys.executable, "-c", NARROWER], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["8", "False", "True", "False"]  # two comparisons' results would be packed

@@ -160,7 +160,7 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
     assert sum(row[ms].value for row in table.rows) == pytest.approx(n.step_ms.median)
     assert [table.total[0].text, table.total[ms + 1].text] == ["the step", "100%"]
     assert table.rows[0][0].text == "conv2d+3"
-    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout in one kernel." in table.notes
+    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout, fused in one kernel." in table.notes
 
 
 def test_the_worst_prediction_is_named_with_its_interval():
@@ -182,7 +182,7 @@ def test_a_sweep_has_a_row_a_value_and_names_what_does_not_vary():
     assert table.columns == ["filters", "cnn, auto", "small_cnn, auto", "cnn, im2col", "small_cnn, im2col"]
     assert [row[0].text for row in table.rows] == ["1", "2", "4", "8", "16"]
     assert table.rows[2][1].text == "3.00"
-    assert table.notes == ["mlp, auto: 3.00 ms."]
+    assert table.notes == ["mlp, auto: 3.00 ms per step."]
 
 
 # Formulas ----------------------------------------------------------------------------------------------------------

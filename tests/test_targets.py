@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 ASSEMBLY = """
 import numpy as np
 from nnlite.compiler import simd
-from nnlite.kernels import ceilings
+from nnlite.kernels import peaks
 factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)
-ceilings.multiply_adds.run(1, 100, factors, np.zeros(simd.LANES, np.float32))
-(assembly,) = ceilings.multiply_adds.compiled.inspect_asm().values()
+peaks.multiply_adds.run(1, 100, peaks.SUMS[-1], factors, np.zeros((1, 32 * simd.LANES), np.float32))
+(assembly,) = peaks.multiply_adds.compiled.inspect_asm().values()
 widest = next(register for register in ("zmm", "ymm", "xmm") if register in assembly)
 print(simd.LANES, widest, "fma" if "vfmadd" in assembly else "no fma")
 """

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @dataclass
 class Run:
-    """What the command was asked for, one method a task: measures, prints, and adds to the document."""
+    """A run of the command, one method per task: measures, prints, and adds to the document."""
 
     session: Session
     options: argparse.Namespace
@@ -122,12 +122,21 @@ def _describe(session: Session, options: argparse.Namespace, peak: float) -> dic
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--only", type=_names_of(TASKS), default=list(TASKS), help=f"of {', '.join(TASKS)}")
-    parser.add_argument("--models", type=_names_of(NETWORKS), default=list(NETWORKS), help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--peers", type=_names_of(PEERS), default=list(PEERS), help=f"of {', '.join(PEERS)}")
+    parser.add_argument(
+        "--only", type=_names_of(TASKS), default=list(TASKS), help=f"tasks: {', '.join(TASKS)} (default: all)"
+    )
+    parser.add_argument(
+        "--models",
+        type=_names_of(NETWORKS),
+        default=list(NETWORKS),
+        help=f"networks: {', '.join(NETWORKS)} (default: all)",
+    )
+    parser.add_argument(
+        "--peers", type=_names_of(PEERS), default=list(PEERS), help=f"peers: {', '.join(PEERS)} (default: all)"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="bursts of steps of each peer (default: 15)")
     available = threads.available_cpus()
-    parser.add_argument("--threads", type=int, default=min(2, available), help="of each peer (default: 2)")
+    parser.add_argument("--threads", type=int, default=min(2, available), help="threads of each peer (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("nnlite-peers"), help="folder (default: nnlite-peers)")
     options = parser.parse_args(arguments)
     if options.rounds < 1:

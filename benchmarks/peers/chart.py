@@ -1,4 +1,4 @@
-"""The picture: a panel a network and task, a bar a peer, shortest on top."""
+"""The figure: one panel per network and task, one bar per peer, the shortest on top."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Bars = dict[str, tuple[float, float, float]]  # peer -> (value, low, high)
 
 
 def write(document: dict[str, Any], folder: Path) -> list[Path]:
-    """Draw what the document holds, as PNG and SVG; the files written."""
+    """Draw the document as PNG and SVG. Returns the paths written."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -87,7 +87,7 @@ def _draw_bars(axis: Any, title: str, unit: str, bars: Bars) -> None:
 
 
 def _draw_shapes(rows: list[dict[str, Any]], document: dict[str, Any]) -> Any:
-    """For each layer, how many times nnlite's time PyTorch's is, a mark a pass; the line is "as fast"."""
+    """PyTorch's time / nnlite's time for each layer, one mark per pass; the line is ratio 1."""
     from matplotlib.figure import Figure
 
     layers = list(dict.fromkeys((row["layer"], row["geometry"]) for row in rows))

@@ -37,7 +37,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_outcome(console: Console, title: str, outcome: Outcome, check: str) -> None:
-    """One row a peer, fastest first; then what went wrong, if anything."""
+    """One row per peer, the fastest first; then failures."""
     table = Table(title=title, title_justify="left")
     for heading in ("peer", "median ms", "min", "middle half", f"times {OURS}'s (95%)", check, "idle CPU"):
         table.add_column(heading, justify="left" if heading == "peer" else "right")
@@ -62,11 +62,11 @@ def print_outcome(console: Console, title: str, outcome: Outcome, check: str) ->
         console.print(f"  {name} does not do the same work: {reason}")
     for name, samples in outcome.samples.items():
         if samples.idle_share > MOST_IDLE_SHARE:
-            console.print(f"  {name} took {samples.idle_share:.0%} of a processor during the others' turns")
+            console.print(f"  {name} took {samples.idle_share:.0%} of a CPU during the others' turns")
 
 
 def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]], failed: dict[str, str]) -> None:
-    """One row a peer, least first."""
+    """One row per peer, the smallest first."""
     table = Table("peer", title=title, title_justify="left")
     table.add_column("MB after an epoch", justify="right")
     table.add_column("of that, after its start", justify="right")
@@ -78,7 +78,7 @@ def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]],
 
 
 def print_shapes(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    """One row a pass of a layer: all times, and the others' relative to nnlite's."""
+    """One row per pass of a layer: all times, and ratios to nnlite's."""
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
     table = Table("N x H x W x C -> K", "pass", "auto", title=title, title_justify="left")
     for name in names:
@@ -111,7 +111,7 @@ def _shape_cell(peer: dict[str, Any] | None) -> str:
 
 
 def _ratios(samples: dict[str, Samples]) -> dict[str, dict[str, float]]:
-    """Of each peer's time to nnlite's, from bursts of the same rounds."""
+    """Ratios of each peer's time to nnlite's, from bursts of the same rounds."""
     if OURS not in samples:
         return {}
     ratios = {name: paired_ratio(mine.ms, samples[OURS].ms) for name, mine in samples.items() if name != OURS}

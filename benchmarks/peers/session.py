@@ -112,7 +112,7 @@ class Session:
     def memory(self, model: str, say: Callable[[str], object]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
         """({peer: bytes resident at most, after its start and after an epoch of training}, {peer: why it failed}).
 
-        Each is a process of its own that does nothing else. What a peer keeps compiled on disk is there already.
+        Each is measured in a separate process. Compiled code that a peer stores on disk is there already.
         """
         peaks, failed = {}, {}
         for name in (process.name for process in self.processes if PEERS[process.name].trains):

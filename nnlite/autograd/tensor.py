@@ -229,7 +229,7 @@ class Node:
             gradients = self.backward(dy, needs)
         if len(gradients) != len(needs):
             raise GraphError(
-                f"backward of {self.operation!r}: expected {len(needs)} gradients, one an argument. "
+                f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
                 f"Received: {len(gradients)}"
             )
         for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
@@ -359,7 +359,9 @@ def _for_all(name: str, backward: Any, count: int) -> Backward:
     """Any of the forms of a backward as `backward(dy, needs) -> gradients`."""
     if isinstance(backward, tuple):
         if len(backward) != count:
-            raise GraphError(f"{name}: expected {count} backward callables, one an argument. Received: {len(backward)}")
+            raise GraphError(
+                f"{name}: expected {count} backward callables, one per argument. Received: {len(backward)}"
+            )
         return lambda dy, needs: tuple(f(dy) if need else None for f, need in zip(backward, needs, strict=True))
     if not callable(backward):
         raise GraphError(f"{name}: expected (result, backward) with a callable backward. Received: {backward!r}")

@@ -8,9 +8,6 @@ user may have written, is compiled again; without a cache everything still works
 
 from __future__ import annotations
 
-import nnlite.compiler.numba_names  # noqa: F401, first: says what this Numba lacks
-
-# isort: split
 import contextlib
 import hashlib
 import os
@@ -27,11 +24,9 @@ from typing import Any, Protocol
 import llvmlite
 import numba
 import numpy as np
-from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.registry import cpu_target
-from numba.core.serialize import dumps
 
+from nnlite.compiler import numba_private
+from nnlite.compiler.numba_private import target
 from nnlite.runtime.files import write_whole
 
 _PACKAGE = Path(__file__).parents[1]
@@ -42,24 +37,19 @@ _COMPILED = ("compiler", "conv", "kernels", "performance/microbenchmarks")
 @cache
 def sources_hash() -> str:
     """A hash of the sources of everything that is compiled, and of the compiler's versions."""
-    files = sorted(file for room in _COMPILED for file in (_PACKAGE / room).glob("*.py"))
+    files = sorted(file for room in _COMPILED for file in (_PACKAGE / room).rglob("*.py"))
     digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {np.__version__} {sys.version}".encode())
     for file in files:
         digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def target() -> tuple[str, ...]:
-    """What is compiled for: (triple, processor, features)."""
-    return tuple(cpu_target.target_context.codegen().magic_tuple())
-
-
 @cache
 def cache_root() -> Path | None:
     """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
-    kept = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    lasting = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in kept if folder), temporary)), None)
+    return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in lasting if folder), temporary)), None)
 
 
 def _is_private(folder: Path) -> bool:
@@ -84,20 +74,21 @@ def cache_dir() -> Path | None:
     return root / f"kernels-{sources_hash()}" if root else None
 
 
-def kept_name(function: Callable) -> str | None:
-    """The name under which a function's code is kept, or None if it is not.
+def cache_name(function: Callable) -> str | None:
+    """The name under which a function's code is cached, or None if it is not.
 
-    Only nnlite's own functions are kept, whose sources are in the hash, and of them those that one name can tell:
-    Numba takes what a function closes over as constants.
+    Only functions whose sources are in the hash are cached, and of them those that one name can tell: Numba takes what
+    a function closes over as constants.
     """
     several = function.__closure__ or "<" in function.__qualname__  # made in another function, or a lambda
-    own = Path(function.__code__.co_filename).is_relative_to(_PACKAGE)
-    return f"{function.__module__}.{function.__qualname__}" if own and not several else None
+    file = Path(function.__code__.co_filename)
+    hashed = any(file.is_relative_to(_PACKAGE / room) for room in _COMPILED)
+    return f"{function.__module__}.{function.__qualname__}" if hashed and not several else None
 
 
 def clear_cache() -> int:
     """Empty the cache on disk, also of earlier sources, forget what `autotune` measured and the rates of the
-    time model, which hang on sources too; how many files went."""
+    time model, which depend on sources too; how many files went."""
     root = cache_root()
     if root is None:
         return 0
@@ -118,36 +109,36 @@ class Links(Protocol):
     def provide(self, signature: tuple) -> Any: ...
 
 
-class CodeCache(NullCache):
-    """What Numba asks for one function's compiled code, kept under `name`; `links` are what that code jumps to."""
+class CodeCache(numba_private.Cache):
+    """What Numba asks for one function's compiled code, cached as `name`; `links` are what that code jumps to."""
 
     def __init__(self, name: str, links: Links | None):
         self._name = name
         self._links = links
 
     def load_overload(self, signature: Any, context: Any) -> Any:
-        """The kept code, or None where there is none that can be trusted: then it is compiled again."""
+        """The cached code, or None where there is none that can be trusted: then it is compiled again."""
         context.refresh()
         try:
             key, path = self._place(signature)
-            kept_key, signatures, code = pickle.loads(_checked(path))
-            if kept_key != key:
+            stored_key, signatures, code = pickle.loads(_checked(path))
+            if stored_key != key:
                 return None
             for linked in signatures:
                 assert self._links is not None
                 self._links.provide(linked)
-            return CompileResult._rebuild(context, *code)
+            return numba_private.rebuild(context, code)
         except Exception:  # no file, a damaged one, or one that fits no longer
             return None
 
     def save_overload(self, signature: Any, compiled: Any) -> None:
-        """Keep code that was just compiled, if it can be written and holds no address of this process."""
-        if compiled.library.has_dynamic_globals:
+        """Store code that was just compiled, if it can be written and holds no address of this process."""
+        if numba_private.holds_addresses(compiled):
             return
         with contextlib.suppress(OSError):
             key, path = self._place(signature)
             path.unlink(missing_ok=True)  # it may be a link, or have the rights for which it was refused
-            content = dumps((key, self._links.signatures if self._links else (), compiled._reduce()))
+            content = numba_private.to_bytes(compiled, key, self._links.signatures if self._links else ())
             write_whole(path, hashlib.sha256(content).digest() + content, mode=0o600)
 
     def _place(self, signature: Any) -> tuple[tuple, Path]:
@@ -162,7 +153,7 @@ _is_trusted = cache(_is_private)
 
 
 def _checked(path: Path) -> bytes:
-    """What was kept in a file. Raises OSError if another user may have written it, ValueError if it is damaged."""
+    """What was stored in a file. Raises OSError if another user may have written it, ValueError if it is damaged."""
     with open(path, "rb", opener=_open_no_link) as file:
         if not _is_ours(os.fstat(file.fileno())):
             raise PermissionError

@@ -3,35 +3,34 @@
 Compiled code of nnlite's own functions is cached on disk (nnlite.compiler.cache). Importing this module imports Numba;
 modules that hold kernels are therefore imported when first used.
 
-A kernel's parts run on the threads of Numba's threading layer, which gets a function and a pointer to its arguments.
-Numba's own way there, `prange`, compiles a function of all arguments anew, which takes many times as long.
+A kernel's threads are Numba's: one function for the whole package, compiled once, loops over them with `prange` and
+jumps to the kernel's code, whose address it is given. A `prange` in each kernel would compile each twice, which takes
+many times as long.
 
 The same bits from run to run: arithmetic with fused multiply-adds has several right results, and LLVM's choice among
-them hangs on the code around it. So each function's machine code exists once: what launches a kernel jumps to its
+them depends on the code around it. So each function's machine code exists once: what launches a kernel jumps to its
 code instead of holding a copy, and what a kernel calls becomes part of it.
 """
 
 from __future__ import annotations
 
-import nnlite.compiler.numba_names  # noqa: F401, first: says what this Numba lacks
-
-# isort: split
 import hashlib
 import inspect
+import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
-from numba.core import cgutils, config, dispatcher, types
-from numba.core.callconv import errcode_t, excinfo_t
-from numba.core.compiler import Compiler
-from numba.core.compiler_lock import global_compiler_lock
+from numba import config, types
+from numba.core import cgutils, event
 from numba.extending import intrinsic
-from numba.np.ufunc import parallel as numba_threads
 
-from nnlite.compiler.cache import CodeCache, Links, kept_name
+from nnlite.compiler import numba_private
+from nnlite.compiler.cache import CodeCache, Links, cache_name
 from nnlite.runtime import threads
 
 #: what LLVM may do with float arithmetic: fuse multiply-adds and reorder sums, but honour NaN and infinity
@@ -40,7 +39,7 @@ FASTMATH = {"contract", "reassoc", "nsz"}
 ENABLED = not config.DISABLE_JIT
 
 threads.own("kernels")
-threads.compiler_locks = global_compiler_lock, numba_threads._backend_init_thread_lock, llvm.ffi.lib._lock
+threads.compiler_locks = numba_private.compiler_locks()
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:
@@ -57,51 +56,22 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
         error_model="numpy",
         inline="always" if inline else "never",
         no_cfunc_wrapper=True,
-        pipeline_class=_Compiler,
+        pipeline_class=numba_private.OneCopy,
         **options,
     )(function)
-    if isinstance(compiled, dispatcher.Dispatcher) and not inline:
-        _watch(compiled)
-        if name := kept_name(function):
-            setattr(compiled, "_cache", CodeCache(name, links))  # noqa: B010, Numba has no public way to choose it
+    if ENABLED and not inline:
+        _compiled_here.add(compiled)
+        if name := cache_name(function):
+            numba_private.keep_in(CodeCache(name, links), compiled)
     return compiled
 
 
-_INT, _BYTES, _EXCEPTION = ir.IntType(64), ir.IntType(8).as_pointer(), ir.PointerType(excinfo_t)
-#: how Numba marks code that it copied from the called function
-_COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
-
-
-class _Compiler(Compiler):
-    """Numba's compiler, but what a function calls becomes part of it, under no name that others see.
-
-    Numba compiles a copy of each called function into the caller under the called one's name, and the linker takes the
-    first of that name: the called one's own code where it was compiled in this process, the caller's copy where the
-    caller comes from the cache. Both are right, but they need not round alike.
-    """
-
-    def compile_extra(self, function: Callable) -> Any:
-        library = self.state.targetctx.codegen().create_library(function.__qualname__)
-        library.enable_object_caching()
-        optimize = library._optimize_final_module
-
-        def internalize_and_optimize() -> None:
-            for function in library._final_module.functions:
-                if function.linkage in _COPIES and not function.name.startswith("NRT_"):
-                    function.linkage = "internal"
-            optimize()
-
-        library._optimize_final_module = internalize_and_optimize
-        self.state.library = library
-        return super().compile_extra(function)
-
-
 class kernel:
-    """A compiled function `f(part, parts, *arrays)` that does one of `parts` equal shares of the work.
+    """A compiled function `f(thread, num_threads, *arrays)` that does one thread's share of the work.
 
-    Calling the kernel as `f(*arrays)` runs all parts, one a thread; `f.run(parts, *arrays)` runs so many, where arrays
-    have room for each. Results depend on how many parts there are only where a kernel says so. Arguments may be
-    whatever Numba knows, NamedTuples too.
+    Calling the kernel as `f(*arrays)` runs it on all threads; `f.run(num_threads, *arrays)` on that many, where arrays
+    have room for each. Results depend on how many there are only where a kernel says so. Arguments may be whatever
+    Numba knows, NamedTuples too.
     """
 
     def __init__(self, function: Callable):
@@ -114,38 +84,93 @@ class kernel:
     def __call__(self, *arrays: Any) -> None:
         self.run(threads.kernel_parts(), *arrays)
 
-    def run(self, parts: int, *arrays: Any) -> None:
-        """Do all of so many parts, however many threads there are meanwhile."""
+    def run(self, num_threads: int, *arrays: Any) -> None:
+        """Do the shares of that many threads, however many there are meanwhile."""
         if not ENABLED:
-            for part in range(parts):
-                self.compiled(part, parts, *arrays)
+            for thread in range(num_threads):
+                self.compiled(thread, num_threads, *arrays)
             return
         if self._launch is None:
             self._launch = launcher(self.compiled)
-        if parts == 1 or threads.forked():
-            self._launch(parts, 1, *arrays)
+        if num_threads == 1 or threads.forked():
+            self._launch(_in_turn_address(), num_threads, *arrays)
             return
         with threads.launch_lock:
-            self._launch(parts, min(parts, config.NUMBA_NUM_THREADS), *arrays)
+            if _woken.count != threads.get_num_threads():
+                _woken.set(threads.get_num_threads())
+            self._launch(_at_once_address(), num_threads, *arrays)
+
+
+# Who runs the threads ------------------------------------------------------------------------------------------
+
+_INT = ir.IntType(64)
+#: of a function that runs the threads: address of the code, number of threads, address of its arguments
+_RUN = (types.int64, types.int64, types.int64)
+
+
+@intrinsic
+def _jump(typing, code, thread, num_threads, block):
+    """Run the machine code at an address: code(thread, num_threads, block)."""
+
+    def emit(context, builder, sig, args):
+        share = ir.FunctionType(ir.VoidType(), [_INT] * 3)
+        builder.call(builder.inttoptr(args[0], share.as_pointer()), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, *_RUN), emit
+
+
+def _at_once(code, num_threads, block):
+    for thread in numba.prange(num_threads):
+        _jump(code, thread, num_threads, block)
+
+
+def _in_turn(code, num_threads, block):
+    for thread in range(num_threads):
+        _jump(code, thread, num_threads, block)
+
+
+@cache
+def _at_once_address() -> int:
+    return numba_private.machine_code(_compiled(_at_once, None, parallel=True, no_cpython_wrapper=True), _RUN).address
+
+
+@cache
+def _in_turn_address() -> int:
+    return numba_private.machine_code(_compiled(_in_turn, None, no_cpython_wrapper=True), _RUN).address
+
+
+class _Woken(threading.local):
+    """How many threads Numba wakes when this thread of Python launches; all, until told otherwise, which is slow."""
+
+    count = config.NUMBA_NUM_THREADS
+
+    def set(self, count: int) -> None:
+        numba.set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+        self.count = count
+
+
+_woken = _Woken()
+
+# What packs a kernel's arguments -------------------------------------------------------------------------------
 
 
 def launcher(compiled: Any) -> Callable:
-    """A compiled function `f(parts, threads, *arguments)` that runs all parts of another, on so many threads."""
+    """A compiled function `f(run, num_threads, *arguments)` that has `run` do all threads' shares of another."""
     links = _Links(compiled)
 
     @intrinsic
-    def launch(typing, parts, threads, arguments):
+    def launch(typing, run, num_threads, arguments):
         return links.launch(arguments)
 
     function = compiled.py_func
     names = ", ".join(list(inspect.signature(function).parameters)[2:])  # Numba is slow to tell the types of *arguments
     name, namespace = f"launch_{function.__name__}", {"launch": launch}
-    source = f"def {name}(parts, threads, {names}):\n    launch(parts, threads, ({names},))\n"
+    source = f"def {name}(run, num_threads, {names}):\n    launch(run, num_threads, ({names},))\n"
     exec(compile(source, inspect.getfile(function), "exec"), namespace)
-    start = namespace[name]
-    start.__module__, start.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
-    numba_threads._launch_threads()
-    return _compiled(start, links)
+    packing = namespace[name]
+    packing.__module__, packing.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
+    return _compiled(packing, links)
 
 
 class _Links:
@@ -153,102 +178,85 @@ class _Links:
 
     def __init__(self, compiled: Any):
         self._compiled = compiled
-        #: that no other function has; one of this process alone, where its code is not kept
-        self.name = kept_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
+        #: that no other function has; one of this process alone, where its code is not cached
+        self.name = cache_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
         #: of the code that what was compiled in this process jumps to
         self.signatures: list[tuple] = []
 
     def provide(self, signature: tuple) -> Any:
-        """Compile the kernel or load it, and tell the linker its address. Returns what Numba knows about it."""
-        self._compiled.compile(signature)
-        compiled = self._compiled.overloads[signature]
-        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-        llvm.add_symbol(self._symbol(signature), address)
-        return compiled
+        """Compile the kernel or load it, and tell the linker its address. Returns the type of its result."""
+        code = numba_private.machine_code(self._compiled, signature)
+        llvm.add_symbol(self._symbol(signature), code.address)
+        return code.result
 
     def _symbol(self, signature: tuple) -> str:
         types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
         return f"nnlite.{self.name}.{types_hash}"
 
     def launch(self, arguments: Any) -> tuple:
-        """What an intrinsic `launch(parts, threads, arguments)` returns: its type, and a function that emits it."""
+        """What an intrinsic `launch(run, num_threads, arguments)` returns: its type, and a function that emits it."""
         signature = (types.int64, types.int64, *arguments.types)
-        compiled = self.provide(signature)
+        result = self.provide(signature)
         if signature not in self.signatures:
             self.signatures.append(signature)
 
         def call(context: Any, builder: Any, values: list) -> Any:
-            convention, result = context.call_conv, compiled.fndesc.restype
-            function_type = convention.get_function_type(result, signature)
-            code = cgutils.get_or_insert_function(builder.module, function_type, self._symbol(signature))
-            status, _ = convention.call_function(builder, code, result, signature, values)
-            return status
+            code_type = numba_private.function_type(context, result, signature)
+            code = cgutils.get_or_insert_function(builder.module, code_type, self._symbol(signature))
+            return numba_private.call(context, builder, code, result, signature, values)
 
         def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            parts, threads, packed = args
-            no_error = ir.Constant(errcode_t, 0), ir.Constant(_EXCEPTION, None)
-            values = *no_error, parts, *cgutils.unpack_tuple(builder, packed)
+            address, num_threads, packed = args
+            values = *numba_private.no_error(), *cgutils.unpack_tuple(builder, packed)
             block = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, values))
-            work = _work(context, builder.module, block.type, call)
-            # each thread gets its first part as the address of a first array, of bytes, that begins at 0
-            array = cgutils.alloca_once_value(builder, ir.Constant(_BYTES, None))
-            count, step = (cgutils.alloca_once_value(builder, value) for value in (parts, ir.Constant(_INT, 1)))
-            where = [builder.bitcast(pointer, _BYTES) for pointer in (work, array, count, step, block)]
-            layer_type = ir.FunctionType(ir.VoidType(), [_BYTES] * 5 + [_INT] * 3)
-            layer = cgutils.get_or_insert_function(builder.module, layer_type, "numba_parallel_for")
-            with builder.if_else(builder.icmp_signed(">", threads, ir.Constant(_INT, 1))) as (several, one):
-                with several:
-                    builder.call(layer, [*where, ir.Constant(_INT, 0), ir.Constant(_INT, 1), threads])
-                with one:
-                    builder.call(work, [array, count, step, where[-1]])
-            error = (builder.load(cgutils.gep_inbounds(builder, block, 0, i)) for i in range(2))
-            status = context.call_conv._get_return_status(builder, *error)
-            with cgutils.if_unlikely(builder, status.is_error):
-                context.call_conv.return_status_propagate(builder, status)
+            share = _share(context, builder.module, block.type, call)
+            run = builder.inttoptr(address, numba_private.function_type(context, types.none, _RUN).as_pointer())
+            where = [builder.ptrtoint(share, _INT), num_threads, builder.ptrtoint(block, _INT)]
+            status = numba_private.call(context, builder, run, types.none, _RUN, where)
+            numba_private.pass_on_error(context, builder, status.code, status.excinfoptr)
+            error = [builder.load(cgutils.gep_inbounds(builder, block, 0, i)) for i in range(2)]
+            numba_private.pass_on_error(context, builder, *error)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, arguments), emit
 
 
-def _work(context: Any, module: Any, block_type: Any, call: Callable) -> Any:
-    """What each thread runs: `call(context, builder, [part, parts, *arguments])` of what the block has, for its parts.
-
-    Its own arguments are those of a generalised ufunc of NumPy: arrays, sizes, steps, data.
-    """
-    arguments = [_BYTES.as_pointer(), _INT.as_pointer(), _INT.as_pointer(), _BYTES]
-    work = ir.Function(module, ir.FunctionType(ir.VoidType(), arguments), "nnlite.work")
-    work.linkage = "internal"
-    arrays, sizes, _, data = work.args
-    builder = ir.IRBuilder(work.append_basic_block())
-    block = builder.bitcast(data, block_type)
+def _share(context: Any, module: Any, block_type: Any, call: Callable) -> Any:
+    """What each thread runs: `call(context, builder, [thread, num_threads, *arguments])` of what the block has."""
+    share = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT] * 3), "nnlite.share")
+    share.linkage = "internal"
+    thread, num_threads, address = share.args
+    builder = ir.IRBuilder(share.append_basic_block())
+    block = builder.inttoptr(address, block_type)
     places = [cgutils.gep_inbounds(builder, block, 0, i) for i in range(len(block_type.pointee.elements))]
-    code, error, *values = places
-    first, values = builder.ptrtoint(builder.load(arrays), _INT), [builder.load(value) for value in values]
-    with cgutils.for_range(builder, builder.load(sizes)) as loop:
-        status = call(context, builder, [builder.add(first, loop.index), *values])
-        with cgutils.if_unlikely(builder, status.is_error):
-            builder.store(status.code, code)
-            builder.store(status.excinfoptr, error)
+    code, description, *values = places
+    status = call(context, builder, [thread, num_threads, *(builder.load(value) for value in values)])
+    with cgutils.if_unlikely(builder, status.is_error):
+        builder.store(status.code, code)
+        builder.store(status.excinfoptr, description)
     builder.ret_void()
-    return work
+    return share
 
 
 # Telling the user that something compiles ----------------------------------------------------------------------
 
 _listeners: list[Callable[[str], None]] = []
+_compiled_here: WeakSet = WeakSet()
 
 
 def on_compile(listener: Callable[[str], None]) -> None:
-    """Call `listener(name)` before each kernel that is compiled anew (not for one that comes from the cache)."""
+    """Call `listener(name)` before each function of ours that is compiled, not for one that comes from the cache."""
     _listeners.append(listener)
 
 
-def _watch(compiled: Any) -> None:
-    compile_for_real = compiled._compiler.compile
+class _Announcer(event.Listener):
+    def on_start(self, event: Any) -> None:
+        if (compiled := event.data["dispatcher"]) in _compiled_here:
+            for listener in _listeners:
+                listener(compiled.__name__)
 
-    def announce(args: Any, return_type: Any) -> Any:
-        for listener in _listeners:
-            listener(compiled.__name__)
-        return compile_for_real(args, return_type)
+    def on_end(self, event: Any) -> None:
+        pass
 
-    compiled._compiler.compile = announce
+
+event.register("numba:compile", _Announcer())

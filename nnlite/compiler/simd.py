@@ -23,12 +23,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.registry import cpu_target
-from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+
+from nnlite.compiler import numba_private
 
 # The processor -------------------------------------------------------------------------------------------------
 
@@ -36,16 +36,14 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 def _probe() -> tuple[int, int]:
     """(lanes of a float32 register, number of vector registers) of the processor that Numba compiles for."""
     wide = "<16 x float>"
-    module = llvm.parse_assembly(
+    assembly = numba_private.assembly(
         f"define {wide} @f({wide} %a, {wide} %b) {{ %c = fadd {wide} %a, %b\n ret {wide} %c }}"
     )
-    machine = cpu_target.target_context.codegen()._tm
-    assembly = machine.emit_assembly(module)
     if "zmm" in assembly:
         return 16, 32
     if "ymm" in assembly:
         return 8, 16
-    return 4, 32 if machine.triple.startswith(("aarch64", "arm64")) else 16
+    return 4, 32 if numba_private.target()[0].startswith(("aarch64", "arm64")) else 16
 
 
 LANES, REGISTERS = _probe()
@@ -151,12 +149,16 @@ def store_value(builder: Any, value: Any, address: Any) -> None:
 
 
 def first_lanes_value(builder: Any, count: Any) -> Any:
-    """The mask of the first `count` lanes."""
-    limit = ir.VectorType(_I64, LANES)
-    undefined = ir.Constant(limit, ir.Undefined)
-    counts = builder.insert_element(undefined, count, ir.Constant(_I32, 0))
+    """The mask of the first `count` lanes: all if it is more, none if it is negative.
+
+    Lanes are compared as 32-bit integers, as wide as the numbers: on AVX2 one instruction, of 64 bits five.
+    """
+    all_lanes = index_value(LANES)
+    count = builder.select(builder.icmp_signed("<", count, all_lanes), count, all_lanes)  # it may not fit into 32 bits
+    undefined = ir.Constant(INTS, ir.Undefined)
+    counts = builder.insert_element(undefined, builder.trunc(count, _I32), ir.Constant(_I32, 0))
     counts = builder.shuffle_vector(counts, undefined, ir.Constant(INTS, [0] * LANES))
-    return builder.icmp_signed("<", ir.Constant(limit, list(range(LANES))), counts)
+    return builder.icmp_signed("<", ir.Constant(INTS, list(range(LANES))), counts)
 
 
 def masked_load_value(builder: Any, address: Any, lanes: Any, typ: Any = VECTOR) -> Any:
@@ -329,18 +331,20 @@ def _as_vector(context: Any, builder: Any, typ: Any, value: Any) -> Any:
 
 def _operator(symbol: Callable, result: Any, emit: Callable) -> None:
     """Teach Numba an operator between vectors, or a vector and a number on either side."""
-    numbers = (types.float32, types.float64, types.int64)
-    pairs = [(vector, vector), *((vector, n) for n in numbers), *((n, vector) for n in numbers)]
 
-    @infer_global(symbol)
-    class _Typing(ConcreteTemplate):
-        cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012
+    @type_callable(symbol)
+    def _typing(context):
+        def typer(a, b):
+            known = all(t == vector or isinstance(t, (types.Integer, types.Float)) for t in (a, b))
+            return result if known and vector in (a, b) else None
+
+        return typer
 
     def lower(context, builder, sig, args):
         a, b = (_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args, args, strict=True))
         return emit(builder, a, b)
 
-    for pair in pairs:
+    for pair in ((vector, vector), (vector, types.Number), (types.Number, vector)):
         lower_builtin(symbol, *pair)(lower)
 
 
@@ -354,9 +358,9 @@ _operator(operator.ne, mask, lambda builder, a, b: builder.fcmp_unordered("!=", 
 
 
 def _mask_operator(symbol: Callable, emit: Callable) -> None:
-    @infer_global(symbol)
-    class _Typing(ConcreteTemplate):
-        cases = [signature(mask, mask, mask)]  # noqa: RUF012
+    @type_callable(symbol)
+    def _typing(context):
+        return lambda a, b: mask if a == b == mask else None
 
     lower_builtin(symbol, mask, mask)(lambda context, builder, sig, args: emit(builder, *args))
 

@@ -1,4 +1,4 @@
-"""Blocks of LANES x LANES numbers turned over in registers."""
+"""Blocks of LANES x LANES numbers transposed in registers."""
 
 from __future__ import annotations
 

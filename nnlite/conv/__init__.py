@@ -4,8 +4,8 @@ from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.choice import select, use, why
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import PASSES, Geometry
+from nnlite.conv.pair import FusedPair, PairWeights
 from nnlite.conv.registry import Choice, get, names, register, unregister
-from nnlite.conv.stem import Stem, StemWeights
 from nnlite.conv.tuning import autotune
 from nnlite.runtime.errors import Unsupported
 
@@ -15,10 +15,10 @@ __all__ = [
     "Choice",
     "Epilogue",
     "Fused",
+    "FusedPair",
     "Geometry",
     "Gradients",
-    "Stem",
-    "StemWeights",
+    "PairWeights",
     "Unsupported",
     "autotune",
     "get",

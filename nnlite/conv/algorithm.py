@@ -11,8 +11,8 @@ import numpy as np
 from nnlite.conv.checks import CHECKS, checked
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage, moved_bytes
-from nnlite.conv.stem import Stem, StemWeights
+from nnlite.conv.pair import FusedPair, PairWeights
+from nnlite.conv.work import WorkItem, moved_bytes
 from nnlite.runtime.attributes import KnownAttributes
 
 
@@ -41,10 +41,10 @@ class Algorithm(KnownAttributes):
     reference_only: ClassVar[bool] = False
     #: whether it needs fewer multiplications than the definition for every geometry (`saves_multiplications`)
     fewer_multiplications: ClassVar[bool] = False
-    #: the module with `fits`, `forward` and `backward` of stems (nnlite.conv.stem) whose second convolution is this
-    #: algorithm's, and the name of the first one's
-    stem_module: ClassVar[str | None] = None
-    stem_first: ClassVar[str | None] = None
+    #: the module with `fits`, `forward` and `backward` of fused pairs (nnlite.conv.pair) of which this algorithm
+    #: computes the second convolution, and the name of the algorithm of the first
+    pair_module: ClassVar[str | None] = None
+    pair_first: ClassVar[str | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -112,26 +112,26 @@ class Algorithm(KnownAttributes):
         """(dx, dweight, dbias), None for what `needs` does not ask for."""
         raise NotImplementedError
 
-    def fuses_stem(self, stem: Stem, first: Algorithm) -> bool:
-        """Whether `forward_stem` and `backward_stem` can compute `stem`, its first convolution as `first` would."""
-        return first.name == self.stem_first and self.fits_stem(stem)
+    def fuses_pair(self, pair: FusedPair, first: Algorithm) -> bool:
+        """Whether `forward_pair` and `backward_pair` can compute `pair`, its first convolution as `first` would."""
+        return first.name == self.pair_first and self.fits_pair(pair)
 
-    def fits_stem(self, stem: Stem) -> bool:
-        """As `fuses_stem`, by the two geometries alone."""
-        return self.stem_module is not None and self.supports(stem.second) is None and self._stem.fits(stem)
+    def fits_pair(self, pair: FusedPair) -> bool:
+        """As `fuses_pair`, by the two geometries alone."""
+        return self.pair_module is not None and self.supports(pair.second) is None and self._pair.fits(pair)
 
-    def forward_stem(self, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> Fused:
-        """The result after the dropout, whose mask hangs on `seed`, with what `backward_stem` needs."""
-        return self._stem.forward(x, weights, stem, seed)
+    def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+        """The result after the dropout, whose mask hangs on `seed`, with what `backward_pair` needs."""
+        return self._pair.forward(x, weights, pair, seed)
 
-    def backward_stem(self, ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> StemWeights:
+    def backward_pair(self, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
         """The gradients of both convolutions' parameters."""
-        return self._stem.backward(ran, dresult, stem, seed)
+        return self._pair.backward(ran, dresult, pair, seed)
 
     @property
-    def _stem(self) -> Any:
-        assert self.stem_module is not None
-        return import_module(self.stem_module)
+    def _pair(self) -> Any:
+        assert self.pair_module is not None
+        return import_module(self.pair_module)
 
     def error_bound(self, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:
         """The largest error of an element that is within the algorithm's contract, relative to the result's rms.
@@ -145,21 +145,21 @@ class Algorithm(KnownAttributes):
         }[pass_name]
         return 16 * float(np.finfo(dtype).eps) * sqrt(length + 1)
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
         """What a pass does, kernel by kernel, in float32; None if the algorithm does not say.
 
         `pass_name` is "forward", "grad_input", "grad_weight", or "gradients" where `backward` shares work between the
-        two. With an epilogue, the stages are those of `forward_fused` and `backward_fused`.
+        two. With an epilogue, the work items are those of `forward_fused` and `backward_fused`.
         """
         return None
 
-    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        """As `stages`, of `forward_stem` ("forward") and `backward_stem` ("gradients")."""
+    def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
+        """As `work`, of `forward_pair` ("forward") and `backward_pair` ("gradients")."""
         return None
 
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
-        """The bytes that the pass really moves in float32, as its stages say; the least if it does not say."""
-        declared = self.stages(geometry, pass_name)
+        """The bytes that the pass really moves in float32, as its work items say; the least if it does not say."""
+        declared = self.work(geometry, pass_name)
         return geometry.least_bytes(pass_name) if declared is None else moved_bytes(declared)
 
     def declines(self, geometry: Geometry, dtype: Any) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnlite.conv.epilogue import Epilogue, Fused
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stem import Stem, StemWeights
+from nnlite.conv.pair import FusedPair, PairWeights
 from nnlite.runtime.errors import Unsupported, positive_int
 from nnlite.runtime.operands import fitting
 
@@ -90,34 +90,34 @@ def _backward_fused(
 ) -> tuple:
     dtype = _dtype(own, geometry, "dresult", dresult)
     _fuses(own, geometry, epilogue)
-    x, weight, result, saved = _ran(ran)
+    x, weight, result, residuals = _ran(ran)
     shape = epilogue.result_shape(geometry.output_shape)
     ran = Fused(
         fitting("ran.x", x, geometry.input_shape, dtype),
         fitting("ran.weight", weight, geometry.weight_shape, dtype),
         fitting("ran.result", result, shape, dtype),
-        saved,
+        residuals,
     )
     return ran, fitting("dresult", dresult, shape, dtype), geometry, epilogue, _needs(needs, 3)
 
 
-def _forward_stem(own: Algorithm, x: np.ndarray, weights: StemWeights, stem: Stem, seed: int) -> tuple:
-    _fits_stem(own, stem)
-    x = fitting("x", x, stem.first.input_shape, np.float32)
-    return x, _stem_weights(weights, stem), stem, positive_int("seed", seed, minimum=0)
+def _forward_pair(own: Algorithm, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> tuple:
+    _fits_pair(own, pair)
+    x = fitting("x", x, pair.first.input_shape, np.float32)
+    return x, _pair_weights(weights, pair), pair, positive_int("seed", seed, minimum=0)
 
 
-def _backward_stem(own: Algorithm, ran: Fused, dresult: np.ndarray, stem: Stem, seed: int) -> tuple:
-    _fits_stem(own, stem)
-    x, weights, result, saved = _ran(ran)
-    shape = stem.epilogue.result_shape(stem.second.output_shape)
+def _backward_pair(own: Algorithm, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> tuple:
+    _fits_pair(own, pair)
+    x, weights, result, residuals = _ran(ran)
+    shape = pair.epilogue.result_shape(pair.second.output_shape)
     ran = Fused(
-        fitting("ran.x", x, stem.first.input_shape, np.float32),
-        _stem_weights(weights, stem),
+        fitting("ran.x", x, pair.first.input_shape, np.float32),
+        _pair_weights(weights, pair),
         fitting("ran.result", result, shape, np.float32),
-        saved,
+        residuals,
     )
-    return ran, fitting("dresult", dresult, shape, np.float32), stem, positive_int("seed", seed, minimum=0)
+    return ran, fitting("dresult", dresult, shape, np.float32), pair, positive_int("seed", seed, minimum=0)
 
 
 CHECKS: dict[str, Callable[..., tuple]] = {
@@ -127,14 +127,14 @@ CHECKS: dict[str, Callable[..., tuple]] = {
     "backward": _backward,
     "forward_fused": _forward_fused,
     "backward_fused": _backward_fused,
-    "forward_stem": _forward_stem,
-    "backward_stem": _backward_stem,
+    "forward_pair": _forward_pair,
+    "backward_pair": _backward_pair,
 }
 
 
-def winners(saved: Any, shape: tuple[int, ...]) -> np.ndarray:
+def argmax(residuals: Any, shape: tuple[int, ...]) -> np.ndarray:
     """What a forward pass with max pooling remembered, checked."""
-    return fitting("ran.saved", saved, shape, np.uint8)
+    return fitting("ran.residuals", residuals, shape, np.uint8)
 
 
 # One argument ----------------------------------------------------------------------------------------------------
@@ -168,10 +168,10 @@ def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> N
 
 
 @lru_cache(maxsize=1024)
-def _computes_stem(own: Algorithm, stem: Stem) -> None:
-    if not own.fits_stem(stem):
-        raise Unsupported(f"algorithm {own.name!r} does not compute {stem.first} and {stem.second} at once")
-    _pools(stem.second, stem.epilogue)
+def _computes_pair(own: Algorithm, pair: FusedPair) -> None:
+    if not own.fits_pair(pair):
+        raise Unsupported(f"algorithm {own.name!r} does not compute {pair.first} and {pair.second} at once")
+    _pools(pair.second, pair.epilogue)
 
 
 def _fuses(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
@@ -207,19 +207,19 @@ def _ran(ran: Any) -> Fused:
     return ran
 
 
-def _fits_stem(own: Algorithm, stem: Stem) -> None:
-    if not isinstance(stem, Stem):
-        raise ValueError(f"stem: expected an nn.conv.Stem. Received: {type(stem).__name__}")
-    _computes_stem(own, stem)
+def _fits_pair(own: Algorithm, pair: FusedPair) -> None:
+    if not isinstance(pair, FusedPair):
+        raise ValueError(f"pair: expected an nn.conv.FusedPair. Received: {type(pair).__name__}")
+    _computes_pair(own, pair)
 
 
-def _stem_weights(weights: Any, stem: Stem) -> StemWeights:
-    if not isinstance(weights, StemWeights):
-        raise ValueError(f"weights: expected nn.conv.StemWeights. Received: {type(weights).__name__}")
+def _pair_weights(weights: Any, pair: FusedPair) -> PairWeights:
+    if not isinstance(weights, PairWeights):
+        raise ValueError(f"weights: expected nn.conv.PairWeights. Received: {type(weights).__name__}")
     first, first_bias, second, second_bias = weights
-    return StemWeights(
-        fitting("first_weight", first, stem.first.weight_shape, np.float32),
-        _bias("first_bias", first_bias, stem.first, np.float32, first_bias is not None),
-        fitting("weight", second, stem.second.weight_shape, np.float32),
-        _bias("bias", second_bias, stem.second, np.float32, stem.epilogue.bias),
+    return PairWeights(
+        fitting("first_weight", first, pair.first.weight_shape, np.float32),
+        _bias("first_bias", first_bias, pair.first, np.float32, first_bias is not None),
+        fitting("weight", second, pair.second.weight_shape, np.float32),
+        _bias("bias", second_bias, pair.second, np.float32, pair.epilogue.bias),
     )

@@ -18,7 +18,7 @@ from nnlite.conv import registry, tuning
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.registry import Choice
-from nnlite.conv.stages import touched_taps
+from nnlite.conv.work import touched_taps
 from nnlite.runtime.errors import Unsupported
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms

@@ -10,16 +10,17 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
 
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
-What makes it fast: the tile fills the registers (compiler/tiles.py): most instructions are multiply-adds.
+What makes it fast: the tile fills the registers (compiler/tiles.py): MR x NR sums; most instructions are multiply-adds.
 The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
 stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
-(nnlite.conv.direct_panels). Where things lie is in tables (nnlite.conv.direct_plan).
+(nnlite.conv.direct_packing). Where things lie is in tables (nnlite.conv.direct_plan).
 """
 
 from __future__ import annotations
 
 from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +36,13 @@ from nnlite.compiler.tiles import (
     table_rows,
     zeros,
 )
-from nnlite.conv import direct_plan, stages_compiled
+from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import add_panel, add_parts, fill_panel, layout, pad_images, spread_panel, start_values
+from nnlite.conv.direct_packing import Weights, add_copies, add_panel, pack_b, pack_dy, pad_images, start_values
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage, touched_taps
+from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.runtime import memory, threads
 
 
@@ -58,8 +59,8 @@ class Direct(Algorithm):
         """Those with padding, which the definition counts."""
         return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.direct(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.direct(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _forward(x, weight, None, False, geometry)
@@ -91,202 +92,237 @@ class Direct(Algorithm):
 # Forward, and the input gradient -------------------------------------------------------------------------------
 
 
-def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, clamp: bool, geometry: Geometry) -> np.ndarray:
+class Operands(NamedTuple):
+    """y = relu(correlation of x + bias), the ReLU if `relu`; x is whole batches of joined images.
+
+    x is a gradient dY if there is a gate, and is zero then where that, the result of a ReLU, is not above 0.
+    """
+
+    x: np.ndarray
+    gate: np.ndarray
+    is_gated: bool
+    weights: Weights
+    bias: np.ndarray  # (groups * panels * NR)
+    y: np.ndarray
+    relu: bool
+
+
+def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry) -> np.ndarray:
     y = memory.empty(geometry.output_shape)
     for first, last, batch in direct_plan.batches(geometry):
-        plan = direct_plan.forward(batch)
-        _run(plan, x[first:last], x, False, weight, (weight.shape[3], 1), bias, y[first:last], clamp)
+        plan, images = direct_plan.forward(batch), x[first:last]
+        start = start_values(bias, plan.nest.groups, plan.nest.panels * plan.width)
+        _run(plan, Operands(images, images, False, Weights.of(plan, weight, False), start, y[first:last], relu))
     return y
 
 
-def _grad_input(dy: np.ndarray, result: np.ndarray, masked: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """dx; if `masked`, of the gradient dy where result > 0, zero elsewhere."""
+def _grad_input(dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """dx; with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     dx = memory.empty(geometry.input_shape)
     for first, last, batch in direct_plan.batches(geometry):
+        gradient = dy[first:last], result[first:last], relu
         for phase in direct_plan.grad_input(batch):
-            steps = 1, weight.shape[3]
-            _run(phase, dy[first:last], result[first:last], masked, weight, steps, None, dx[first:last], False)
+            start = start_values(None, phase.nest.groups, phase.nest.panels * phase.width)
+            _run(phase, Operands(*gradient, Weights.of(phase, weight, True), start, dx[first:last], False))
     return dx
 
 
-def _run(
-    plan: Correlation,
-    x: np.ndarray,
-    result: np.ndarray,
-    masked: bool,
-    weight: np.ndarray,
-    steps: tuple[int, int],
-    bias: np.ndarray | None,
-    y: np.ndarray,
-    clamp: bool,
-) -> None:
-    """y = relu(correlation of x + bias), the clamp and the bias if asked for; x is whole batches of joined images.
-
-    `steps` are those in `weight` from one channel of the correlation's input, and of its output, to the next.
-    """
-    sizes = plan.sizes
-    start = start_values(bias, sizes.groups, sizes.panels * plan.width)
-    copied = masked or plan.image.is_padded
-    parts = threads.kernel_parts()
-    work = memory.empty((parts if copied else 0, sizes.images * sizes.image_padded))
-    panel_work = memory.empty((parts, int(np.diff(plan.tables.blocks).max()) * plan.width))
-    _correlate.run(
-        parts, plan.shape, plan.image, sizes, plan.tables, direct_plan.shares_of(plan, len(x), parts),
-        x, result, masked, copied, work, weight.reshape(-1), layout(plan, weight, *steps), panel_work, start, y, clamp,
-    )  # fmt: skip
+def _run(plan: Correlation, operands: Operands) -> None:
+    nest, num_threads = plan.nest, threads.kernel_parts()
+    padded = nest.images * nest.image_padded if operands.is_gated or plan.is_padded else 0
+    work = memory.empty((num_threads, nest.kc * plan.width + padded))
+    shares = direct_plan.shares_of(plan, len(operands.x), num_threads)
+    _correlate.run(num_threads, plan.shape, nest, shares, operands, work)
 
 
 @kernel
-def _correlate(
-    part, parts, shape, image, sizes, tables, shares,
-    x, result, masked, copied, work, weight, places, panel_work, bias, y, clamp,
-):  # fmt: skip
-    """One share of a correlation: some of the tiles of all panels of weights, of all batches of joined images."""
-    panels, blocks = sizes.groups * sizes.panels, tables.blocks
-    (first_unit, first_tile), (last_unit, last_tile) = shares[part], shares[part + 1]
-    weights = pointer(panel_work, part * panel_work.shape[1])
-    if copied:
-        work[part] = 0
+def _correlate(thread, num_threads, shape, nest, shares, operands, work):
+    """One share of a correlation, in BLIS's loops around the micro-kernel; 2 and 1 are the macro-kernel's."""
+    x, gate, is_gated, weights, bias, y, relu = operands
+    panels, nr = nest.groups * nest.panels, shape.width
+    (first_unit, first_tile), (last_unit, last_tile) = shares[thread], shares[thread + 1]
+    packed = pointer(work, thread * work.shape[1])
+    padded = pointer(packed, nest.kc * nr)
+    is_copied = is_gated or nest.image_in != nest.image_padded
+    if is_copied:
+        work[thread, nest.kc * nr :] = 0
+    # loop 5: batches of joined images: few enough to stay in cache while all panels of weights pass over them
+    # loop 4: panels of NR output channels, a group's after the other's: a tile's width of sums
     for unit in range(first_unit, last_unit + 1):
         first = first_tile if unit == first_unit else 0
-        last = last_tile if unit == last_unit else sizes.tiles
+        last = last_tile if unit == last_unit else nest.tiles
         if first == last:
             continue
-        first_image, index = unit // panels * sizes.images, unit % panels
-        group, panel = index // sizes.panels, index % sizes.panels
-        source = pointer(x, first_image * sizes.image_in)
-        if copied:
-            source = pointer(work, part * work.shape[1])
+        first_image, index = unit // panels * nest.images, unit % panels
+        group, column = index // nest.panels, index % nest.panels * nr
+        source = pointer(x, first_image * nest.image_in)
+        if is_copied:
+            source = padded
             if index == 0 or unit == first_unit:
-                pad_images(x, result, masked, image, first_image, first_image + sizes.images, source)
-        column = first_image * sizes.image_out + group * sizes.group_out + panel * shape.width
-        columns = sizes.group_out - panel * shape.width
-        for block in range(blocks.size - 1):
-            first_row, last_row = blocks[block], blocks[block + 1]
-            if panels > 1 or blocks.size > 2 or unit == first_unit:
-                fill_panel(weight, places, group, panel * shape.width, shape.width, first_row, last_row, weights)
-            correlate_tiles(
-                shape, tables, first, last, block, pointer(source, group * sizes.group_in), weights,
-                pointer(bias, index * shape.width), pointer(y, column), columns, clamp and block == blocks.size - 2,
-            )  # fmt: skip
+                pad_images(nest, x, gate, is_gated, first_image, first_image + nest.images, padded)
+        panel = Panel(
+            pointer(source, group * nest.group_in), packed, pointer(bias, index * nr),
+            pointer(y, first_image * nest.image_out + group * nest.group_out + column), nest.group_out - column,
+        )  # fmt: skip
+        # loop 3: blocks of KC terms of the reduction: their packed weights stay in cache while all tiles pass
+        for block in range(nest.blocks.size - 1):
+            if panels > 1 or nest.blocks.size > 2 or unit == first_unit:
+                pack_b(weights, group, column, nr, nest.blocks[block], nest.blocks[block + 1], packed)
+            macro_kernel(shape, nest, panel, first, last, block, relu)
+
+
+class Panel(NamedTuple):
+    """What a macro-kernel multiplies and stores to, as pointers."""
+
+    x: Any  # joined images, at the first channel of a group
+    weights: Any  # a block of a panel, packed: (KC, NR)
+    start: Any  # (NR): what sums begin with
+    y: Any  # at the panel's first output channel
+    columns: Any  # from there to the group's last
 
 
 @jit
-def correlate_tiles(shape, tables, first, last, block, source, weights, bias, y, columns, clamp):
-    """One block of the reduction of tiles `first` to `last` of a panel, of which `weights` are the block's rows."""
-    regions, runs, ends = tables.regions, tables.runs, tables.ends
+def macro_kernel(shape, nest, panel, first, last, block, relu):
+    """One block of the reduction of tiles `first` to `last` of a panel; ReLU, if asked for, after the last block."""
+    regions, runs, ends, nr = nest.regions, nest.runs, nest.ends, shape.width
+    start, is_last = nest.blocks[block], block == nest.blocks.size - 2
+    # loop 2: tiles of MR output positions: their sums stay in registers
     for t in range(first, last):
-        tile_in = table_rows(shape, t * shape.rows, tables.rows_in.size, tables.rows_in)
-        tile_out = table_rows(shape, t * shape.rows, tables.rows_out.size, tables.rows_out)
+        rows_in = table_rows(shape, t * shape.rows, nest.rows_in.size, nest.rows_in)
+        rows_out = table_rows(shape, t * shape.rows, nest.rows_out.size, nest.rows_out)
         if block == 0:
-            tile = repeat_row(shape, bias, 0)
+            tile = repeat_row(shape, panel.start, 0)
         else:
-            tile = load_tile(shape, y, tile_out, 0, columns)
+            tile = load_tile(shape, panel.y, rows_out, 0, panel.columns)
+        # loop 1: runs of taps and channels that lie one after the other in the image, as in the packed weights
         for run in range(ends[regions[t], block], ends[regions[t], block + 1]):
-            j = (runs[run, 1] - tables.blocks[block]) * shape.width
-            tile = multiply_add(tile, source, tile_in, runs[run, 0], 1, weights, j, shape.width, runs[run, 2])
-        if clamp:
+            j = (runs[run, 1] - start) * nr
+            tile = multiply_add(tile, panel.x, rows_in, runs[run, 0], 1, panel.weights, j, nr, runs[run, 2])
+        if relu and is_last:
             tile = relu_tile(tile)
-        store_tile(y, tile_out, 0, tile, columns)
+        store_tile(panel.y, rows_out, 0, tile, panel.columns)
 
 
 # The weight gradient -------------------------------------------------------------------------------------------
 
 
+class GradientOperands(NamedTuple):
+    """sums = weight gradient of x and dy; with a gate, of dy where that is above 0, zero elsewhere."""
+
+    x: np.ndarray
+    dy: np.ndarray
+    gate: np.ndarray
+    is_gated: bool
+    sums: np.ndarray  # (copies, weights): a copy for each thread, or one
+    bias_sums: np.ndarray  # (threads, groups, panels * NR), or none
+
+
 def _grad_weight(
-    x: np.ndarray, dy: np.ndarray, result: np.ndarray, masked: bool, biased: bool, geometry: Geometry
+    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, biased: bool, geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(dweight, dbias if `biased`); if `masked`, of the gradient dy where result > 0, zero elsewhere."""
-    plan, parts, images = direct_plan.grad_weight(geometry.one_image), threads.kernel_parts(), len(x)
-    sizes, image, width = plan.sizes, plan.image, plan.shape.width
-    panels = sizes.groups * sizes.panels
-    dweight = memory.empty(geometry.weight_shape)
-    if not images:
+    """(dweight, dbias if `biased`); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
+    num_threads, dweight = threads.kernel_parts(), memory.empty(geometry.weight_shape)
+    if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
-    copies = parts  # of the weights, each the sum over some of the pixels
-    if parts * dweight.size > x.size + dy.size:
-        copies = 1  # it is cheaper for each part to see all pixels, and have some of the weights
-    batches = min(images, -(-images // (plan.images * copies)) * copies)
-    bands = min(sizes.h_out, max(plan.bands, -(-copies // images)))
-    joined = -(-images // batches)
-    padded = memory.empty((parts if image.is_padded else 0, joined * sizes.image_padded))
-    band_size = joined * -(-sizes.h_out // bands) * sizes.w_out * width
-    is_copied = masked or biased or not plan.is_panel
-    spread = memory.empty((parts if is_copied else 0, panels * band_size))
-    sums = memory.empty((copies, dweight.size)) if copies > 1 else dweight.reshape(1, -1)
-    bias_sums = memory.empty((parts if biased else 0, sizes.groups, sizes.panels * width))
-    _reduce_pixels.run(
-        parts, plan.shape, image, sizes, plan.rows, plan.inside, batches, bands, band_size,
-        x, dy, result, masked, padded, spread, sums, bias_sums,
-    )  # fmt: skip
-    if copies > 1:
-        add_parts(sums, dweight)
+    plan = direct_plan.grad_weight(geometry, num_threads)
+    nest, nr = plan.nest, plan.shape.width
+    sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
+    bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
+    packed = 0 if plan.is_packed and not (relu or biased) else nest.groups * nest.panels * nest.band
+    work = memory.empty((num_threads, packed + nest.padded))
+    operands = GradientOperands(x, dy, result, relu, sums, bias_sums)
+    _reduce_pixels.run(num_threads, plan.shape, nest, operands, work)
+    if plan.copies > 1:
+        add_copies(sums, dweight)
     if not biased:
         return dweight, None
-    dbias = np.add.reduce(bias_sums)[:, : sizes.group_out]  # (groups, k / groups)
+    dbias = np.add.reduce(bias_sums)[:, : nest.group_out]  # (groups, k / groups)
     return dweight, np.ascontiguousarray(dbias.reshape(-1))  # (k)
 
 
 @kernel
-def _reduce_pixels(
-    part, parts, shape, image, sizes, rows, inside, batches, bands, band_size,
-    x, dy, result, masked, padded, spread, sums, bias_sums,
-):  # fmt: skip
-    """One share of the weight gradient: of the pixels, in sums[part], or where there is one sum, of the weights."""
-    images, tiles = x.shape[0], inside.shape[0]
-    panels, columns = sizes.groups * sizes.panels, sizes.groups * sizes.group_out
-    begin, end, first, last = 0, batches * bands, part * panels * tiles // parts, (part + 1) * panels * tiles // parts
-    own_sums = pointer(sums, 0)
+def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
+    """One share of the weight gradient: of the pixels, in sums[thread], or where there is one sum, of the weights."""
+    x, dy, gate, is_gated, sums, bias_sums = operands
+    images, panels, tiles, nr = x.shape[0], nest.groups * nest.panels, nest.inside.shape[0], shape.width
+    biased = bias_sums.shape[0] > 0
+    is_packed = is_gated or biased or panels > 1 or nest.group_out != nr
+    begin, end = 0, nest.batches * nest.bands
+    first, last = thread * panels * tiles // num_threads, (thread + 1) * panels * tiles // num_threads
+    own_sums, own_bias = pointer(sums, 0), pointer(bias_sums, thread * panels * nr)
     if sums.shape[0] > 1:
-        begin, end, first, last = part * end // parts, (part + 1) * end // parts, 0, panels * tiles
-        own_sums = pointer(sums, part * sums.shape[1])
+        begin, end, first, last = thread * end // num_threads, (thread + 1) * end // num_threads, 0, panels * tiles
+        own_sums = pointer(sums, thread * sums.shape[1])
         if begin == end:
-            sums[part] = 0
-    own_bias = pointer(bias_sums, 0)
-    if bias_sums.shape[0]:
-        bias_sums[part] = 0
-        own_bias = pointer(bias_sums, part * panels * shape.width)
-    if padded.shape[0]:
-        padded[part] = 0
+            sums[thread] = 0
+    if biased:
+        bias_sums[thread] = 0
+    packed = pointer(work, thread * work.shape[1])
+    padded = pointer(packed, panels * nest.band if is_packed else 0)
+    work[thread, work.shape[1] - nest.padded :] = 0
+    # loop 5: batches of joined images, with their borders: they stay in cache while their bands pass
+    # loop 4: bands of output rows: KC pixels, whose packed dY stays in cache while all tiles of weights pass
     for unit in range(begin, end):
-        batch, band = unit // bands, unit % bands
-        first_image, last_image = batch * images // batches, (batch + 1) * images // batches
-        source = pointer(x, first_image * sizes.image_in)
-        if padded.shape[0]:
-            source = pointer(padded, part * padded.shape[1])
+        batch, band = unit // nest.bands, unit % nest.bands
+        first_image, last_image = batch * images // nest.batches, (batch + 1) * images // nest.batches
+        top, bottom = band * nest.h_out // nest.bands, (band + 1) * nest.h_out // nest.bands
+        source = pointer(x, first_image * nest.image_in)
+        if nest.padded:
+            source = padded
             if band == 0 or unit == begin:
-                pad_images(x, x, False, image, first_image, last_image, source)
-        top, bottom = band * sizes.h_out // bands, (band + 1) * sizes.h_out // bands
-        start = first_image * sizes.image_out + top * sizes.w_out * columns
-        own_dy = pointer(dy, start)
-        if spread.shape[0]:
-            own_dy = pointer(spread, part * spread.shape[1])
-            pixels = (last_image - first_image) * (bottom - top) * sizes.w_out
+                pad_images(nest, x, x, False, first_image, last_image, padded)
+        start = first_image * nest.image_out + top * nest.w_out * nest.groups * nest.group_out
+        b = pointer(dy, start)
+        if is_packed:
+            b, pixels = packed, (last_image - first_image) * (bottom - top) * nest.w_out
             for index in range(first // tiles, -(-last // tiles)):
-                panel = pointer(own_dy, index * band_size)
-                spread_panel(
-                    pointer(dy, start), pointer(result, start), masked, pixels, sizes, shape.width, index, panel
-                )
-                if bias_sums.shape[0] and index * tiles >= first:  # the part that has a panel's first tile adds it up
-                    add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
-        for t in range(first, last):
-            index, row = t // tiles, t % tiles
-            group, column = index // sizes.panels, index % sizes.panels * shape.width
-            weights = table_rows(shape, row * shape.rows, sizes.reduced, rows)
-            places = even_rows(shape, row * shape.rows, sizes.reduced, columns)
-            k, width = group * sizes.group_out + column, sizes.group_out - column
-            if unit == begin:
-                tile = zeros(shape)
-            else:
-                tile = load_tile(shape, own_sums, places, k, width)
-            first_w, last_w = inside[row, 2], inside[row, 3]
-            for n in range(last_image - first_image):
-                for h in range(max(top, inside[row, 0]), min(bottom, inside[row, 1])):
-                    i = group * sizes.group_in + n * sizes.image_padded + h * sizes.line
-                    j = index * band_size + (n * (bottom - top) + h - top) * sizes.w_out * shape.width
-                    tile = multiply_add(
-                        tile, source, weights, i + first_w * sizes.pixel, sizes.pixel,
-                        own_dy, j + first_w * shape.width, shape.width, last_w - first_w,
-                    )  # fmt: skip
-            store_tile(own_sums, places, k, tile, width)
+                panel = pointer(packed, index * nest.band)
+                pack_dy(nest, pointer(dy, start), pointer(gate, start), is_gated, pixels, nr, index, panel)
+                if biased and index * tiles >= first:  # the thread that has a panel's first tile adds it up
+                    add_panel(panel, pixels, nr, pointer(own_bias, index * nr))
+        pixels_of = Band(source, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin)
+        reduce_band(shape, nest, pixels_of, first, last)
+
+
+class Band(NamedTuple):
+    """What a weight gradient's inner loops reduce: pointers, and the rows of some images."""
+
+    x: Any
+    dy: Any
+    sums: Any  # (reduced, k)
+    panel_step: Any  # in dy, from a panel to the next
+    pixel_step: Any  # and from a pixel to the next
+    images: Any
+    top: Any
+    bottom: Any
+    is_first: Any  # whether the sums begin here
+
+
+@jit
+def reduce_band(shape, nest, band, first, last):
+    """Tiles `first` to `last` of the sums, panel after panel, += x dY over a band of pixels."""
+    tiles, k, inside = nest.inside.shape[0], nest.groups * nest.group_out, nest.inside
+    # loop 3: panels of NR output channels
+    # loop 2: tiles of MR weights (tap, input channel): their sums stay in registers
+    for t in range(first, last):
+        index, row = t // tiles, t % tiles
+        group, column = index // nest.panels, index % nest.panels * shape.width
+        rows = table_rows(shape, row * shape.rows, nest.reduced, nest.rows)
+        rows_out = even_rows(shape, row * shape.rows, nest.reduced, k)
+        place, columns = group * nest.group_out + column, nest.group_out - column
+        if band.is_first:
+            tile = zeros(shape)
+        else:
+            tile = load_tile(shape, band.sums, rows_out, place, columns)
+        first_w, last_w = inside[row, 2], inside[row, 3]
+        # loop 1: the lines of the band that read more than padding; the micro-kernel's are their pixels
+        for n in range(band.images):
+            for h in range(max(band.top, inside[row, 0]), min(band.bottom, inside[row, 1])):
+                i = group * nest.group_in + n * nest.image_padded + h * nest.line + first_w * nest.pixel
+                pixel = (n * (band.bottom - band.top) + h - band.top) * nest.w_out + first_w
+                j = index * band.panel_step + pixel * band.pixel_step
+                tile = multiply_add(
+                    tile, band.x, rows, i, nest.pixel, band.dy, j, band.pixel_step, last_w - first_w
+                )  # fmt: skip
+        store_tile(band.sums, rows_out, place, tile, columns)

@@ -23,7 +23,7 @@ import numpy as np
 
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import TileShape, lane_tile_shape, tile_shape
-from nnlite.conv.direct_regions import ROW_TERMS, Axis, Tables, best_ways, padded, tables
+from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 
 #: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
@@ -35,10 +35,15 @@ BAND_BYTES = 1 << 18
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
 #: stands for the number of a tap where there is none
 NO_TAP = -1
+_NOTHING = np.empty(0, np.float32)
 
 
-class Image(NamedTuple):
-    """An image of (h, w, c), copied to (top, left) of a zeroed one of (padded_h, padded_w, c)."""
+class LoopNest(NamedTuple):
+    """What the compiled loops of a correlation follow: in one record, because Numba takes a microsecond for each.
+
+    It reads images of (h, w, c), which are copied to (top, left) of zeroed ones of (padded_h, padded_w, c) where those
+    are larger.
+    """
 
     h: int
     w: int
@@ -47,45 +52,48 @@ class Image(NamedTuple):
     left: int
     padded_h: int
     padded_w: int
-
-    @property
-    def is_padded(self) -> bool:
-        return (self.h, self.w) != (self.padded_h, self.padded_w)
-
-
-class Sizes(NamedTuple):
-    """The numbers that the compiled loops of a correlation need."""
-
-    images: int  # that are joined
-    positions: int  # output positions (of blocks) in an image
-    tiles: int  # that cover the positions of all joined images
-    groups: int
-    panels: int  # of weights a group, each a tile wide
-    reduction: int  # taps * input channels of a group
-    group_in: int
-    group_out: int  # output channels of a group, times the pixels of a block
     image_in: int  # elements of an image of the input
     image_padded: int
     image_out: int
+    images: int  # that are joined
+    tiles: int  # that cover the positions of all joined images
+    groups: int
+    panels: int  # of weights a group, each a tile wide (NR)
+    reduction: int  # taps * input channels of a group
+    kc: int  # terms of the reduction in a block of it, at most
+    group_in: int
+    group_out: int  # output channels of a group, times the pixels of a block
+    rows_in: np.ndarray  # these and what follows: nnlite.conv.direct_regions.Tables
+    rows_out: np.ndarray
+    regions: np.ndarray
+    runs: np.ndarray
+    ends: np.ndarray
+    blocks: np.ndarray
+    weights: np.ndarray  # (groups * panels * reduction * NR), packed, where that is done for all tiles beforehand
+    start: np.ndarray  # (groups * panels * NR): what sums begin with, the bias or zeros; given with the weights
 
 
 class Correlation(NamedTuple):
     """A pass over some joined images: result[rows_out[p] + k] = sum over runs of image[rows_in[p] + run] * weights.
 
-    `rows_in`, `rows_out` and `runs` are in its tables.
+    `rows_in`, `rows_out` and `runs` are tables in its loop nest.
     """
 
     shape: TileShape
     width: int  # output channels in a tile
-    image: Image
-    sizes: Sizes
-    tables: Tables
+    nest: LoopNest
+    terms: np.ndarray  # (tiles): length of the reduction
     taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the rows, or NO_TAP
 
     @property
-    def is_panel(self) -> bool:
+    def is_padded(self) -> bool:
+        """Whether images are copied into a border of zeros."""
+        return self.nest.image_in != self.nest.image_padded
+
+    @property
+    def is_packed(self) -> bool:
         """Whether the weights of a convolution, for its forward pass, lie as the tiles read them."""
-        return self.sizes.groups * self.sizes.panels == 1 and self.sizes.group_out == self.width
+        return self.nest.groups * self.nest.panels == 1 and self.nest.group_out == self.width
 
 
 @lru_cache(maxsize=512)
@@ -102,11 +110,11 @@ def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
     return tuple(piece for piece in pieces if piece[0] < piece[1])
 
 
-def shares_of(plan: Correlation, images: int, parts: int) -> np.ndarray:
-    """(parts + 1, 2): where each part's equal share of the products begins, as (panel of a batch, tile)."""
-    ends = np.cumsum(plan.tables.terms + ROW_TERMS)
-    units = images // plan.sizes.images * plan.sizes.groups * plan.sizes.panels
-    begins = [divmod(part * units * int(ends[-1]) // parts, int(ends[-1])) for part in range(parts + 1)]
+def shares_of(plan: Correlation, images: int, num_threads: int) -> np.ndarray:
+    """(num_threads + 1, 2): where each thread's equal share of the products begins, as (panel of a batch, tile)."""
+    ends = np.cumsum(plan.terms + ROW_TERMS)
+    total = images // plan.nest.images * plan.nest.groups * plan.nest.panels * int(ends[-1])
+    begins = [divmod(thread * total // num_threads, int(ends[-1])) for thread in range(num_threads + 1)]
     return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
 
 
@@ -191,78 +199,105 @@ def _best_block(geometry: Geometry) -> int:
     return max((block for block in blocks if useful(block) > c / LANES), key=useful, default=1)
 
 
-class WeightGradient(NamedTuple):
-    """The weight gradient: dweight[row, k] = sum over pixels of padded[rows[row] + pixel] * dy[pixel, k]."""
+class WeightLoopNest(NamedTuple):
+    """What the compiled loops of a weight gradient follow; the first numbers are a LoopNest's."""
 
-    shape: TileShape
-    image: Image
-    sizes: WeightSizes
-    rows: np.ndarray  # (kh * kw * c / groups): offset of a weight's first pixel in the padded image
-    inside: np.ndarray  # (tiles, 4): first and last output row, and column, at which a tile reads more than padding
-    images: int  # at most so many are joined
-    bands: int  # of output rows of an image, reduced one after the other
-
-    @property
-    def is_panel(self) -> bool:
-        """Whether dY lies as the tiles read it."""
-        return self.sizes.groups * self.sizes.panels == 1 and self.sizes.group_out == self.shape.width
-
-
-class WeightSizes(NamedTuple):
-    """The numbers that the compiled loops of a weight gradient need."""
-
-    h_out: int
-    w_out: int
-    line: int  # from an output row to the next, in the padded image
-    pixel: int
+    h: int
+    w: int
+    c: int
+    top: int
+    left: int
+    padded_h: int
+    padded_w: int
+    image_in: int
+    image_padded: int
+    image_out: int
     groups: int
     panels: int
     group_in: int
     group_out: int
+    h_out: int
+    w_out: int
+    line: int  # from an output row to the next, in the padded image
+    pixel: int
     reduced: int  # weights of an output channel: taps * input channels of a group
-    image_in: int
-    image_padded: int
-    image_out: int
+    batches: int  # of images that are joined
+    bands: int  # of output rows of an image, reduced one after the other
+    band: int  # numbers of a panel of dY for a band of a batch
+    padded: int  # numbers of a batch with its borders; 0 where there are none
+    rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image
+    inside: np.ndarray  # (tiles, 4): output rows [from, to) and columns [from, to) that read more than padding
+
+
+class WeightGradient(NamedTuple):
+    """The weight gradient: dweight[row, k] = sum over pixels of padded[rows[row] + pixel] * dy[pixel, k]."""
+
+    shape: TileShape
+    nest: WeightLoopNest
+    copies: int  # of the weights, each the sum over some of the pixels
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether dY lies as the tiles read it."""
+        return self.nest.groups * self.nest.panels == 1 and self.nest.group_out == self.shape.width
 
 
 @lru_cache(maxsize=512)
-def grad_weight(geometry: Geometry, lanes: bool = False) -> WeightGradient:
-    """The weight gradient. `geometry` is of one image."""
-    _, h, w, c = geometry.input_shape
+def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -> WeightGradient:
+    """The weight gradient, on so many threads."""
+    n, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
     (top, bottom), (left, right) = geometry.pads
     kh, kw, group_in, _ = geometry.weight_shape
     (sh, sw), (dh, dw), groups = geometry.strides, geometry.dilation_rate, geometry.groups
-    image = Image(h, w, c, top, left, h + top + bottom, w + left + right)
-    line = image.padded_w * c
+    padded_h, padded_w = h + top + bottom, w + left + right
+    image_padded, line = padded_h * padded_w * c, padded_w * c
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
     shape = _dividing_rows(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, lanes)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
-    panels = -(-(k // groups) // width)
-    sizes = WeightSizes(
-        h_out=oh,
-        w_out=ow,
-        line=sh * line,
-        pixel=sw * c,
-        groups=groups,
-        panels=panels,
-        group_in=group_in,
-        group_out=k // groups,
-        reduced=rows.size,
-        image_in=h * w * c,
-        image_padded=image.padded_h * line,
-        image_out=oh * ow * k,
-    )
+
+    copies = num_threads
+    if num_threads * rows.size * k > n * (h * w * c + oh * ow * k):
+        copies = 1  # it is cheaper for each thread to see all pixels, and have some of the weights
     band_pixels = BAND_BYTES // (4 * width)
-    images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * sizes.image_padded)))
-    bands = min(oh, -(-oh * ow // band_pixels))
+    images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * image_padded)))
+    batches = max(1, min(n, -(-n // (images * copies)) * copies))
+    bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))
+    joined = -(-n // batches)
+
     limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
     each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
     firsts = np.arange(0, rows.size, shape.rows)  # of a tile
     extremes = (np.minimum, np.maximum, np.minimum, np.maximum)
-    inside = np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1)
-    return WeightGradient(shape, image, sizes, (LANES if lanes else 1) * rows.ravel(), inside, images, bands)
+    nest = WeightLoopNest(
+        h=h,
+        w=w,
+        c=c,
+        top=top,
+        left=left,
+        padded_h=padded_h,
+        padded_w=padded_w,
+        image_in=h * w * c,
+        image_padded=image_padded,
+        image_out=oh * ow * k,
+        groups=groups,
+        panels=-(-(k // groups) // width),
+        group_in=group_in,
+        group_out=k // groups,
+        h_out=oh,
+        w_out=ow,
+        line=sh * line,
+        pixel=sw * c,
+        reduced=rows.size,
+        batches=batches,
+        bands=bands,
+        band=joined * -(-oh // bands) * ow * width,
+        padded=joined * image_padded if image_padded != h * w * c else 0,
+        rows=(LANES if lanes else 1) * rows.ravel(),
+        inside=np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1),
+    )
+    return WeightGradient(shape, nest, copies)
 
 
 def _dividing_rows(shape: TileShape, rows: int, lanes: bool) -> TileShape:
@@ -291,33 +326,44 @@ def _correlation(
     else:
         shape, way_h, way_w = best_ways(rows, columns, group_in, group_out, images)
     width = shape.vectors if lanes else shape.width
-    image = Image(
-        rows.size, columns.size, c, way_h.before, way_w.before,
-        way_h.before + rows.size + way_h.after, way_w.before + columns.size + way_w.after,
-    )  # fmt: skip
-    steps_in = (image.padded_h * image.padded_w * c, image.padded_w * c, c)
+    padded_h, padded_w = (way.before + axis.size + way.after for way, axis in ((way_h, rows), (way_w, columns)))
+    steps_in = (padded_h * padded_w * c, padded_w * c, c)
     steps_out = (prod(result), prod(result[1:]), result[2])
     reduction = len(rows.shifts) * len(columns.shifts) * group_in
     pieces = max(1, -(-reduction // LONGEST_BLOCK))
     blocks = [reduction * i // pieces for i in range(pieces + 1)]
     found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
-    sizes = Sizes(
+    scale = LANES if lanes else 1  # in lanes, an element is a vector
+    nest = LoopNest(
+        h=rows.size,
+        w=columns.size,
+        c=c,
+        top=way_h.before,
+        left=way_w.before,
+        padded_h=padded_h,
+        padded_w=padded_w,
+        image_in=rows.size * columns.size * c,
+        image_padded=steps_in[0],
+        image_out=steps_out[0],
         images=images,
-        positions=rows.count * columns.count,
         tiles=found.regions.size,
         groups=groups,
         panels=-(-group_out // width),
         reduction=reduction,
+        kc=int(np.diff(blocks).max()),
         group_in=group_in,
         group_out=group_out,
-        image_in=image.h * image.w * c,
-        image_padded=steps_in[0],
-        image_out=steps_out[0],
+        rows_in=scale * found.rows_in,
+        rows_out=scale * found.rows_out,
+        regions=found.regions,
+        runs=found.runs,
+        ends=found.ends,
+        blocks=found.blocks,
+        weights=_NOTHING,
+        start=_NOTHING,
     )
-    if lanes:  # an element is a vector
-        found = found._replace(rows_in=LANES * found.rows_in, rows_out=LANES * found.rows_out)
     taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps], np.int64).reshape(-1, pixels)
-    return Correlation(shape, width, image, sizes, found, taps)
+    return Correlation(shape, width, nest, found.terms, taps)
 
 
 def _taps(r: int, pixels: tuple[int, ...], geometry: Geometry) -> list[int]:

@@ -35,12 +35,21 @@ class Fused(NamedTuple):
     """What a forward pass with what follows it read and gave: all that its backward pass needs."""
 
     x: np.ndarray
-    #: of the convolution; of a stem, the StemWeights of both
+    #: of the convolution; of a fused pair, the PairWeights of both
     weight: Any
     #: after the epilogue
     result: np.ndarray
-    #: whatever else the algorithm has to remember
-    saved: Any = None
+    #: what else the backward pass needs: of a max pooling, the argmax indices
+    residuals: Any = None
+
+
+class Output(NamedTuple):
+    """What kernels with an epilogue store, and read again in the backward pass."""
+
+    y: np.ndarray  # the result, after the epilogue
+    argmax: np.ndarray  # bytes, one for each element of a pooled result: which of its window's four the maximum is
+    relu: bool
+    pool: bool
 
 
 #: of a convolution's operands, (dx, dweight, dbias): None for what is not asked for

@@ -10,12 +10,12 @@ from math import prod
 
 import numpy as np
 
-from nnlite.conv import stages
+from nnlite.conv import work
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import by_group, grad_input, grad_weight, im2col, is_pointwise, patches_shape
-from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.runtime import memory
 
 
@@ -40,7 +40,7 @@ class Im2col(Algorithm):
         """dweight = patches' @ dy"""
         return grad_weight(x, dy, geometry)
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage]:
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem]:
         pixels, groups, length = prod(geometry.output_shape[:3]), geometry.groups, geometry.reduction_length
         channels = geometry.weight_shape[3] // groups
         sizes = {
@@ -48,20 +48,20 @@ class Im2col(Algorithm):
             "grad_input": (pixels, length, channels, 2),
             "grad_weight": (length, channels, pixels, 1),
         }[pass_name]
-        multiply = stages.product("product", "gemm", *sizes[:3], count=groups, layout=sizes[3])
+        multiply = work.product("product", "gemm", *sizes[:3], count=groups, layout=sizes[3])
         if is_pointwise(geometry):
             return [multiply]
         copies = _copies(geometry, adding=pass_name == "grad_input")
         return [multiply, copies] if pass_name == "grad_input" else [copies, multiply]
 
 
-def _copies(geometry: Geometry, adding: bool) -> Stage:
+def _copies(geometry: Geometry, adding: bool) -> WorkItem:
     """The copies from pixels to patches, a call a tap, or the additions from patches to pixels."""
     n, _, ow, _ = geometry.output_shape
     image, patches = prod(geometry.input_shape), prod(patches_shape(geometry))
-    copied = n * geometry.input_shape[3] * stages.touched_taps(geometry.with_batch(1))
+    copied = n * geometry.input_shape[3] * work.touched_taps(geometry.with_batch(1))
     run = geometry.weight_shape[2]
-    return stages.move(
+    return work.move(
         "patches' gradients to pixels" if adding else "patches",
         "accumulate" if adding else "assign",
         (ow, run, geometry.strides[1] * geometry.input_shape[3], geometry.reduction_length, 0),

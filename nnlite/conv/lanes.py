@@ -34,11 +34,11 @@ from nnlite.compiler.tiles import (
     store_tile,
     table_rows,
 )
-from nnlite.conv import checks, direct_plan, stages_compiled, stages_stem
+from nnlite.conv import checks, direct_plan, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import Prepared, prepared
-from nnlite.conv.direct_plan import Image, WeightGradient, WeightSizes
-from nnlite.conv.epilogue import Epilogue, Fused, Gradients
+from nnlite.conv.direct_packing import prepared
+from nnlite.conv.direct_plan import WeightGradient, WeightLoopNest
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes_layout import (
     add_pixels,
@@ -50,8 +50,8 @@ from nnlite.conv.lanes_layout import (
     to_lanes,
     unpool,
 )
-from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem
+from nnlite.conv.pair import FusedPair
+from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
 SCRATCH = LANES * LANES
@@ -64,30 +64,30 @@ class Lanes(Algorithm):
 
     name = "lanes"
     dtypes = (np.float32,)
-    stem_module, stem_first = "nnlite.conv.lanes_stem", "lanes"
+    pair_module, pair_first = "nnlite.conv.lanes_pair", "lanes"
 
     def supports(self, geometry: Geometry) -> str | None:
         if not ENABLED:
             return "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
         return None if geometry.strides == (1, 1) else "it is for stride 1"
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.lanes(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.lanes(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _gradients(None, weight, dy, dy, _NO_BYTES, geometry, Epilogue())[0]  # type: ignore[return-value]
+        return _gradients(None, weight, dy, _alone(dy), geometry)[0]  # type: ignore[return-value]
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _gradients(x, None, dy, dy, _NO_BYTES, geometry, Epilogue())[1]  # type: ignore[return-value]
+        return _gradients(x, None, dy, _alone(dy), geometry)[1]  # type: ignore[return-value]
 
     def backward(
         self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         asked = x if needs[1] else None, weight if needs[0] else None
-        return _gradients(*asked, dy, dy, _NO_BYTES, geometry, Epilogue())[:2]
+        return _gradients(*asked, dy, _alone(dy), geometry)[:2]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return self.supports(geometry) is None
@@ -101,12 +101,13 @@ class Lanes(Algorithm):
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        saved = checks.winners(ran.saved, winners_shape(geometry, epilogue)) if epilogue.pool else _NO_BYTES
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
+        argmax = checks.argmax(ran.residuals, argmax_shape(geometry, epilogue)) if epilogue.pool else _NO_BYTES
+        out = Output(ran.result, argmax, epilogue.relu, epilogue.pool)
+        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry)
         return dx, dweight, dbias if needs[2] else None
 
-    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        return stages_stem.lanes(stem, pass_name)
+    def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
+        return work_pair.lanes(pair, pass_name)
 
 
 def blocks_of(geometry: Geometry) -> int:
@@ -114,13 +115,24 @@ def blocks_of(geometry: Geometry) -> int:
     return -(-geometry.input_shape[0] // LANES)
 
 
-def winners_shape(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int]:
-    """Of what is remembered of a max pooling: for each block of images, which of its window's four each maximum is."""
+def argmax_shape(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int]:
+    """Of a max pooling's argmax indices: for each block of images, which of its window's four each maximum is."""
     return blocks_of(geometry), prod(epilogue.result_shape(geometry.output_shape)[1:]) * LANES
 
 
+def output(geometry: Geometry, epilogue: Epilogue) -> Output:
+    """Not yet written."""
+    argmax = memory.empty(argmax_shape(geometry, epilogue), np.uint8) if epilogue.pool else _NO_BYTES
+    return Output(memory.empty(epilogue.result_shape(geometry.output_shape)), argmax, epilogue.relu, epilogue.pool)
+
+
+def _alone(dy: np.ndarray) -> Output:
+    """The output of a convolution that nothing follows, for its backward pass."""
+    return Output(dy, _NO_BYTES, False, False)
+
+
 @jit
-def room(elements):
+def block_size(elements):
     """Numbers that a block of images of so many elements takes, with what a transposition writes beyond its end."""
     return (elements + LANES) * LANES
 
@@ -131,237 +143,220 @@ def room(elements):
 def _run_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
 ) -> Fused:
-    plan, parts = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
-    sizes = plan.sizes
-    result = memory.empty(epilogue.result_shape(geometry.output_shape))
-    winners = _NO_BYTES
-    if epilogue.pool:
-        winners = memory.empty(winners_shape(geometry, epilogue), np.uint8)
-    work = memory.empty((parts, room(sizes.image_padded) + 2 * room(sizes.image_out) + SCRATCH))
-    _forward.run(
-        parts, plan.shape, prepared(plan, weight, bias), x, geometry.output_shape[1:], work, result, winners,
-        epilogue.relu, epilogue.pool,
-    )  # fmt: skip
-    return Fused(x, weight, result, winners)
+    plan, num_threads = direct_plan.forward(geometry.one_image, lanes=True), threads.kernel_parts()
+    nest, out = prepared(plan, weight, bias), output(geometry, epilogue)
+    work = memory.empty((num_threads, block_size(nest.image_padded) + 2 * block_size(nest.image_out) + SCRATCH))
+    _forward.run(num_threads, plan.shape, nest, x, geometry.output_shape[1:], out, work)
+    return Fused(x, weight, out.y, out.argmax)
 
 
 @kernel
-def _forward(part, parts, shape, plan, x, out, work, result, winners, clamp, pool):
-    """One share of the blocks of images."""
-    sizes, blocks = plan.sizes, -(-x.shape[0] // LANES)
-    block_x = pointer(work, part * work.shape[1])
-    block_y = pointer(block_x, room(sizes.image_padded))
-    block_result = pointer(block_y, room(sizes.image_out))
-    scratch = pointer(block_result, room(sizes.image_out))
-    if sizes.image_in != sizes.image_padded:
-        work[part] = 0
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-        bring_images(plan.image, x, block, block_x, scratch)
-        correlate(shape, plan, block_x, clamp and not pool, block_y)
-        take_result(block_y, block, x.shape[0], out, clamp, pool, block_result, result, winners, scratch)
+def _forward(thread, num_threads, shape, nest, x, size, out, work):
+    """One share of the blocks of images; `size` is that of a convolution's output."""
+    blocks = -(-x.shape[0] // LANES)
+    block_x = pointer(work, thread * work.shape[1])
+    block_y = pointer(block_x, block_size(nest.image_padded))
+    pooled = pointer(block_y, block_size(nest.image_out))
+    scratch = pointer(pooled, block_size(nest.image_out))
+    if nest.image_in != nest.image_padded:
+        work[thread] = 0
+    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
+        load_images(nest, x, block, block_x, scratch)
+        correlate(shape, nest, block_x, out.relu and not out.pool, block_y)
+        store_result(size, block_y, block, x.shape[0], out, pooled, scratch)
 
 
 @jit
-def bring_images(image, x, block, block_x, scratch):
-    """A block of the images x (n, h, w, c) into lanes, inside the border that `image` says."""
-    size, first = image.h * image.w * image.c, block * LANES
-    padded = image.h != image.padded_h or image.w != image.padded_w
-    image_to_lanes(pointer(x, first * size), size, min(LANES, x.shape[0] - first), image, padded, block_x, scratch)
+def load_images(nest, x, block, block_x, scratch):
+    """A block of the images x (n, h, w, c) into lanes, inside the border that `nest` says."""
+    first = block * LANES
+    image_to_lanes(nest, pointer(x, first * nest.image_in), min(LANES, x.shape[0] - first), block_x, scratch)
 
 
 @jit
-def take_result(y, block, images, out, clamp, pool, pooled, result, winners, scratch):
-    """A block of a convolution's output of shape `out` out of its lanes, max pooled if asked for.
+def store_result(size, y, block, images, out, pooled, scratch):
+    """A block of a convolution's output, an image's of that size, out of its lanes, max pooled if asked for.
 
-    Returns (the first element of `result` that it is, the number of its elements).
+    Returns (the first element of the result that it is, the number of its elements).
     """
+    h, w, k = size
     first, count = block * LANES, min(LANES, images - block * LANES)
-    size = out[0] * out[1] * out[2]
-    if pool:
-        max_pool(y, out[0], out[1], out[2], clamp, pooled, pointer(winners, block * winners.shape[1]))
-        size = (out[0] // 2) * (out[1] // 2) * out[2]
-        from_lanes(pooled, count, size, pointer(result, first * size), size, scratch)
+    if out.pool:
+        max_pool(y, h, w, k, out.relu, pooled, pointer(out.argmax, block * out.argmax.shape[1]))
+        length = (h // 2) * (w // 2) * k
+        from_lanes(pooled, count, length, pointer(out.y, first * length), length, scratch)
     else:
-        from_lanes(y, count, size, pointer(result, first * size), size, scratch)
-    return first * size, count * size
+        length = h * w * k
+        from_lanes(y, count, length, pointer(out.y, first * length), length, scratch)
+    return first * length, count * length
 
 
 @jit
-def correlate(shape, plan, x, clamp, y):
-    """y = relu(correlation of x + start) for a block of images; the clamp if asked for."""
-    sizes, runs = plan.sizes, plan.tables.runs
-    for group in range(sizes.groups):
-        for panel in range(sizes.panels):
-            index = group * sizes.panels + panel
-            column = group * sizes.group_out + panel * shape.vectors
-            width = (sizes.group_out - panel * shape.vectors) * LANES
-            for t in range(sizes.tiles):
-                tile_in = table_rows(shape, t * shape.rows, sizes.positions, plan.tables.rows_in)
-                tile_out = table_rows(shape, t * shape.rows, sizes.positions, plan.tables.rows_out)
-                tile = repeat_numbers(shape, plan.start, index * shape.vectors)
+def correlate(shape, nest, x, relu, y):
+    """y = relu(correlation of x + start) for a block of images, the ReLU if asked for, in BLIS's loops.
+
+    No loop 5, 4 or 3: images are a vector, and with few channels all weights stay in cache.
+    """
+    runs = nest.runs
+    for group in range(nest.groups):
+        for panel in range(nest.panels):
+            index = group * nest.panels + panel
+            column = group * nest.group_out + panel * shape.vectors
+            width = (nest.group_out - panel * shape.vectors) * LANES
+            # loop 2: tiles of MR output positions: their sums stay in registers
+            for t in range(nest.tiles):
+                rows_in = table_rows(shape, t * shape.rows, nest.rows_in.size, nest.rows_in)
+                rows_out = table_rows(shape, t * shape.rows, nest.rows_out.size, nest.rows_out)
+                tile = repeat_numbers(shape, nest.start, index * shape.vectors)
+                # loop 1: runs of taps and channels that lie one after the other in the image
                 for run in range(runs.shape[0]):
-                    i = (group * sizes.group_in + runs[run, 0]) * LANES
-                    j = (index * sizes.reduction + runs[run, 1]) * shape.vectors
-                    tile = multiply_add_lanes(tile, x, tile_in, i, LANES, plan.weights, j, shape.vectors, runs[run, 2])
-                if clamp:
+                    i = (group * nest.group_in + runs[run, 0]) * LANES
+                    j = (index * nest.reduction + runs[run, 1]) * shape.vectors
+                    tile = multiply_add_lanes(tile, x, rows_in, i, LANES, nest.weights, j, shape.vectors, runs[run, 2])
+                if relu:
                     tile = relu_tile(tile)
-                store_tile(y, tile_out, column * LANES, tile, width)
+                store_tile(y, rows_out, column * LANES, tile, width)
 
 
 # Both gradients ------------------------------------------------------------------------------------------------
 
 
 class Sums(NamedTuple):
-    """The gradients of a convolution's parameters, as each part sums them over its images."""
+    """The gradients of a convolution's parameters, as each thread sums them over its images."""
 
-    image: Image
-    sizes: WeightSizes
-    rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image, in lanes
-    weights: np.ndarray  # (parts, groups, panels, reduced, width, LANES)
-    bias: np.ndarray  # (parts, k, LANES)
+    nest: WeightLoopNest
+    weights: np.ndarray  # (threads, groups, panels, reduced, width, LANES)
+    bias: np.ndarray  # (threads, k, LANES)
 
     @classmethod
-    def of(cls, plan: WeightGradient, parts: int, *, weights: bool = True) -> Sums:
+    def of(cls, plan: WeightGradient, num_threads: int, *, weights: bool = True) -> Sums:
         """Not yet zero; without those of the weights where their gradient is not asked for."""
-        sizes, width = plan.sizes, plan.shape.vectors
-        shape = (parts if weights else 0, sizes.groups, sizes.panels, sizes.reduced, width, LANES)
-        bias = memory.empty((parts, sizes.groups * sizes.group_out, LANES))
-        return cls(plan.image, sizes, plan.rows, memory.empty(shape), bias)
+        nest, width = plan.nest, plan.shape.vectors
+        shape = (num_threads if weights else 0, nest.groups, nest.panels, nest.reduced, width, LANES)
+        bias = memory.empty((num_threads, nest.groups * nest.group_out, LANES))
+        return cls(nest, memory.empty(shape), bias)
 
     def total(self, geometry: Geometry) -> tuple[np.ndarray, np.ndarray]:
         """(dweight, dbias); dweight is empty if it is not asked for."""
         dweight = np.empty(geometry.weight_shape if len(self.weights) else (0, 0, 0, 0), np.float32)
         dbias = np.empty(geometry.weight_shape[3], np.float32)
-        _add_lanes(self.weights, self.bias, dweight.reshape(-1, self.sizes.groups, self.sizes.group_out), dbias)
+        _add_lanes(self.weights, self.bias, dweight.reshape(-1, self.nest.groups, self.nest.group_out), dbias)
         return dweight, dbias
 
 
 def _gradients(
-    x: np.ndarray | None,
-    weight: np.ndarray | None,
-    dresult: np.ndarray,
-    result: np.ndarray,
-    winners: np.ndarray,
-    geometry: Geometry,
-    epilogue: Epilogue,
+    x: np.ndarray | None, weight: np.ndarray | None, dy: np.ndarray, out: Output, geometry: Geometry
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x."""
-    one, parts = geometry.one_image, threads.kernel_parts()
+    one, num_threads = geometry.one_image, threads.kernel_parts()
     (phase,) = direct_plan.grad_input(one, lanes=True)
     reduction = direct_plan.grad_weight(one, lanes=True)
-    sizes = reduction.sizes
     if weight is None:  # dY needs no border then
-        dx, image = _NOTHING, phase.image
-        image = image._replace(top=0, left=0, padded_h=image.h, padded_w=image.w)
-        flipped = Prepared(image, phase.sizes, phase.tables, _NOTHING, _NOTHING.reshape(0, 0))
+        dx, nest = _NOTHING, phase.nest
+        nest = nest._replace(top=0, left=0, padded_h=nest.h, padded_w=nest.w, image_padded=nest.image_in)
     else:
-        dx, flipped = memory.empty(geometry.input_shape), prepared(phase, weight, None, back=True)
-    sums = Sums.of(reduction, parts, weights=x is not None)
-    rooms = room(sizes.image_padded) + room(phase.sizes.image_padded) + room(sizes.image_out)
-    work = memory.empty((parts, rooms + room(sizes.image_in) + SCRATCH))
-    _backward.run(
-        parts, phase.shape, flipped, dx, reduction.shape, sums, _NOTHING if x is None else x,
-        dresult, result, winners, epilogue.relu, epilogue.pool, work,
-    )  # fmt: skip
+        dx, nest = memory.empty(geometry.input_shape), prepared(phase, weight, None, back=True)
+    sums = Sums.of(reduction, num_threads, weights=x is not None)
+    sizes = sums.nest.image_padded, nest.image_padded, sums.nest.image_out, sums.nest.image_in
+    work = memory.empty((num_threads, sum(map(block_size, sizes)) + SCRATCH))
+    given = _NOTHING if x is None else x
+    _backward.run(num_threads, phase.shape, nest, reduction.shape, sums, given, dy, dx, out, work)
     dweight, dbias = sums.total(geometry)
     return None if weight is None else dx, None if x is None else dweight, dbias
 
 
 @jit
 def _add_lanes(sums, bias_sums, dweight, dbias):
-    """dweight (reduced, groups, k / groups) and dbias (k) = the parts' sums over images, added in their order."""
+    """dweight (reduced, groups, k / groups) and dbias (k) = the threads' sums over images, added in their order."""
     for k in range(dbias.size):
         total = np.float32(0)
-        for part in range(bias_sums.shape[0]):
+        for thread in range(bias_sums.shape[0]):
             for lane in range(LANES):
-                total += bias_sums[part, k, lane]
+                total += bias_sums[thread, k, lane]
         dbias[k] = total
     width = sums.shape[4]
     for row in range(dweight.shape[0]):
         for group in range(dweight.shape[1]):
             for k in range(dweight.shape[2]):
                 total = np.float32(0)
-                for part in range(sums.shape[0]):
+                for thread in range(sums.shape[0]):
                     for lane in range(LANES):
-                        total += sums[part, group, k // width, row, k % width, lane]
+                        total += sums[thread, group, k // width, row, k % width, lane]
                 dweight[row, group, k] = total
 
 
 @kernel
-def _backward(part, parts, shape, plan, dx, sums_shape, sums, x, dresult, result, winners, clamp, pool, work):
-    """Both gradients over one share of the blocks of images."""
-    sizes, image, k = plan.sizes, plan.image, sums.bias.shape[1]
-    blocks = -(-dresult.shape[0] // LANES)
-    block_x = pointer(work, part * work.shape[1])
-    block_dy = pointer(block_x, room(sums.sizes.image_padded))
-    block_dresult = pointer(block_dy, room(sizes.image_padded))
-    block_dx = pointer(block_dresult, room(sums.sizes.image_out))
-    scratch = pointer(block_dx, room(sizes.image_out))
-    work[part, : room(sums.sizes.image_padded) + room(sizes.image_padded)] = 0
-    sums.bias[part] = 0
+def _backward(thread, num_threads, shape, nest, sums_shape, sums, x, dy, dx, out, work):
+    """Both gradients over one share of the blocks of images; none where x or dx is empty."""
+    images = dy.shape[0]
+    blocks, border = -(-images // LANES), block_size(sums.nest.image_padded) + block_size(nest.image_padded)
+    block_x = pointer(work, thread * work.shape[1])
+    block_dy = pointer(block_x, block_size(sums.nest.image_padded))
+    pooled = pointer(block_dy, block_size(nest.image_padded))
+    block_dx = pointer(pooled, block_size(sums.nest.image_out))
+    scratch = pointer(block_dx, block_size(nest.image_out))
+    work[thread, :border] = 0
+    sums.bias[thread] = 0
     if sums.weights.size:
-        sums.weights[part] = 0
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
-        first = block * LANES
-        count = min(LANES, dresult.shape[0] - first)
-        bring_gradient(
-            pointer(dresult, 0), result, winners, block, clamp, pool, image, block_dresult, block_dy, scratch,
-            pointer(sums.bias, part * k * LANES),
-        )  # fmt: skip
+        sums.weights[thread] = 0
+    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
+        bias_sums = pointer(sums.bias, thread * sums.bias.shape[1] * LANES)
+        load_gradient(nest, pointer(dy, 0), out, block, pooled, block_dy, scratch, bias_sums)
         if sums.weights.size:
-            bring_images(sums.image, x, block, block_x, scratch)
-            dy, line = inside(block_dy, image)
-            reduce_pixels(sums_shape, sums, block_x, dy, line, part)
+            load_images(sums.nest, x, block, block_x, scratch)
+            reduce_pixels(sums_shape, sums, block_x, inside(block_dy, nest), nest.padded_w * nest.c, thread)
         if dx.size:
-            correlate(shape, plan, block_dy, False, block_dx)
-            from_lanes(block_dx, count, sizes.image_out, pointer(dx, first * sizes.image_out), sizes.image_out, scratch)
+            correlate(shape, nest, block_dy, False, block_dx)
+            first, size = block * LANES, nest.image_out
+            count = min(LANES, images - first)
+            from_lanes(block_dx, count, size, pointer(dx, first * size), size, scratch)
 
 
 @jit
-def inside(y, image):
-    """(where an image begins behind its border, channels of one of its lines with the border's)."""
-    line = image.padded_w * image.c
-    return pointer(y, (image.top * line + image.left * image.c) * LANES), line
+def inside(y, nest):
+    """Where an image begins behind its border."""
+    return pointer(y, (nest.top * nest.padded_w + nest.left) * nest.c * LANES)
 
 
 @jit
-def bring_gradient(dresult, result, winners, block, clamp, pool, image, block_dresult, block_dy, scratch, bias_sums):
+def load_gradient(nest, dresult, out, block, pooled, block_dy, scratch, bias_sums):
     """The gradient before the epilogue, of a block of images, into lanes: to block_dy, inside its border of zeros.
 
-    `result` (n, oh, ow, k) is of the shape of the gradient dresult.
+    dresult is that of the result `out.y`, and as it lies in memory.
     """
-    (n, height, width, k), size = result.shape, result.shape[1] * result.shape[2] * result.shape[3]
-    count = min(LANES, n - block * LANES)
-    d, r = pointer(dresult, block * LANES * size), pointer(result, block * LANES * size)
-    dy, line = inside(block_dy, image)
-    if pool:
-        if clamp:
-            positive_to_lanes(d, r, size, count, size, block_dresult, scratch)
+    (n, h, w, k), line = out.y.shape, nest.padded_w * nest.c
+    count, size = min(LANES, n - block * LANES), h * w * k
+    d, y = pointer(dresult, block * LANES * size), pointer(out.y, block * LANES * size)
+    dy = inside(block_dy, nest)
+    if out.pool:
+        if out.relu:
+            positive_to_lanes(d, y, size, count, size, pooled, scratch)
         else:
-            to_lanes(d, size, count, size, block_dresult, scratch)
-        add_pixels(block_dresult, height, width, k, width * k, bias_sums)
-        unpool(block_dresult, pointer(winners, block * winners.shape[1]), height, width, k, dy, line)
+            to_lanes(d, size, count, size, pooled, scratch)
+        add_pixels(pooled, h, w, k, w * k, bias_sums)
+        unpool(pooled, pointer(out.argmax, block * out.argmax.shape[1]), h, w, k, dy, line)
     else:
-        padded = image.h != image.padded_h or image.w != image.padded_w
-        gradient_to_lanes(d, r, clamp, size, count, image, padded, block_dy, scratch)
-        add_pixels(dy, height, width, k, line, bias_sums)
+        gradient_to_lanes(nest, d, y, out.relu, count, block_dy, scratch)
+        add_pixels(dy, h, w, k, line, bias_sums)
 
 
 @jit
-def reduce_pixels(shape, sums, x, dy, dy_line, part):
-    """A part's sums += the weight gradient of a block of images."""
-    sizes, k = sums.sizes, sums.bias.shape[1]
-    tiles = -(-sizes.reduced // shape.rows)
-    for h in range(sizes.h_out):
-        for group in range(sizes.groups):
-            for panel in range(sizes.panels):
-                index = (part * sizes.groups + group) * sizes.panels + panel
-                panel_sums = pointer(sums.weights, index * sizes.reduced * shape.width)
-                i = (group * sizes.group_in + h * sizes.line) * LANES
-                j = (h * dy_line + group * sizes.group_out + panel * shape.vectors) * LANES
-                for t in range(tiles):
-                    weights = table_rows(shape, t * shape.rows, sizes.reduced, sums.rows)
-                    places = even_rows(shape, t * shape.rows, sizes.reduced, shape.width)
-                    tile = load_tile(shape, panel_sums, places, 0, shape.width)
-                    tile = multiply_add_vectors(tile, x, weights, i, sizes.pixel * LANES, dy, j, k * LANES, sizes.w_out)
-                    store_tile(panel_sums, places, 0, tile, shape.width)
+def reduce_pixels(shape, sums, x, dy, dy_line, thread):
+    """A thread's sums += the weight gradient of a block of images, in BLIS's loops."""
+    nest, k = sums.nest, sums.bias.shape[1]
+    # loop 4: lines of the output: what they read of x and dY stays in the first cache
+    for h in range(nest.h_out):
+        # loop 3: panels of output channels, a tile wide (NR), of each group
+        for group in range(nest.groups):
+            for panel in range(nest.panels):
+                index = (thread * nest.groups + group) * nest.panels + panel
+                panel_sums = pointer(sums.weights, index * nest.reduced * shape.width)
+                i = (group * nest.group_in + h * nest.line) * LANES
+                j = (h * dy_line + group * nest.group_out + panel * shape.vectors) * LANES
+                # loop 2: tiles of MR weights; the micro-kernel's loop is over the pixels of the line
+                for t in range(nest.inside.shape[0]):
+                    rows = table_rows(shape, t * shape.rows, nest.reduced, nest.rows)
+                    rows_out = even_rows(shape, t * shape.rows, nest.reduced, shape.width)
+                    tile = load_tile(shape, panel_sums, rows_out, 0, shape.width)
+                    tile = multiply_add_vectors(tile, x, rows, i, nest.pixel * LANES, dy, j, k * LANES, nest.w_out)
+                    store_tile(panel_sums, rows_out, 0, tile, shape.width)

@@ -65,64 +65,70 @@ def from_lanes(source, count, length, out, step, scratch):
 
 
 @jit
-def image_to_lanes(source, step, count, image, padded, out, scratch):
-    """A block of images into lanes; if `padded`, inside a border of zeros that are there already."""
-    if not padded:
-        to_lanes(source, step, count, image.h * image.w * image.c, out, scratch)
+def image_to_lanes(nest, source, count, out, scratch):
+    """A block of `count` images into lanes, inside a border of zeros that are there already where `nest` has one."""
+    if nest.image_in == nest.image_padded:
+        to_lanes(source, nest.image_in, count, nest.image_in, out, scratch)
         return
-    line = image.w * image.c
-    for h in range(image.h):  # top to bottom, so that the zeros after a line are where the next one goes
-        start = ((h + image.top) * image.padded_w + image.left) * image.c
-        to_lanes(pointer(source, h * line), step, count, line, pointer(out, start * LANES), scratch)
+    line = nest.w * nest.c
+    for h in range(nest.h):  # top to bottom, so that the zeros after a line are where the next one goes
+        to_lanes(pointer(source, h * line), nest.image_in, count, line, pointer(out, _line(nest, h)), scratch)
 
 
 @jit
-def max_pool(y, h, w, k, clamp, result, winners):
-    """result (h // 2, w // 2, k, LANES) = the maxima of y's 2x2 windows, clamped at 0 if asked for.
+def gradient_to_lanes(nest, source, result, relu, count, out, scratch):
+    """As `image_to_lanes`; with `relu`, zero where ReLU's result is not above 0."""
+    if not relu:
+        image_to_lanes(nest, source, count, out, scratch)
+        return
+    is_padded = nest.image_in != nest.image_padded
+    lines, line = (nest.h, nest.w * nest.c) if is_padded else (1, nest.image_in)
+    for h in range(lines):
+        d, r = pointer(source, h * line), pointer(result, h * line)
+        positive_to_lanes(d, r, nest.image_in, count, line, pointer(out, _line(nest, h)), scratch)
 
-    `winners`: which of a window's four numbers each one is. The first of equals wins, a NaN wins.
+
+@jit
+def _line(nest, h):
+    """Where line `h` of an image lies inside its border."""
+    return ((h + nest.top) * nest.padded_w + nest.left) * nest.c * LANES
+
+
+@jit
+def max_pool(y, h, w, k, relu, result, argmax):
+    """result (h // 2, w // 2, k, LANES) = the maxima of y's 2x2 windows, with a ReLU if asked for.
+
+    `argmax`: which of a window's four numbers each one is. The first of equals wins, a NaN wins.
     """
     line, o = w * k, 0
     for i in range(0, h - 1, 2):
         for j in range(0, w - 1, 2):
             for channel in range(k):
                 place = (i * line + j * k + channel) * LANES
-                best, winner = load(y, place), splat(0)
+                best, where = load(y, place), splat(0)
                 for number in range(1, 4):
                     value = load(y, place + (number // 2 * line + number % 2 * k) * LANES)
                     wins = (value > best) | ((value != value) & (best == best))
-                    best, winner = select(wins, value, best), select(wins, number, winner)
-                if clamp:
+                    best, where = select(wins, value, best), select(wins, number, where)
+                if relu:
                     best = select(best < 0, 0, best)
                 store(result, o, best)
-                store_bytes(winners, o, winner, LANES)
+                store_bytes(argmax, o, where, LANES)
                 o += LANES
 
 
 @jit
-def gradient_to_lanes(source, result, clamp, step, count, image, padded, out, scratch):
-    """As `image_to_lanes`; with `clamp`, zero where ReLU's result is not above 0."""
-    if not clamp:
-        image_to_lanes(source, step, count, image, padded, out, scratch)
-        return
-    lines, line = (image.h, image.w * image.c) if padded else (1, image.h * image.w * image.c)
-    for h in range(lines):
-        to = pointer(out, ((h + image.top) * image.padded_w + image.left) * image.c * LANES)
-        positive_to_lanes(pointer(source, h * line), pointer(result, h * line), step, count, line, to, scratch)
-
-
-@jit
-def unpool(dresult, winners, h, w, k, out, line_out):
-    """The gradient before the pooling, in `out` (lines of `line_out` vectors): each window's goes to its winner."""
+def unpool(dresult, argmax, h, w, k, out, line_out):
+    """The gradient before the pooling, in `out` (lines of `line_out` vectors): each window's goes to its maximum."""
     o = 0
     for i in range(h):
         for j in range(w):
             for channel in range(k):
-                value, winner = load(dresult, o), load_bytes(winners, o, LANES)
+                value, where = load(dresult, o), load_bytes(argmax, o, LANES)
                 place = (2 * i * line_out + 2 * j * k + channel) * LANES
                 for number in range(4):
                     to = place + (number // 2 * line_out + number % 2 * k) * LANES
-                    store(out, to, select(winner == number, value, 0))
+                    store(out, to, select(where == number, value, 0))
                 o += LANES
 
 

@@ -1,4 +1,4 @@
-"""How a register tile's reduction goes through its operands: what a stage declares, and what measures its rate runs."""
+"""How a register tile's reduction goes through its operands: what a work item declares and a microbenchmark runs."""
 
 from __future__ import annotations
 

@@ -27,13 +27,15 @@ def _valid(tap, size, out, stride, dilation, pad):
 
 
 @kernel
-def _forward(part, parts, x, weight, y, strides, corner, dilation):
+def _forward(thread, num_threads, x, weight, y, strides, corner, dilation):
     """y[n, oh, ow, :] += x[n, h, w, c] * weight[r, s, c, :]"""
     n_images, h, w, c_all = x.shape
     kh, kw, c_group, k_all = weight.shape
     groups = c_all // c_group
     k_group = k_all // groups
-    for row in range(part * n_images * y.shape[1] // parts, (part + 1) * n_images * y.shape[1] // parts):
+    for row in range(
+        thread * n_images * y.shape[1] // num_threads, (thread + 1) * n_images * y.shape[1] // num_threads
+    ):
         n, oh = divmod(row, y.shape[1])
         y[n, oh] = 0
         for r in range(kh):
@@ -52,13 +54,13 @@ def _forward(part, parts, x, weight, y, strides, corner, dilation):
 
 
 @kernel
-def _grad_input(part, parts, dy, turned, dx, strides, corner, dilation):
+def _grad_input(thread, num_threads, dy, turned, dx, strides, corner, dilation):
     """dx[n, h, w, :] += dy[n, oh, ow, k] * turned[r, s, k, :], with turned (kh, kw, k, c / groups)"""
     n_images, h, w, c_all = dx.shape
     kh, kw, k_all, c_group = turned.shape
     groups = c_all // c_group
     k_group = k_all // groups
-    for n in range(part * n_images // parts, (part + 1) * n_images // parts):
+    for n in range(thread * n_images // num_threads, (thread + 1) * n_images // num_threads):
         dx[n] = 0
         for oh in range(dy.shape[1]):
             for r in range(kh):
@@ -76,15 +78,15 @@ def _grad_input(part, parts, dy, turned, dx, strides, corner, dilation):
 
 
 @kernel
-def _grad_weight(part, parts, x, dy, sums, strides, corner, dilation):
-    """sums[part, r, s, c, :] += x[n, h, w, c] * dy[n, oh, ow, :], a row of the image at a time"""
+def _grad_weight(thread, num_threads, x, dy, sums, strides, corner, dilation):
+    """sums[thread, r, s, c, :] += x[n, h, w, c] * dy[n, oh, ow, :], a row of the image at a time"""
     n_images, h, w, c_all = x.shape
     _, kh, kw, c_group, k_all = sums.shape
     groups = c_all // c_group
     k_group = k_all // groups
     row = np.empty((c_group, k_group), x.dtype)
-    sums[part] = 0
-    for n in range(part * n_images // parts, (part + 1) * n_images // parts):
+    sums[thread] = 0
+    for n in range(thread * n_images // num_threads, (thread + 1) * n_images // num_threads):
         for oh in range(dy.shape[1]):
             for r in range(kh):
                 ih = oh * strides[0] + r * dilation[0] - corner[0]
@@ -101,7 +103,7 @@ def _grad_weight(part, parts, x, dy, sums, strides, corner, dilation):
                                         row[c, k] += value * into_dy[k]
                             for c in range(c_group):
                                 for k in range(k_group):
-                                    sums[part, r, s, c, g * k_group + k] += row[c, k]
+                                    sums[thread, r, s, c, g * k_group + k] += row[c, k]
 
 
 class NumbaBlocked(Algorithm):
@@ -123,7 +125,7 @@ class NumbaBlocked(Algorithm):
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
         # float64 sums of rows that were added up in the input's dtype: exact enough for any number of images
-        parts = threads.kernel_parts()
-        sums = np.empty((parts, *geometry.weight_shape), np.float64)
-        _grad_weight.run(parts, x, dy, sums, *steps(geometry))
+        num_threads = threads.kernel_parts()
+        sums = np.empty((num_threads, *geometry.weight_shape), np.float64)
+        _grad_weight.run(num_threads, x, dy, sums, *steps(geometry))
         return sums.sum(axis=0).astype(x.dtype)

@@ -58,13 +58,13 @@ def _sweep(totals, into, values, starts, places, rows, pitch, width):
 
 
 @kernel
-def _forward(part, parts, x, weight, terms, corners, y, stride, groups):
+def _forward(thread, num_threads, x, weight, terms, corners, y, stride, groups):
     """y[n, oh, ow, :] = sum over terms (r, s, c) of x[n, corner of the window + term] * weight[term, :]"""
     n_images, _, _, c_all = x.shape
     _, oh_all, ow_all, k_all = y.shape
     c_group, k_group = c_all // groups, k_all // groups
     into = np.arange(ow_all) * k_all
-    for row in range(part * n_images * oh_all // parts, (part + 1) * n_images * oh_all // parts):
+    for row in range(thread * n_images * oh_all // num_threads, (thread + 1) * n_images * oh_all // num_threads):
         n, oh = divmod(row, oh_all)
         y[n, oh] = 0
         totals, values = y[n, oh].reshape(-1), x[n, oh * stride :].reshape(-1)
@@ -76,14 +76,14 @@ def _forward(part, parts, x, weight, terms, corners, y, stride, groups):
 
 
 @kernel
-def _grad_input(part, parts, dy, turned, corners, dx, stride, dilation, groups):
+def _grad_input(thread, num_threads, dy, turned, corners, dx, stride, dilation, groups):
     """dx[n, h, w, :] += sum over k of dy[n, oh, ow, k] * turned[r, s, k, :], with turned (kh, kw, k, c / groups)"""
     n_images, oh_all, ow_all, k_all = dy.shape
     kh, kw, _, c_group = turned.shape
     k_group, c_all = k_all // groups, dx.shape[3]
     starts = np.arange(ow_all) * k_all
     channels = np.arange(k_group)
-    for n in range(part * n_images // parts, (part + 1) * n_images // parts):
+    for n in range(thread * n_images // num_threads, (thread + 1) * n_images // num_threads):
         dx[n] = 0
         for oh in range(oh_all):
             values = dy[n, oh].reshape(-1)
@@ -99,16 +99,16 @@ def _grad_input(part, parts, dy, turned, corners, dx, stride, dilation, groups):
 
 
 @kernel
-def _grad_weight(part, parts, x, dy, terms, corners, of_image, sums, stride, groups):
-    """sums[part, term, :] += sum over ow of x[n, corner of the window + term] * dy[n, oh, ow, :]"""
+def _grad_weight(thread, num_threads, x, dy, terms, corners, of_image, sums, stride, groups):
+    """sums[thread, term, :] += sum over ow of x[n, corner of the window + term] * dy[n, oh, ow, :]"""
     n_images, _, _, c_all = x.shape
     _, oh_all, ow_all, k_all = dy.shape
     c_group, k_group = c_all // groups, k_all // groups
     into = np.arange(terms.size) * k_all
-    totals = of_image[part].reshape(-1)
-    sums[part] = 0
-    for n in range(part * n_images // parts, (part + 1) * n_images // parts):
-        of_image[part] = 0
+    totals = of_image[thread].reshape(-1)
+    sums[thread] = 0
+    for n in range(thread * n_images // num_threads, (thread + 1) * n_images // num_threads):
+        of_image[thread] = 0
         for oh in range(oh_all):
             values = x[n, oh * stride :].reshape(-1)
             for g in range(groups):
@@ -116,9 +116,9 @@ def _grad_weight(part, parts, x, dy, terms, corners, of_image, sums, stride, gro
                     places = corners[ow : ow + _AT_ONCE]
                     rows = dy[n, oh, ow:].reshape(-1)[g * k_group :]
                     _sweep(totals[g * k_group :], into, values[g * c_group :], terms, places, rows, k_all, k_group)
-        for term in range(terms.size):  # `sums[part] += ...` takes three seconds longer to compile
+        for term in range(terms.size):  # `sums[thread] += ...` takes three seconds longer to compile
             for k in range(k_all):
-                sums[part, term, k] += of_image[part, term, k]
+                sums[thread, term, k] += of_image[thread, term, k]
 
 
 class NumbaDirect(Algorithm):
@@ -144,12 +144,12 @@ class NumbaDirect(Algorithm):
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
         # an image's sum in the input's dtype, those of the images in float64: exact enough for any number of them
-        parts = threads.kernel_parts()
-        shape = (parts, geometry.reduction_length, dy.shape[3])
+        num_threads = threads.kernel_parts()
+        shape = (num_threads, geometry.reduction_length, dy.shape[3])
         of_image, sums = np.empty(shape, x.dtype), np.empty(shape, np.float64)
         terms, corners = _terms(geometry), _corners(geometry)
         stride, groups = geometry.strides[0], geometry.groups
-        _grad_weight.run(parts, pad_image(x, geometry), dy, terms, corners, of_image, sums, stride, groups)
+        _grad_weight.run(num_threads, pad_image(x, geometry), dy, terms, corners, of_image, sums, stride, groups)
         return sums.sum(axis=0).astype(x.dtype).reshape(geometry.weight_shape)
 
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:

@@ -20,7 +20,7 @@ ENTRY_POINTS = "nnlite.algorithms"
 #: name -> "module:class", in the order in which they are explained, slowest first
 _BUILT_IN = {
     "naive": "nnlite.conv.naive:Naive",
-    "windows": "nnlite.conv.windows:Windows",
+    "strided_view": "nnlite.conv.strided_view:StridedView",
     "theano2017": "nnlite.conv.theano2017:Theano2017",
     "im2col": "nnlite.conv.im2col:Im2col",
     "kn2row": "nnlite.conv.kn2row:Kn2row",

@@ -13,11 +13,11 @@ from math import prod
 
 import numpy as np
 
-from nnlite.conv import stages
+from nnlite.conv import work
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.runtime import memory
 
 
@@ -66,7 +66,7 @@ class Theano2017(Algorithm):
             total += dy_image @ _matrix(patches).T  # (k, oh * ow) @ (oh * ow, c * kh * kw)
         return np.ascontiguousarray(total.reshape(k, c, kh, kw).transpose(2, 3, 1, 0))
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage]:
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem]:
         n, oh, ow, k = geometry.output_shape
         kh, kw, c, _ = geometry.weight_shape
         length, pixels = c * kh * kw, oh * ow
@@ -77,7 +77,7 @@ class Theano2017(Algorithm):
             "grad_input": (length, pixels, k, 1),
             "grad_weight": (k, length, pixels, 2),
         }[pass_name]
-        multiply = stages.product("product", "gemm", *sizes[:3], count=n, layout=sizes[3], moved=result + weights)
+        multiply = work.product("product", "gemm", *sizes[:3], count=n, layout=sizes[3], moved=result + weights)
         if pass_name == "forward":
             return [shuffle_x, _copies(geometry, adding=False), multiply, shuffle_y]
         if pass_name == "grad_input":
@@ -85,13 +85,13 @@ class Theano2017(Algorithm):
         return [shuffle_x, shuffle_y, _copies(geometry, adding=False), multiply]
 
 
-def _copies(geometry: Geometry, adding: bool) -> Stage:
+def _copies(geometry: Geometry, adding: bool) -> WorkItem:
     """Pixels copied to an image's patches, or the patches' gradients added to pixels; the patches stay in cache."""
     n, oh, ow, _ = geometry.output_shape
     kh, kw, c, _ = geometry.weight_shape
     lines = c * oh if adding else 0  # of a call; the rate holds what the calls cost
     image, patches = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * c * kh * kw * oh * ow
-    return stages.move(
+    return work.move(
         "patches' gradients to pixels" if adding else "patches",
         "accumulate" if adding else "assign",
         (ow, 1, geometry.strides[1], 1, lines),
@@ -161,8 +161,8 @@ def _matrices(images: np.ndarray) -> np.ndarray:
     return images.reshape(*images.shape[:2], prod(images.shape[2:]))
 
 
-def _shuffle(what: str, shape: tuple[int, int, int, int]) -> Stage:
+def _shuffle(what: str, shape: tuple[int, int, int, int]) -> WorkItem:
     """Images from one layout to the other."""
     n, h, w, c = shape
     nbytes = 2 * ITEMSIZE * n * h * w * c
-    return stages.move(f"shuffle {what}", "shuffle", (h * w, c), touched=nbytes, arrays=nbytes)
+    return work.move(f"shuffle {what}", "shuffle", (h * w, c), touched=nbytes, arrays=nbytes)

@@ -27,20 +27,19 @@ root of the number of terms, and `error_bound` declares about four times that.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nnlite.compiler.jit import ENABLED, jit, kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
-from nnlite.conv import checks, stages_compiled, stages_stem
+from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_panels import start_values
-from nnlite.conv.epilogue import Epilogue, Fused, Gradients
+from nnlite.conv.direct_packing import start_values
+from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.stages import Stage
-from nnlite.conv.stem import Stem
+from nnlite.conv.pair import FusedPair
 from nnlite.conv.winograd_tiles import (
     add_dx,
     gradient_shape,
@@ -51,8 +50,13 @@ from nnlite.conv.winograd_tiles import (
     transform_input,
     transform_output,
     transform_weight,
+    workspace,
+    workspace_at,
 )
+from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
+
+_NOTHING, _NO_BYTES = np.empty((0, 0, 0, 0), np.float32), np.empty((0, 0, 0, 0), np.uint8)
 
 
 class Winograd(Algorithm):
@@ -60,7 +64,7 @@ class Winograd(Algorithm):
 
     name = "winograd"
     dtypes = (np.float32,)
-    stem_module, stem_first = "nnlite.conv.winograd_stem", "direct"
+    pair_module, pair_first = "nnlite.conv.winograd_pair", "direct"
     fewer_multiplications = True
 
     def supports(self, geometry: Geometry) -> str | None:
@@ -77,19 +81,19 @@ class Winograd(Algorithm):
         terms = {"forward": geometry.input_shape[3], "grad_input": k, "grad_weight": n * -(-oh // 4) * -(-ow // 4)}
         return 6e-5 + 6e-6 * sqrt(terms[pass_name])
 
-    def stages(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[Stage] | None:
-        return None if self.supports(geometry) else stages_compiled.winograd(geometry, pass_name, epilogue)
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_compiled.winograd(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        dx, _, _ = _gradients(None, weight, dy, None, None, geometry, Epilogue())
+        dx, _, _ = _gradients(None, weight, dy, _alone(dy), geometry, False)
         assert dx is not None
         return dx
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        _, dweight, _ = _gradients(x, None, dy, None, None, geometry, Epilogue())
+        _, dweight, _ = _gradients(x, None, dy, _alone(dy), geometry, False)
         assert dweight is not None
         return dweight
 
@@ -97,7 +101,7 @@ class Winograd(Algorithm):
         self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         asked = x if needs[1] else None, weight if needs[0] else None
-        return _gradients(*asked, dy, None, None, geometry, Epilogue())[:2]
+        return _gradients(*asked, dy, _alone(dy), geometry, False)[:2]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return self.supports(geometry) is None
@@ -111,22 +115,87 @@ class Winograd(Algorithm):
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         asked = ran.x if needs[1] else None, ran.weight if needs[0] else None
-        saved = checks.winners(ran.saved, ran.result.shape) if epilogue.pool else None
-        dx, dweight, dbias = _gradients(*asked, dresult, ran.result, saved, geometry, epilogue)
+        argmax = checks.argmax(ran.residuals, ran.result.shape) if epilogue.pool else _NO_BYTES
+        out = Output(ran.result, argmax, epilogue.relu, epilogue.pool)
+        is_fused = bool(needs[2]) or epilogue.relu or epilogue.pool
+        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry, is_fused)
         return dx, dweight, dbias if needs[2] else None
 
-    def stages_stem(self, stem: Stem, pass_name: str) -> list[Stage] | None:
-        return stages_stem.winograd(stem, pass_name)
+    def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
+        return work_pair.winograd(pair, pass_name)
 
 
-def scratch(parts: int) -> np.ndarray:
-    """Room for 6x6 vectors, for each part."""
-    return memory.empty((parts, 36 * LANES))
+def output(geometry: Geometry, epilogue: Epilogue) -> Output:
+    """Not yet written."""
+    shape = epilogue.result_shape(geometry.output_shape)
+    argmax = memory.empty(shape, np.uint8) if epilogue.pool else _NO_BYTES
+    return Output(memory.empty(shape), argmax, epilogue.relu, epilogue.pool)
+
+
+def _alone(dy: np.ndarray) -> Output:
+    """The output of a convolution that nothing follows, for its backward pass."""
+    return Output(dy, _NO_BYTES, False, False)
 
 
 def swap_channels(weight: np.ndarray) -> np.ndarray:
     """(3, 3, c, k) -> (3, 3, k, c), C-contiguous."""
     return np.ascontiguousarray(weight.transpose(0, 1, 3, 2))
+
+
+# The 36 products -----------------------------------------------------------------------------------------------
+
+
+class Product(NamedTuple):
+    """c (m, n) = a (m, k) @ b (k, n), or +=, for each of the 36 elements of a tile."""
+
+    m: Any
+    n: Any
+    k: Any
+    row: Any  # in a, from a row to the next
+    term: Any  # and from a term of the reduction to the next
+    a_step: Any  # from an element to the next
+    b_step: Any
+    c_step: Any
+    adds: Any
+
+
+@jit
+def multiply(shape, product, a, b, c):
+    """A block's products, in BLIS's loops: none around these, as U, V and M of a block stay in cache."""
+    m, n, nr = product.m, product.n, shape.width
+    for f in range(36):
+        own_a, own_b = pointer(a, f * product.a_step), pointer(b, f * product.b_step)
+        own_c = pointer(c, f * product.c_step)
+        for column in range(0, n, nr):  # loop 2: NR columns of b, which stay in the first cache
+            for first in range(0, m, shape.rows):  # loop 1: MR rows of a
+                rows_a, rows_c = even_rows(shape, first, m, product.row), even_rows(shape, first, m, n)
+                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zeros(shape)
+                tile = multiply_add(tile, own_a, rows_a, 0, product.term, own_b, column, n, product.k)
+                store_tile(own_c, rows_c, column, tile, nr)
+
+
+@jit
+def multiply_v_u(shape, sizes, count, work):
+    """M = sum over input channels of V * U, for a block of tiles."""
+    c, k = sizes.c, sizes.k_wide
+    product = Product(count, k, c, sizes.c_wide, 1, sizes.v_step, c * k, sizes.m_step, False)
+    multiply(shape, product, work.v, work.u, work.m)
+
+
+@jit
+def multiply_v_dm(shape, sizes, count, work, du):
+    """dU += sum over a block of tiles of V * dM."""
+    c, k = sizes.c, sizes.k_wide
+    product = Product(c, k, count, 1, sizes.c_wide, sizes.v_step, sizes.m_step, c * k, True)
+    multiply(shape, product, work.v, work.m, du)
+
+
+@jit
+def multiply_dm_u(shape, sizes, count, work):
+    """dV = sum over output channels of dM * U, for a block of tiles."""
+    c, k = sizes.c_wide, sizes.k
+    product = Product(count, c, k, sizes.k_wide, 1, sizes.m_step, k * c, sizes.v_step, False)
+    multiply(shape, product, work.m, work.u, work.v)
 
 
 # Forward -------------------------------------------------------------------------------------------------------
@@ -135,129 +204,82 @@ def swap_channels(weight: np.ndarray) -> np.ndarray:
 def _run_forward(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
 ) -> Fused:
-    sizes, parts = sizes_of(geometry), threads.kernel_parts()
-    result = memory.empty(epilogue.result_shape(geometry.output_shape))
-    winners = memory.empty(result.shape if epilogue.pool else (0, 0, 0, 0), np.uint8)  # one type: compiled once
-    start = start_values(bias, 1, sizes.k_wide)
-    u = memory.empty((parts, 36 * sizes.c * sizes.k_wide))
-    v, m = memory.empty((parts, 36 * sizes.v_step)), memory.empty((parts, 36 * sizes.m_step))
-    _forward.run(
-        parts, product_shape(sizes.k), sizes, x, weight, start, u, v, m, scratch(parts), result, winners,
-        epilogue.relu, epilogue.pool,
-    )  # fmt: skip
-    return Fused(x, weight, result, winners)
+    sizes, num_threads = sizes_of(geometry), threads.kernel_parts()
+    start, out, work = start_values(bias, 1, sizes.k_wide), output(geometry, epilogue), workspace(sizes, num_threads)
+    _forward.run(num_threads, product_shape(sizes.k), sizes, x, weight, start, out, work)
+    return Fused(x, weight, out.y, out.argmax)
 
 
 @kernel
-def _forward(part, parts, shape, sizes, x, weight, bias, u, v, m, scratch, y, winners, clamp, pool):
+def _forward(thread, num_threads, shape, sizes, x, weight, bias, out, work):
     """One share of the tiles of all images."""
     total = x.shape[0] * sizes.tiles
-    begin, end = part * total // parts, (part + 1) * total // parts
-    own_v, own_m = pointer(v, part * v.shape[1]), pointer(m, part * m.shape[1])
-    own_u, own_scratch = pointer(u, part * u.shape[1]), pointer(scratch, part * scratch.shape[1])
-    transform_weight(weight, sizes.k_wide, own_u, own_scratch)
+    begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
+    own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
+    transform_weight(weight, sizes.k_wide, own)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
-        transform_input(x, first, count, sizes, own_v, own_scratch)
-        multiply_v_u(shape, sizes, count, own_v, own_u, own_m)
-        transform_output(own_m, first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
-
-
-@jit
-def multiply_v_u(shape, sizes, count, v, u, m):
-    """M = sum over input channels of V * U, for a block of tiles."""
-    for f in range(36):
-        element_v, element_m = pointer(v, f * sizes.v_step), pointer(m, f * sizes.m_step)
-        element_u = pointer(u, f * sizes.c * sizes.k_wide)
-        _multiply(shape, element_v, count, sizes.c_wide, 1, sizes.c, element_u, sizes.k_wide, element_m, False)
-
-
-@jit
-def _multiply(shape, a, rows, row, step, depth, b, columns, out, add):
-    """out (rows, columns) = a (rows, depth) @ b (depth, columns), or += if `add`; `row` and `step` are a's steps."""
-    for column in range(0, columns, shape.width):
-        for first in range(0, rows, shape.rows):
-            rows_a, rows_out = even_rows(shape, first, rows, row), even_rows(shape, first, rows, columns)
-            tile = load_tile(shape, out, rows_out, column, shape.width) if add else zeros(shape)
-            tile = multiply_add(tile, a, rows_a, 0, step, b, column, columns, depth)
-            store_tile(out, rows_out, column, tile, shape.width)
+        transform_input(sizes, x, first, count, own)
+        multiply_v_u(shape, sizes, count, own)
+        transform_output(sizes, first, count, bias, own, out)
 
 
 # Both gradients ------------------------------------------------------------------------------------------------
 
 
+class Operands(NamedTuple):
+    """Of a backward pass; what no gradient is asked for of is empty."""
+
+    x: np.ndarray
+    weight: np.ndarray  # channels swapped: (3, 3, k, c)
+    dy: np.ndarray  # the gradient of the result after the epilogue
+    dx: np.ndarray
+    du: np.ndarray  # (threads, 36, c, k_wide): sums over a thread's images
+    dbias: np.ndarray  # (threads, k_wide)
+
+
 def _gradients(
-    x: np.ndarray | None,
-    weight: np.ndarray | None,
-    dy: np.ndarray,
-    result: np.ndarray | None,
-    winners: np.ndarray | None,
-    geometry: Geometry,
-    epilogue: Epilogue,
+    x: np.ndarray | None, weight: np.ndarray | None, dy: np.ndarray, out: Output, geometry: Geometry, is_fused: bool
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if there is an epilogue."""
-    sizes, parts = sizes_of(geometry), threads.kernel_parts()
-    nothing = np.empty((0, 0, 0, 0), np.float32)
-    dx, swapped, u = nothing, nothing, np.empty((0, 0), np.float32)
+    """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if `is_fused`, as what follows needs."""
+    sizes, num_threads = sizes_of(geometry), threads.kernel_parts()
+    dx, swapped = _NOTHING, _NOTHING
     if weight is not None:
         dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
-        u = memory.empty((parts, 36 * sizes.k * sizes.c_wide))
-    v = memory.empty((parts, 36 * sizes.v_step))
-    dm = memory.empty((parts, 36 * sizes.m_step))
-    du = memory.empty((parts if x is not None else 0, 36, sizes.c, sizes.k_wide))
-    dbias = np.zeros((parts, sizes.k_wide), np.float32)
-    fused = epilogue != Epilogue()
-    _backward.run(
-        parts, product_shape(sizes.c), gradient_shape(sizes.k), sizes, geometry.input_shape[0],
-        nothing if x is None else x, swapped, dy, dy if result is None else result,
-        np.empty((0, 0, 0, 0), np.uint8) if winners is None else winners, fused, epilogue.relu, epilogue.pool,
-        u, v, dm, scratch(parts), dx, du, dbias,
-    )  # fmt: skip
-    dweight = None
-    if x is not None:
-        dweight = memory.empty(geometry.weight_shape)
-        transform_du.run(parts, du, scratch(parts), dweight)
-    return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if fused else None
+    du = memory.empty((num_threads if x is not None else 0, 36, sizes.c, sizes.k_wide))
+    dbias = np.zeros((num_threads, sizes.k_wide), np.float32)
+    operands = Operands(_NOTHING if x is None else x, swapped, dy, dx, du, dbias)
+    shapes = product_shape(sizes.c), gradient_shape(sizes.k)
+    _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
+    dweight = None if x is None else weight_gradient(du, geometry)
+    return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if is_fused else None
+
+
+def weight_gradient(du: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """dweight (3, 3, c, k) of the threads' sums."""
+    dweight = memory.empty(geometry.weight_shape)
+    transform_du.run(len(du), du, memory.empty((len(du), 36 * LANES)), dweight)
+    return dweight
 
 
 @kernel
-def _backward(
-    part, parts, shape_c, shape_k, sizes, images, x, weight, dy, result, winners, fused, clamp, pool,
-    u, v, dm, scratch, dx, du, dbias,
-):  # fmt: skip
+def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fused, work):
     """Both gradients over one share of the images."""
-    begin, end = part * images // parts * sizes.tiles, (part + 1) * images // parts * sizes.tiles
-    own_v, own_dm = pointer(v, part * v.shape[1]), pointer(dm, part * dm.shape[1])
-    own_scratch, own_dbias = pointer(scratch, part * scratch.shape[1]), pointer(dbias, part * sizes.k_wide)
-    own_u, own_du = pointer(u, part * u.shape[1]), pointer(du, part * 36 * sizes.c * sizes.k_wide)
+    x, weight, dy, dx, du, dbias = operands
+    begin = thread * dy.shape[0] // num_threads * sizes.tiles
+    end = (thread + 1) * dy.shape[0] // num_threads * sizes.tiles
+    own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
+    own_du, own_dbias = pointer(du, thread * 36 * sizes.c * sizes.k_wide), pointer(dbias, thread * sizes.k_wide)
     if dx.size:
-        transform_weight(weight, sizes.c_wide, own_u, own_scratch)
+        transform_weight(weight, sizes.c_wide, own)
     if du.size:
-        du[part] = 0
+        du[thread] = 0
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
-        transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, own_scratch, own_dm, own_dbias)
+        transform_dy(sizes, dy, out, first, count, own, own_dbias, is_fused)
         if du.size:
-            transform_input(x, first, count, sizes, own_v, own_scratch)
-            multiply_v_dm(shape_k, sizes, count, own_v, own_dm, own_du)
+            transform_input(sizes, x, first, count, own)
+            multiply_v_dm(shape_k, sizes, count, own, own_du)
         if dx.size:
-            multiply_dm_u(shape_c, sizes, count, own_dm, own_u, own_v)
-            add_dx(own_v, first, count, sizes, own_scratch, dx)
-
-
-@jit
-def multiply_v_dm(shape, sizes, count, v, dm, du):
-    """dU += sum over a block of tiles of V * dM."""
-    for f in range(36):
-        element_v, element_dm = pointer(v, f * sizes.v_step), pointer(dm, f * sizes.m_step)
-        element_du = pointer(du, f * sizes.c * sizes.k_wide)
-        _multiply(shape, element_v, sizes.c, 1, sizes.c_wide, count, element_dm, sizes.k_wide, element_du, True)
-
-
-@jit
-def multiply_dm_u(shape, sizes, count, dm, u, dv):
-    """dV = sum over output channels of dM * U, for a block of tiles."""
-    for f in range(36):
-        element_dv, element_dm = pointer(dv, f * sizes.v_step), pointer(dm, f * sizes.m_step)
-        element_u = pointer(u, f * sizes.k * sizes.c_wide)
-        _multiply(shape, element_dm, count, sizes.k_wide, 1, sizes.k, element_u, sizes.c_wide, element_dv, False)
+            multiply_dm_u(shape_c, sizes, count, own)
+            add_dx(sizes, first, count, own, dx)

@@ -8,7 +8,9 @@ not there, so that the transforms need no bounds.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from nnlite.compiler.jit import jit, kernel
 from nnlite.compiler.simd import (
@@ -27,6 +29,7 @@ from nnlite.compiler.simd import (
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
+from nnlite.runtime import memory
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48
@@ -52,7 +55,8 @@ class WinogradSizes(NamedTuple):
     block: int  # tiles that are transformed at a time
     c_wide: int  # channels filled up to whole register tiles
     k_wide: int
-    v_step: int  # from an element of the tiles to the next, in V
+    u_step: int  # from one of the 36 elements to the next, in U, of the weights or of the swapped ones
+    v_step: int
     m_step: int
 
 
@@ -66,9 +70,31 @@ def sizes_of(geometry: Geometry) -> WinogradSizes:
     block = max(LEAST_TILES, BLOCK_BYTES // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
     # a vector more than needed, lest the 36 elements of a tile fall on the same lines of the cache
-    v_step, m_step = block * c_wide + LANES, block * k_wide + LANES
+    u_step, v_step, m_step = max(c * k_wide, k * c_wide), block * c_wide + LANES, block * k_wide + LANES
     (top, _), (left, _) = geometry.pads
-    return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, v_step, m_step)
+    return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, u_step, v_step, m_step)
+
+
+class Workspace(NamedTuple):
+    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors."""
+
+    u: Any
+    v: Any
+    m: Any
+    scratch: Any
+
+
+def workspace(sizes: WinogradSizes, num_threads: int, more: int = 0) -> np.ndarray:
+    """Memory for a workspace for each thread, with `more` numbers in front."""
+    return memory.empty((num_threads, more + 36 * (sizes.u_step + sizes.v_step + sizes.m_step + LANES)))
+
+
+@jit
+def workspace_at(place, sizes):
+    """The workspace that begins at a pointer."""
+    v = pointer(place, 36 * sizes.u_step)
+    m = pointer(v, 36 * sizes.v_step)
+    return Workspace(place, v, m, pointer(m, 36 * sizes.m_step))
 
 
 def product_shape(columns: int) -> TileShape:
@@ -86,22 +112,19 @@ def gradient_shape(columns: int) -> TileShape:
 
 
 @jit
-def transform_input(x, first, count, sizes, v, scratch):
+def transform_input(sizes, x, first, count, work):
     """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_wide]."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         h, w = h - sizes.top, w - sizes.left
+        image = pointer(x, n * sizes.h * sizes.w * sizes.c)
         inside = h >= 0 and w >= 0 and h + 6 <= sizes.h and w + 6 <= sizes.w
         for c in range(0, sizes.c, LANES):
-            source, row, column = (
-                pointer(x, ((n * sizes.h + h) * sizes.w + w) * sizes.c + c),
-                sizes.w * sizes.c,
-                sizes.c,
-            )
+            source, row, column = pointer(image, (h * sizes.w + w) * sizes.c + c), sizes.w * sizes.c, sizes.c
             if not inside or c + LANES > sizes.c:
-                _gather(pointer(x, n * sizes.h * sizes.w * sizes.c), h, w, c, 6, sizes.h, sizes.w, sizes.c, scratch)
-                source, row, column = scratch, 6 * LANES, LANES
-            _bt_d_b(source, 0, row, column, v, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step)
+                _gather(pointer(image, c), h, w, 6, (sizes.h, sizes.w, sizes.c), sizes.c - c, work.scratch)
+                source, row, column = work.scratch, 6 * LANES, LANES
+            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step)
 
 
 @jit
@@ -112,121 +135,126 @@ def _place(t, sizes):
 
 
 @jit
-def _gather(image, h, w, c, size, height, width, channels, scratch):
-    """Copy size x size vectors of an image that begin at (h, w, c), zero where there is no image."""
+def _gather(image, h, w, size, shape, left, scratch):
+    """Copy size x size vectors, of `left` channels at most, of an image from (h, w) on, zero where there is none."""
+    height, width, channels = shape
     for i in range(size):
         for j in range(size):
             inside = 0 <= h + i < height and 0 <= w + j < width
-            left = channels - c if inside else 0
-            store(scratch, (i * size + j) * LANES, load_first(image, ((h + i) * width + w + j) * channels + c, left))
+            values = load_first(image, ((h + i) * width + w + j) * channels, left if inside else 0)
+            store(scratch, (i * size + j) * LANES, values)
 
 
 @jit
-def transform_output(m, first, count, sizes, bias, scratch, y, winners, clamp, pool):
-    """y = A' M A + bias for some tiles, clamped and pooled if asked for."""
+def transform_output(sizes, first, count, bias, work, out):
+    """y = A' M A + bias for some tiles, with ReLU and max pooling if asked for."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         for k in range(0, sizes.k, LANES):
-            _at_m_a(m, t * sizes.k_wide + k, 6 * sizes.m_step, sizes.m_step, scratch, 0, 4 * LANES, LANES)
+            place = t * sizes.k_wide + k
+            _at_m_a(work.m, place, 6 * sizes.m_step, sizes.m_step, work.scratch, 0, 4 * LANES, LANES)
             start, left = load(bias, k), sizes.k - k
-            if pool:
-                _pool(scratch, start, n, h // 2, w // 2, k, sizes, y, winners, clamp)
+            if out.pool:
+                _pool(sizes, work.scratch, start, (n, h // 2, w // 2, k), out)
                 continue
             for i in range(min(4, sizes.oh - h)):
                 for j in range(min(4, sizes.ow - w)):
-                    value = load(scratch, (4 * i + j) * LANES) + start
-                    if clamp:
+                    value = load(work.scratch, (4 * i + j) * LANES) + start
+                    if out.relu:
                         value = relu(value)
-                    store_first(y, (((n * sizes.oh) + h + i) * sizes.ow + w + j) * sizes.k + k, value, left)
+                    store_first(out.y, (((n * sizes.oh) + h + i) * sizes.ow + w + j) * sizes.k + k, value, left)
 
 
 @jit
-def _pool(scratch, start, n, h, w, k, sizes, y, winners, clamp):
-    """The maxima of a tile's four windows, and which of a window's four numbers each one is."""
-    height, width = sizes.oh // 2, sizes.ow // 2
+def _pool(sizes, scratch, start, place, out):
+    """The maxima of the four windows of a tile at a place (n, h, w, k), and which of a window's four each one is."""
+    (n, h, w, k), height, width = place, sizes.oh // 2, sizes.ow // 2
     for i in range(min(2, height - h)):
         for j in range(min(2, width - w)):
-            best, winner = load(scratch, (8 * i + 2 * j) * LANES) + start, splat(0)
+            best, where = load(scratch, (8 * i + 2 * j) * LANES) + start, splat(0)
             for number in range(1, 4):
                 value = load(scratch, (8 * i + 2 * j + number // 2 * 4 + number % 2) * LANES) + start
                 wins = (value > best) | ((value != value) & (best == best))
-                best, winner = select(wins, value, best), select(wins, number, winner)
-            if clamp:
+                best, where = select(wins, value, best), select(wins, number, where)
+            if out.relu:
                 best = relu(best)
             o = ((n * height + h + i) * width + w + j) * sizes.k + k
-            store_first(y, o, best, sizes.k - k)
-            store_bytes(winners, o, winner, sizes.k - k)
+            store_first(out.y, o, best, sizes.k - k)
+            store_bytes(out.argmax, o, where, sizes.k - k)
 
 
 @jit
-def transform_weight(weight, columns, u, scratch):
+def transform_weight(weight, columns, work):
     """U = G g G' of weight (3, 3, c, k): u (36, c, columns), zero beyond the last of k."""
     _, _, channels, k = weight.shape
     for c in range(channels):
         for column in range(0, columns, LANES):
             for tap in range(9):
-                store(scratch, tap * LANES, load_first(weight, (tap * channels + c) * k + column, k - column))
+                values = load_first(weight, (tap * channels + c) * k + column, k - column)
+                store(work.scratch, tap * LANES, values)
             step = channels * columns
-            _g_w_gt(scratch, 0, 3 * LANES, LANES, u, c * columns + column, 6 * step, step)
+            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, c * columns + column, 6 * step, step)
 
 
 @jit
-def transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, scratch, dm, dbias):
-    """dM = A dy A' for some tiles; dy is that before the epilogue, whose bias gradient is added up on the way."""
+def transform_dy(sizes, dy, out, first, count, work, dbias, is_fused):
+    """dM = A dy A' for some tiles, dy being that before the epilogue; if there is one, its sum is added to dbias."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
+        image = n * sizes.oh * sizes.ow * sizes.k
         inside = h + 4 <= sizes.oh and w + 4 <= sizes.ow
         for k in range(0, sizes.k, LANES):
             source, row, column = (
-                pointer(dy, ((n * sizes.oh + h) * sizes.ow + w) * sizes.k + k),
+                pointer(dy, image + (h * sizes.ow + w) * sizes.k + k),
                 sizes.ow * sizes.k,
                 sizes.k,
             )
-            if fused or not inside or k + LANES > sizes.k:
-                image = n * sizes.oh * sizes.ow * sizes.k
-                if pool:
-                    _unpool(dy, result, winners, n, h // 2, w // 2, k, sizes, clamp, scratch)
+            if is_fused or not inside or k + LANES > sizes.k:
+                if out.pool:
+                    _unpool(sizes, dy, (n, h // 2, w // 2, k), out, work.scratch)
                 else:
-                    _gather(pointer(dy, image), h, w, k, 4, sizes.oh, sizes.ow, sizes.k, scratch)
-                    if clamp:
-                        _mask(pointer(result, image), h, w, k, sizes, scratch)
-                if fused:
+                    shape, left = (sizes.oh, sizes.ow, sizes.k), sizes.k - k
+                    _gather(pointer(dy, image + k), h, w, 4, shape, left, work.scratch)
+                    if out.relu:
+                        _mask(pointer(out.y, image + k), h, w, shape, left, work.scratch)
+                if is_fused:
                     total = load(dbias, k)
                     for i in range(16):
-                        total = total + load(scratch, i * LANES)
+                        total = total + load(work.scratch, i * LANES)
                     store(dbias, k, total)
-                source, row, column = scratch, 4 * LANES, LANES
-            _a_dy_at(source, 0, row, column, dm, t * sizes.k_wide + k, 6 * sizes.m_step, sizes.m_step)
+                source, row, column = work.scratch, 4 * LANES, LANES
+            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_wide + k, 6 * sizes.m_step, sizes.m_step)
 
 
 @jit
-def _mask(result, h, w, k, sizes, scratch):
+def _mask(y, h, w, shape, left, scratch):
     """Zero the elements of a 4x4 tile where the result of ReLU is not positive."""
-    for i in range(min(4, sizes.oh - h)):
-        for j in range(min(4, sizes.ow - w)):
-            o, place = ((h + i) * sizes.ow + w + j) * sizes.k + k, (4 * i + j) * LANES
-            store(scratch, place, select(load_first(result, o, sizes.k - k) > 0, load(scratch, place), 0))
+    height, width, channels = shape
+    for i in range(min(4, height - h)):
+        for j in range(min(4, width - w)):
+            o, place = ((h + i) * width + w + j) * channels, (4 * i + j) * LANES
+            store(scratch, place, select(load_first(y, o, left) > 0, load(scratch, place), 0))
 
 
 @jit
-def _unpool(dy, result, winners, n, h, w, k, sizes, clamp, scratch):
-    """The 4x4 tile of the gradient before the pooling: each window's goes to its maximum."""
-    height, width, left = sizes.oh // 2, sizes.ow // 2, sizes.k - k
+def _unpool(sizes, dy, place, out, scratch):
+    """The 4x4 tile of the gradient before the pooling at a place (n, h, w, k): each window's goes to its maximum."""
+    (n, h, w, k), height, width, left = place, sizes.oh // 2, sizes.ow // 2, sizes.k - place[3]
     for i in range(2):
         for j in range(2):
-            value, winner = splat(0), splat(0)
+            value, where = splat(0), splat(0)
             if h + i < height and w + j < width:
                 o = ((n * height + h + i) * width + w + j) * sizes.k + k
-                value, winner = load_first(dy, o, left), load_bytes(winners, o, left)
-                if clamp:
-                    value = select(load_first(result, o, left) > 0, value, 0)
+                value, where = load_first(dy, o, left), load_bytes(out.argmax, o, left)
+                if out.relu:
+                    value = select(load_first(out.y, o, left) > 0, value, 0)
             for number in range(4):
-                place = (8 * i + 2 * j + number // 2 * 4 + number % 2) * LANES
-                store(scratch, place, select(winner == number, value, 0))
+                o = (8 * i + 2 * j + number // 2 * 4 + number % 2) * LANES
+                store(scratch, o, select(where == number, value, 0))
 
 
 @jit
-def add_dx(dv, first, count, sizes, scratch, dx):
+def add_dx(sizes, first, count, work, dx):
     """dx += B dV B' for some tiles, which overlap; an image is zeroed before its first."""
     image = sizes.h * sizes.w * sizes.c
     for t in range(count):
@@ -236,15 +264,16 @@ def add_dx(dv, first, count, sizes, scratch, dx):
                 store_first(dx, i, splat(0), (n + 1) * image - i)
         h, w = h - sizes.top, w - sizes.left
         for c in range(0, sizes.c, LANES):
-            _b_dv_bt(dv, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step, scratch, 0, 6 * LANES, LANES)
+            place = t * sizes.c_wide + c
+            _b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
             for i in range(max(0, -h), min(6, sizes.h - h)):
                 for j in range(max(0, -w), min(6, sizes.w - w)):
                     o, left = ((n * sizes.h + h + i) * sizes.w + w + j) * sizes.c + c, sizes.c - c
-                    store_first(dx, o, load_first(dx, o, left) + load(scratch, (6 * i + j) * LANES), left)
+                    store_first(dx, o, load_first(dx, o, left) + load(work.scratch, (6 * i + j) * LANES), left)
 
 
 @kernel
-def transform_du(part, parts, du, scratch, dweight):
+def transform_du(thread, num_threads, du, scratch, dweight):
     """One share of dweight = G' dU G, dU (copies, 36, c, columns) being summed over the copies in their order.
 
     The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
@@ -252,9 +281,9 @@ def transform_du(part, parts, du, scratch, dweight):
     """
     copies, _, channels, columns = du.shape
     k, size = dweight.shape[3], channels * columns
-    begin, end = part * channels // parts, (part + 1) * channels // parts
-    own_scratch = pointer(scratch, part * scratch.shape[1])
-    sums = pointer(du, part * 36 * size)
+    begin, end = thread * channels // num_threads, (thread + 1) * channels // num_threads
+    own_scratch = pointer(scratch, thread * scratch.shape[1])
+    sums = pointer(du, thread * 36 * size)
     for f in range(36):
         for i in range(f * size + begin * columns, f * size + end * columns, LANES):
             total = load(du, i)

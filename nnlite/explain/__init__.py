@@ -1,4 +1,4 @@
-"""The explanation: where the time of networks goes. `nn.explain(model, ...)`, and `nnlite explain`."""
+"""The explanation, `nn.explain(model, ...)` and `nnlite explain`: where the time of networks goes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 class Explanation:
-    """What `nn.explain` found. It shows itself: as text, and in a notebook as the top of the report.
+    """The result of `nn.explain`. It prints as text; a notebook shows the first screen of the report.
 
-    `document` holds every number; `save(folder)` writes explain.json and the report.
+    `document` holds every number. `save(folder)` writes explain.json and the report.
     """
 
     def __init__(self, document: Document):
@@ -41,7 +41,10 @@ class Explanation:
         return report.first_screen_html(self.document)
 
     def save(self, folder: str | Path = "nnlite-report") -> list[Path]:
-        """Write explain.json, report.html and its pictures into a folder; the files written."""
+        """Write explain.json, report.html and its figures into a folder. Returns the paths written.
+
+        Raises ValueError if the folder cannot be made or written.
+        """
         from pathlib import Path
 
         from nnlite.explain import report
@@ -64,11 +67,13 @@ def explain(
 ) -> Explanation:
     """Count, predict and time a training step of built networks, and say why one takes longer than another.
 
-    `data`: (images, labels), the images of the networks' input shape; a network that they do not fit, or all without
-    `data`, are timed on a random batch: only shapes matter to the time. `baseline`: the name of the network that ratios
-    are relative to (default: the first). `algorithm`: how convolutions are computed. The networks are not changed.
+    `data`: (images, labels). Images (n, ...) that do not fit a network's input shape are replaced by a random batch,
+    as are missing ones: the time depends on shapes only. `baseline`: the name of the network that ratios are relative
+    to (default: the first). `algorithm`: the algorithm of all convolutions. `rounds`: timed steps of each network
+    (default: 15, the fewest that give an interval). The networks are not changed.
 
-    Raises ValueError, naming the argument, if there is no network, if one is not built, or for an unknown name.
+    Raises ValueError, which names the argument, if there is no network, if one is not built, if two have the same name,
+    or if a name is unknown.
     """
     from nnlite.explain.measure import ROUNDS
     from nnlite.explain.run import explain_networks
@@ -81,7 +86,7 @@ def explain(
             raise ValueError(f"networks[{i}]: expected a built Sequential with layers. Received: {network!r:.80}")
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
-        raise ValueError(f"networks: expected names of their own (Sequential(..., name=)). Received: {names}")
+        raise ValueError(f"networks: expected different names (Sequential(..., name=...)). Received: {names}")
     document = explain_networks(
         networks,
         data,
@@ -96,7 +101,7 @@ def explain(
 
 
 class _Callable(types.ModuleType):
-    """`nn.explain` is this package, and what one calls."""
+    """Makes the package itself callable: `nn.explain(...)`."""
 
     def __call__(self, *networks: Any, **options: Any) -> Explanation:
         return explain(*networks, **options)

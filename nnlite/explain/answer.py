@@ -1,32 +1,35 @@
-"""The answer in a few short sentences, from a document's numbers: what the first screen says."""
+"""The answer in a few short sentences: the text of the first screen, from a document's numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
 from nnlite.explain.compare import WITHIN, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
-from nnlite.explain.names import pass_name, shorten
+from nnlite.explain.measure import ROUNDS
+from nnlite.explain.names import spoken
 from nnlite.lab.numbers import listed, milliseconds, short
 from nnlite.performance.counts import human_bytes
 
-#: what bounds a row, in words
-_BOUNDS = {"compute": "arithmetic", "memory": "memory traffic", "overhead": "the overhead of calls"}
+#: what bounds a pass, as a sentence names it
+_BOUNDS = {"compute": "arithmetic", "memory": "memory traffic", "overhead": "call overhead"}
 
 
 def question(document: Document) -> str:
-    """What this run answers, in one sentence."""
+    """The question that this run answers, in one sentence."""
     if document.case_study:
         return case_study.QUESTION
     if len(document.models) == 1:
         return f"Where does the time of {document.models[0].name} go, and what would make it faster?"
     others = listed([n.name for n in document.models if n.name != document.baseline])
     verb = "does" if len(document.models) == 2 else "do"
-    return f"Why {verb} {others} not take the time of {document.baseline}?"
+    return f"How long {verb} {others} take compared with {document.baseline}, and why?"
 
 
 def sentences(document: Document) -> list[str]:
-    """Three to five sentences. Nothing is called faster or slower unless its interval says so."""
+    """Three to five sentences. A difference is reported only if its interval excludes 1."""
     if len(document.models) == 1:
         found = _single(document.models[0], document)
     else:
@@ -46,23 +49,24 @@ def _known(ratio: Interval | None) -> bool:
 
 
 def _ratios(document: Document) -> list[str]:
-    """How long each network takes beside the baseline, with how many parameters and MACs."""
+    """How long each network takes beside the baseline, with how many parameters, and how often it uses each."""
     said = []
     for n in document.models:
         base = document.base_of(n)
         if base is None or n.ratio is None:
             continue
-        parameters = _times(n.parameters / base.parameters)
+        took = ""
+        if n.ratio.low is not None and n.ratio.high is not None:
+            differs = n.ratio.low > 1 or n.ratio.high < 1
+            took = f"{_times(n.ratio.value)} the time of {base.name}" if differs else f"about the time of {base.name}"
+            took = f"{n.name} takes {took}. It"
+        uses, base_uses = (m.forward_macs_per_image / max(1, m.parameters) for m in (n, base))
+        often = f" and uses each {short(uses)} times per image ({base.name}: {short(base_uses)})"
         macs = _times(n.training_macs_per_image / max(1, base.training_macs_per_image))
-        if n.ratio.low is None or n.ratio.high is None:
-            said.append(f"{n.name} has {parameters} the parameters of {base.name} and {macs} its training MACs.")
-            continue
-        took = (
-            f"takes {_times(n.ratio.value)} the time of {base.name}"
-            if n.ratio.low > 1 or n.ratio.high < 1
-            else f"takes as long as {base.name}, as far as this run tells"
+        said.append(
+            f"{took or n.name} has {_times(n.parameters / base.parameters)} the parameters{often}: {macs} the training "
+            "MACs."
         )
-        said.append(f"{n.name} {took}, with {parameters} the parameters and {macs} the training MACs.")
     return said[:2]
 
 
@@ -77,24 +81,34 @@ def _metric(document: Document) -> list[str]:
             (holds if all(p.holds for p in rows) else fails).setdefault(metric, []).append(algorithm)
     counts = [metric for metric in holds if metric != "time model"]
     always = [metric for metric in counts if metric not in fails]
-    never = "parameters" not in holds
-    parts = []
-    if never:
-        parts.append("Parameters do not predict these times")
-    if always:
-        verb = "does" if len(always) == 1 else "do"
-        parts.append(f"{listed(always)} {verb}, within a factor of {WITHIN:g}")
-    elif counts:
-        best = max(counts, key=lambda metric: len(holds[metric]))
-        parts.append(f"{best} predicts them only with algorithm {listed(holds[best])}")
+    if "parameters" not in holds:
+        first, verbs, object_ = "Parameters do not predict these times; ", ("do", "does"), ""
     else:
-        parts.append("neither do MACs or traffic alone" if never else "No single count predicts these times")
-    text = "; ".join(parts)
+        first, verbs, object_ = "", ("predict", "predicts"), " these times"
+    if always:
+        text = f"{listed(_called(always))} {_verb(always, *verbs)}{object_}, within a factor of {WITHIN:g}"
+    elif counts:
+        best = [max(counts, key=lambda metric: len(holds[metric]))]
+        text = f"{_called(best)[0]} {_verb(best, 'predict', 'predicts')} them only with "
+        text += f"algorithm{'s' * (len(holds[best[0]]) > 1)} {listed(holds[best[0]])}"
+        first = first or "No metric predicts these times with every algorithm; "
+    else:
+        text = "neither do MACs or memory traffic alone"
+    text = first + text
     return [f"{text[0].upper()}{text[1:]}."]
 
 
+def _called(metrics: Sequence[str]) -> list[str]:
+    """Metrics as a sentence names them."""
+    return ["unfused minimum traffic" if metric == "minimum traffic, unfused" else metric for metric in metrics]
+
+
+def _verb(metrics: Sequence[str], plural: str, singular: str) -> str:
+    return singular if len(metrics) == 1 and "traffic" in metrics[0] else plural
+
+
 def _where(document: Document) -> list[str]:
-    """Which pass of which layer makes the largest difference, for the network that differs most."""
+    """The layer and pass with the largest difference, for the network that differs most from the baseline."""
     pairs = [(n, document.base_of(n)) for n in document.models]
     found = [(n, base) for n, base in pairs if base is not None and _known(n.ratio)]
     if not found:
@@ -106,23 +120,22 @@ def _where(document: Document) -> list[str]:
     if gap <= 0 or largest.more <= 0:
         return []
     row = next((r for r in longer.layers if (r.name, r.part) == (largest.name, largest.part)), None)
-    where = f"{shorten(largest.name)} ({pass_name(largest.part)})" if largest.part != "other" else "what is in no layer"
     why = f", bound by {_BOUNDS[row.bound]}" if row is not None and row.bound else ""
     return [
-        f"{longer.name} takes {milliseconds(gap)} more than {shorter.name}; the largest part is "
-        f"{milliseconds(min(largest.more, gap))} in {where}{why}."
+        f"{longer.name} takes {milliseconds(gap)} longer than {shorter.name}. The largest part of it, "
+        f"{milliseconds(min(largest.more, gap))}, is in {spoken(largest.name, largest.part)}{why}."
     ]
 
 
 def _change(document: Document) -> list[str]:
-    """What another algorithm changes, for the network where it changes most."""
+    """The effect of another algorithm, for the network where it is largest."""
     found = []
     for n in document.models:
         for algorithm in document.comparisons:
             other = document.find(n.name, algorithm)
             if other is not None and algorithm != case_study.ALGORITHM and n.convolutions:
                 found.append((other.step_ms.median / n.step_ms.median, n, other))
-    if not found or document.rounds < document.rounds_asked:
+    if not found or document.rounds < ROUNDS:
         return []
     ratio, n, other = max(found, key=lambda item: item[0])
     if ratio < 1.05:
@@ -145,8 +158,8 @@ def _single(n: Network, document: Document) -> list[str]:
     rows = sorted(n.layers, key=lambda row: -row.ms)
     top = rows[0]
     said = [
-        f"{_place(top)} takes {100 * top.ms / n.step_ms.median:.0f}% of the step of {milliseconds(n.step_ms.median)}"
-        + (f", bound by {_BOUNDS[top.bound]}." if top.bound else ".")
+        f"{100 * top.ms / n.step_ms.median:.0f}% of the step of {milliseconds(n.step_ms.median)} is in "
+        f"{spoken(top.name, top.part)}" + (f", bound by {_BOUNDS[top.bound]}." if top.bound else ".")
     ]
     bounds: dict[str, float] = {}
     for row in n.layers:
@@ -154,17 +167,13 @@ def _single(n: Network, document: Document) -> list[str]:
             bounds[term] = bounds.get(term, 0.0) + ms
     total = sum(bounds.values())
     if total and n.predicted_ms:
-        shares = [f"{100 * ms / total:.0f}% {_BOUNDS[term]}" for term, ms in bounds.items()]
-        said.append(f"The predicted step is {listed(shares)}.")
+        shares = [f"{100 * ms / total:.0f}% is {_BOUNDS[term]}" for term, ms in bounds.items() if ms >= 0.005 * total]
+        said.append(f"Of the predicted step, {listed(shares)}.")
     return [*said, *_gain(n, document), *_advice(n, bounds, total), *_change(document)]
 
 
-def _place(row: Row) -> str:
-    return "What is in no layer" if row.part == "other" else f"{shorten(row.name)} ({pass_name(row.part)})"
-
-
 def _gain(n: Network, document: Document) -> list[str]:
-    """The pass that lies furthest above what the peak rates allow."""
+    """The pass with the largest difference between its time and its time at the peak rates."""
     if document.machine is None:
         return []
     gains = [(row.ms - floor_ms(row, n, document), row) for row in n.layers if row.work]
@@ -172,15 +181,15 @@ def _gain(n: Network, document: Document) -> list[str]:
         return []
     gain, row = max(gains, key=lambda item: item[0])
     if gain < 0.05 * n.step_ms.median:
-        return ["Every pass is within 5% of the step of what the peak rates of this machine allow."]
+        return ["At this machine's peak rates, no pass would save more than 5% of the step."]
     return [
-        f"The most to gain is in {_place(row)}: at the peak rates its arithmetic and its traffic would take "
-        f"{milliseconds(row.ms - gain)}, not {milliseconds(row.ms)}."
+        f"The most to gain is in {spoken(row.name, row.part)}: at this machine's peak rates it would take "
+        f"{milliseconds(row.ms - gain)} instead of {milliseconds(row.ms)}."
     ]
 
 
 def floor_ms(row: Row, n: Network, document: Document) -> float:
-    """What a pass would take at the peak rates: its executed FLOPs, or its memory traffic, whichever takes longer."""
+    """The time of a pass at the peak rates, ms: of its executed FLOPs or its memory traffic, whichever is longer."""
     assert document.machine is not None
     one = n.threads == 1
     peak = document.machine["fma_gflops_one" if one else "fma_gflops_all"]
@@ -192,25 +201,24 @@ def floor_ms(row: Row, n: Network, document: Document) -> float:
 
 
 def _advice(n: Network, bounds: dict[str, float], total: float) -> list[str]:
-    """What the network's author could change, by what bounds the most of the step."""
+    """What to change in the network, by what bounds the largest part of the step."""
     if not total:
         return []
     most = max(bounds, key=lambda term: bounds[term])
-    return [
-        {
-            "compute": "Fewer filters, a smaller kernel or strides would make it faster: they save arithmetic.",
-            "memory": "Smaller activations would make it faster: fewer filters before the first pooling, or pooling "
-            "earlier.",
-            "overhead": f"A larger batch would make each image cheaper: {milliseconds(bounds['overhead'])} of each "
-            "step do not depend on how many images it has.",
-        }[most]
-    ]
+    if most == "overhead":
+        fixed = milliseconds(bounds["overhead"])
+        return [f"Call overhead dominates: {fixed} per step, whatever the batch size. Use a larger batch."]
+    if most == "compute":
+        change = "fewer filters, a smaller kernel or larger strides" if n.convolutions else "fewer units"
+        return [f"Arithmetic dominates. To reduce it, use {change}."]
+    change = "fewer filters before the first pooling, or pool earlier" if n.convolutions else "fewer units"
+    return [f"Memory traffic dominates. To reduce it, use {change}."]
 
 
 def _data(document: Document) -> list[str]:
-    """Which networks were timed on random images, if that was not asked for."""
+    """Which networks were timed on random images although a data set was asked for."""
     names = [n.name for n in document.models if n.data == RANDOM]
     if not names or document.data == RANDOM:
         return []
     verb = "was" if len(names) == 1 else "were"
-    return [f"{listed(names)} {verb} timed on random images: those of {document.data} do not fit."]
+    return [f"{listed(names)} {verb} timed on random images: the images or labels of {document.data} do not fit."]

@@ -1,4 +1,4 @@
-"""A network that is to be timed under an algorithm: its data, its training step, and the threads it needs."""
+"""A network and the algorithm it is timed with: its data, its training step, and the threads it needs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from nnlite.performance.profiler import StepProfile
 from nnlite.performance.rounds import Candidate, Team
 
 RANDOM = "random"
-#: seconds that a step runs untimed before a sample, so that it finds the processor (caches, branch predictors, clock)
-#: as a step that follows its like does; one that takes LONG seconds warms it itself
+#: seconds of untimed steps before each sample, to warm up caches, branch predictors and clock rate; a step of LONG
+#: seconds or more needs no warm-up
 WARMING, LONG = 0.03, 0.05
 
 
 @dataclass
 class Case:
-    """A network under an algorithm, and the batches that it is trained on."""
+    """A network, the algorithm of its convolutions, and the batches that it is trained on."""
 
     model: Sequential
     algorithm: str
@@ -47,7 +47,7 @@ class Case:
 
     @property
     def _named(self) -> conv.Algorithm | None:
-        """The one algorithm of all convolutions; None if each has its own."""
+        """The algorithm of all convolutions; None if `auto` chooses one for each."""
         return None if self.algorithm == "auto" else conv.get(self.algorithm)
 
     @property
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def team(self) -> Team:
-        """The threads of its step: OpenBLAS and kernels never share them."""
+        """The threads of its step: BLAS and kernel threads never run together."""
         if self._on_one_thread:
             return Team("kernels", 1)
         by_blas = self._named is not None and self._named.may_use_blas("forward", "gradients")
@@ -64,12 +64,12 @@ class Case:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """The algorithm in use, and the threads as it needs them."""
+        """Inside, the algorithm is in use and the threads are those it needs."""
         with self.team.at_work(), conv.use(self.algorithm):
             yield
 
     def step(self) -> None:
-        """Train on the next batch. Raises ValueError, in one line, for what a layer of the user's own raises."""
+        """Train on the next batch. An exception of a custom layer becomes a ValueError of one line."""
         first = self._position if self._position + self.batch_size <= len(self.images) else 0
         self._position = first + self.batch_size
         batch = slice(first, self._position)
@@ -99,7 +99,7 @@ class Case:
 
 
 def batches(model: Sequential, name: str, data: Arrays | None, batch_size: int, seed: int) -> tuple[str, Arrays]:
-    """What a network is trained on: the data set's images where they fit it, else a seeded random batch.
+    """The data of a network: the data set's images if they fit it, else a random batch.
 
     Returns the data set's name, or "random", and (images, labels).
     """
@@ -113,7 +113,7 @@ def batches(model: Sequential, name: str, data: Arrays | None, batch_size: int, 
 
 
 def random_batch(model: Sequential, batch_size: int, seed: int) -> Arrays:
-    """A batch of the network's input shape, in [0, 1), and targets that fit its output: labels, or numbers."""
+    """Images (batch_size, *input_shape) in [0, 1), and targets for its output: labels (batch_size), or numbers."""
     generator = np.random.default_rng(seed)
     images = generator.random((batch_size, *(model.input_shape or ())), np.float32)
     outputs = model.output_shape
@@ -123,7 +123,7 @@ def random_batch(model: Sequential, batch_size: int, seed: int) -> Arrays:
 
 
 def loss_of(model: Sequential) -> Callable[..., Tensor]:
-    """Cross-entropy of classes, of logits where the model does not end in a softmax; else the mean squared error."""
+    """Cross-entropy if the output is a vector (from logits if there is no last softmax), else mean squared error."""
     if not _classifies(model):
         return losses.mean_squared_error
     loss = losses.sparse_categorical_crossentropy
@@ -139,7 +139,7 @@ def _ends_in_softmax(model: Sequential) -> bool:
 
 
 def least_step(batch_size: int) -> Callable[[], Any]:
-    """A training step of the smallest classifier: one number in, ten classes out."""
+    """A training step of the smallest classifier: one input, ten classes."""
     model = Sequential([layers.Input((1,)), layers.Dense(10, activation="softmax")], name="least")
     images, labels = np.zeros((batch_size, 1), np.float32), np.zeros(batch_size, np.int64)
     return Case(model, "auto", RANDOM, images, labels, batch_size).step

@@ -1,4 +1,4 @@
-"""The question of 2017: Keras's MNIST examples on a CPU, Theano backend, batch 128. Said only of its networks."""
+"""The question of 2017: Keras's MNIST examples on a CPU, Theano backend, batch 128. Only for its three networks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ PARAMETERS = {"mlp": 669_706, "cnn": 110_986, "small_cnn": 5_958}
 #: network -> seconds per epoch of 60,000 images, as reported
 REPORTED_SECONDS = {"mlp": 16.0, "cnn": 340.0, "small_cnn": 28.0}
 BASELINE = "mlp"
-#: the algorithm that reconstructs the run
+#: the algorithm that reconstructs the 2017 run
 ALGORITHM = "theano2017"
-#: the accepted answer takes the images to have so many channels, and arrives at this ratio of multiplications
+#: the accepted answer assumes this number of input channels, and finds this ratio of multiplications
 ACCEPTED_CHANNELS, ACCEPTED_RATIO = 3, 7.5
 
 QUESTION = (
@@ -22,7 +22,7 @@ QUESTION = (
 
 
 def sections(document: Document) -> dict[str, list[str]]:
-    """By title, what is said about the run of 2017; empty unless the document is of its networks."""
+    """Sentences about the 2017 run, by title; empty unless the document is of its three networks."""
     if not document.case_study:
         return {}
     return {
@@ -54,10 +54,10 @@ def _reconstruction(document: Document) -> list[str]:
         if n.ratio is not None
     ]
     return [
-        f"Algorithm {ALGORITHM} shuffles the layout around each convolution, runs im2col and a GEMM image by image, "
+        f"Algorithm {ALGORITHM} changes the data layout around each convolution, runs im2col and one GEMM per image, "
         "uses one thread and fuses nothing.",
         *rows,
-        "Not in it: Theano's own elementwise code, its BLAS, and the 2017 CPU.",
+        "The reconstruction has neither Theano's elementwise code nor its BLAS, and this is not the 2017 CPU.",
     ]
 
 
@@ -84,5 +84,5 @@ def _counts(document: Document, name: str) -> Network:
 
 
 def pretends(name: str, parameters: int) -> bool:
-    """Whether a network has the name of one of the question's, and is another one by its parameters."""
+    """Whether a network has the name of one of the question's networks but other parameters."""
     return name in PARAMETERS and parameters != PARAMETERS[name]

@@ -1,4 +1,4 @@
-"""`nnlite explain [MODEL...]`: the main job."""
+"""`nnlite explain [MODEL...]`: time networks and explain the differences."""
 
 from __future__ import annotations
 
@@ -42,10 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--algorithm",
         default="auto",
         metavar="NAME",
-        help="how convolutions are computed: a name, or FILE.py:CLASS (default: auto, and im2col beside it)",
+        help="algorithm of all convolutions: a name, or FILE.py:CLASS (default: auto, compared with im2col)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=ROUNDS, metavar="N", help="timed steps of each network (default: %(default)s)"
+        "--rounds",
+        type=int,
+        default=ROUNDS,
+        metavar="N",
+        help="timed steps of each network (default: %(default)s, the fewest that give intervals)",
     )
     parser.add_argument("--details", action="store_true", help="print every table, layer by layer")
     parser.add_argument(
@@ -53,10 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help=f"vary one property as well: {', '.join(sweeps.names())} or all; may be repeated",
+        help=f"also vary one property: {', '.join(sweeps.names())} or all; may be repeated",
     )
-    parser.add_argument("--ladder", action="store_true", help="time the CNN's second layer by every algorithm as well")
-    parser.add_argument("--out", default="nnlite-report", metavar="DIR", help="where to write (default: %(default)s)")
+    parser.add_argument(
+        "--ladder", action="store_true", help="also time the CNN's second convolution with every algorithm"
+    )
+    parser.add_argument(
+        "--out", default="nnlite-report", metavar="DIR", help="folder for the report (default: %(default)s)"
+    )
     add_autotune_argument(parser)
     add_data_arguments(parser, RANDOM)
 
@@ -67,9 +75,11 @@ def run(options: argparse.Namespace) -> int:
         (own,) = load_algorithms([options.algorithm])
         found = check(own, seed=options.seed)
         if found.refused:
-            print(f"nnlite: {own.name} is refused: {found.refusal}", file=sys.stderr)
+            print(f"nnlite: algorithm {own.name} is refused: {found.refusal}", file=sys.stderr)
             return 1
         options.algorithm = own.name
+    if options.autotune and options.algorithm != "auto":
+        raise ValueError(f"--autotune: expected with --algorithm auto alone. Received: {options.algorithm}")
     networks = resolve_networks(options.models or list(case_study.PARAMETERS))
     data = None if options.data == RANDOM else datasets.load(options.data, data_dir=options.data_dir)[0]
     sweeps.chosen(options.sweep)
@@ -102,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _extend(document: Document, options: argparse.Namespace, out: Console) -> Document:
-    """With the sweeps and the ladder that were asked for, which take minutes."""
+    """Add the sweeps and the ladder that were asked for. They take minutes."""
     from nnlite.explain import tables
 
     for name in sweeps.chosen(options.sweep):
@@ -117,7 +127,7 @@ def _extend(document: Document, options: argparse.Namespace, out: Console) -> Do
 
 
 def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
-    """Every algorithm that is right, the slowest first; "scaled" if it was timed on a slice of the work."""
+    """Time every correct algorithm, the slowest first; "scaled" if it was timed on a slice of the work."""
     from nnlite.lab import ladder
 
     shape = ladder.usual_shape(batch_size)
@@ -136,7 +146,7 @@ def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
 
 
 def _write(document: Document, options: argparse.Namespace) -> str:
-    """Write everything as it is by now; a line that says where."""
+    """Write explain.json and the report. Returns the line that names them."""
     out = Path(options.out)
     content = document.to_json()
     for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):

@@ -1,4 +1,4 @@
-"""How the networks of a document compare: which metric predicts their times, and where two steps differ."""
+"""Comparison of a document's networks: which metric predicts their times, and where two steps differ."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnlite.lab.numbers import listed, percent
 
 #: a prediction holds if it is within this factor of the measured ratio
 WITHIN = 1.5
-#: what may predict the time: a number of a network's step, None where it is not known
+#: the metrics: a number of a network's step each, None where it is not known
 METRICS: dict[str, Callable[[Network], float | None]] = {
     "parameters": lambda n: n.parameters,
     "forward MACs": lambda n: n.forward_macs_per_image,
@@ -23,7 +23,7 @@ METRICS: dict[str, Callable[[Network], float | None]] = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a metric says about a network's time relative to the baseline's, and what was measured."""
+    """The ratio to the baseline that a metric predicts for a network, and the measured ratio."""
 
     metric: str
     network: Network
@@ -38,7 +38,7 @@ class Prediction:
 
     @property
     def factor(self) -> float:
-        """Predicted over measured."""
+        """Predicted ratio / measured ratio."""
         return self.predicted / self.measured.value
 
     @property
@@ -47,7 +47,7 @@ class Prediction:
 
 
 def predictions(document: Document, algorithm: str) -> dict[str, list[Prediction]]:
-    """By metric, a prediction for each network but the baseline; a metric that is not known for all is left out."""
+    """By metric, a prediction for each network except the baseline. A metric must be known for all of them."""
     networks = document.by_algorithm[algorithm]
     found: dict[str, list[Prediction]] = {}
     for metric, value in METRICS.items():
@@ -61,7 +61,7 @@ def predictions(document: Document, algorithm: str) -> dict[str, list[Prediction
 
 @dataclass(frozen=True)
 class Difference:
-    """What a pass of a layer takes in two networks, ms; 0 where a network has no layer of that name."""
+    """The time of a pass of a layer in two networks, ms; 0 where a network has no layer of that name."""
 
     name: str
     part: str
@@ -74,10 +74,10 @@ class Difference:
 
 
 def differences(network: Network, base: Network, most: int = 8, least: float = 0.01) -> list[Difference]:
-    """From the baseline's step to the network's, the largest first; together they are the difference of the steps.
+    """The differences from the baseline's step to the network's, the largest first. Their sum is that of the steps.
 
-    Layers of the same name are compared. At the most `most` of at least `least` of the longer step are told apart, the
-    others are put together, as "rest".
+    Layers of the same name are compared. At most `most` differences are listed, each at least the share `least` of the
+    longer step; the others are added up as "rest".
     """
     rows: dict[tuple[str, str], list[float]] = {}
     for side, source in enumerate((base, network)):
@@ -91,14 +91,14 @@ def differences(network: Network, base: Network, most: int = 8, least: float = 0
 
 
 def worst_prediction(document: Document) -> str:
-    """A sentence: by how much the time model is off where it is furthest off, and what it does not predict."""
+    """The largest error of the time model, and the operations without a prediction, in a sentence each."""
     errors = [(n.prediction_error, n) for n in document.everything if n.prediction_error]
     said = []
     if errors:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})" if error.low is not None else ""
         said.append(
-            f"The time model predicts every step from rates measured outside of any layer. Its worst error is "
+            f"The time model predicts a step from rates measured outside of any layer. Its largest error is "
             f"{percent(error.value)}{within}: {worst.name} with algorithm {worst.algorithm}."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)

@@ -1,8 +1,8 @@
-"""explain.json: one typed document that measuring fills, and the only input of all that is shown.
+"""explain.json as typed data: the result of a measurement, and the only input of the terminal and the report.
 
-The terminal's tables, the sentences of the answer, the figures and the page read a `Document` and nothing else, so that
-`Document.from_json(Document.to_json())` shows the same. Times are in milliseconds, bytes per step, MACs per image.
-What was not computed is None, and null in the file.
+Tables, sentences, figures and page read a `Document` and nothing else, so `Document.from_json(document.to_json())`
+shows the same. Times are in milliseconds, bytes are per step, MACs per image. A value that was not
+computed is None (null).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SCHEMA = 1
 
 @dataclass
 class Interval:
-    """The median over paired rounds, and its 95% interval; no interval with too few rounds."""
+    """The median over paired rounds and its 95% interval; no interval with too few rounds."""
 
     value: float
     low: float | None = None
@@ -28,9 +28,9 @@ class Interval:
 
 @dataclass
 class WorkItem:
-    """What a pass does in one kind of work, and the rate at which it should run: `ms` = `amount` / `rate`, and calls.
+    """One kind of work in a pass, and the rate it is predicted to run at: `ms` = `amount` / `rate` + calls.
 
-    `rate` is in FLOPs or bytes per second; `moved_bytes` are those of the memory traffic.
+    `rate` is in FLOPs or bytes per second; `moved_bytes` is the memory traffic.
     """
 
     what: str
@@ -46,10 +46,10 @@ class WorkItem:
 
 @dataclass
 class Row:
-    """One pass of one layer, or of layers that one kernel computes ("+" joins their names); "other" is the rest.
+    """One pass of one layer, or of layers fused in one kernel ("+" joins their names); "other" is the rest of the step.
 
-    `part` is "pass" in the file. `bytes` are the minimum traffic, unfused; `moved_bytes` those that the algorithm
-    transfers. `bound` is "compute", "memory" or "overhead".
+    `part` is "pass" in the file. `bytes` is the minimum traffic, unfused; `moved_bytes` is the memory traffic of the
+    algorithm. `bound` is "compute", "memory" or "overhead".
     """
 
     name: str
@@ -60,13 +60,13 @@ class Row:
     moved_bytes: int | None = None
     predicted_ms: float | None = None
     bound: str | None = None
-    terms_ms: dict[str, float] | None = None  # compute, memory, overhead: they add up to predicted_ms
+    terms_ms: dict[str, float] | None = None  # compute, memory, overhead; their sum is predicted_ms
     work: list[WorkItem] = field(default_factory=list)
 
 
 @dataclass
 class Samples:
-    """A step in each round, and the median."""
+    """The step time of each round, ms, with median and minimum."""
 
     median: float
     min: float
@@ -79,7 +79,7 @@ class Samples:
 
 @dataclass
 class Convolution:
-    """How a layer's convolution was computed, and why so."""
+    """The algorithm of a layer's convolution, and why it was chosen."""
 
     name: str
     algorithm: str
@@ -88,7 +88,7 @@ class Convolution:
 
 @dataclass
 class Operation:
-    """What one operation of a layer costs for a batch: MACs of one product, elements read and written by each pass."""
+    """The cost of one operation for a batch: MACs of one product; elements read and written by each pass."""
 
     kind: str
     macs: int
@@ -99,7 +99,7 @@ class Operation:
 
 @dataclass
 class LayerShape:
-    """A layer; shapes are without the batch."""
+    """A layer; shapes do not include the batch."""
 
     name: str
     class_name: str
@@ -112,13 +112,13 @@ class LayerShape:
 
 @dataclass
 class Network:
-    """A network under one algorithm: counted, timed, predicted."""
+    """A network with one algorithm: counts, times and prediction."""
 
     name: str
     algorithm: str
-    data: str  # the data set whose images it was trained on, or "random"
+    data: str  # the data set it was trained on, or "random"
     input_shape: list[int]
-    threads: int  # that its algorithm ran on
+    threads: int  # of its step
     parameters: int
     forward_macs_per_image: int
     training_macs_per_image: int
@@ -126,8 +126,8 @@ class Network:
     moved_bytes_per_step: int | None
     step_ms: Samples
     predicted_ms: float | None
-    prediction_error: Interval | None  # 0.1: the prediction is 10% above the step
-    ratio: Interval | None  # of its step to the baseline's under the same algorithm; None for the baseline
+    prediction_error: Interval | None  # predicted / measured - 1
+    ratio: Interval | None  # step / the baseline's step with the same algorithm; None for the baseline
     epoch_s_60000: float
     not_predicted: list[str]  # operations and algorithms that do not declare their work
     convolutions: list[Convolution]
@@ -145,11 +145,11 @@ class Document:
     algorithm: str
     data: str
     baseline: str  # the network that ratios are relative to
-    rounds: int  # that were completed
+    rounds: int  # completed
     rounds_asked: int
-    cautions: list[str]  # what makes the times of this run worth less
-    models: list[Network]  # each once, under `algorithm`
-    comparisons: dict[str, list[Network]]  # the same networks under other algorithms
+    cautions: list[str]  # reasons to trust these times less
+    models: list[Network]  # with `algorithm`
+    comparisons: dict[str, list[Network]]  # the same networks with other algorithms
     case_study: bool  # whether these are the networks of the question
     run: dict[str, Any] = field(default_factory=dict)  # command, date, processor, versions
     sweeps: list[dict[str, Any]] = field(default_factory=list)
@@ -159,21 +159,21 @@ class Document:
 
     @property
     def by_algorithm(self) -> dict[str, list[Network]]:
-        """The networks under each algorithm, the one that was asked for first."""
+        """The networks by algorithm; the one that was asked for comes first."""
         return {self.algorithm: self.models, **self.comparisons}
 
     @property
     def everything(self) -> list[Network]:
-        """Each network under each algorithm."""
+        """Each network with each algorithm."""
         return [network for networks in self.by_algorithm.values() for network in networks]
 
     def base_of(self, network: Network) -> Network | None:
-        """The baseline under the same algorithm; None for the baseline itself."""
+        """The baseline with the same algorithm; None for the baseline itself."""
         found = next(n for n in self.by_algorithm[network.algorithm] if n.name == self.baseline)
         return None if found is network else found
 
     def find(self, name: str, algorithm: str) -> Network | None:
-        """The network of that name under that algorithm."""
+        """The network of that name with that algorithm; None if it was not timed."""
         return next((n for n in self.by_algorithm.get(algorithm, []) if n.name == name), None)
 
     def to_json(self) -> dict[str, Any]:
@@ -186,12 +186,12 @@ class Document:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Document:
-        """The document that `to_json` gave."""
+        """The document of a content that `to_json` returned."""
         return _build(cls, content)
 
 
 def _build(cls: Any, content: Any) -> Any:
-    """The dataclass of that content, and all that are in it."""
+    """An instance of the dataclass `cls` from JSON content, nested dataclasses included."""
     hints = _hints(cls)
     values = {name: content["pass" if (cls is Row and name == "part") else name] for name in hints}
     return cls(**{name: _value(hints[name], value) for name, value in values.items()})

@@ -1,6 +1,6 @@
-"""Where a number comes from: its arithmetic, with the values of the run in it.
+"""The formula behind a number of the report, with this run's values.
 
-Factors are shown only if their product is the count in the document; else the count stands for itself.
+Factors are shown only if their product is the count in the document; otherwise the count itself is shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PASSES = ("forward", "grad_input", "grad_weight")
 
 
 def parameters(network: Network) -> Formula | None:
-    """The sum over the layers that have any."""
+    """Weights plus biases, layer by layer."""
     layers = [layer for layer in network.structure if layer.parameters]
     terms = []
     for layer in layers:
@@ -35,12 +35,12 @@ def training_macs(network: Network, batch: int) -> Formula | None:
     for layer, operation, passes in _operations(network, {layer.name for layer in network.structure}, _PASSES):
         if operation.macs:
             terms.append(f"{len(passes)} × {_macs(layer, operation, batch)}")
-    meaning = "passes (3; 2 in the first product, which needs no dX) × output positions × weight shape"
+    meaning = "passes (3; 2 in the first product, which has no dX) × output positions × weight shape"
     return _formula(f"{network.name}: training MACs per image", "", terms, network.training_macs_per_image, meaning)
 
 
 def flops(network: Network, row: Row, batch: int) -> Formula | None:
-    """2 FLOPs per MAC, of every image."""
+    """2 FLOPs per MAC, summed over the batch."""
     terms = [
         f"{len(passes)} × {_macs(layer, operation, batch)}"
         for layer, operation, passes in _operations(network, set(row.name.split("+")), _passes(row))
@@ -51,7 +51,7 @@ def flops(network: Network, row: Row, batch: int) -> Formula | None:
 
 
 def minimum_traffic(network: Network, row: Row, batch: int) -> Formula | None:
-    """Every array that the pass reads or writes, once."""
+    """Every array that the pass reads or writes, counted once."""
     title = f"{_title(row)}: minimum traffic, unfused"
     if row.part == "optimizer":
         terms = [f"{OPTIMIZER_PASSES} × {network.parameters:,}"]
@@ -76,7 +76,7 @@ def share(network: Network, row: Row) -> Formula:
 def predicted(
     title: str, terms: dict[str, float] | None, total: float | None, row: Row | None = None
 ) -> Formula | None:
-    """The time model's terms, and the work items of a row that they sum up."""
+    """The time model's terms, and the work items of a row behind them."""
     if not terms or total is None:
         return None
     items = "; ".join(f"{item.what} {short(item.ms)} ms" for item in row.work) if row else ""
@@ -85,26 +85,26 @@ def predicted(
 
 
 def error(title: str, predicted_ms: float, ms: float) -> Formula:
-    """Percent by which a prediction is off."""
+    """Error of a prediction, in percent of the measured time."""
     arithmetic = f"100 × ({predicted_ms:.6g} / {ms:.6g} - 1) = {100 * (predicted_ms / ms - 1):.4g}"
     return Formula(f"{title}: error, %", arithmetic, "100 × (predicted / measured - 1)")
 
 
 def ratio(what: str, network: Network, base: Network, value: float, base_value: float) -> Formula:
-    """A number of a network relative to the baseline's."""
+    """A number of a network divided by the baseline's."""
     arithmetic = f"{_plain(value)} / {_plain(base_value)} = {short(value / base_value)}"
     return Formula(f"{what}: {network.name} to {base.name}", arithmetic, f"{network.name} / {base.name}")
 
 
 def step(network: Network) -> Formula:
-    """The measured step among its rounds."""
+    """The median step, from the times of all rounds."""
     samples = sorted(network.step_ms.samples)
     shown = ", ".join(short(ms) for ms in samples)
     return Formula(f"{network.name}: step, ms", f"median of {len(samples)} rounds: {shown}", "sorted")
 
 
 def step_ratio(network: Network, base: Network) -> Formula:
-    """The measured ratio among those of its rounds."""
+    """The median ratio, from the ratios of all rounds."""
     ratios = sorted(a / b for a, b in zip(network.step_ms.samples, base.step_ms.samples, strict=False))
     shown = ", ".join(short(ratio) for ratio in ratios)
     title = f"step: {network.name} to {base.name}"
@@ -124,9 +124,9 @@ def _formula(title: str, before: str, terms: list[str], value: int | None, meani
 def _operations(
     network: Network, names: set[str], parts: tuple[str, ...]
 ) -> Iterator[tuple[LayerShape, Operation, list[str]]]:
-    """(layer, operation, which of the passes it has) in the named layers.
+    """(layer, operation, the passes of `parts` that it has) in the named layers.
 
-    Up to a network's first product there is no dX: nobody needs the gradient of the data.
+    There is no dX up to the network's first product: nothing needs the gradient of the data.
     """
     after = False
     for layer in network.structure:
@@ -138,13 +138,13 @@ def _operations(
 
 
 def _macs(layer: LayerShape, operation: Operation, batch: int) -> str:
-    """MACs of one pass of an image: every weight once at each position of the output."""
+    """MACs of one pass per image: output positions times weight elements."""
     sizes = [*layer.output_shape[:-1], *(layer.weight_shape or [0])]
     return _product(sizes) if prod(sizes) * batch == operation.macs else f"{operation.macs // batch:,}"
 
 
 def _elements(layer: LayerShape, count: int, batch: int) -> str:
-    """A number of elements as sizes of the arrays that they are in."""
+    """A number of elements, written as the sizes of the arrays that hold them."""
     inputs, outputs, weights = [batch, *layer.input_shape], [batch, *layer.output_shape], layer.weight_shape
     if weights:
         arrays = [inputs, weights, outputs]

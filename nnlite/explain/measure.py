@@ -1,4 +1,4 @@
-"""Count, predict and time networks: from cases to the document."""
+"""Count, predict and time networks; the result is a document."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import conv
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.explain import document as doc
 from nnlite.explain.case import Case, least_step
 from nnlite.network.layers import Layer
@@ -26,12 +26,12 @@ from nnlite.performance.statistics import Ratio, interval, paired_ratio
 from nnlite.runtime import memory, scopes, threads
 from nnlite.runtime.processor import processor_name
 
-#: of every step that is reported; with fewer there is no interval, and nothing is called faster
+#: the fewest rounds for an interval; with fewer, no network is called faster or slower
 ROUNDS = 15
 #: images in an epoch of MNIST
 EPOCH_IMAGES = 60_000
-#: arrays of each parameter that an optimizer keeps: itself, its gradient and its mean square
-_KEPT = 3
+#: arrays per parameter in memory: the parameter, its gradient and its mean square
+_ARRAYS_PER_PARAMETER = 3
 
 
 def measure(
@@ -45,22 +45,23 @@ def measure(
     command: str = "",
     say: Callable[[str], object] = lambda text: None,
 ) -> doc.Document:
-    """Train each case for `rounds` timed steps, in turn, and sample the rates that their predictions need meanwhile.
+    """Time `rounds` interleaved training steps of each case, and sample in the same rounds the rates they need.
 
-    A KeyboardInterrupt ends the rounds early; what was measured is kept. Without the compiler nothing is predicted.
+    A KeyboardInterrupt ends the rounds early; the completed rounds are used. Without Numba's compiler there is no
+    prediction.
     """
     from nnlite.compiler import jit
 
     batch_size = cases[0].batch_size
     for case in cases:
         with case.at_work():
-            case.step()  # compiles; a network of the user's own may raise here, before anything is measured
+            case.step()  # compiles; a custom network may raise here, before anything is measured
     machine = None
     if jit.ENABLED:
         say("measuring this machine's peak rates ...")
         machine = peaks.measure()
     benchmarks = Microbenchmarks()
-    say("looking at what each step does ...")
+    say("tracing the operations of each step ...")
     models = [_model(case, benchmarks) for case in cases] if machine else []
     contention = Contention()
     samples, done = _rounds(cases, models, benchmarks, rounds, say)
@@ -74,9 +75,10 @@ def measure(
         networks.setdefault(case.algorithm, []).append(_network(case, model, samples, i, ratio))
     cautions = caution(share)
     if done < rounds:
-        cautions.append(f"Interrupted after {done} of {rounds} rounds.")
-    if done < ROUNDS:
-        cautions.append(f"Too few rounds ({done} of {ROUNDS}): ratios have no interval, and say little.")
+        effect = f"no intervals, which need {ROUNDS}" if done < ROUNDS else "intervals are wider than planned"
+        cautions.append(f"Interrupted after {done} of {rounds} rounds: {effect}. Run it again.")
+    elif done < ROUNDS:
+        cautions.append(f"Too few rounds ({done} of {ROUNDS}): ratios have no intervals. Use --rounds {ROUNDS}.")
     cautions += _beyond_peak([n for group in networks.values() for n in group], machine)
     return doc.Document(
         machine=machine.to_dict() if machine else None,
@@ -96,12 +98,12 @@ def measure(
 
 
 def _model(case: Case, benchmarks: Microbenchmarks) -> StepModel:
-    """What the case's step does, of which it is run twice, untimed."""
+    """The time model of the case's step. Runs the step twice, untimed."""
     with case.at_work():
-        case.step()  # so that what is kept between steps is there
+        case.step()  # allocates what lives from step to step
         memory.trim()
         calls = trace(case.step)
-        footprint = memory.idle_bytes() + _KEPT * ITEMSIZE * case.model.count_params()
+        footprint = memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
         optimizer = case.model.optimizer
         assert optimizer is not None
         return StepModel(
@@ -123,9 +125,9 @@ def _rounds(
     rounds: int,
     say: Callable[[str], object],
 ) -> tuple[Samples, int]:
-    """The samples of all steps, by their place, and of all rates; and the number of rounds."""
+    """(samples of all steps, by their index, and of all rates; number of completed rounds)"""
     around = lambda algorithm: partial(conv.use, algorithm)  # noqa: E731
-    say("sampling each rate once ...")
+    say("running each microbenchmark once ...")
     first = run_rounds(benchmarks.candidates(around), rounds=1)
     for model in models:
         benchmarks.often(model.dominant(first))
@@ -168,7 +170,7 @@ def _network(case: Case, model: StepModel | None, samples: Samples, index: int, 
         parameters=counts.parameters,
         forward_macs_per_image=counts.forward_macs_per_image,
         training_macs_per_image=counts.training_macs_per_image,
-        unfused_least_bytes_per_step=counts.unfused_least_bytes,
+        unfused_least_bytes_per_step=counts.minimum_traffic,
         moved_bytes_per_step=model.moved_bytes if model else None,
         step_ms=step,
         predicted_ms=None if predicted is None else 1e3 * float(np.median(predicted)),
@@ -187,7 +189,7 @@ def _interval(ratio: Ratio | None) -> doc.Interval | None:
 
 
 def _rows(case: Case, counts: Cost, parts: Mapping[Key, PassTime]) -> list[doc.Row]:
-    """Each measured part beside its counts and its prediction, in the network's order; they add up to the step."""
+    """One row per measured part, with its counts and its prediction, in the network's order. Their sum is the step."""
     medians = case.profile.medians()
     order = [layer.name for layer in case.model.layers]
 
@@ -206,17 +208,17 @@ def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: 
     row.moved_bytes = part.moved_bytes
     row.bound = part.bound
     terms = part.terms
-    scale = row.predicted_ms / (sum(terms.values()) or 1)  # medians of terms do not add up to that of their sum
+    scale = row.predicted_ms / (sum(terms.values()) or 1)  # the median of a sum is not the sum of medians
     row.terms_ms = {name: scale * seconds for name, seconds in terms.items()}
     row.work = [
         doc.WorkItem(
-            what=work.stage.what,
-            kind=work.stage.kind,
-            size=[int(size) for size in work.stage.size],
-            calls=work.stage.calls,
-            flops=work.stage.flops,
-            moved_bytes=work.stage.moved,
-            amount=float(work.stage.amount),
+            what=work.item.what,
+            kind=work.item.kind,
+            size=[int(size) for size in work.item.size],
+            calls=work.item.calls,
+            flops=work.item.flops,
+            moved_bytes=work.item.moved,
+            amount=float(work.item.amount),
             rate=work.rate,
             ms=1e3 * float(np.median(work.seconds)),
         )
@@ -226,10 +228,10 @@ def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: 
 
 
 def _counted(counts: Cost, medians: Mapping[Key, float], key: Key) -> tuple[int | None, int | None]:
-    """FLOPs and minimum traffic, unfused, of a part; a fused group's name joins its layers with "+"."""
+    """FLOPs and minimum traffic, unfused, of a part. "+" joins the names of fused layers."""
     layer, part = key
     if part == "grad_input" and (layer, "gradients") in medians:
-        return None, None  # both gradients are computed at once: this is what goes on around them
+        return None, None  # both gradients are one pass: this is the code around it
     if part == "optimizer":
         passes = [p for p in counts.passes if p.part == "optimizer"]
     else:
@@ -254,7 +256,7 @@ def _shape(layer: Layer, batch: int) -> doc.LayerShape:
 
 
 def _beyond_peak(networks: Sequence[doc.Network], machine: peaks.Machine | None) -> list[str]:
-    """A rate above the measured peak is an error of ours: in the peak, in the clock, or in a count."""
+    """A caution if a rate exceeds the measured peak: the peak, the clock or a count of nnlite is wrong."""
     found = []
     if machine is None:
         return []
@@ -264,11 +266,11 @@ def _beyond_peak(networks: Sequence[doc.Network], machine: peaks.Machine | None)
             share = executed / row.ms / 1e6 / machine.fma_gflops(network.threads) if row.ms else 0.0
             if share > peaks.MOST_OF_A_PEAK:
                 found.append(f"{network.name}, {network.algorithm}, {row.name} {row.part}: {100 * share:.0f}%")
-    return [f"An error of nnlite: rates above the measured multiply-add peak ({'; '.join(found)})."] if found else []
+    return [f"Error in nnlite: rates above the measured FMA peak ({'; '.join(found)}). Ignore these."] if found else []
 
 
 def _facts(command: str) -> dict[str, Any]:
-    """What one has to know to run this again."""
+    """What is needed to repeat the run."""
     return {
         "command": command,
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""What tables and pictures call layers that one kernel computes: short, with the whole name said beside them."""
+"""Short names of passes and of fused layers, for tables, figures and sentences."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ _PASSES = {
 
 
 def pass_name(part: str) -> str:
-    """What tables and figures call a pass."""
+    """The name of a pass in tables and figures."""
     return _PASSES.get(part, part)
 
 
 def shorten(name: str) -> str:
-    """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d+3: the first layer, and how many are in its kernel besides."""
+    """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d+3: the first layer, and the number of layers fused with it."""
     first, *rest = name.split("+")
     return f"{first}+{len(rest)}" if rest else first
 
 
 def spelled_out(names: Iterable[str]) -> list[str]:
-    """A sentence for each name that `shorten` changes: which layers it stands for."""
+    """For each name that `shorten` changes, the layers it stands for."""
     together = dict.fromkeys(name for name in names if "+" in name)
-    return [f"{shorten(name)}: {name.replace('+', ', ')} in one kernel" for name in together]
+    return [f"{shorten(name)}: {name.replace('+', ', ')}, fused in one kernel" for name in together]
 
 
 def spoken(name: str, part: str) -> str:
-    """A pass of a layer, or what is left of the step, as a sentence calls it."""
-    return "what lies between the layers" if part == "other" else f"{name} ({PART_NAMES[part]})"
+    """A pass of a layer, or the rest of the step, as a sentence names it."""
+    if part == "other":
+        return "the rest of the step" if name == "rest" else "the code between the layers"
+    if part == "optimizer":
+        return f"the update by {name}"
+    first, *rest = name.split("+")
+    layers = f"{first} and the {len(rest)} layers fused with it" if len(rest) > 1 else " and ".join([first, *rest])
+    return f"{layers} ({PART_NAMES[part]})"

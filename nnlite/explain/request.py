@@ -1,4 +1,4 @@
-"""What a command was asked to work on: a network and its data."""
+"""The networks and the data that a command is asked for."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from nnlite.network import datasets, importing, models
 from nnlite.network.sequential import Sequential, load_model
 from nnlite.runtime.errors import unknown
 
-#: what a command's MODEL can be, for --help
+#: the forms of MODEL, for --help
 KINDS = (
     *models.NAMES,
     "FILE.py:FUNCTION",
-    "FILE.safetensors, that nnlite saved",
+    "FILE.safetensors (saved by nnlite)",
     *(f"FILE{suffix}" for suffix in importing.SUFFIXES),
 )
 MODEL_HELP = ", ".join(KINDS)
 
 
 def resolve_model(spec: str) -> Sequential:
-    """The network of that name, of a file that nnlite, Keras or ONNX wrote, or what FUNCTION of FILE.py returns.
+    """The network of that name, of a file by nnlite, Keras or ONNX, or the result of FUNCTION in FILE.py.
 
-    Raises ValueError, in one line, on an unknown name, on a file that can not be read or has what does not exist
-    here, or if the function returns anything but a built Sequential.
+    Raises ValueError, in one line, for an unknown name, for a file that cannot be read or holds an unsupported layer,
+    and for a function that does not return a built Sequential.
     """
     if spec in models.NAMES:
         return getattr(models, spec)()
     if spec.endswith(importing.SUFFIXES):
         model, missing = importing.read(Path(spec), f"MODEL {spec}")
         if missing:
-            print(f"{spec}: its weights are new ones: {missing}. Counts and times do not change", file=sys.stderr)
+            print(f"{spec}: weights newly initialised: {missing}. Counts and times do not change", file=sys.stderr)
         return model
     if spec.endswith(".safetensors"):
         return _saved(spec)
@@ -73,11 +73,11 @@ def _saved(spec: str) -> Sequential:
 
 
 def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
-    """The networks that are to be compared, each under a name of its own.
+    """The networks to compare, each with a unique name.
 
-    One that is called as a network of the question, and is another, has the name that it was asked for by: what was
-    reported is not about it; one that is called as another, too. Raises ValueError as `resolve_model` does, and if one
-    is asked for twice.
+    A network is renamed to its MODEL argument if another has the same name, or if it has the name of a network of the
+    2017 question but other parameters: the case study is not about it. Raises ValueError as `resolve_model` does, and
+    if a network is given twice.
     """
     networks: dict[str, Sequential] = {}
     for spec in specs:
@@ -93,47 +93,47 @@ def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
 
 
 def fit_images(x: np.ndarray, model: Sequential) -> np.ndarray:
-    """Images (n, 28, 28, 1) in the model's input shape, if it has as many elements. Raises ValueError if not."""
+    """Images (n, 28, 28, 1) as (n, *input_shape). Raises ValueError if the sizes differ."""
     assert model.input_shape is not None
     if prod(x.shape[1:]) != prod(model.input_shape):
         raise ValueError(
-            f"MODEL {model.name}: expected an input shape of {prod(x.shape[1:])} elements, as images have. "
+            f"MODEL {model.name}: expected an input shape of {prod(x.shape[1:])} elements, the size of an image. "
             f"Received: {model.input_shape}"
         )
     return np.ascontiguousarray(x.reshape(len(x), *model.input_shape))
 
 
 def check_outputs(model: Sequential, labels: np.ndarray) -> None:
-    """Raises ValueError unless the model gives one number for each class of the labels."""
+    """Raises ValueError unless the model has at least one output per class of the labels."""
     classes, shape = int(labels.max()) + 1, model.layers[-1].output_shape
     if shape is None or len(shape) != 1 or shape[0] < classes:
         raise ValueError(
-            f"MODEL {model.name}: expected at least {classes} outputs, one a class of the data. Received: {shape}"
+            f"MODEL {model.name}: expected at least {classes} outputs, one per class of the data. Received: {shape}"
         )
 
 
 @contextmanager
 def training(model: Sequential) -> Iterator[None]:
-    """Raises ValueError, in one line, for what a layer of the user's own raises while the model is trained inside."""
+    """Turns an exception of a custom layer, raised during training inside, into a ValueError of one line."""
     try:
         yield
-    except BrokenPipeError:  # of what is printed meanwhile
+    except BrokenPipeError:  # by what is printed during training
         raise
     except (Exception, SystemExit) as error:
         raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
 
 
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:
-    """--autotune, as every command that trains has it."""
+    """Add --autotune, for the commands that train."""
     parser.add_argument(
         "--autotune",
         action="store_true",
-        help="measure which algorithm is the fastest for each convolution, and remember it (default: a fixed rule)",
+        help="time all algorithms for each new convolution and store the fastest (default: a fixed rule)",
     )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *also: str) -> None:
-    """--data and --data-dir, as every command that reads images has them."""
+    """Add --data and --data-dir, for the commands that read images."""
     known = ", ".join((*datasets.names(), *also))
-    parser.add_argument("--data", default="mnist5k", metavar="NAME", help=f"{known} (default: mnist5k)")
-    parser.add_argument("--data-dir", metavar="DIR", help="the folder of its IDX files")
+    parser.add_argument("--data", default="mnist5k", metavar="NAME", help=f"data set: {known} (default: mnist5k)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the IDX files of the data set")

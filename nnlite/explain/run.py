@@ -1,4 +1,4 @@
-"""From networks to the document: what the command and `nn.explain` do."""
+"""From networks to the document: the common part of `nnlite explain` and `nn.explain`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnlite.network.layers import Conv2D
 from nnlite.network.sequential import Sequential
 from nnlite.runtime.errors import positive_int, unknown
 
-#: what networks with convolutions are timed with beside "auto"
+#: algorithms that "auto" is compared with, if there are convolutions
 COMPARED = ("im2col",)
 
 
@@ -32,10 +32,10 @@ def explain_networks(
     command: str = "",
     say: Callable[[str], object] = lambda text: None,
 ) -> Document:
-    """Count, predict and time a training step of each network; `data` are (images, labels), None for random ones.
+    """Count, predict and time a training step of each network. `data` is (images, labels), or None for random images.
 
-    The networks have names of their own; the first is the baseline unless one is named. They are not changed.
-    Raises ValueError, naming the argument, for a baseline that is none of them, and for what a network raises.
+    The networks have unique names and are not changed. The first is the baseline unless one is named.
+    Raises ValueError, which names the argument, for an unknown baseline and if a network's step fails.
     """
     positive_int("--rounds", rounds)
     positive_int("--batch-size", batch_size)
@@ -70,6 +70,6 @@ def explain_networks(
 
 
 def _is_case_study(networks: Sequence[Sequential]) -> bool:
-    """Whether these are the networks of the question, as they were asked about."""
+    """Whether these are the three networks of the 2017 question."""
     found = {network.name: network.count_params() for network in networks}
     return found == case_study.PARAMETERS

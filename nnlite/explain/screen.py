@@ -1,4 +1,4 @@
-"""What `nnlite explain` prints: the first screen, and with --details all tables."""
+"""The terminal output of `nnlite explain`: the first screen, and with --details all tables."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nnlite.lab.table import Table, to_rich
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: columns and lines of the first screen at the most
+#: the most columns and lines of the first screen
 WIDTH, HEIGHT = 80, 40
 
 
 def show(document: Document, out: Console, *, details: bool = False) -> None:
-    """The answer first; `details` prints the rest, layer by layer, below it."""
+    """Print the first screen; with `details`, all tables below it."""
     width = min(WIDTH, out.width)
     out.print(answer.question(document), style="bold", width=width)
     out.print(to_rich(tables.networks(document)), width=width)
@@ -32,7 +32,7 @@ def show(document: Document, out: Console, *, details: bool = False) -> None:
 
 
 def _details(document: Document) -> list[tuple[str, list[Table | str]]]:
-    """(title, tables and sentences) in order."""
+    """(title, tables and sentences) of each section, in order."""
     found: list[tuple[str, list[Table | str]]] = []
     several = len(document.models) > 1
     for algorithm, networks in document.by_algorithm.items():

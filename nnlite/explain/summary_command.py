@@ -1,4 +1,4 @@
-"""`nnlite summary MODEL`: exact counts, instantly."""
+"""`nnlite summary MODEL`: exact counts, without running the network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
             "parameters": cost.parameters,
             "forward_macs_per_image": cost.forward_macs_per_image,
             "training_macs_per_image": cost.training_macs_per_image,
-            "unfused_least_bytes_per_step": cost.unfused_least_bytes,
+            "unfused_least_bytes_per_step": cost.minimum_traffic,
             "passes": [
                 {"layer": p.layer, "pass": p.part, "macs": p.macs, "flops": p.flops, "bytes": p.bytes}
                 for p in cost.passes

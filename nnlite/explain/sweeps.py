@@ -1,4 +1,4 @@
-"""`--sweep NAME`: the training step as one property of the networks varies, measured, and what follows from it."""
+"""`--sweep NAME`: time the training step while one property of the networks varies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnlite.performance.rounds import run_rounds
 from nnlite.runtime.errors import unknown
 
 BASELINE = "mlp"
-#: rounds, in which every network has its turn
+#: interleaved rounds per sweep
 ROUNDS = 9
 FILTERS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -30,13 +30,13 @@ IMAGES = (8, 12, 16, 20, 28, 40, 56)
 
 Point = dict[str, Any]
 Crossing = dict[str, Any]
-#: network, x (0 where nothing varies), the model, images per step
+#: network, x (0 for a network that does not vary), the model, images per step
 Varied = tuple[str, float, Sequential, int]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What varies, and the sentences that its points give."""
+    """The property that varies, its networks, and the findings in sentences."""
 
     name: str
     title: str
@@ -46,12 +46,12 @@ class Sweep:
 
 
 def names() -> list[str]:
-    """What --sweep takes."""
+    """The names that --sweep accepts."""
     return list(_SWEEPS)
 
 
 def chosen(requested: Sequence[str]) -> list[str]:
-    """The sweeps of the request, each once; "all" stands for every one. Raises ValueError on an unknown name."""
+    """The requested sweeps without duplicates; "all" means every one. Raises ValueError for an unknown name."""
     for name in requested:
         if name not in (*_SWEEPS, "all"):
             raise unknown("sweep", name, [*_SWEEPS, "all"])
@@ -59,13 +59,12 @@ def chosen(requested: Sequence[str]) -> list[str]:
 
 
 def run(name: str, *, algorithm: str, batch_size: int, seed: int = 0) -> dict[str, Any]:
-    """Measure a sweep that `chosen` gave, with `algorithm` and, if that is auto, with im2col as well.
+    """Time a sweep with `algorithm`; if that is auto, also with im2col.
 
-    Images are random: only shapes matter to the time. A network that does not vary is compared with those of the same
-    algorithm.
+    Images are random: the time depends on shapes only. Baselines are compared with points of the same algorithm.
 
-    The result is an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs per image),
-    baselines (networks that do not vary), crossings of the two, and findings in sentences.
+    Returns an entry of explain.json's "sweeps": points (x, network, algorithm, ms, training MACs per image), baselines
+    (networks that do not vary), crossings of the two, and findings in sentences.
     """
     sweep = _SWEEPS[name]
     contention = Contention()
@@ -87,7 +86,7 @@ def run(name: str, *, algorithm: str, batch_size: int, seed: int = 0) -> dict[st
 
 
 def _measure(varied: Iterator[Varied], algorithm: str, seed: int) -> list[Point]:
-    """A point for each network, all timed in the same rounds."""
+    """One point per network, all timed in the same rounds."""
     labels, cases = [], []
     for network, x, model, batch in varied:
         labels.append((network, x))
@@ -105,11 +104,11 @@ def _measure(varied: Iterator[Varied], algorithm: str, seed: int) -> list[Point]
     ]
 
 
-# What varies -------------------------------------------------------------------------------------------------------
+# The networks of each sweep ------------------------------------------------------------------------------------------
 
 
 def _network(first: int, second: int, kernel: int = 3, size: int = 28, padding: Any = "valid") -> Sequential:
-    """The question's CNN with other numbers in it."""
+    """The CNN of the question with other sizes."""
     return Sequential(
         [
             Input((size, size, 1)),
@@ -147,11 +146,11 @@ def _images(batch: int) -> Iterator[Varied]:
         yield "small_cnn", size, _network(4, 4, size=size), batch
 
 
-# What follows ------------------------------------------------------------------------------------------------------
+# Findings -----------------------------------------------------------------------------------------------------------
 
 
 def groups(points: list[Point]) -> dict[tuple[str, str], list[Point]]:
-    """Points by network and algorithm, by x."""
+    """The points of each network and algorithm, sorted by x."""
     keys = dict.fromkeys((p["network"], p["algorithm"]) for p in points)
     return {
         key: sorted((p for p in points if (p["network"], p["algorithm"]) == key), key=lambda p: p["x"]) for key in keys
@@ -159,12 +158,12 @@ def groups(points: list[Point]) -> dict[tuple[str, str], list[Point]]:
 
 
 def _like(base: Point, points: list[Point]) -> list[Point]:
-    """The points under the same algorithm."""
+    """The points with the same algorithm as the baseline."""
     return [p for p in points if p["algorithm"] == base["algorithm"]]
 
 
 def crossings(points: list[Point], level: float) -> list[Crossing]:
-    """Where each line last rises through `level`, between two points straight on log axes."""
+    """Where each line last rises above `level`; between two points it is straight on log axes."""
     found = []
     for (network, algorithm), line in groups(points).items():
         pairs = [(a, b) for a, b in pairwise(line) if a["ms"] <= level < b["ms"]]
@@ -177,7 +176,7 @@ def crossings(points: list[Point], level: float) -> list[Crossing]:
 
 
 def line_fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """(intercept, slope) of the line with the least sum of squared relative errors."""
+    """(intercept, slope) of the line that minimises the sum of squared relative errors."""
     weights = 1 / np.asarray(ys)
     columns = np.stack([weights, weights * np.asarray(xs)], axis=1)
     intercept, slope = np.linalg.lstsq(columns, np.ones(len(ys)), rcond=None)[0]
@@ -185,49 +184,48 @@ def line_fit(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
 
 
 def _filter_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
-    """Where each network's line crosses the baseline's."""
+    """The number of filters from which each network takes longer than the baseline."""
     said = []
     found = {(c["network"], c["algorithm"]): c["x"] for c in crossed}
     for base in baselines:
         for (network, algorithm), line in groups(_like(base, points)).items():
             if (network, algorithm) in found:
                 said.append(
-                    f"{algorithm}: a {network} with more than {found[network, algorithm]:.1f} filters in each "
-                    f"convolution takes longer than the {base['network']} ({base['ms']:.2f} ms)."
+                    f"With algorithm {algorithm}, the {network} takes longer than the {base['network']} "
+                    f"({base['ms']:.2f} ms) with more than {found[network, algorithm]:.1f} filters per convolution."
                 )
             else:
                 longer = [p["x"] for p in line if p["ms"] > base["ms"]]
                 often = {0: "never ", len(line): "always "}.get(len(longer), "")
                 numbers = ", ".join(f"{x:g}" for x in longer)
-                where = "" if often else f" only with {numbers} of them"
+                where = f"with {line[0]['x']:g} to {line[-1]['x']:g}" if often else f"only with {numbers}"
                 said.append(
-                    f"{algorithm}: a {network} of {line[0]['x']:g} to {line[-1]['x']:g} filters "
-                    f"{often}takes longer than the {base['network']} ({base['ms']:.2f} ms){where}."
+                    f"With algorithm {algorithm}, the {network} {often}takes longer than the {base['network']} "
+                    f"({base['ms']:.2f} ms) {where} filters per convolution."
                 )
     return said
 
 
 def _batch_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
-    """The overhead of a step, and what each image adds."""
-    said = ["The intercept, the time of a step without images, is the overhead of calls and the optimizer's pass."]
+    """The time of a step that does not depend on the batch, and the time per image."""
+    said = ["The part that does not depend on the batch is call overhead and the optimizer's update."]
     for (network, algorithm), line in groups(points).items():
         intercept, slope = line_fit([p["x"] for p in line], [p["ms"] for p in line])
         said.append(
-            f"{network}, {algorithm}: {short(intercept)} ms per step whatever the batch, and {short(1e3 * slope)} "
-            "µs per image."
+            f"{network}, algorithm {algorithm}: {short(intercept)} ms per step plus {short(1e3 * slope)} µs per image."
         )
     return said
 
 
 def _growth_findings(points: list[Point], baselines: list[Point], crossed: list[Crossing]) -> list[str]:
-    """Growth of the work beside growth of the time, from one end to the other."""
+    """Growth of the MACs and of the time from the first to the last point."""
     said = []
     for (network, algorithm), line in groups(points).items():
         first, last = line[0], line[-1]
         work = last["training_macs_per_image"] / first["training_macs_per_image"]
         said.append(
-            f"{network}, {algorithm}: from {first['x']} to {last['x']}, {short(work)} times the training MACs "
-            f"take {short(last['ms'] / first['ms'])} times as long."
+            f"{network}, algorithm {algorithm}: from {first['x']} to {last['x']}, the training MACs grow "
+            f"{short(work)} times and the time {short(last['ms'] / first['ms'])} times."
         )
     return said
 
@@ -235,9 +233,9 @@ def _growth_findings(points: list[Point], baselines: list[Point], crossed: list[
 _SWEEPS = {
     s.name: s
     for s in (
-        Sweep("filters", "filters in both convolutions", "filters", _filters, _filter_findings),
-        Sweep("batch", "images in a batch", "images per step", _batches, _batch_findings),
-        Sweep("kernel", "kernel size, images padded to keep theirs", "kernel size", _kernels, _growth_findings),
+        Sweep("filters", "filters of both convolutions", "filters", _filters, _filter_findings),
+        Sweep("batch", "batch size", "images per step", _batches, _batch_findings),
+        Sweep("kernel", "kernel size, with padding 'same'", "kernel size", _kernels, _growth_findings),
         Sweep("image", "image size", "rows and columns of the image", _images, _growth_findings),
     )
 }

@@ -1,4 +1,4 @@
-"""The tables of the terminal and the report, from the document alone."""
+"""The tables of the terminal and the report, from a document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TERMS = ("compute", "memory", "overhead")
 
 
 def networks(document: Document) -> Table:
-    """One row a network: its size, and its step under the algorithm of the run."""
+    """One row per network: its size and its step with the algorithm of the run."""
     several = len(document.models) > 1
     columns = ["network", "parameters", "training MACs per image", "memory traffic per step", "step"]
     columns += [f"ratio to {shorten_name(document.baseline)}"] if several else []
@@ -39,14 +39,14 @@ def networks(document: Document) -> Table:
         row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
         rows.append([*row, _predicted_step(n, unit=" ms")])
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
-    note = f"Step: median of {document.rounds} rounds on {threads_said(document.threads)}."
+    note = f"Step: median of {document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
         note += " In parentheses: the 95% interval of the ratio."
     return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
 
 
 def shorten_name(name: str, longest: int = 16) -> str:
-    """A network's name where there is little room."""
+    """A network's name, cut to at most `longest` characters."""
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
@@ -74,7 +74,7 @@ def _predicted_step(n: Network, unit: str = "") -> Cell:
 
 
 def sum_of_terms(n: Network) -> dict[str, float] | None:
-    """The time model's terms over the whole step, ms; None where the step is not predicted."""
+    """The time model's terms summed over the step, ms; None if the step is not predicted."""
     rows = [row.terms_ms for row in n.layers if row.terms_ms]
     if n.predicted_ms is None or not rows:
         return None
@@ -82,7 +82,7 @@ def sum_of_terms(n: Network) -> dict[str, float] | None:
 
 
 def layers(network: Network, document: Document) -> Table:
-    """One row a layer and pass; the rows add up to the step."""
+    """One row per layer and pass; their sum is the step."""
     columns = ["layer", "pass", "MFLOP", "minimum traffic", "memory traffic", "ms", "share", "predicted", "error"]
     rows = [_layer(row, network, document.batch_size) for row in network.layers]
     total = [Cell("the step"), *[Cell("")] * 4, Cell(short(network.step_ms.median)), Cell("100%")]
@@ -118,7 +118,7 @@ def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
 
 
 def _where(name: str, part: str) -> list[Cell]:
-    """The layer and the pass; what is in no layer has a name alone."""
+    """The cells of the layer and the pass; time outside of layers has no pass."""
     if part == "other":
         return [Cell("everything else" if name == "rest" else pass_name(part)), Cell("")]
     return [Cell(shorten(name)), Cell(pass_name(part))]
@@ -132,7 +132,7 @@ def _error(title: str, predicted_ms: float | None, ms: float) -> Cell:
 
 
 def metrics(document: Document, algorithm: str) -> Table:
-    """One row a metric: the ratio to the baseline that it predicts for each network, and whether that holds."""
+    """One row per metric: the ratio it predicts for each network, and whether it holds."""
     found = predictions(document, algorithm)
     others = [n for n in document.by_algorithm[algorithm] if document.base_of(n)]
     rows = []
@@ -142,7 +142,7 @@ def metrics(document: Document, algorithm: str) -> Table:
         role = "good" if verdict == "yes" else "bad"
         rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
     measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]
-    title = f"Ratios to {document.baseline} that each metric predicts, algorithm {algorithm}"
+    title = f"Predicted ratios to {document.baseline}, algorithm {algorithm}"
     columns = ["metric", *(shorten_name(n.name, 24) for n in others), f"within {WITHIN:g}×"]
     return Table(title, columns, rows, [], [Cell("measured"), *measured, Cell("")])
 
@@ -154,7 +154,7 @@ def _prediction(p: Prediction) -> Cell:
 
 
 def difference(network: Network, base: Network) -> Table:
-    """From the baseline's step to the network's, by layer and pass, the largest difference first."""
+    """Differences between the baseline's step and the network's by layer and pass, the largest first."""
     steps = base.step_ms.median, network.step_ms.median
     rows = [
         [
@@ -172,17 +172,18 @@ def difference(network: Network, base: Network) -> Table:
         Cell(signed(steps[1] - steps[0], max(steps))),
     ]
     title = f"From {base.name} to {network.name}, algorithm {network.algorithm}: ms per step"
-    return Table(title, ["layer", "pass", base.name, network.name, "difference"], rows, [], total)
+    notes = [f"{said}." for said in spelled_out(d.name for d in differences(network, base))]
+    return Table(title, ["layer", "pass", base.name, network.name, "difference"], rows, notes, total)
 
 
 def signed(ms: float, scale: float) -> str:
-    """+1.23, -0.05: to as many places as a time of `scale` has, at least one."""
+    """+1.23, -0.05: with as many decimals as a time of `scale` has, at least one."""
     places = min(max(1, 2 - floor(log10(abs(scale)))), 6) if scale else 1
     return f"{ms:+,.{places}f}"
 
 
 def accuracy(document: Document) -> Table:
-    """One row an algorithm and network: the terms of the prediction, and how far it is off."""
+    """One row per algorithm and network: the terms of the prediction, and its error."""
     columns = ["algorithm", "network", *_TERMS, "predicted", "measured", "error"]
     rows = []
     for n in document.everything:
@@ -191,10 +192,10 @@ def accuracy(document: Document) -> Table:
         step = n.step_ms.median
         rows.append([Cell(n.algorithm), Cell(n.name), *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
     notes = [
-        "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: calls and first-touch page faults.",
+        "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: the cost of calls.",
     ]
     if any(n.prediction_error and n.prediction_error.low is not None for n in document.everything):
-        notes.append("error: predicted / measured - 1, the median over the rounds and its 95% interval.")
+        notes.append("error: predicted / measured - 1, median of the rounds and its 95% interval.")
     return Table("The prediction of each step, ms", columns, rows, notes)
 
 
@@ -209,20 +210,20 @@ def _paired(n: Network) -> Cell:
 
 
 def sweep(content: Mapping[str, Any]) -> Table:
-    """One row a value of what varies, one column a network and algorithm: ms per step."""
+    """One row per value of the property, one column per network and algorithm: ms per step."""
     points = {(p["network"], p["algorithm"], p["x"]): p["ms"] for p in content["points"]}
     keys = list(dict.fromkeys(key[:2] for key in points))
     rows = []
     for x in sorted({key[2] for key in points}):
         cells = [points.get((*key, x)) for key in keys]
         rows.append([Cell(f"{x:g}", x), *(MISSING if ms is None else Cell(short(ms), ms) for ms in cells)])
-    notes = [f"{b['network']}, {b['algorithm']}: {milliseconds(b['ms'])}." for b in content["baselines"]]
+    notes = [f"{b['network']}, {b['algorithm']}: {milliseconds(b['ms'])} per step." for b in content["baselines"]]
     columns = [content["x"], *(f"{network}, {algorithm}" for network, algorithm in keys)]
     return Table(f"Sweep: {content['title']}; ms per step", columns, rows, notes)
 
 
 def ladder(document: Document) -> Table:
-    """One row an algorithm, the slowest first: the same layer's time, and what the algorithm changes."""
+    """One row per algorithm, the slowest first: the time of the same layer, and how it is computed."""
     rungs = document.ladder or []
     rows = [
         [

@@ -1,4 +1,4 @@
-"""`nnlite train MODEL`: train on real images, with progress, and save."""
+"""`nnlite train MODEL`: train on a data set, show progress, and save the model."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=MODEL_HELP,
     )
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)")
-    parser.add_argument("--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam, adadelta")
-    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the optimizer's own")
-    parser.add_argument("--out", metavar="PATH", help="where to save the model (default: MODEL.safetensors)")
+    parser.add_argument(
+        "--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam or adadelta (default: rmsprop)"
+    )
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="learning rate (default: the optimizer's)")
+    parser.add_argument("--out", metavar="PATH", help="file for the model (default: MODEL.safetensors)")
     add_autotune_argument(parser)
     add_data_arguments(parser)
 
@@ -51,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     rate = {} if options.learning_rate is None else {"learning_rate": options.learning_rate}
     optimizer = optimizers.get(options.optimizer, **rate)
     model.compile(optimizer, loss_of(model), metrics=["accuracy"])
-    print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} images to train on")
+    print(f"{model.name}: {model.count_params():,} parameters; {options.data}: {len(x_train):,} training images")
     announce_compilation()
     conv.autotune(options.autotune)
     try:
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
                 x_train, y_train, options.batch_size, options.epochs, verbose=1, validation_data=(x_test, y_test)
             )
     except (KeyboardInterrupt, BrokenPipeError):
-        if optimizer.iterations:  # what an earlier run saved is not lost to a model that has learnt nothing
+        if optimizer.iterations:  # an untrained model does not overwrite the file of an earlier run
             model.save(path)
             epochs = optimizer.iterations / ceil(len(x_train) / options.batch_size)
             print(f"stopped after {epochs:.1f} of {options.epochs} epochs; saved as {path}", file=sys.stderr)

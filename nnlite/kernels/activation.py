@@ -12,10 +12,10 @@ PARALLEL_SIZE = 1 << 14
 
 
 @kernel
-def _backward(part, parts, dy, y, scale, masked, sums):
-    """masked = dy * scale where y > 0, else 0; sums[part] = its sum over this part's rows."""
-    begin, end = part * dy.shape[0] // parts, (part + 1) * dy.shape[0] // parts
-    total = sums[part]
+def _backward(thread, num_threads, dy, y, scale, masked, sums):
+    """masked = dy * scale where y > 0, else 0; sums[thread] = its sum over this thread's rows."""
+    begin, end = thread * dy.shape[0] // num_threads, (thread + 1) * dy.shape[0] // num_threads
+    total = sums[thread]
     total[:] = 0
     for i in range(begin, end):
         into, gradient, value = masked[i], dy[i], y[i]
@@ -26,10 +26,10 @@ def _backward(part, parts, dy, y, scale, masked, sums):
 
 
 @kernel
-def _sum(part, parts, dy, sums):
-    """sums[part] = the sum over this part's rows of dy."""
-    begin, end = part * dy.shape[0] // parts, (part + 1) * dy.shape[0] // parts
-    total = sums[part]
+def _sum(thread, num_threads, dy, sums):
+    """sums[thread] = the sum over this thread's rows of dy."""
+    begin, end = thread * dy.shape[0] // num_threads, (thread + 1) * dy.shape[0] // num_threads
+    total = sums[thread]
     total[:] = 0
     for i in range(begin, end):
         gradient = dy[i]

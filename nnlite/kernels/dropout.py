@@ -58,12 +58,61 @@ def _survives(position, low, high, threshold):
     return bits >= threshold
 
 
+class Mask(NamedTuple):
+    """A mask as kernels take it: the seed's halves, how many of 2**16 are dropped, and what multiplies the others."""
+
+    low: int
+    high: int
+    threshold: int
+    scale: float
+
+    @classmethod
+    def of(cls, rate: float, seed: int) -> Mask:
+        """The mask of a rate, to the nearest 2**-16, and a seed."""
+        return cls(seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, round(rate * 2**16), 1 / (1 - rate))
+
+
+@jit(inline=True)
+def _drop(x, y, first, size, mask, scale):
+    """y = x * scale where a position survives, 0 elsewhere, for `size` elements from position `first` on."""
+    low, high, threshold = np.uint32(mask.low), np.uint32(mask.high), np.uint32(mask.threshold)
+    zero = np.float32(0)
+    begin = min(size, -first % BLOCK)  # of the whole blocks
+    end = begin + (size - begin) // BLOCK * BLOCK
+    for i in range(begin):
+        y[i] = x[i] * scale if _survives(first + i, low, high, threshold) else zero
+    for start in range(begin, end, BLOCK):
+        block = (first + start) // BLOCK
+        _mask_block(pointer(x, start), pointer(y, start), block, low, high, threshold, scale, zero)
+    for i in range(end, size):
+        y[i] = x[i] * scale if _survives(first + i, low, high, threshold) else zero
+
+
+@jit
+def drops(mask):
+    """Whether a mask changes anything."""
+    return mask.scale != 1
+
+
+@jit
+def drop(x, y, first, size, mask):
+    """In a kernel: y = x, masked, for `size` elements of which the first has position `first`; x and y are pointers."""
+    _drop(x, y, first, size, mask, np.float32(mask.scale))
+
+
+@jit
+def drop_in_place(y, first, size, mask):
+    """As `drop`, of y itself: apart, because two pointers to the same place keep LLVM from using vectors."""
+    _drop(y, y, first, size, mask, np.float32(mask.scale))
+
+
 @kernel
-def _apply(part, parts, x, y, low, high, threshold, scale):
-    """y[i] = x[i] * scale where position i survives, else 0."""
+def _apply(thread, num_threads, x, y, mask):
+    """y = x, masked: one share of the blocks."""
+    low, high, threshold = np.uint32(mask.low), np.uint32(mask.high), np.uint32(mask.threshold)
+    scale, zero = y.dtype.type(mask.scale), y.dtype.type(0)
     blocks = -(-x.size // BLOCK)
-    zero = y.dtype.type(0)
-    for block in range(part * blocks // parts, (part + 1) * blocks // parts):
+    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
         start = block * BLOCK
         if x.size - start >= BLOCK:
             source, into = x[start : start + BLOCK], y[start : start + BLOCK]
@@ -73,53 +122,9 @@ def _apply(part, parts, x, y, low, high, threshold, scale):
                 y[i] = x[i] * scale if _survives(i, low, high, threshold) else zero
 
 
-class Mask(NamedTuple):
-    """A mask as kernels take it: the seed's halves, how many of 2**16 are dropped, and what multiplies the others."""
-
-    low: np.uint32
-    high: np.uint32
-    threshold: np.uint32
-    scale: np.float32
-
-    @classmethod
-    def of(cls, rate: float, seed: int) -> Mask:
-        """The mask of a rate, to the nearest 2**-16, and a seed."""
-        low, high = np.uint32(seed & 0xFFFFFFFF), np.uint32((seed >> 32) & 0xFFFFFFFF)
-        return cls(low, high, np.uint32(round(rate * 2**16)), np.float32(1 / (1 - rate)))
-
-
-@jit(inline=True)
-def _drop(x, y, first, size, mask):
-    zero = np.float32(0)
-    begin = min(size, -first % BLOCK)  # of the whole blocks
-    end = begin + (size - begin) // BLOCK * BLOCK
-    for i in range(begin):
-        y[i] = x[i] * mask.scale if _survives(first + i, mask.low, mask.high, mask.threshold) else zero
-    for start in range(begin, end, BLOCK):
-        block = (first + start) // BLOCK
-        source, into = pointer(x, start), pointer(y, start)
-        _mask_block(source, into, block, mask.low, mask.high, mask.threshold, mask.scale, zero)
-    for i in range(end, size):
-        y[i] = x[i] * mask.scale if _survives(first + i, mask.low, mask.high, mask.threshold) else zero
-
-
-@jit
-def drop(x, y, first, size, mask):
-    """In a kernel: y = x, masked, for `size` elements of which the first has position `first`; x and y are pointers."""
-    _drop(x, y, first, size, mask)
-
-
-@jit
-def drop_in_place(y, first, size, mask):
-    """As `drop`, of y itself: apart, because two pointers to the same place keep LLVM from using vectors."""
-    _drop(y, y, first, size, mask)
-
-
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
     y = memory.empty(x.shape, x.dtype)
-    low, high, threshold, _ = Mask.of(rate, seed)
-    arguments = x.reshape(-1), y.reshape(-1), low, high, threshold, x.dtype.type(1 / (1 - rate))
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
-        _apply.run(threads.parts_for(x.size, PARALLEL_SIZE), *arguments)
+        _apply.run(threads.parts_for(x.size, PARALLEL_SIZE), x.reshape(-1), y.reshape(-1), Mask.of(rate, seed))
     return y

@@ -21,7 +21,7 @@ from nnlite.compiler.simd import LANES, load, load_first, pointer, store
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile
 from nnlite.compiler.transposition import transpose
-from nnlite.kernels.dropout import Mask, drop_in_place
+from nnlite.kernels.dropout import Mask, drop_in_place, drops
 from nnlite.runtime import memory, threads
 
 #: bytes of a panel of b that is reduced at a time
@@ -37,21 +37,21 @@ def matmul(
     With a `mask`, dropout of that.
     """
     m, k = a.shape
-    return _product(a, b, _plan(m, b.shape[1], k, k, 1), False, bias, relu, mask)
+    return _product(a, b, _plan(m, b.shape[1], k, k, 1), bias, relu, mask)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
     m, k = a.shape
-    return _product(a, b, _plan(m, b.shape[0], k, k, 1), True, None, False)
+    return _product(a, b, _plan(m, b.shape[0], k, k, 1, True))
 
 
 def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
     (k, m), n = a.shape, b.shape[1]
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
-        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, 1, n), False, None, False).T)  # (m, n)
-    return _product(a, b, _plan(m, n, k, 1, m), False, None, False)
+        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, 1, n)).T)  # (m, n)
+    return _product(a, b, _plan(m, n, k, 1, m))
 
 
 class Sizes(NamedTuple):
@@ -62,7 +62,8 @@ class Sizes(NamedTuple):
     k: int
     row: int  # from a row of a to the next
     step: int  # from one term of the reduction to the next, in a
-    depth: int  # rows of a panel that are reduced at a time
+    kc: int  # rows of a panel that are reduced at a time
+    is_transposed: bool  # whether b is given as (n, k)
 
 
 class Plan(NamedTuple):
@@ -70,7 +71,7 @@ class Plan(NamedTuple):
 
     shape: TileShape
     sizes: Sizes
-    room: int  # numbers in a thread's panel
+    packed_size: int  # numbers of a thread's packed panel
     no_bias: np.ndarray  # zeros (n, to whole tiles)
 
 
@@ -81,94 +82,100 @@ def _shape(columns: int) -> TileShape:
 
 
 @lru_cache(maxsize=1024)
-def _plan(m: int, n: int, k: int, row: int, step: int) -> Plan:
+def _plan(m: int, n: int, k: int, row: int, step: int, is_transposed: bool = False) -> Plan:
     shape = _shape(n)
     blocks = -(-k * shape.width * 4 // PANEL_BYTES)
-    depth = max(1, -(-k // max(blocks, 1)))
-    room = -(-depth // LANES) * LANES * shape.width + LANES * LANES
-    return Plan(shape, Sizes(m, n, k, row, step, depth), room, np.zeros(-(-n // shape.width) * shape.width, np.float32))
+    kc = max(1, -(-k // max(blocks, 1)))
+    packed_size = -(-kc // LANES) * LANES * shape.width + LANES * LANES
+    no_bias = np.zeros(-(-n // shape.width) * shape.width, np.float32)
+    return Plan(shape, Sizes(m, n, k, row, step, kc, is_transposed), packed_size, no_bias)
 
 
 def _product(
     a: np.ndarray,
     b: np.ndarray,
     plan: Plan,
-    transposed: bool,
-    bias: np.ndarray | None,
-    clamp: bool,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
     mask: Mask | None = None,
 ) -> np.ndarray:
-    shape, sizes, room, start = plan
+    shape, sizes, packed_size, start = plan
     c = memory.empty((sizes.m, sizes.n))
     if bias is not None:
         start = start.copy()
         start[: sizes.n] = bias
     if c.size:
-        parts = threads.kernel_parts()
-        panels = memory.empty((parts, room))
-        _tiles.run(parts, shape, sizes, a, b, transposed, start, panels, c, clamp, mask is not None, mask or _NO_MASK)
+        num_threads = threads.kernel_parts()
+        work = memory.empty((num_threads, packed_size))
+        _gemm.run(num_threads, shape, sizes, a, b, start, c, relu, mask or _NO_MASK, work)
     return c
 
 
 @kernel
-def _tiles(part, parts, shape, sizes, a, b, transposed, bias, panels, c, clamp, drops, mask):
-    """One share of the tiles of c = dropout(relu(a b + bias))."""
-    tiles = -(-sizes.m // shape.rows)
-    total = -(-sizes.n // shape.width) * tiles
-    begin, end = part * total // parts, (part + 1) * total // parts
-    panel = pointer(panels, part * panels.shape[1])
+def _gemm(thread, num_threads, shape, sizes, a, b, bias, c, relu, mask, work):
+    """One share of the tiles of c = dropout(relu(a b + bias)), in BLIS's loops around the micro-kernel.
+
+    There are no loops 5 and 3: the matrices of a layer are small enough for the caches that these would serve.
+    """
+    tiles, nr = -(-sizes.m // shape.rows), shape.width
+    total = -(-sizes.n // nr) * tiles
+    begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
+    packed = pointer(work, thread * work.shape[1])
+    # loop 2: panels of NR columns of b
     for index in range(begin // tiles, -(-end // tiles)):
-        column = index * shape.width
+        column = index * nr
+        columns, is_whole = sizes.n - column, column + nr <= sizes.n
         first_tile, last_tile = max(begin - index * tiles, 0), min(end - index * tiles, tiles)
-        whole = column + shape.width <= sizes.n
-        for first in range(0, max(sizes.k, 1), sizes.depth):
-            depth = min(sizes.depth, sizes.k - first)
-            if transposed:
-                _copy_transposed(pointer(b, column * sizes.k + first), depth, sizes.n - column, sizes.k, shape, panel)
-            elif not whole:
-                _copy(pointer(b, first * sizes.n + column), depth, sizes.n - column, sizes.n, shape, panel)
+        # loop 4: blocks of KC terms of the reduction: their packed b stays in cache while all tiles pass
+        for first in range(0, max(sizes.k, 1), sizes.kc):
+            kc = min(sizes.kc, sizes.k - first)
+            if sizes.is_transposed:
+                _pack_transposed(pointer(b, column * sizes.k + first), kc, columns, sizes.k, shape, packed)
+            elif not is_whole:
+                _pack(pointer(b, first * sizes.n + column), kc, columns, sizes.n, shape, packed)
+            # loop 1: tiles of MR rows of a: their sums stay in registers
             for t in range(first_tile, last_tile):
                 rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
                 rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
                 if first == 0:
                     tile = repeat_row(shape, bias, column)
                 else:
-                    tile = load_tile(shape, c, rows_out, column, sizes.n - column)
-                if t == first_tile and whole and not transposed:  # copies its b while it computes
-                    for i in range(depth):
+                    tile = load_tile(shape, c, rows_out, column, columns)
+                if t == first_tile and is_whole and not sizes.is_transposed:  # packs its b while it computes
+                    for i in range(kc):
                         line = (first + i) * sizes.n + column
                         tile = multiply_add(tile, a, rows, (first + i) * sizes.step, 0, b, line, 0, 1)
-                        for j in range(0, shape.width, LANES):
-                            store(panel, i * shape.width + j, load(b, line + j))
+                        for j in range(0, nr, LANES):
+                            store(packed, i * nr + j, load(b, line + j))
                 else:
-                    tile = multiply_add(tile, a, rows, first * sizes.step, sizes.step, panel, 0, shape.width, depth)
-                if clamp and first + depth == sizes.k:
+                    tile = multiply_add(tile, a, rows, first * sizes.step, sizes.step, packed, 0, nr, kc)
+                if relu and first + kc == sizes.k:
                     tile = relu_tile(tile)
-                store_tile(c, rows_out, column, tile, sizes.n - column)
-        if drops:
+                store_tile(c, rows_out, column, tile, columns)
+        if drops(mask):
             for row in range(first_tile * shape.rows, min(last_tile * shape.rows, sizes.m)):
                 place = row * sizes.n + column
-                drop_in_place(pointer(c, place), place, min(shape.width, sizes.n - column), mask)
+                drop_in_place(pointer(c, place), place, min(nr, columns), mask)
 
 
 @jit
-def _copy(b, depth, columns, step, shape, panel):
-    """panel (depth, width) = the first columns of b, zero where there are none."""
-    for i in range(depth):
+def _pack(b, kc, columns, step, shape, packed):
+    """packed (KC, NR) = the first columns of b, zero where there are none."""
+    for i in range(kc):
         for j in range(0, shape.width, LANES):
-            store(panel, i * shape.width + j, load_first(b, i * step + j, columns - j))
+            store(packed, i * shape.width + j, load_first(b, i * step + j, columns - j))
 
 
 @jit
-def _copy_transposed(b, depth, columns, step, shape, panel):
-    """panel (depth, width) = the first rows of b, transposed, zero where there are none."""
-    edge = pointer(panel, -(-depth // LANES) * LANES * shape.width)  # a block of b, filled up with zeros
+def _pack_transposed(b, kc, columns, step, shape, packed):
+    """packed (KC, NR) = the first rows of b, transposed, zero where there are none."""
+    edge = pointer(packed, -(-kc // LANES) * LANES * shape.width)  # a block of b, filled up with zeros
     for j in range(0, shape.width, LANES):
-        for i in range(0, depth, LANES):
-            if j + LANES <= columns and i + LANES <= depth:
-                transpose(b, j * step + i, step, panel, i * shape.width + j, shape.width)
+        for i in range(0, kc, LANES):
+            if j + LANES <= columns and i + LANES <= kc:
+                transpose(b, j * step + i, step, packed, i * shape.width + j, shape.width)
             else:
                 for row in range(LANES):
-                    left = depth - i if j + row < columns else 0
+                    left = kc - i if j + row < columns else 0
                     store(edge, row * LANES, load_first(b, (j + row) * step + i, left))
-                transpose(edge, 0, LANES, panel, i * shape.width + j, shape.width)
+                transpose(edge, 0, LANES, packed, i * shape.width + j, shape.width)

@@ -12,10 +12,10 @@ SUMS = tuple(TileShape(sums, 1) for sums in ((8, 10, 12, 14) if REGISTERS == 16 
 
 
 @kernel
-def multiply_adds(part, parts, rounds, shape, factors, out):
+def multiply_adds(thread, num_threads, rounds, shape, factors, out):
     """`rounds` times the shape's independent multiply-adds of whole vectors on every thread, all in registers."""
     scale, step = splat(factors[0]), splat(factors[1])
-    own = pointer(out, part * out.shape[1])
+    own = pointer(out, thread * out.shape[1])
     rows = even_rows(shape, 0, shape.rows, LANES)
     sums = load_tile(shape, own, rows, 0, LANES)  # unequal, else they would be computed once
     for _ in range(rounds):
@@ -24,9 +24,9 @@ def multiply_adds(part, parts, rounds, shape, factors, out):
 
 
 @kernel
-def read(part, parts, rounds, x, out):
-    """Read all of x (parts, size) `rounds` times, a row a thread; size is a multiple of 8 vectors."""
-    first, last = part * x.shape[1], (part + 1) * x.shape[1]
+def read(thread, num_threads, rounds, x, out):
+    """Read all of x (threads, size) `rounds` times, a row a thread; size is a multiple of 8 vectors."""
+    first, last = thread * x.shape[1], (thread + 1) * x.shape[1]
     a = b = c = d = e = f = g = h = splat(out[0])
     for _ in range(rounds):
         for i in range(first, last, 8 * LANES):
@@ -34,13 +34,13 @@ def read(part, parts, rounds, x, out):
             c, d = c + load(x, i + 2 * LANES), d + load(x, i + 3 * LANES)
             e, f = e + load(x, i + 4 * LANES), f + load(x, i + 5 * LANES)
             g, h = g + load(x, i + 6 * LANES), h + load(x, i + 7 * LANES)
-    store(out, part * LANES, ((a + b) + (c + d)) + ((e + f) + (g + h)))
+    store(out, thread * LANES, ((a + b) + (c + d)) + ((e + f) + (g + h)))
 
 
 @kernel
-def copy(part, parts, rounds, x, y):
-    """y = x, both (parts, size), `rounds` times, a row a thread; size is a multiple of 8 vectors."""
-    first, last = part * x.shape[1], (part + 1) * x.shape[1]
+def copy(thread, num_threads, rounds, x, y):
+    """y = x, both (threads, size), `rounds` times, a row a thread; size is a multiple of 8 vectors."""
+    first, last = thread * x.shape[1], (thread + 1) * x.shape[1]
     for _ in range(rounds):
         for i in range(first, last, 4 * LANES):
             store(y, i, load(x, i))
@@ -50,24 +50,24 @@ def copy(part, parts, rounds, x, y):
 
 
 @kernel
-def rewrite(part, parts, x, zero):
+def rewrite(thread, num_threads, x, zero):
     """Add zero to x, flat, one line of numbers in turn for each thread; as a constant it would be left out."""
-    for first in range(part * LANES, x.size - LANES + 1, parts * LANES):
+    for first in range(thread * LANES, x.size - LANES + 1, num_threads * LANES):
         store(x, first, load(x, first) + splat(zero))
 
 
 @kernel
-def rewrite_own(part, parts, x, zero):
+def rewrite_own(thread, num_threads, x, zero):
     """Add zero to x, flat, a part of it on each thread, as kernels divide a batch."""
-    size = x.size // LANES // parts * LANES
-    for first in range(part * size, (part + 1) * size, LANES):
+    size = x.size // LANES // num_threads * LANES
+    for first in range(thread * size, (thread + 1) * size, LANES):
         store(x, first, load(x, first) + splat(zero))
 
 
 @kernel
-def nothing(part, parts, out):
+def nothing(thread, num_threads, out):
     """As little as a thread can do: what remains is the cost of starting them."""
-    out[part] = part
+    out[thread] = thread
 
 
 @jit

@@ -51,43 +51,41 @@ def _locate(table, row, w, g, begin):
     table[row, 0], table[row, 1], table[row, 2], table[row, 3] = w.size, w.ctypes.data, g.ctypes.data, begin
 
 
-@jit(inline=True)
-def _remembered(part, parts, table, row, memory):
-    """The part-th of `parts` equal pieces of what is remembered of a row's parameter in a slot."""
-    size, begin = table[row][0], table[row][3]
-    return memory[begin + part * size // parts : begin + (part + 1) * size // parts]
-
-
 if ENABLED:
 
     @jit(inline=True)
-    def _share(part, parts, table, row, column, like):
-        """The part-th of `parts` equal pieces of a row's parameter (column 1) or gradient (2), like `like`."""
-        size = table[row][0]
-        first, last = part * size // parts, (part + 1) * size // parts
-        return carray(array_at(table[row][column] + first * like.itemsize, like), (last - first,))
+    def _share(thread, num_threads, table, row, like):
+        """A thread's equal share of a row: of the parameter, its gradient, and (first, last) of it in each slot."""
+        size, begin = table[row][0], table[row][3]
+        first, last = thread * size // num_threads, (thread + 1) * size // num_threads
+        w = carray(array_at(table[row][1] + first * like.itemsize, like), (last - first,))
+        g = carray(array_at(table[row][2] + first * like.itemsize, like), (last - first,))
+        return w, g, begin + first, begin + last
 
 else:
 
-    def _share(part, parts, table, row, column, like):
-        array = table[row][column].reshape(-1)
-        return array[part * array.size // parts : (part + 1) * array.size // parts]
+    def _share(thread, num_threads, table, row, like):
+        size, w, g, begin = table[row]
+        first, last = thread * size // num_threads, (thread + 1) * size // num_threads
+        return w.reshape(-1)[first:last], g.reshape(-1)[first:last], begin + first, begin + last
 
 
 @kernel
-def rmsprop(part, parts, table, like, squares, averages, speeds, rate, rho, momentum, epsilon_inside, epsilon_outside):
+def rmsprop(
+    thread, num_threads, table, like, squares, averages, speeds, rate, rho, momentum, epsilon_inside, epsilon_outside
+):
     """w -= rate * g / (sqrt(variance + epsilon_inside) + epsilon_outside), where one of the two is 0.
 
     Memory: running mean of g^2, of g (or None), speed (or None).
     """
     zero, fresh = like.dtype.type(0), like.dtype.type(1) - rho
     for row in range(len(table)):
-        w, g = _share(part, parts, table, row, 1, like), _share(part, parts, table, row, 2, like)
-        square = _remembered(part, parts, table, row, squares)
+        w, g, first, last = _share(thread, num_threads, table, row, like)
+        square = squares[first:last]
         if averages is not None:
-            mean = _remembered(part, parts, table, row, averages)
+            mean = averages[first:last]
         if speeds is not None:
-            velocity = _remembered(part, parts, table, row, speeds)
+            velocity = speeds[first:last]
         for i in range(w.size):
             square[i] += fresh * (g[i] * g[i] - square[i])
             variance = square[i]
@@ -103,12 +101,12 @@ def rmsprop(part, parts, table, like, squares, averages, speeds, rate, rho, mome
 
 
 @kernel
-def sgd(part, parts, table, like, speeds, rate, momentum, nesterov):
+def sgd(thread, num_threads, table, like, speeds, rate, momentum, nesterov):
     """speed = momentum * speed - rate * g; w += speed, or with Nesterov's look ahead. Memory: speed (or None)."""
     for row in range(len(table)):
-        w, g = _share(part, parts, table, row, 1, like), _share(part, parts, table, row, 2, like)
+        w, g, first, last = _share(thread, num_threads, table, row, like)
         if speeds is not None:
-            velocity = _remembered(part, parts, table, row, speeds)
+            velocity = speeds[first:last]
         for i in range(w.size):
             step = -rate * g[i]
             if speeds is not None:
@@ -118,12 +116,15 @@ def sgd(part, parts, table, like, speeds, rate, momentum, nesterov):
 
 
 @kernel
-def adam(part, parts, table, like, means, squares, rate, beta_1, beta_2, epsilon):
+def adam(thread, num_threads, table, like, means, squares, rate, beta_1, beta_2, epsilon):
     """w -= rate * mean / (sqrt(square) + epsilon); `rate` holds the bias correction. Memory: mean, square."""
     fresh_1, fresh_2 = like.dtype.type(1) - beta_1, like.dtype.type(1) - beta_2
     for row in range(len(table)):
-        w, g = _share(part, parts, table, row, 1, like), _share(part, parts, table, row, 2, like)
-        mean, square = _remembered(part, parts, table, row, means), _remembered(part, parts, table, row, squares)
+        w, g, first, last = _share(thread, num_threads, table, row, like)
+        mean, square = (
+            means[first:last],
+            squares[first:last],
+        )
         for i in range(w.size):
             mean[i] += fresh_1 * (g[i] - mean[i])
             square[i] += fresh_2 * (g[i] * g[i] - square[i])
@@ -131,12 +132,15 @@ def adam(part, parts, table, like, means, squares, rate, beta_1, beta_2, epsilon
 
 
 @kernel
-def adadelta(part, parts, table, like, squares, moves, rate, rho, epsilon):
+def adadelta(thread, num_threads, table, like, squares, moves, rate, rho, epsilon):
     """w -= rate * g * rms(moved) / rms(g). Memory: running means of g^2 and of the steps' squares."""
     fresh = like.dtype.type(1) - rho
     for row in range(len(table)):
-        w, g = _share(part, parts, table, row, 1, like), _share(part, parts, table, row, 2, like)
-        square, moved = _remembered(part, parts, table, row, squares), _remembered(part, parts, table, row, moves)
+        w, g, first, last = _share(thread, num_threads, table, row, like)
+        square, moved = (
+            squares[first:last],
+            moves[first:last],
+        )
         for i in range(w.size):
             square[i] += fresh * (g[i] * g[i] - square[i])
             step = -g[i] * np.sqrt(moved[i] + epsilon) / np.sqrt(square[i] + epsilon)

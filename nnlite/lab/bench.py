@@ -1,4 +1,4 @@
-"""Check algorithms, then time the right ones against each other: what `nnlite bench` does, for programs."""
+"""Check algorithms, then time the correct ones against each other: `nnlite bench` from Python."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from nnlite.performance.rounds import Candidate, Samples, Team, run_rounds, time
 from nnlite.runtime import threads
 from nnlite.runtime.processor import processor_name
 
-#: seconds for timing, a shape and pass, of which the quick ones leave what they do not need to the slow ones
+#: seconds of timing per shape and pass, on average: quick ones leave their rest to slow ones
 SECONDS = 5.0
-#: about how long handing the threads over takes
+#: about how long a change of the threads' owner takes
 _SWITCH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A right algorithm at a shape and pass, and the slice of the shape that is run."""
+    """A correct algorithm at a shape and pass, and the slice of the shape that is timed."""
 
     algorithm: Algorithm
     cell: Cell
@@ -52,10 +52,11 @@ def bench(
     seed: int = 0,
     bar: Bar | None = None,
 ) -> Run:
-    """Check each algorithm, then time those that are right at each shape and pass, in float32.
+    """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
-    `baseline` is what ratios are relative to (default: im2col, else the first that is timed), `seconds` the time for
-    timing, a shape and pass. A KeyboardInterrupt ends the run early: what was measured is returned.
+    `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
+    is the time for timing per shape and pass, on average. A KeyboardInterrupt ends the run early; the completed rounds
+    are returned.
     """
     bar = Bar() if bar is None else bar
     run = Run(
@@ -83,13 +84,13 @@ def _check_all(run: Run, algorithms: Sequence[Algorithm], bar: Bar) -> None:
         run.checks.append(check(algorithm, seed=run.seed, progress=partial(bar.step, f"checking {algorithm.name}")))
 
 
-# Planning: what is run of each shape, and is it right there? -------------------------------------------------------
+# Planning: the slice of each shape that is timed, and a check of it --------------------------------------------------
 
 
 def _plan_all(
     run: Run, algorithms: Sequence[Algorithm], shapes: Sequence[Shape], passes: Sequence[str], bar: Bar
 ) -> list[list[_Entry]]:
-    """The entries of each row; fills run.rows. An algorithm that is wrong at any shape is timed at none."""
+    """The entries of each row; fills run.rows. An algorithm that is wrong at one shape is timed at none."""
     bar.stage("checking at the shapes to be timed", len(shapes) * len(passes) * len(algorithms))
     reports = {report.algorithm: report for report in run.checks}
     planned = []
@@ -120,7 +121,7 @@ def _plan_all(
 def _plan(
     algorithm: Algorithm, pass_name: str, geometry: Geometry, problem: _Problem, cell: Cell, report: Report
 ) -> Slice | None:
-    """What is run of `geometry`, checked there; None, and the cell says why, if nothing is."""
+    """The slice of `geometry` to time, checked; None if there is none, and the cell holds the reason."""
     if report.refused:
         return None
     try:
@@ -137,7 +138,7 @@ def _plan(
 
 
 def _check_and_slice(algorithm: Algorithm, pass_name: str, geometry: Geometry, problem: _Problem, cell: Cell) -> Slice:
-    """What is run of `geometry`; fills the cell's errors and extra memory. Raises Refused where it is wrong."""
+    """The slice of `geometry` to time; fills the cell's errors and extra memory. Raises Refused if it is wrong."""
     team = timing.team(algorithm, pass_name)
     if team.owner == "kernels":
         wait_until_idle()
@@ -153,7 +154,7 @@ def _check_and_slice(algorithm: Algorithm, pass_name: str, geometry: Geometry, p
 
 
 class _Problem:
-    """Operands and right results of a shape and of its slices, kept while they are asked for again."""
+    """Cached operands and expected results of a shape and of its slices."""
 
     def __init__(self, seed: int):
         self._seed = seed
@@ -214,14 +215,14 @@ def _time_all(
 
 
 def _baseline(entries: Sequence[_Entry], wanted: str | None) -> _Entry:
-    """The one that was asked for, else im2col, else the first that is for more than reading."""
+    """The requested baseline, else im2col, else the first algorithm that is not for reading only."""
     by_name = {e.algorithm.name: e for e in entries}
     usable = [e for e in entries if not e.algorithm.reference_only] or list(entries)
     return by_name.get(wanted or "im2col") or by_name.get("im2col") or usable[0]
 
 
 def _candidates(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) -> list[Candidate]:
-    """A call for each entry, and the baseline a second time as the control."""
+    """One candidate per entry, and the baseline a second time as the A/A control."""
     problem = _Problem(seed)
 
     def candidate(name: str | None, entry: _Entry) -> Candidate:
@@ -233,18 +234,18 @@ def _candidates(row: Row, entries: Sequence[_Entry], base: _Entry, seed: int) ->
 
 
 def _round_seconds(entries: Sequence[_Entry]) -> float:
-    """About how long a round takes: the calls, the control, and handing the threads over."""
+    """About how long a round takes, seconds: the calls, the control, and the change of the threads' owner."""
     return sum(e.part.seconds for e in entries) + max(e.part.seconds for e in entries) + _SWITCH_SECONDS
 
 
 def first_share(needs: Sequence[float], seconds: float) -> float:
-    """How long the first may take, if none takes more than its need or, where all is too much, than an equal share.
+    """Seconds for the first of several tasks: its need, or an equal share if the sum of needs exceeds `seconds`.
 
-    What the others do not need is the first's.
+    Time that the other tasks do not need goes to the first.
     """
     level, left, count = 0.0, seconds, len(needs)
     for need in sorted(needs):
-        level = left / count  # an equal share of what those that need less leave
+        level = left / count  # an equal share of the time that smaller needs leave
         if need > level:
             break
         left, count = left - need, count - 1

@@ -1,7 +1,7 @@
-"""Is an algorithm right? Every pass against float64, over nasty and random geometries, and at the shapes to be timed.
+"""Check an algorithm: every pass against float64, on edge cases, on random geometries and on exactly the timed shapes.
 
-An algorithm is refused at its first mistake, with the pass, the geometry and the first differing element. Declining
-a geometry is no mistake.
+An algorithm is refused at its first error, with the pass, the geometry and the first wrong element. To decline a
+geometry is allowed.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from nnlite.lab.problems import FIXED, random_geometries
 from nnlite.lab.reference import Operands
 
 RANDOM = 30
-#: on so many of the fixed geometries every pass is called again, with other operands and with the same
+#: on the first of the fixed geometries each pass is called again, with other operands and with the same ones
 _CALLED_AGAIN = 3
 
 
 @dataclass
 class Report:
-    """What checking an algorithm found. `errors`: the largest of each pass in float32, relative to the result's rms."""
+    """The result of a check. `errors`: the largest error of each pass in float32, relative to the result's RMS."""
 
     algorithm: str
     checked: int = 0
@@ -52,9 +52,10 @@ class Report:
 
 
 def check(algorithm: Algorithm, *, seed: int = 0, progress: Callable[[], None] = lambda: None) -> Report:
-    """Check an algorithm over the fixed and RANDOM random geometries, in each dtype that it declares.
+    """Check an algorithm on the fixed geometries and on RANDOM random ones, in each dtype that it declares.
 
-    One that is for reading only (`reference_only`) is checked over the fixed ones; plain Python takes its time.
+    An algorithm in plain Python (`reference_only`) is slow and is checked on the fixed ones only. `progress` is called
+    before each geometry.
     """
     report = Report(algorithm.name)
     try:
@@ -68,16 +69,17 @@ def check(algorithm: Algorithm, *, seed: int = 0, progress: Callable[[], None] =
 
 
 def geometries(algorithm: Algorithm, seed: int) -> list[Geometry]:
-    """What `check` checks it on, in this order."""
+    """The geometries of `check`, in order."""
     return [*FIXED, *([] if algorithm.reference_only else random_geometries(RANDOM, seed))]
 
 
 def check_at(
     algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Operands, right: Callable[[str], np.ndarray]
 ) -> Closeness:
-    """How close a pass is at a shape to be timed, in float32; of two results, the one nearer to its bound.
+    """The error of a pass at a timed shape, in float32; of two results, the one closer to its bound.
 
-    `given` is in float64, as is what `right` says of a single pass. Raises Refused where it is wrong.
+    `given` is in float64, as are the expected results of single passes that `right` returns. Raises Refused if a
+    result is wrong.
     """
     results = call(algorithm, pass_name, given.astype(np.float32), geometry)
     found = compare(algorithm, pass_name, results, right, given, geometry)
@@ -86,7 +88,7 @@ def check_at(
 
 
 def _check_geometry(algorithm: Algorithm, geometry: Geometry, seed: int, report: Report) -> bool:
-    """Whether the algorithm computes this geometry. Raises Refused where it does so wrongly."""
+    """Whether the algorithm accepts this geometry. Raises Refused if a result is wrong."""
     for dtype in dtypes(algorithm):
         reason = why_not(algorithm, geometry, dtype)
         if reason is not None:
@@ -115,7 +117,7 @@ def _check_passes(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: An
 
 
 def _check_needs(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: Any) -> None:
-    """A `backward` of one's own computes what `needs` asks for and returns None for the rest. Raises Refused if not."""
+    """A custom `backward` computes what `needs` asks for and returns None for the rest. Raises Refused if not."""
     given, right = reference.small_problem(geometry, seed)
     operands = given.astype(dtype)
     for needs in ((True, False), (False, True), (False, False)):
@@ -141,15 +143,15 @@ def _check_second_call(
     others: Operands,
     geometry: Geometry,
 ) -> None:
-    """A later call may neither change an earlier result nor be changed by it. Raises Refused otherwise."""
+    """A second call must not change the first result, and must give the same result. Raises Refused if not."""
     kept = [result.copy() for result in results]
     method = method_of(pass_name)
     call(algorithm, pass_name, others, geometry)
     if not _equal(results, kept):
-        raise Refused(f"{method} overwrites its earlier result on a second call, for {geometry}; expected new memory")
+        raise Refused(f"{method} overwrites its earlier result on a second call for {geometry}; expected a new array")
     again = call(algorithm, pass_name, operands, geometry)
     if not all(np.allclose(a, b, rtol=1e-3, atol=1e-3 * reference.rms(b)) for a, b in zip(again, kept, strict=True)):
-        raise Refused(f"{method} gives another result for the same operands on a second call, for {geometry}")
+        raise Refused(f"{method} returns a different result for the same operands on a second call, for {geometry}")
 
 
 def _equal(results: Iterable[np.ndarray], kept: Iterable[np.ndarray]) -> bool:

@@ -1,4 +1,4 @@
-"""Are an algorithm's fused passes right? Against the same steps one after the other, in float64."""
+"""Check an algorithm's fused passes against the same operations one by one, in float64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPILOGUES = tuple(Epilogue(*kinds) for kinds in product((False, True), repeat=3)
 
 
 def check_fused(algorithm: Algorithm, geometry: Geometry, seed: int) -> None:
-    """Check every epilogue that the algorithm says it fuses, in float32. Raises Refused where it is wrong."""
+    """Check every epilogue that the algorithm fuses, in float32. Raises Refused if a result is wrong."""
     if type(algorithm).fuses is Algorithm.fuses or np.float32 not in dtypes(algorithm):
         return
     for epilogue in EPILOGUES:
@@ -48,7 +48,7 @@ def _check_epilogue(algorithm: Algorithm, geometry: Geometry, epilogue: Epilogue
     if not isinstance(ran, Fused):
         raise Refused(f"fused {epilogue} for {geometry}: expected nnlite.conv.Fused. Received: {type(ran).__name__}")
     _compare("result", ran.result, wanted["result"], allowed, epilogue, geometry)
-    for first_layer in (False, True):  # whose input needs no gradient
+    for first_layer in (False, True):  # its input needs no gradient
         needs = (not first_layer, True, epilogue.bias)
         with asking(f"fused {epilogue}", geometry):
             gradients = algorithm.backward_fused(ran, dresult.astype(np.float32), geometry, epilogue, needs)
@@ -56,7 +56,7 @@ def _check_epilogue(algorithm: Algorithm, geometry: Geometry, epilogue: Epilogue
             if needed:
                 _compare(name, value, wanted[name], allowed, epilogue, geometry)
             elif value is not None:
-                raise Refused(f"fused {epilogue}: {name} for {geometry}, which nothing needs: expected None")
+                raise Refused(f"fused {epilogue}: {name} for {geometry} is not needed: expected None")
         spoil(gradients)
     spoil((ran.result,))
 
@@ -68,23 +68,26 @@ def _compare(name: str, got: Any, right: np.ndarray, allowed: float, epilogue: E
     if not (error <= allowed).all():
         first = tuple(int(i) for i in np.argwhere(~(error <= allowed))[0])
         raise Refused(
-            f"fused {epilogue}: {name} is wrong for {geometry}: the first differing element is {name}{list(first)}: "
+            f"fused {epilogue}: {name} is wrong for {geometry}: the first wrong element is {name}{list(first)}: "
             f"expected {right[first]:.6g}, got {got[first]:.6g}"
         )
 
 
 def _after(y: np.ndarray, epilogue: Epilogue, margin: float) -> tuple[np.ndarray, Any, np.ndarray]:
-    """(the result, a function from its gradient to dy, where no rounding below `margin` can change the route)."""
-    clamped = np.maximum(y, 0) if epilogue.relu else y
+    """(the result, a function from its gradient to dy, where an error below `margin` cannot change the routing)."""
+    activated = np.maximum(y, 0) if epilogue.relu else y
     slope = (y > 0).astype(np.float64) if epilogue.relu else np.ones_like(y)
     if not epilogue.pool:
-        return clamped, lambda d: d * slope, np.abs(y) > margin if epilogue.relu else np.ones(y.shape, bool)
+        return activated, lambda d: d * slope, np.abs(y) > margin if epilogue.relu else np.ones(y.shape, bool)
     n, oh, ow, k = epilogue.result_shape(y.shape)
     # (n, oh, 2, ow, 2, k) -> (n, oh, ow, k, 4): the windows, row by row
     windows = (
-        clamped[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, k).transpose(0, 1, 3, 5, 2, 4).reshape(n, oh, ow, k, 4)
+        activated[:, : 2 * oh, : 2 * ow]
+        .reshape(n, oh, 2, ow, 2, k)
+        .transpose(0, 1, 3, 5, 2, 4)
+        .reshape(n, oh, ow, k, 4)
     )
-    winner = windows.argmax(axis=4)
+    largest = windows.argmax(axis=4)
     ranked = np.sort(windows, axis=4)
     sure = ranked[..., 3] - ranked[..., 2] > margin
     if epilogue.relu:
@@ -92,7 +95,7 @@ def _after(y: np.ndarray, epilogue: Epilogue, margin: float) -> tuple[np.ndarray
 
     def route(d: np.ndarray) -> np.ndarray:
         spread = np.zeros(windows.shape)
-        np.put_along_axis(spread, winner[..., None], d[..., None], axis=4)
+        np.put_along_axis(spread, largest[..., None], d[..., None], axis=4)
         dy = np.zeros(y.shape)
         back = spread.reshape(n, oh, ow, k, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(n, 2 * oh, 2 * ow, k)
         dy[:, : 2 * oh, : 2 * ow] = back

@@ -1,4 +1,4 @@
-"""`nnlite bench`: the laboratory."""
+"""`nnlite bench`: check and time convolution algorithms."""
 
 from __future__ import annotations
 
@@ -15,41 +15,49 @@ from nnlite.network.progress import announce_compilation
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.runtime.files import write_json
 
-#: images a step, of the layers of the question
+#: images per step of the layers of the question
 BATCH_SIZE = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="add your own; may be repeated"
+        "--algorithm",
+        action="append",
+        default=[],
+        metavar="FILE.py:CLASS",
+        help="also check and time your own algorithm; may be repeated",
     )
-    parser.add_argument("--only", metavar="NAME,...", help="of the others, these alone (default: all there are)")
+    parser.add_argument("--only", metavar="NAME,...", help="built-in algorithms to run (default: all)")
     parser.add_argument(
         "--shapes",
         action="append",
         metavar="SET",
-        help=f"{', '.join(shapes.SETS)}, all, or N,C,H,W,K,R,S,stride,pad; may be repeated (default: seed)",
+        help=f"layers: {', '.join(shapes.SETS)}, all, or N,C,H,W,K,R,S,stride,pad; may be repeated (default: seed)",
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help=f"images a step, for the set seed (default: {BATCH_SIZE})"
+        "--batch-size", type=int, metavar="N", help=f"images per step, for the set seed (default: {BATCH_SIZE})"
     )
     parser.add_argument(
         "--passes",
         default=",".join(conv.PASSES),
         metavar="PASS,...",
-        help=f"of {', '.join(reference.PASSES)} (default: the first three)",
+        help=f"passes to time: {', '.join(reference.PASSES)} (default: the first three)",
     )
-    parser.add_argument("--baseline", metavar="NAME", help="what ratios are relative to (default: im2col)")
-    parser.add_argument("--rounds", type=int, default=timing.ROUNDS, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="the algorithm that ratios are relative to (default: im2col)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=timing.ROUNDS, metavar="N", help="timed rounds (default: %(default)s)"
+    )
     parser.add_argument(
         "--seconds",
         type=float,
         default=SECONDS,
         metavar="S",
-        help="for timing, a shape and pass on average (default: %(default)s); ends rounds early",
+        help="seconds of timing per shape and pass, on average (default: %(default)s); may reduce the rounds",
     )
-    parser.add_argument("--csv", metavar="PATH", help="write the results there as CSV")
-    parser.add_argument("--figures", metavar="DIR", help="draw a heat map and bars there, as SVG and PNG")
+    parser.add_argument("--csv", metavar="PATH", help="write the results to this file, as CSV")
+    parser.add_argument("--figures", metavar="DIR", help="folder for a heat map and bar charts, as SVG and PNG")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,13 +98,13 @@ def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
     if options.batch_size is None:
         return shapes.resolve(requests, BATCH_SIZE)
     if not {"seed", "all"} & set(requests):
-        received = f"{options.batch_size} with --shapes {' '.join(requests)}, which say how many images they have"
-        raise ValueError(f"--batch-size: expected with the set seed alone. Received: {received}")
+        received = f"{options.batch_size} with --shapes {' '.join(requests)}, which include a batch size"
+        raise ValueError(f"--batch-size: expected only with --shapes seed or all. Received: {received}")
     return shapes.resolve(requests, positive_int("--batch-size", options.batch_size))
 
 
 def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]:
-    """The registered algorithms that --only allows; the user's own come by themselves."""
+    """The registered algorithms that --only selects, without the user's own."""
     names = conv.names() if only is None else _listed("--only", only, conv.names())
     return [conv.get(name) for name in names if name not in [a.name for a in own]]
 

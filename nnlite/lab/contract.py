@@ -1,4 +1,4 @@
-"""What an algorithm has promised: the kinds of its results, its error bounds, and to leave its operands alone."""
+"""The contract of an algorithm: shape, dtype and layout of its results, its error bounds, unchanged operands."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nnlite.lab import reference
 from nnlite.lab.diagnose import AXES, describe
 from nnlite.lab.reference import Operands
 
-#: an algorithm may not excuse a larger error than this, relative to the result's root mean square
+#: the largest error bound that an algorithm may declare, relative to the result's RMS
 LARGEST_BOUND = 1e-3
 
 
 class Refused(Exception):
-    """An algorithm does something wrong; the message says what."""
+    """An algorithm breaks its contract; the message says how."""
 
 
 class Closeness(NamedTuple):
-    """The largest error of a result, and the one that its algorithm allows itself."""
+    """The largest error of a result and the algorithm's declared bound, both relative to the RMS."""
 
     error: float
     bound: float
@@ -30,7 +30,7 @@ class Closeness(NamedTuple):
 
 @contextmanager
 def asking(method: str, geometry: Geometry) -> Iterator[None]:
-    """Raises Refused for what the algorithm raises inside; a lack of memory is not its fault."""
+    """Turns an exception of the algorithm, raised inside, into Refused; a MemoryError is passed on."""
     try:
         yield
     except (MemoryError, Refused):
@@ -40,7 +40,7 @@ def asking(method: str, geometry: Geometry) -> Iterator[None]:
 
 
 def dtypes(algorithm: Algorithm) -> list[Any]:
-    """Of float32 and float64, what it computes in. Raises Refused if that is neither."""
+    """The dtypes that it computes in, of float32 and float64. Raises Refused if there is none."""
     declared = algorithm.dtypes
     try:
         found = [d for d in (np.float32, np.float64) if any(np.dtype(d) == np.dtype(known) for known in declared)]
@@ -52,16 +52,16 @@ def dtypes(algorithm: Algorithm) -> list[Any]:
 
 
 def why_not(algorithm: Algorithm, geometry: Geometry, dtype: Any) -> str | None:
-    """Why it declines the geometry, or None. Raises Refused if it answers with something else than that."""
+    """Why it declines the geometry, or None. Raises Refused if the answer is neither None nor a string."""
     with asking("supports", geometry):
         reason = algorithm.declines(geometry, dtype)
     if reason is not None and not (isinstance(reason, str) and reason):
-        raise Refused(f"supports returns {reason!r} for {geometry}; expected None, or why not, in words")
+        raise Refused(f"supports returns {reason!r} for {geometry}; expected None, or the reason as a string")
     return reason
 
 
 def declared_bound(algorithm: Algorithm, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:
-    """The algorithm's own error bound. Raises Refused if it excuses more than LARGEST_BOUND."""
+    """The error bound that the algorithm declares. Raises Refused if it is above LARGEST_BOUND."""
     with asking("error_bound", geometry):
         bound = float(algorithm.error_bound(geometry, pass_name, dtype))
     if not 0 < bound <= LARGEST_BOUND:
@@ -73,14 +73,14 @@ def declared_bound(algorithm: Algorithm, geometry: Geometry, pass_name: str, dty
 
 
 def call(algorithm: Algorithm, pass_name: str, operands: Operands, geometry: Geometry) -> tuple[np.ndarray, ...]:
-    """What a pass returns, of the right kind, with operands left as they were. Raises Refused otherwise."""
+    """The results of a pass. Raises Refused if their kind is wrong or if an operand was changed."""
     method = method_of(pass_name)
     before = {name: array.copy() for name, array in operands.arrays().items()}
     with asking(method, geometry):
         results = reference.run_pass(algorithm, pass_name, operands, geometry)
     for name, array in operands.arrays().items():
         if not np.array_equal(array, before[name]):
-            raise Refused(f"{method} writes into its input {name} for {geometry}; expected it to stay as it was")
+            raise Refused(f"{method} writes into its input {name} for {geometry}; expected it unchanged")
     if not isinstance(results, tuple) or len(results) != len(reference.result_passes(pass_name)):
         raise Refused(f"{method} returns {type(results).__name__} for {geometry}; expected (dx, dweight)")
     for single, result in zip(reference.result_passes(pass_name), results, strict=True):
@@ -89,12 +89,12 @@ def call(algorithm: Algorithm, pass_name: str, operands: Operands, geometry: Geo
 
 
 def method_of(pass_name: str) -> str:
-    """The method of an algorithm that computes the pass."""
+    """The name of the method that computes the pass."""
     return "backward" if pass_name == "gradients" else pass_name
 
 
 def check_kind(method: str, single: str, result: Any, operands: Operands, geometry: Geometry) -> None:
-    """Raises Refused if a result is not an array of the right shape, dtype and layout in memory of its own."""
+    """Raises Refused unless a result is a new C-contiguous array of the right shape and dtype."""
     if not isinstance(result, np.ndarray):
         raise Refused(f"{method} returns {type(result).__name__} for {geometry}; expected an ndarray")
     shape = geometry.result_shape(single)
@@ -107,7 +107,7 @@ def check_kind(method: str, single: str, result: Any, operands: Operands, geomet
         raise Refused(f"{method} returns an array that is not C-contiguous for {geometry}; try np.ascontiguousarray")
     for name, array in operands.arrays().items():
         if np.shares_memory(result, array):
-            raise Refused(f"{method} returns memory of its input {name} for {geometry}; expected an array of its own")
+            raise Refused(f"{method} returns memory of its input {name} for {geometry}; expected a new array")
 
 
 def compare(
@@ -119,9 +119,10 @@ def compare(
     geometry: Geometry,
     method: str | None = None,
 ) -> list[Closeness]:
-    """How close each result of a pass is, relative to its rms. Raises Refused above the algorithm's own bound.
+    """The error of each result of a pass, relative to its RMS. Raises Refused if one exceeds the declared bound.
 
-    `given` is in float64, as is what `right` says of a single pass. `method` is what the refusal calls the pass.
+    `given` is in float64, as are the expected results of single passes that `right` returns. `method` is the name of
+    the pass in the message.
     """
     method = method or method_of(pass_name)
     found = []
@@ -137,7 +138,7 @@ def compare(
 
 
 def spoil(results: Sequence[np.ndarray | None]) -> None:
-    """Fill results with NaN before their memory is used again, so that nobody finds right values in fresh memory."""
+    """Fill results with NaN, so that an algorithm that does not write its result cannot find old correct values."""
     for result in results:
         if result is not None and result.flags.writeable:
             result.fill(np.nan)

@@ -1,4 +1,4 @@
-"""Pictures of a run: a heat map of who is how fast where, and bars of the rates against the peak."""
+"""Figures of a run: a heat map of times, and bar charts of rates relative to the peak."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nnlite.runtime.scopes import PART_NAMES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: told apart by the colour-blind (Okabe and Ito)
+#: safe for colour-blind readers (Okabe and Ito, 2008)
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"
-#: the heat map's colours end at so many times as fast or slow as the baseline
+#: the ratio at which the heat map's colours end
 _MOST_RATIO = 16
 
 
 def draw(run: Run, folder: Path) -> list[str]:
-    """Write bench-heatmap and bench-bars as SVG and PNG; returns the paths. Nothing if nothing was timed."""
+    """Write bench-heatmap and bench-bars as SVG and PNG. Returns the paths; none if nothing was timed."""
     rows = [row for row in run.rows if row.timed]
     if not rows:
         return []
@@ -39,7 +39,7 @@ def draw(run: Run, folder: Path) -> list[str]:
 
 
 def blank(width: float, height: float) -> Figure:
-    """A figure of so many inches that needs no display."""
+    """A figure of `width` by `height` inches that needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,7 +49,7 @@ def blank(width: float, height: float) -> Figure:
 
 
 def heat_map(rows: list[Row]) -> Figure:
-    """A line a shape and pass, a column an algorithm: milliseconds, coloured by how they compare with the baseline."""
+    """One line per shape and pass, one column per algorithm: ms, coloured by the ratio to the baseline."""
     names = list(dict.fromkeys(cell.algorithm for row in rows for cell in row.cells))
     ratios = np.full((len(rows), len(names)), np.nan)
     for i, row in enumerate(rows):
@@ -71,7 +71,7 @@ def heat_map(rows: list[Row]) -> Figure:
     for i in range(1, len(rows)):
         if rows[i].shape != rows[i - 1].shape:
             axes.axhline(i - 0.5, color="black", linewidth=0.8)
-    axes.set_title("Milliseconds; bold: the fastest; ~: scaled from a slice of the work", loc="left", fontsize=11)
+    axes.set_title("Time in ms. Bold: the fastest. ~: scaled from a slice of the work", loc="left", fontsize=11)
     steps = range(-int(limit), int(limit) + 1, 2)
     bar = figure.colorbar(image, ax=axes, ticks=list(steps), aspect=30, pad=0.01, extend="both")
     bar.set_ticklabels([_times(step) for step in steps])
@@ -87,7 +87,7 @@ def _times(log2: int) -> str:
 def _colours() -> Any:
     from matplotlib import colormaps
 
-    # purple is faster; keeps its order for the colour-blind
+    # purple is faster; the order is visible to colour-blind readers
     return colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
 
 
@@ -104,7 +104,7 @@ def _annotate(axes: Any, cell: Cell, column: int, line: int, ratio: float) -> No
 
 
 def bars(rows: list[Row], run: Run) -> Figure:
-    """A panel a shape and pass, a bar an algorithm: GFLOP/s on a log scale, with the measured peak as a line."""
+    """One panel per shape and pass, one bar per algorithm: GFLOP/s on a log scale; the measured peak is a line."""
     across = len(dict.fromkeys(row.pass_name for row in rows))
     down = -(-len(rows) // across)
     most = max(len(row.timed) for row in rows)
@@ -117,7 +117,7 @@ def bars(rows: list[Row], run: Run) -> Figure:
         colours = [ORANGE if cell.best else GREY if cell.scale != 1 else BLUE for cell in cells]
         drawn = axes.barh([cell.algorithm for cell in cells], [cell.gflops for cell in cells], color=colours)
         labels = [number(cell.gflops) + f" ({percent(cell.percent_of_peak)})" for cell in cells]
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # so that the peak's line crosses no number
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps the peak's line off the numbers
         axes.bar_label(drawn, labels, fontsize=7, padding=3, bbox=paper)
         axes.axvline(peak, color="black", linewidth=1, linestyle="--")
         axes.set_xscale("log")
@@ -128,8 +128,8 @@ def bars(rows: list[Row], run: Run) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(f"{row.shape.name}, {PART_NAMES[row.pass_name]}", fontsize=9, loc="left")
     figure.suptitle(
-        f"GFLOP/s by the definition's count (percent of the peak); dashed: the measured peak, {peak:.0f} GFLOP/s\n"
-        "orange: the fastest; grey: scaled from a slice; above the peak: fewer multiplications than the definition",
+        f"GFLOP/s of direct convolution (percent of the peak); dashed: the measured FMA peak, {peak:.0f} GFLOP/s\n"
+        "orange: the fastest; grey: scaled from a slice; above the peak: fewer FLOPs than direct convolution",
         fontsize=10,
         x=0.01,
         ha="left",

@@ -1,4 +1,4 @@
-"""Objects from a user's own file, as the command line names them: FILE.py:NAME."""
+"""Load objects from a user's file, given as FILE.py:NAME."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from nnlite.runtime.errors import existing_file
 
 
 def load_object(spec: str, kind: str) -> Any:
-    """What NAME is in FILE.py, which is run as a module of its own.
+    """The object NAME of FILE.py, which is imported as a module.
 
-    Raises FileNotFoundError if there is no such file, ValueError in one line if it fails to run or has no such name.
+    Raises FileNotFoundError if the file does not exist, ValueError of one line if it fails to run or lacks the name.
+    `kind` begins the message.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
@@ -39,17 +40,17 @@ def load_object(spec: str, kind: str) -> Any:
 
 
 def said(error: BaseException, path: Path) -> str:
-    """What an error says in one line, with the last line of the user's file that it came through."""
+    """An error in one line: its type, the last line of the user's file in its traceback, its message."""
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path.absolute())]
     where = f" in line {lines[-1]}" if lines else ""
     return f"{type(error).__name__}{where}: {error}"
 
 
 def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
-    """The user's algorithms, FILE.py:CLASS each, registered.
+    """Load and register the user's algorithms, given as FILE.py:CLASS.
 
-    One whose name another has is told apart by its file, as in tiled@old and tiled@new.
-    Raises FileNotFoundError or ValueError, in one line, if one is none.
+    If two have the same name, the file is appended: tiled@old and tiled@new.
+    Raises FileNotFoundError or ValueError, of one line, if one cannot be loaded.
     """
     specs = list(dict.fromkeys(specs))
     algorithms = [_algorithm(spec) for spec in specs]
@@ -61,7 +62,7 @@ def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
 
 
 def _told_apart(specs: Sequence[str]) -> Iterator[str]:
-    """What each of several has alone: the name of its file, with folders and the class where they are needed."""
+    """A unique suffix for each: the file's name, with folders and the class if needed."""
     parts = [Path(spec.rpartition(":")[0]).absolute().with_suffix("").parts for spec in specs]
     depths = range(1, max(map(len, parts), default=1) + 1)
     depth = next(d for d in depths if len({p[-d:] for p in parts}) == len(set(parts)))
@@ -71,7 +72,7 @@ def _told_apart(specs: Sequence[str]) -> Iterator[str]:
 
 
 def _algorithm(spec: str) -> conv.Algorithm:
-    """The user's algorithm, not registered, also where its file does that itself."""
+    """The user's algorithm, unregistered even if its file registers it."""
     if ".py:" not in spec:
         raise ValueError(f"--algorithm: expected FILE.py:CLASS. Received: {spec!r}")
     found = load_object(spec, "--algorithm")

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def short(value: float) -> str:
 
 
 def threads_said(count: int) -> str:
-    """A number of threads, in words."""
+    """1 -> "1 thread", 2 -> "2 threads"."""
     return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def milliseconds(value: float) -> str:
-    """A time, with its unit."""
+    """A time with its unit."""
     return f"{short(value)} ms"
 
 
@@ -30,9 +30,9 @@ def times(ratio: float) -> str:
 
 
 def miss(predicted: float, measured: float) -> str:
-    """By which factor a prediction misses, and in which direction."""
+    """The factor by which a prediction is too high or too low."""
     ratio = predicted / measured
-    return f"{short(ratio)}× too much" if ratio >= 1 else f"{short(1 / ratio)}× too little"
+    return f"{short(ratio)}× too high" if ratio >= 1 else f"{short(1 / ratio)}× too low"
 
 
 def listed(items: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""The geometries that every algorithm is checked on: the simple ones first, then the nasty, then random ones.
+"""The geometries that every algorithm is checked on: simple ones, then edge cases, then random ones.
 
-Kernels on register tiles are compiled anew for each tile's shape, which follows from the channel counts, and compiling
-is what takes long in checking. So most have 1 input channel or at least 3, and at least 3 output channels, of which 16
-are a vector; a few have 1 -> 1 and 2 -> 2, and a few more than a vector holds, plus or minus one so that they overhang.
+Checking takes long because register tiles are compiled for each tile shape, which depends on the channel counts. So
+most geometries have 1 input channel or at least 3, and at least 3 output channels (a vector holds up to 16). A few have
+1 -> 1 or 2 -> 2 channels, and a few have one channel more than one or more vectors hold.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from nnlite.conv import Geometry
 
-#: in this order, so that the first one that fails is the simplest that still shows where it fails
+#: the simplest first, so that the first failure is easy to understand
 FIXED = (
     Geometry.of((1, 5, 6, 1), (3, 3, 1, 1)),
     Geometry.of((2, 6, 7, 3), (3, 3, 3, 4)),
@@ -29,22 +29,22 @@ FIXED = (
     Geometry.of((1, 9, 10, 17), (3, 3, 17, 49), padding=1),  # one more than a vector, than three vectors
     Geometry.of((2, 7, 5, 4), (3, 2, 2, 6), strides=(2, 3), padding="same", dilation_rate=2, groups=2),
     Geometry.of((1, 5, 12, 2), (1, 5, 2, 3), strides=(1, 2), padding=2),
-    Geometry.of((1, 12, 12, 2), (5, 5, 2, 3), strides=3),  # the last rows and columns are never seen
-    Geometry.of((2, 1, 1, 3), (3, 3, 3, 4), padding="same"),  # most taps on padding
+    Geometry.of((1, 12, 12, 2), (5, 5, 2, 3), strides=3),  # the last rows and columns are not used
+    Geometry.of((2, 1, 1, 3), (3, 3, 3, 4), padding="same"),  # most kernel positions are on padding
     Geometry.of((1, 2, 2, 1), (4, 4, 1, 3), padding=1),  # a kernel larger than the image
-    Geometry.of((1, 2, 2, 1), (1, 1, 1, 3), strides=3, padding=4),  # outputs that see padding alone
-    Geometry.of((0, 5, 5, 3), (3, 3, 3, 4)),  # no image at all
+    Geometry.of((1, 2, 2, 1), (1, 1, 1, 3), strides=3, padding=4),  # some outputs depend on padding only
+    Geometry.of((0, 5, 5, 3), (3, 3, 3, 4)),  # no image
 )
 
 
 def random_geometries(count: int, seed: int) -> list[Geometry]:
-    """`count` small problems, always the same for a seed: every kind and plain 3x3 ones (stride 1) in turn."""
+    """`count` small problems, the same for the same seed: general ones and 3x3 ones with stride 1 in turn."""
     generator = np.random.default_rng(seed)
     return [_random_geometry(generator) if i % 2 else _random_plain(generator) for i in range(count)]
 
 
 def _random_plain(generator: np.random.Generator) -> Geometry:
-    """A 3x3 kernel with stride 1: what most specialised algorithms are for, so that they too are checked often."""
+    """A 3x3 kernel with stride 1, which most specialised algorithms are for."""
     n, pad = _pair(generator, 1, 2)
     h, w = _pair(generator, 3, 14)
     c, k = _channels(generator, 16)
@@ -69,7 +69,7 @@ def _random_geometry(generator: np.random.Generator) -> Geometry:
 
 
 def _channels(generator: np.random.Generator, most: int) -> tuple[int, int]:
-    """From 3 to `most`, but in one of four problems a single input channel."""
+    """From 3 to `most` channels; in one of four problems a single input channel."""
     c, k = _pair(generator, 3, most)
     return (1 if generator.random() < 0.25 else c), k
 

@@ -1,7 +1,7 @@
-"""What is right: every pass in float64.
+"""Expected results: every pass in float64.
 
-Small problems are computed by `naive`, which is the definition. Where that would take long, a matrix product a tap
-computes in float64: it shares no code with any algorithm and needs no compiler; tests compare it with `naive`.
+Small problems are computed by `naive`, the definition. Larger ones take one matrix product per kernel position, in
+code that no algorithm shares and that needs no compiler. Tests compare it with `naive`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from nnlite import conv
 from nnlite.conv import Geometry
 
-#: problems with more multiply-accumulates than this are not computed by plain Python
+#: the most MACs of a problem that is computed by `naive`
 _MOST_NAIVE_MACS = 5_000
 
-#: what one can ask of an algorithm: the passes, and both gradients at once
+#: the passes of an algorithm, and both gradients in one call
 PASSES = (*conv.PASSES, "gradients")
 
 
@@ -32,7 +32,7 @@ class Operands:
     dy: np.ndarray
 
     def astype(self, dtype: type) -> Operands:
-        """Fresh copies."""
+        """Copies in another dtype."""
         return Operands(self.x.astype(dtype), self.weight.astype(dtype), self.dy.astype(dtype))
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -40,7 +40,7 @@ class Operands:
 
 
 def operands(geometry: Geometry, seed: int) -> Operands:
-    """Normally distributed float64 operands whose values float32 holds exactly, always the same for a seed."""
+    """Normally distributed float64 operands that are exact in float32; the same for the same seed."""
     generator = np.random.default_rng(seed)
     shapes = (geometry.input_shape, geometry.weight_shape, geometry.output_shape)
     x, weight, dy = (generator.standard_normal(shape, np.float32).astype(np.float64) for shape in shapes)
@@ -48,7 +48,7 @@ def operands(geometry: Geometry, seed: int) -> Operands:
 
 
 def run_pass(algorithm: conv.Algorithm, pass_name: str, given: Operands, geometry: Geometry) -> tuple[np.ndarray, ...]:
-    """What a pass returns: one array, or (dx, dweight) of "gradients"."""
+    """The results of a pass: one array, or (dx, dweight) for "gradients"."""
     if pass_name == "forward":
         return (algorithm.forward(given.x, given.weight, geometry),)
     if pass_name == "grad_input":
@@ -60,19 +60,19 @@ def run_pass(algorithm: conv.Algorithm, pass_name: str, given: Operands, geometr
 
 
 def result_passes(pass_name: str) -> tuple[str, ...]:
-    """Which single pass each array that `run_pass` returns belongs to."""
+    """The single pass of each array that `run_pass` returns."""
     return ("grad_input", "grad_weight") if pass_name == "gradients" else (pass_name,)
 
 
 def expected(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
-    """The right result of a single pass, in float64, of float64 operands."""
+    """The expected result of a single pass, in float64."""
     if geometry.macs <= _MOST_NAIVE_MACS:
         return run_pass(conv.get("naive"), pass_name, given, geometry)[0]
     return by_taps(geometry, pass_name, given)
 
 
 def by_taps(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
-    """A single pass as one matrix product for each tap (r, s) and group, over the pixels that the tap multiplies."""
+    """A single pass as one matrix product per kernel position (r, s) and group."""
     (top, bottom), (left, right) = geometry.pads
     _, h, w, _ = geometry.input_shape
     n, oh, ow, k = geometry.output_shape
@@ -102,11 +102,11 @@ def by_taps(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def small_problem(geometry: Geometry, seed: int) -> tuple[Operands, dict[str, np.ndarray]]:
-    """Operands in float64 and what is right for each single pass, kept because every algorithm is asked for it."""
+    """(operands in float64, the expected result of each single pass), cached because every algorithm needs them."""
     given = operands(geometry, seed)
     return given, {name: expected(geometry, name, given) for name in conv.PASSES}
 
 
 def rms(array: np.ndarray) -> float:
-    """The root of the mean square; 1 where that is zero or there is nothing, so that errors stay comparable."""
+    """The root mean square; 1 if it is zero or the array is empty, so that it can be divided by."""
     return float(np.sqrt(np.mean(np.square(array)))) or 1.0 if prod(array.shape) else 1.0

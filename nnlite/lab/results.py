@@ -1,4 +1,4 @@
-"""What a run of the laboratory found, as data: one Row a shape and pass, one Cell an algorithm in it."""
+"""The results of a run as data: one Row per shape and pass, with one Cell per algorithm."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ CSV_COLUMNS = (
 
 @dataclass
 class Cell:
-    """An algorithm at a shape and pass: timed, or why not ("declined", "refused" or "interrupted", in words)."""
+    """An algorithm at a shape and pass. `status`: "timed", "declined", "refused" or "interrupted", with a reason."""
 
     algorithm: str
     status: str
     reason: str | None = None
-    seconds: list[float] = field(default_factory=list)  # of the whole work, one a round
-    scale: float = 1.0  # how many times the work that was run the whole work is
-    flops: int = 0  # by the definition: 2 a multiply-accumulate
+    seconds: list[float] = field(default_factory=list)  # of the whole work, one per round
+    scale: float = 1.0  # whole work / timed work
+    flops: int = 0  # of direct convolution: 2 per MAC
     peak_gflops: float = 0.0
-    effective: bool = False  # fewer multiplications than the definition: its rate may exceed the peak
+    effective: bool = False  # fewer multiplications than direct convolution: may exceed the peak
     extra_bytes: int | None = None
     error: float | None = None
     error_bound: float | None = None
@@ -51,7 +51,7 @@ class Cell:
 
     @property
     def gflops(self) -> float:
-        """10**9 floating-point operations of the definition a second."""
+        """10**9 FLOPs of direct convolution per second."""
         return self.flops / self.median_ms / 1e6
 
     @property
@@ -60,11 +60,11 @@ class Cell:
 
     @property
     def over_peak(self) -> bool:
-        """Whether it claims more than the processor can do: a defect of the measurement."""
+        """Whether the rate exceeds the peak although the algorithm saves no FLOPs: an error of the measurement."""
         return not self.effective and self.percent_of_peak > 100 * MOST_OF_A_PEAK
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The content for JSON."""
         content: dict[str, Any] = {"algorithm": self.algorithm, "status": self.status, "reason": self.reason}
         content |= {"error": self.error, "error_bound": self.error_bound, "extra_bytes": self.extra_bytes}
         if self.status != "timed":
@@ -86,7 +86,7 @@ class Cell:
 
 @dataclass
 class Row:
-    """All algorithms at one shape and pass. `control`: the baseline against itself (A/A)."""
+    """All algorithms at one shape and pass. `control`: the baseline relative to itself (A/A)."""
 
     shape: Shape
     pass_name: str
@@ -105,10 +105,10 @@ class Row:
         return len(self.timed[0].seconds) if self.timed else 0
 
     def compare(self) -> None:
-        """Fill in ratios, verdicts and the best, of the samples there are."""
+        """Set ratios, verdicts and the best from the samples."""
         for cell in self.timed:
             if not cell.seconds:
-                cell.status, cell.reason = "interrupted", "the run was interrupted before"
+                cell.status, cell.reason = "interrupted", "the run was interrupted before it was timed"
         if not self.timed:
             return
         min(self.timed, key=lambda cell: cell.median_ms).best = True
@@ -120,7 +120,7 @@ class Row:
             cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.noise)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The content for JSON."""
         geometry = self.shape.geometry
         return {
             "shape": self.shape.name,
@@ -147,16 +147,16 @@ class Run:
     date: str
     checks: list[Report] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    blas: list[str] = field(default_factory=list)  # algorithms that had the threads as BLAS's
+    blas: list[str] = field(default_factory=list)  # algorithms that BLAS had the threads for
     interrupted: bool = False
-    others_share: float = 0.0  # of the processors' time, that other programs took while it timed
+    others_share: float = 0.0  # of the CPU time, used by other programs during timing
 
     @property
     def refused(self) -> list[Report]:
         return [report for report in self.checks if report.refused]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The content for JSON."""
         return {
             "schema": SCHEMA,
             "date": self.date,
@@ -175,7 +175,7 @@ class Run:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """One line a shape, pass and algorithm, under CSV_COLUMNS."""
+    """One line per shape, pass and algorithm, with CSV_COLUMNS as header."""
     text = StringIO(newline="")
     writer = csv.DictWriter(text, CSV_COLUMNS, restval="", extrasaction="ignore")
     writer.writeheader()

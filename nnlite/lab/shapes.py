@@ -1,4 +1,4 @@
-"""The layers that algorithms are timed on: those of the question, and those that other projects benchmark."""
+"""The layers that algorithms are timed on: those of the question, and those of other projects' benchmarks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from nnlite.conv import Geometry
 from nnlite.runtime.errors import unknown
 
-#: images a batch for layers of large images, which would take minutes with the batch they were published with
+#: batch size for layers of large images: with their published batch they would take minutes
 LARGE_BATCH = 4
 
 
 class Shape(NamedTuple):
-    """A layer to be timed. `published_batch` differs from the geometry's where the batch was cut."""
+    """A layer to time. `published_batch` differs from the geometry's batch if that was reduced."""
 
     name: str
     geometry: Geometry
@@ -49,14 +49,14 @@ SETS: dict[str, tuple[tuple[int, ...], ...]] = {
     "alexnet": ((256, 3, 227, 227, 96, 11, 11, 4, 0),),
     "deepbench": ((16, 1, 48, 480, 16, 3, 3, 1, 1),),
 }
-#: what the layers of the question are called in their networks
+#: the names of the question's layers in their networks
 _SEED_NAMES = ("cnn conv2d", "cnn conv2d_1", "small_cnn conv2d", "small_cnn conv2d_1")
 
 
 def resolve(requests: Sequence[str], batch_size: int) -> list[Shape]:
-    """The shapes of all requests, each a set's name, "all", or N,C,H,W,K,R,S,stride,pad; none twice.
+    """The shapes of all requests without duplicates. A request is a set's name, "all", or N,C,H,W,K,R,S,stride,pad.
 
-    `batch_size` is that of the layers of the question. Raises ValueError that names the request.
+    `batch_size` is that of the question's layers. Raises ValueError, which names the request, for any other.
     """
     found: dict[Geometry, Shape] = {}
     for request in requests:
@@ -104,7 +104,7 @@ def _geometry(numbers: tuple[int, ...]) -> Geometry:
 
 
 def slice_of(geometry: Geometry, share: float) -> Geometry:
-    """About that share of the work: fewer images, and of a single image fewer output rows and columns."""
+    """A geometry with about that share of the work: fewer images, or rows and columns of one image."""
     n, h, w, c = geometry.input_shape
     _, oh, ow, _ = geometry.output_shape
     images = max(1, int(n * share))

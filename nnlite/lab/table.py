@@ -1,4 +1,4 @@
-"""One table object for the terminal and the page: rich renders it here, the report's template renders it to HTML."""
+"""Tables for terminal and page: rich renders them here, the report's template renders them to HTML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Formula:
-    """Where a number comes from: its name, its arithmetic (left = right), and what the factors mean."""
+    """The formula of a number: its name, its arithmetic (left = right), and the meaning of the factors."""
 
     title: str
     arithmetic: str
@@ -22,7 +22,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says, the number that it sorts by, and where that number comes from.
+    """The text of a cell, the number that it is sorted by, and the formula of that number.
 
     `role` is "", "good", "bad" or "missing".
     """
@@ -33,13 +33,13 @@ class Cell:
     role: str = ""
 
 
-#: in the place of a number that was not computed
+#: stands for a number that was not computed
 MISSING = Cell("–", role="missing")
 
 
 @dataclass
 class Table:
-    """Rows of cells under columns; `total` is a last row that sorting leaves in its place."""
+    """Rows of cells under columns. `total` is a last row that is not sorted."""
 
     title: str
     columns: list[str]
@@ -48,13 +48,13 @@ class Table:
     total: list[Cell] | None = None
 
     def is_text(self, column: int) -> bool:
-        """Whether a column holds words, which are set to the left; numbers are set to the right."""
+        """Whether a column holds text (left-aligned) or numbers (right-aligned)."""
         cells = [row[column] for row in self.rows]
         return column == 0 or all(cell.value is None and cell is not MISSING for cell in cells)
 
 
 def without_missing(table: Table) -> Table:
-    """The table without the columns in which nothing was computed."""
+    """The table without the columns that have no value."""
     kept = [i for i in range(len(table.columns)) if any(row[i] is not MISSING for row in table.rows)]
     total = [table.total[i] for i in kept] if table.total else None
     rows = [[row[i] for i in kept] for row in table.rows]
@@ -62,7 +62,7 @@ def without_missing(table: Table) -> Table:
 
 
 def to_rich(table: Table) -> RichTable:
-    """The table for a terminal: its lines are above and below the head alone; text is printed as it is."""
+    """The table for a terminal. Text is printed without markup."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -76,7 +76,7 @@ def to_rich(table: Table) -> RichTable:
     )  # fmt: skip
     for i, column in enumerate(table.columns):
         is_text = table.is_text(i)
-        # a number is never broken; its heading is, between words
+        # numbers are not wrapped; headings are, between words
         widest = max([len(row[i].text) for row in table.rows] + [len(word) for word in column.split()])
         heading = column if is_text else "\n".join(wrap(column, widest))
         result.add_column(text(heading), justify="left" if is_text else "right", no_wrap=not is_text)

@@ -1,10 +1,11 @@
-"""The laboratory's tables: one a shape and pass, one line an algorithm; at most 100 columns."""
+"""The tables of `nnlite bench`: one per shape and pass, one line per algorithm; at most 100 characters wide."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nnlite.lab.numbers import threads_said
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def row_table(row: Row) -> Table:
-    """One line an algorithm; the best is marked with a star, what was scaled from a slice with a tilde."""
+    """One line per algorithm. A star marks the fastest, a tilde a time scaled from a slice."""
     from rich import box
     from rich.table import Table
 
@@ -71,14 +72,14 @@ def _timing_remarks(row: Row) -> Iterator[str]:
     noise = f"A/A noise: {100 * row.noise:.1f}%" if row.noise is not None else "too few rounds for intervals"
     yield f"{flops / 2:,.0f} MACs ({flops / 1e9:.3g} GFLOP); {row.rounds} rounds; {noise}."
     if row.shape.cut:
-        yield f"{row.shape.geometry.input_shape[0]} images; published with {row.shape.published_batch}."
+        yield f"Batch size: {row.shape.geometry.input_shape[0]}, not the published {row.shape.published_batch}."
     scaled = [f"{c.algorithm} 1/{c.scale:,.0f}" for c in row.timed if c.scale != 1]
     if scaled:
         yield f"~ scaled from a slice of the work: {', '.join(scaled)}."
 
 
 def number(value: float) -> str:
-    """Three significant digits, in full."""
+    """Three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value >= 0.001 else f"{value:.1e}"
@@ -92,42 +93,42 @@ def ratio(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """A tenth of a percent, at the least."""
+    """A percentage; below 0.1% only "<0.1%"."""
     return "<0.1%" if value < 0.1 else f"{value:.1f}%" if value < 10 else f"{value:.0f}%"
 
 
 def checks(run: Run) -> Iterator[str]:
-    """What checking found, a sentence each."""
+    """The results of the checks, in sentences."""
     right = [report for report in run.checks if report.checked and not report.refused]
     if right:
         most = max(report.checked for report in right)
         names = ", ".join(
             report.algorithm + (f" ({report.checked})" if report.checked != most else "") for report in right
         )
-        yield f"Right within their error bounds, on {most} geometries where no number is given: {names}."
+        yield f"Correct on {most} geometries, or on the number in parentheses: {names}."
     for report in run.checks:
         if not report.checked and report.declined and not report.refused:
-            yield f"{report.algorithm} declines everything that it was to be checked on: {report.declined[0][1]}"
+            yield f"{report.algorithm} declines every geometry of the check: {report.declined[0][1]}"
     for report in run.refused:
         yield f"REFUSED {report.algorithm}: {report.refusal}"
 
 
 def remarks(run: Run) -> Iterator[str]:
-    """What a reader has to know about the numbers, a sentence each."""
+    """Remarks on the numbers, in sentences."""
     yield from (f"CAUTION: {said}" for said in caution(run.others_share))
     yield (
-        f"Peak: {run.peak_gflops:.0f} GFLOP/s, measured with {run.threads} thread(s) of {run.processor}. Extra: memory "
-        "beside operands and result. Error: the largest, relative to the result's root mean square."
+        f"FMA peak: {run.peak_gflops:.0f} GFLOP/s, measured with {threads_said(run.threads)} on {run.processor}. "
+        "Extra: memory besides operands and result. Error: the largest, relative to the result's RMS."
     )
     cells = [cell for row in run.rows for cell in row.timed]
     if any(cell.effective for cell in cells):
-        yield "eff: by the definition's count; the algorithm needs fewer multiplications, so it may exceed the peak."
+        yield "eff: counts the FLOPs of direct convolution. The algorithm needs fewer, so it may exceed the peak."
     if any(cell.over_peak for cell in cells):
-        yield "! An error of nnlite: a rate above the measured peak. The peak, the clock or a count is wrong."
+        yield "! Error in nnlite: a rate above the measured peak. The peak, the clock or a count is wrong."
     if run.blas:
         yield (
-            f"While {', '.join(run.blas)} ran, NumPy's BLAS had the {run.threads} thread(s), else the kernels: "
+            f"NumPy's BLAS had the threads for {', '.join(run.blas)}, kernels had them for the others: "
             "BLAS and kernel threads never run together."
         )
     if run.interrupted:
-        yield "Interrupted: the tables hold what was measured until then."
+        yield "Interrupted: the tables show the rounds completed before."

@@ -1,4 +1,4 @@
-"""What every command shows on a terminal: at most 100 columns, plain when piped, progress on stderr."""
+"""Terminal output of the commands: at most 100 columns, plain text when piped, progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ WIDTH = 100
 
 
 def console() -> Console:
-    """A console of at most 100 columns; exactly 100 and without colours where output is piped.
+    """A console of at most 100 columns; exactly 100 and without colours if the output is piped.
 
-    What it prints is text, whatever a user's names hold: "[b]" does not make it bold.
+    Text is printed without markup: a network may be named "[b]".
     """
     from rich.console import Console
 
@@ -28,7 +28,7 @@ def console() -> Console:
 
 
 def command_line() -> str:
-    """The command of this run, as a shell takes it."""
+    """The command line of this run, quoted for a shell."""
     return shlex.join(["nnlite", *sys.argv[1:]])
 
 
@@ -38,9 +38,9 @@ def _clear_line() -> None:
 
 
 class Line:
-    """One line on stderr that says what goes on, each `say` in the place of the one before; gone at the end.
+    """A status line on stderr: each `say` replaces the line before; it is cleared at the end.
 
-    Nothing where stderr is no terminal. No thread redraws it, so it takes no time from what is measured meanwhile.
+    Nothing is printed if stderr is not a terminal. No thread redraws it, so it does not disturb measurements.
     """
 
     def __enter__(self) -> Line:
@@ -50,14 +50,14 @@ class Line:
         _clear_line()
 
     def say(self, text: str) -> None:
-        """`text`, instead of what was said before."""
+        """Show `text` in place of the line before."""
         if sys.stderr.isatty():
             _clear_line()
             print(text, end="", file=sys.stderr, flush=True)
 
 
 class Bar:
-    """A progress bar on stderr where that is a terminal, one plain line a stage elsewhere. A context manager."""
+    """A progress bar on stderr if that is a terminal, else one plain line per stage. A context manager."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -78,7 +78,7 @@ class Bar:
             self._bar.stop()
 
     def stage(self, text: str, total: int) -> None:
-        """A stage of `total` steps begins."""
+        """Begin a stage of `total` steps."""
         if self._bar is None:
             print(f"{text} ...", file=sys.stderr, flush=True)
             return
@@ -87,6 +87,6 @@ class Bar:
         self._task = self._bar.add_task(text, total=total)
 
     def step(self, text: str | None = None) -> None:
-        """One step of the stage is done; `text` says what the next one is about."""
+        """Count one step of the stage as done; `text` describes the next."""
         if self._bar is not None:
             self._bar.update(self._task, advance=1, **({} if text is None else {"description": text}))

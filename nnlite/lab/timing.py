@@ -1,6 +1,6 @@
-"""What of a problem is timed: all of it, or a slice where that would take too long; and the memory that a call needs.
+"""The part of a problem that is timed (a slice if the whole takes too long), and the memory that a call needs.
 
-A slice's time is scaled by the multiply-accumulates.
+The time of a slice is scaled by the ratio of MACs.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from nnlite.lab.shapes import slice_of
 from nnlite.performance.rounds import Team, timed
 from nnlite.runtime import memory
 
-#: rounds of a comparison, and how few will do where time is short
+#: rounds of a comparison, and the fewest if time is short
 ROUNDS, LEAST_ROUNDS = 20, 5
-#: a call that takes longer (seconds) is run on a slice that takes at least the second
+#: a longer call (seconds) is replaced by a slice that takes at least SLICE_SECONDS
 LONGEST_CALL, SLICE_SECONDS = 0.25, 0.05
-#: what the control, the baseline a second time, has instead of a name: no algorithm can be called so
+#: the name of the A/A control, the baseline a second time; no algorithm can have it
 CONTROL = None
-#: multiply-accumulates of the first slice that is tried
+#: MACs of the first slice that is tried
 _FIRST_SLICE_MACS = 100_000
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of a problem that is run, how many times it the problem is, and about how long it takes (seconds)."""
+    """The timed part of a problem, the ratio of the whole to it, and about how long it takes (seconds)."""
 
     geometry: Geometry
     scale: float
@@ -57,7 +57,7 @@ def plan(algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Callab
         call = partial(reference.run_pass, algorithm, pass_name, given(part), part)
         call()  # compiles
         seconds = timed(call)()
-        if seconds * scale > LONGEST_CALL:  # unless another program had the processor just then
+        if seconds * scale > LONGEST_CALL:  # try again: another program may have used the CPU
             seconds = min(seconds, timed(call)(), timed(call)())
         if scale == 1 or (seconds >= SLICE_SECONDS and seconds * scale > LONGEST_CALL):
             return Slice(part, scale, seconds)
@@ -68,16 +68,16 @@ def plan(algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Callab
 
 
 def extra_bytes(call: Callable[[], object]) -> int | None:
-    """Memory that a call needs beside its operands and results: how far the process grew while it ran.
+    """Bytes that a call needs besides its operands and results: the growth of the process while it ran.
 
-    None where the system does not tell (Linux does, in pages). Memory that lay idle is given back first.
+    None if the system does not report it (Linux does, in pages). Idle memory is released first.
     """
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         gc.collect()
         memory.trim()
         ctypes.CDLL(None).malloc_trim(0)
-        reset.write_text("5")  # VmHWM, the most there ever was, begins anew (man 5 proc)
+        reset.write_text("5")  # resets VmHWM, the peak of resident memory (man 5 proc)
         before = _kilobytes(status, "VmRSS")
         result = call()
         grown = _kilobytes(status, "VmHWM") - before

@@ -1,4 +1,4 @@
-"""Batches of a data set: checked once as a whole, and each sample for NaN while its batch is gathered."""
+"""Batches of a data set. Shapes are checked once; NaN and infinity are checked while a batch is gathered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnlite.runtime.errors import as_array, numbers
 
 
 def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
-    """`x` as a C-contiguous array of samples (n, *shape), or a ValueError that names the argument."""
+    """`x` as a C-contiguous array of samples (n, *shape). Raises ValueError, which names the argument."""
     array = np.ascontiguousarray(as_array(argument, x.data if isinstance(x, Tensor) else x))
     expected = "(n, ...)" if shape is None else f"(n{''.join(f', {size}' for size in shape)})"
     if array.dtype.kind not in "fiub":
@@ -22,12 +22,12 @@ def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarr
     if not len(array):
         raise ValueError(f"{argument}: expected at least one sample. Received: shape {array.shape}")
     if array.dtype.kind == "f" and array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
-        return array.astype(np.float32)  # half and extended precision, foreign byte orders
+        return array.astype(np.float32)  # half and extended precision
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
-    """`y` as an array with one row for each of `count` samples."""
+    """`y` as an array of `count` rows. Raises ValueError, which names the argument."""
     array = numbers(argument, y.data if isinstance(y, Tensor) else y)
     if array.ndim < 1 or len(array) != count:
         raise ValueError(f"{argument}: expected {count} rows, one for each sample of x. Received: shape {array.shape}")
@@ -37,9 +37,9 @@ def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
 def batches(
     argument: str, x: np.ndarray, y: np.ndarray | None, batch_size: int, order: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """(x of a batch, y of it), in `order` or as they come; the last batch may be smaller.
+    """(x, y) of each batch, in `order` or as stored; the last batch may be smaller.
 
-    Raises ValueError, naming the first sample that holds NaN or infinity, when its batch is gathered.
+    Raises ValueError, which names the first sample with NaN or infinity, when its batch is gathered.
     """
     from nnlite.kernels.gather import gather_rows
 

@@ -26,7 +26,7 @@ FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3
 #: environment variable: the folder that has a folder for each set
 DATA_DIR_VARIABLE = "NNLITE_DATA_DIR"
 
-#: where a set is known to be installed
+#: where each set may be installed
 _INSTALLED: dict[str, Path | None] = {
     "mnist5k": Path(__file__).parent / "data" / "mnist5k",
     "mnist": None,
@@ -37,12 +37,12 @@ _INSTALLED: dict[str, Path | None] = {
 _IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMENSIONS = 64  # NumPy's limit
 _GZIP_MAGIC = b"\x1f\x8b"
-#: a gzip file that holds more times its own bytes is a trap for memory; digits are 5 times as large
+#: the most that a gzip file may inflate, as protection against decompression bombs; digits inflate 5 times
 _MOST_INFLATION = 200
 
 
 def names() -> list[str]:
-    """The names that `load` knows."""
+    """The names that `load` accepts."""
     return list(_INSTALLED)
 
 
@@ -51,12 +51,12 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Arr
 
     Images are float32 in [0, 1], shape (n, 28, 28, 1), C-contiguous; labels are int64 in 0..9, shape (n,).
 
-    The four IDX files, gzipped or not, are taken from `data_dir` if it is given; otherwise from the first of
-    `$NNLITE_DATA_DIR/<name>` and the place where the set is installed that has them all. mnist5k is in the package.
-    If no folder has them and none was given, they are downloaded once, into the user's cache folder.
+    The four IDX files, gzipped or not, are read from `data_dir` if it is given. Otherwise they are read from
+    `$NNLITE_DATA_DIR/<name>` or from where the set is installed, whichever has all four first; mnist5k is in the
+    package. If neither has them, they are downloaded once into the user's cache folder.
 
-    Raises ValueError for an unknown name or a file that does not hold what it should, FileNotFoundError where no
-    folder has all four files and they can not be downloaded.
+    Raises ValueError for an unknown name or a malformed file, FileNotFoundError if the files are in no folder and
+    cannot be downloaded.
     """
     if name not in names():
         raise unknown("data set", name, names())
@@ -76,7 +76,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     The format: two zero bytes, the code of the dtype, the number of dimensions, each dimension as a big-endian
     uint32, then the elements, big-endian, last dimension fastest (Y. LeCun, yann.lecun.com/exdb/mnist).
 
-    Raises FileNotFoundError for a missing file, ValueError for one that is not exactly such a file.
+    Raises FileNotFoundError for a missing file, ValueError for a malformed one.
     """
     path = Path(path)
     try:
@@ -85,17 +85,17 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: expected an IDX file. Received: no such file") from None
     except EOFError:
-        received = f"{path.stat().st_size} bytes that end before it does (truncated)"
+        received = f"{path.stat().st_size} bytes (truncated)"
         raise _malformed(path, "a whole gzip stream", received) from None
     except (gzip.BadGzipFile, zlib.error) as fault:
         raise _malformed(path, "a gzip stream", f"a damaged one ({fault})") from None
 
 
 def _read(path: Path, file: IO[bytes]) -> np.ndarray:
-    """The array in an IDX file; no more is read, inflated or kept in memory than its header says."""
+    """The array in an IDX file. Never reads or inflates more than its header declares."""
     begin = file.read(4)
     if len(begin) < 4:
-        raise _malformed(path, "the 4 bytes that begin an IDX file", f"{len(begin)} bytes")
+        raise _malformed(path, "the 4 bytes at the beginning of an IDX file", f"{len(begin)} bytes")
     zeros, code, dimensions = begin[:2], begin[2], begin[3]
     if zeros != b"\0\0":
         raise _malformed(path, "an IDX file, which begins with two zero bytes", f"0x{zeros.hex()}")
@@ -127,11 +127,11 @@ def _read(path: Path, file: IO[bytes]) -> np.ndarray:
     try:
         return np.frombuffer(content, dtype).astype(dtype.newbyteorder("=")).reshape(shape)  # shape
     except ValueError as fault:
-        raise _malformed(path, "a shape of an array", f"{shape} ({fault})") from None
+        raise _malformed(path, "a valid shape", f"{shape} ({fault})") from None
 
 
 def _opened(path: Path) -> IO[bytes]:
-    """A file, decompressed if its name or its first bytes say gzip."""
+    """The opened file, decompressed if it is gzipped."""
     with path.open("rb") as file:
         magic = file.read(2)
     if not magic:
@@ -144,7 +144,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _read_pair(image_path: Path, label_path: Path) -> Arrays:
-    """Images as float32 (n, 28, 28, 1) in [0, 1] and their labels as int64 (n,)."""
+    """(images, float32 (n, 28, 28, 1) in [0, 1]; labels, int64 (n,))."""
     images = read_idx(image_path)  # (n, 28, 28)
     labels = read_idx(label_path)  # (n,)
     if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
@@ -163,7 +163,7 @@ def _read_pair(image_path: Path, label_path: Path) -> Arrays:
 
 
 def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """Where to look for a set, in order."""
+    """The folders to search for a set, in order."""
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
     folders = []
@@ -176,7 +176,7 @@ def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:
 
 
 def _in_first(folders: list[Path]) -> list[Path] | None:
-    """The four files, in the order of FILES, from the first folder that has them all; None if no folder has."""
+    """The four files, in the order of FILES, of the first folder that has all of them; None if there is none."""
     for folder in folders:
         found = [path for file in FILES if (path := _spelled(folder, file)) is not None]
         if len(found) == len(FILES):
@@ -185,7 +185,7 @@ def _in_first(folders: list[Path]) -> list[Path] | None:
 
 
 def _downloaded(name: str, folders: list[Path]) -> list[Path] | None:
-    """The four files, from where they were downloaded to, now or earlier."""
+    """The four files in the cache folder, downloaded if needed."""
     try:
         return _in_first([downloads.download(name)])
     except OSError as fault:
@@ -193,7 +193,7 @@ def _downloaded(name: str, folders: list[Path]) -> list[Path] | None:
 
 
 def _missing(name: str, folders: list[Path], download: str = "") -> FileNotFoundError:
-    """What to do about a set that is nowhere, in one line."""
+    """The error for a set that was not found; it says where files may be put."""
     looked = []
     for folder in folders:
         missing = [file for file in FILES if _spelled(folder, file) is None]
@@ -202,12 +202,12 @@ def _missing(name: str, folders: list[Path], download: str = "") -> FileNotFound
     return FileNotFoundError(
         f"{name}: expected the files {', '.join(FILES)} (or .idx3-ubyte, .idx1-ubyte; each also as .gz) in one folder. "
         f"Looked in: {', '.join([*(looked or ['no folder']), *([download] if download else [])])}. "
-        f"Give their folder with data_dir=..., or put them into ${DATA_DIR_VARIABLE}/{name}"
+        f"Pass their folder as data_dir (--data-dir), or put them into ${DATA_DIR_VARIABLE}/{name}"
     )
 
 
 def _spelled(folder: Path, file: str) -> Path | None:
-    """The file under whichever of its names is there: `-idx3-ubyte` or `.idx3-ubyte`, plain or .gz."""
+    """The existing file among its names: `-idx3-ubyte` or `.idx3-ubyte`, plain or .gz; None if there is none."""
     dotted = file.replace("-idx", ".idx")
     spellings = (folder / f"{stem}{suffix}" for stem in (file, dotted) for suffix in ("", ".gz"))
     return next((path for path in spellings if path.is_file()), None)

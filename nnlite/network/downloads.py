@@ -1,4 +1,4 @@
-"""Fetches the IDX files of a data set, once, checked against their known hashes."""
+"""Download the IDX files of a data set once, and check their hashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """Where a set's four gzipped files are, and the hash of each."""
+    """The address of a set's four gzipped files, and the hash of each."""
 
     url: str
     hashes: dict[str, str]
@@ -36,16 +36,16 @@ SOURCES = {
 
 
 def folder_of(name: str) -> Path:
-    """Where downloads of a set are kept: in the user's cache folder."""
+    """The folder for a set's downloads, in the user's cache folder."""
     import pooch
 
     return Path(pooch.os_cache("nnlite")) / name
 
 
 def download(name: str) -> Path:
-    """The folder with the four files of a set, fetched where they are not there yet.
+    """The folder with the four files of a set; missing ones are downloaded.
 
-    Raises OSError, in one line, where they can not be fetched or kept, or are not the known ones.
+    Raises OSError, of one line, if a file cannot be downloaded or written, or has another hash.
     """
     import pooch
 
@@ -59,6 +59,6 @@ def download(name: str) -> Path:
 
 
 def _short(fault: Exception) -> str:
-    """The first line of what went wrong, without the nested reprs that requests adds."""
+    """The first line of an error, without the nested reprs that requests adds."""
     text = str(fault).splitlines()[0] if str(fault) else ""
     return f"{type(fault).__name__}: {text[:80]}" if len(text) <= 80 else type(fault).__name__

@@ -1,4 +1,4 @@
-"""Neighbouring layers that one kernel computes: which they are, and how they are called."""
+"""Layer fusion: which adjacent layers one kernel computes, and how it is called."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ LayerType = TypeVar("LayerType", bound=Layer)
 
 
 class Run(NamedTuple):
-    """Neighbouring layers that are computed at once, or one by itself."""
+    """Adjacent layers that are computed together, or a single layer."""
 
     layers: tuple[Layer, ...]
-    #: the result of the last of several layers, of the input of the first; None where a layer is called by itself
+    #: computes the last layer's result from the first layer's input; None for a single layer
     compute: Callable[[Tensor], Tensor] | None = None
 
     def __reduce__(self) -> tuple:
-        raise TypeError("a run of layers computes with its model's: copy the model and ask its fused() for the copy's")
+        raise TypeError("run of layers: cannot be copied or pickled. Copy the model and call its fused()")
 
     @property
     def name(self) -> str:
@@ -29,7 +29,7 @@ class Run(NamedTuple):
         return "+".join(layer.name or "" for layer in self.layers)
 
     @property
-    def is_stem(self) -> bool:
+    def is_pair(self) -> bool:
         """Whether it is a network's first two convolutions and what follows them."""
         return len(self.layers) > 1 and isinstance(self.layers[1], Conv2D)
 
@@ -42,29 +42,29 @@ def runs(
     training: bool,
     needs_gradient: Callable[[], bool] = lambda: False,
 ) -> Iterator[Run]:
-    """The layers of a network as they are computed for `batch` samples: the longest runs that kernels can.
+    """The layers of a network in runs, as they are computed for `batch` samples; the longest fused runs are preferred.
 
-    `needs_gradient` is asked before each run whether a gradient must flow on to what it gets; behind layers with
-    parameters to train it is taken to be so.
+    `needs_gradient()` says whether the run's input needs a gradient. After a layer with trainable parameters it is not
+    called: the input does.
     """
     rest, trained = list(layers), False
     while rest:
-        stem = None if trained or needs_gradient() else _stem(rest, batch, dtype, training)
-        run = stem or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
+        pair = None if trained or needs_gradient() else _pair(rest, batch, dtype, training)
+        run = pair or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
         yield run
         trained = trained or any(p.requires_grad for layer in run.layers for p in layer.parameters())
         del rest[: len(run.layers)]
 
 
 def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
-    """Whether it computes what layers of this kind do: a subclass with a `call` of its own is not for their kernel."""
+    """Whether a layer computes what `kind` does. A subclass with its own `call` must not use the fused kernel."""
     return isinstance(layer, kind) and all(
         getattr(type(layer), method, None) is getattr(kind, method, None) for method in ("call", "product")
     )
 
 
 def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | None:
-    """What follows the convolution, as far as a kernel can know it."""
+    """The epilogue of a convolution: bias, ReLU and pooling; None if it cannot be fused."""
     if not layer.fuse or layer.activation not in (ops.relu, ops.linear):
         return None
     pools = is_plain(pooling, MaxPooling2D) and pooling.fits_epilogue
@@ -72,7 +72,7 @@ def _epilogue(layer: Conv2D, pooling: Layer | None = None) -> conv.Epilogue | No
 
 
 def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
-    """A convolution and the pooling that follows it."""
+    """A convolution fused with the pooling after it; None if that is not possible."""
     layer, following = layers[0], layers[1] if len(layers) > 1 else None
     if following is None or not is_plain(layer, Conv2D):
         return None
@@ -86,7 +86,7 @@ def _pooled(layers: Sequence[Layer], batch: int, dtype: Any) -> Run | None:
 
 
 def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
-    """A dense layer with a ReLU, and the dropout that follows it."""
+    """A dense layer with ReLU fused with the dropout after it; None if that is not possible."""
     if len(layers) < 2:
         return None
     layer, dropout = layers[:2]
@@ -100,7 +100,7 @@ def _dropped(layers: Sequence[Layer], dtype: Any) -> Run | None:
     )
 
 
-def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
+def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Run | None:
     """Two convolutions, and the pooling and the dropout that follow them if they do."""
     if len(layers) < 2:
         return None
@@ -111,20 +111,20 @@ def _stem(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
     if before is None or after is None:
         return None
     if len({p.requires_grad for layer in (first, second) for p in layer.parameters()}) > 1:
-        return None  # its backward computes all gradients or is not called
+        return None  # its backward computes all gradients or none
     following = [rest.pop(0)] if after.pool else []
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
-    stem = conv.Stem(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
+    pair = conv.FusedPair(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
     # by the rule, because `autotune` measures passes by themselves, of which this saves some
-    before_it = conv.select(stem.first, dtype, first.algorithm, tuned=False)
-    algorithm = conv.select(stem.second, dtype, second.algorithm, tuned=False)
-    if not (stem.is_worthwhile and algorithm.fuses_stem(stem, before_it)):
+    before_it = conv.select(pair.first, dtype, first.algorithm, tuned=False)
+    algorithm = conv.select(pair.second, dtype, second.algorithm, tuned=False)
+    if not (pair.is_worthwhile and algorithm.fuses_pair(pair, before_it)):
         return None
 
     def compute(x: Tensor) -> Tensor:
         seed = dropout.next_seed() if dropout else 0
         weights = first.weight, first.bias, second.weight, second.bias
-        return ops.conv2d_stem(x, *weights, stem=stem, algorithm=algorithm, seed=seed)
+        return ops.conv2d_pair(x, *weights, pair=pair, algorithm=algorithm, seed=seed)
 
     return Run((first, second, *following, *([dropout] if dropout else [])), compute)

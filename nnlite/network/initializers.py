@@ -1,7 +1,7 @@
-"""How a layer's weights begin, by Keras's names and formulas.
+"""Initial weights, with Keras's names and formulas.
 
-Glorot: Glorot and Bengio (2010), eq. 16. He: He et al. (2015), eq. 10. The truncated normal is cut at two standard
-deviations and widened so that what is left has the standard deviation asked for, as Keras does.
+Glorot: Glorot and Bengio (2010), eq. 16. He: He et al. (2015), eq. 10. LeCun: LeCun et al. (1998), section 4.6. The
+truncated normal is cut at two standard deviations and scaled so that its standard deviation is the requested one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TRUNCATED_STD = 0.87962566103423978
 
 
 def fans(shape: tuple[int, ...]) -> tuple[float, float]:
-    """How many inputs feed one output and how many outputs one input feeds, for a Dense or Conv2D weight."""
+    """(fan-in, fan-out): inputs per output and outputs per input of a Dense or Conv2D weight."""
     if len(shape) < 2:
         size = float(prod(shape))
         return size, size

@@ -1,4 +1,4 @@
-"""Losses by Keras's names: `(y_true, y_pred) -> Tensor of shape ()`, the mean over the batch."""
+"""Losses with Keras's names: `(y_true, y_pred) -> Tensor of shape ()`, the mean over the batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.ops import crossentropy
 from nnlite.runtime.errors import numbers, one_of
+from nnlite.runtime.operands import require_floats
 
 Loss = Callable[..., Tensor]
 
@@ -18,25 +19,33 @@ Loss = Callable[..., Tensor]
 def sparse_categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
     """Mean of -log of the probability of each label: y_true (n) integers, y_pred (n, classes).
 
-    y_pred holds probabilities, or logits if `from_logits` (stable for any size of them).
-    Raises ValueError on shapes that do not fit and on a label out of range, which it names.
+    y_pred holds probabilities, or logits if `from_logits` (stable for logits of any size).
+    Raises ValueError if the shapes do not fit or a label is out of range.
     """
     return ops.sparse_categorical_crossentropy(y_pred, labels=_array(y_true), from_logits=from_logits)
 
 
 def categorical_crossentropy(y_true: Any, y_pred: Tensor, from_logits: bool = False) -> Tensor:
-    """Mean over the batch of -sum(y_true * log p): both (n, classes), y_true one-hot or a distribution."""
+    """Mean over the batch of -sum(y_true * log p): both (n, classes), y_true one-hot or a distribution.
+
+    Raises ValueError if the shapes differ.
+    """
     return ops.categorical_crossentropy(y_pred, targets=_array(y_true), from_logits=from_logits)
 
 
 def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
-    """Mean of the squared differences: both of one shape, or y_true (n) for y_pred (n, 1)."""
-    y_pred = y_pred if isinstance(y_pred, Tensor) else Tensor(y_pred)
+    """Mean of the squared differences: both of the same shape, or y_true (n) for y_pred (n, 1).
+
+    Raises ValueError if the shapes do not fit.
+    """
+    if not isinstance(y_pred, Tensor):
+        require_floats(y_pred, "y_pred", ())
+        y_pred = Tensor(y_pred)
     target = _array(y_true)
     if target.ndim == 1 and y_pred.shape == (len(target), 1):
         target = target[:, None]  # (n, 1)
     if target.shape != y_pred.shape:
-        raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {target.shape}")
+        raise ValueError(f"y_true: expected shape {y_pred.shape}, that of y_pred. Received: shape {target.shape}")
     if not target.size:
         raise ValueError(f"y_pred: expected at least one number. Received: shape {y_pred.shape}")
     difference = y_pred - target
@@ -52,14 +61,14 @@ _LOSSES: dict[str, Loss] = {
 
 
 def get(loss: str | Loss) -> Loss:
-    """The loss of that name, or the callable itself. Raises ValueError, listing the known ones."""
+    """The loss of that name, or the callable itself. Raises ValueError, which lists the names."""
     if callable(loss):
         return loss
     return one_of("loss", loss, _LOSSES)
 
 
 def check_targets(argument: str, y_true: Any, output_shape: tuple[int, ...], loss: Loss) -> None:
-    """Raise ValueError, naming `argument`, if targets do not fit a loss of nnlite's."""
+    """Raise ValueError, which names `argument`, if targets do not fit a built-in loss."""
     if loss is sparse_categorical_crossentropy and len(output_shape) == 1:
         labels = _array(y_true)
         crossentropy.check_labels(labels, (len(labels), *output_shape), argument)
@@ -70,7 +79,7 @@ def check_targets(argument: str, y_true: Any, output_shape: tuple[int, ...], los
 
 
 def name_of(loss: Loss | None) -> str | None:
-    """The name under which `get` knows a loss, None if it does not."""
+    """The name of a built-in loss, None for others."""
     return next((name for name, known in _LOSSES.items() if known is loss), None)
 
 

@@ -1,4 +1,4 @@
-"""What fit and evaluate report beside the loss."""
+"""Metrics: what fit and evaluate report besides the loss."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from nnlite.runtime.errors import one_of
 
-#: (y_true, y_pred) -> the sum of the metric over a batch, so that batches of unlike size average rightly
+#: (y_true, y_pred) -> the sum over a batch, so that the average is right for batches of different sizes
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
 def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """How many rows of y_pred (n, classes) have their largest value where y_true says.
+    """The number of rows of y_pred (n, classes) whose largest value is at the label.
 
-    y_true holds labels (n), or one row a sample (n, classes) whose largest value marks the class. A y_pred of (n, 1)
-    holds the probability of label 1, which counts from 0.5 on. Raises ValueError if y_pred has another rank.
+    y_true holds labels (n), or rows (n, classes) whose largest value marks the class. A y_pred of (n, 1) holds the
+    probability of label 1, with a threshold of 0.5. Raises ValueError if y_pred has another rank.
     """
     if y_pred.ndim != 2:
         raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {y_pred.shape}")
@@ -33,7 +33,7 @@ def mean_absolute_error(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """
     if y_true.shape != y_pred.shape:
         if y_true.size != y_pred.size or len(y_true) != len(y_pred):
-            raise ValueError(f"y_true: expected shape {y_pred.shape}, y_pred's. Received: shape {y_true.shape}")
+            raise ValueError(f"y_true: expected shape {y_pred.shape}, that of y_pred. Received: shape {y_true.shape}")
         y_true = y_true.reshape(y_pred.shape)
     return float(np.abs(y_true - y_pred).reshape(len(y_pred), -1).mean(axis=1).sum())
 
@@ -49,12 +49,12 @@ _METRICS: dict[str, Metric] = {
 
 
 def is_known(name: str, metric: Metric) -> bool:
-    """Whether `get` gives this metric for this name."""
+    """Whether this is the built-in metric of that name."""
     return _METRICS.get(name) is metric
 
 
 def get(metric: str | Metric) -> tuple[str, Metric]:
-    """The name and the function of a metric given as either."""
+    """(name, function) of a metric, given as either."""
     if callable(metric):
         return getattr(metric, "__name__", "metric"), metric
     return metric, one_of("metric", metric, _METRICS)

@@ -1,16 +1,16 @@
-"""The networks of the question, built and not compiled."""
+"""The networks of the question, built but not compiled."""
 
 from __future__ import annotations
 
 from nnlite.network.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
 from nnlite.network.sequential import Sequential
 
-#: by the names that the command line takes
+#: their names on the command line
 NAMES = ("mlp", "cnn", "small_cnn", "mnist_cnn")
 
 
 def mlp() -> Sequential:
-    """Keras's mnist_mlp: 669,706 parameters, 668,672 forward MACs an image. Its input is (784,)."""
+    """Keras's mnist_mlp: 669,706 parameters, 668,672 forward MACs per image. Its input is (784,)."""
     return Sequential(
         [
             Input((784,)),
@@ -25,17 +25,17 @@ def mlp() -> Sequential:
 
 
 def cnn() -> Sequential:
-    """Keras's mnist_cnn without its hidden Dense: 110,986 parameters, 10,903,680 forward MACs an image."""
+    """Keras's mnist_cnn without its hidden Dense: 110,986 parameters, 10,903,680 forward MACs per image."""
     return _cnn("cnn", 32, 64)
 
 
 def small_cnn() -> Sequential:
-    """The same with 4 and 4 filters: 5,958 parameters, 113,040 forward MACs an image."""
+    """The same with 4 and 4 filters: 5,958 parameters, 113,040 forward MACs per image."""
     return _cnn("small_cnn", 4, 4)
 
 
 def mnist_cnn() -> Sequential:
-    """Keras's mnist_cnn, unmodified: 1,199,882 parameters, 11,992,448 forward MACs an image."""
+    """Keras's mnist_cnn, unmodified: 1,199,882 parameters, 11,992,448 forward MACs per image."""
     return Sequential(
         [
             Input((28, 28, 1)),

@@ -1,4 +1,4 @@
-"""Optimizers by Keras 3's names, defaults and formulas. Parameters are updated in place, never rebound."""
+"""Optimizers with Keras 3's names, defaults and formulas. Parameters are updated in place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Place(NamedTuple):
-    """What a parameter was when the optimizer was built, and where its numbers begin in the memory of its dtype."""
+    """A parameter's shape and dtype when the optimizer was built, and its offset in the state of that dtype."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -28,16 +28,16 @@ class _Place(NamedTuple):
 
 
 class Optimizer(KnownAttributes):
-    """`build(parameters)` once, then per step `zero_grad()`, a backward, `step()`.
+    """Base class: call `build(parameters)` once; then for each step `zero_grad()`, `loss.backward()` and `step()`.
 
-    A subclass names in `slots` what it remembers, and writes `update`.
+    A subclass lists its state in `slots` and defines `update`.
     """
 
     name: ClassVar[str]
-    #: the arrays, of a parameter's size, that are remembered for each parameter
+    #: names of the state arrays, each of a parameter's size
     slots: ClassVar[tuple[str, ...]] = ()
     _checks: ClassVar = {"learning_rate": positive}
-    #: a copy shares nothing with its original, not even the parameters
+    #: copies are deep, parameters included
     __copy__ = copy.deepcopy
 
     def __init__(self, learning_rate: float):
@@ -45,15 +45,15 @@ class Optimizer(KnownAttributes):
         self.parameters: list[Tensor] | None = None
         self.iterations = 0
         self._places: list[_Place] = []
-        #: by slot and dtype: what is remembered of all parameters of that dtype, since it was first needed
+        #: by slot and dtype: the state of all parameters of that dtype, allocated when first needed
         self._memory: dict[tuple[str, np.dtype], np.ndarray] = {}
 
     def build(self, parameters: Iterable[Tensor]) -> None:
-        """Take charge of `parameters`, with nothing remembered.
+        """Set the parameters to update, with new state.
 
-        One that needs no gradient (of a layer that is not trainable) stays as it is until it does.
-        Raises ValueError if there is none, if one is there twice or is not C-contiguous, or if the optimizer was built
-        for others before.
+        A parameter without a gradient (of a layer that is not trainable) is not updated.
+        Raises ValueError if there is none, if one is given twice or is not C-contiguous, or if the optimizer was built
+        for another model.
         """
         parameters = list(parameters)
         for i, parameter in enumerate(parameters):
@@ -61,13 +61,13 @@ class Optimizer(KnownAttributes):
                 raise ValueError(f"parameters[{i}]: expected a Tensor. Received: {parameter!r}")
             _check_in_place(i, parameter.data)
             if any(parameter is other for other in parameters[:i]):
-                raise ValueError(f"parameters[{i}]: expected each parameter once. Received: one that came before")
+                raise ValueError(f"parameters[{i}]: expected each parameter once. Received: a duplicate")
         if not parameters:
             raise ValueError("parameters: expected at least one. Received: none")
         if self.parameters and not {id(p) for p in self.parameters} <= {id(p) for p in parameters}:
             raise ValueError(
-                "parameters: expected those that this optimizer was built for, and perhaps more: make one optimizer a "
-                "model. Received: another model's"
+                "parameters: expected those of the model that this optimizer was built for. Received: another model's. "
+                "Make one optimizer per model"
             )
         self.parameters = parameters
         self.iterations = 0
@@ -79,15 +79,15 @@ class Optimizer(KnownAttributes):
             sizes[parameter.dtype] = begin + parameter.size
 
     def zero_grad(self) -> None:
-        """Forget the gradients, so that the next backward does not add to them."""
+        """Remove the gradients, so that the next backward does not add to them."""
         for parameter in self._built():
             parameter.grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ValueError, with nothing changed, if a parameter's array is not of the shape and dtype it was built with,
-        C-contiguous and writable, or a gradient no array of numbers of that shape.
+        Raises ValueError, and changes nothing, if a parameter's array is not C-contiguous, writable and of the shape
+        and dtype it was built with, or if a gradient is not a numeric array of that shape.
         """
         groups: dict[np.dtype, list[Row]] = {}
         for i, (parameter, place) in enumerate(zip(self._built(), self._places, strict=True)):
@@ -113,7 +113,7 @@ class Optimizer(KnownAttributes):
                 updates.run(update, rows, self._remembered(dtype), *scalars)
 
     def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
-        """By slot: what is remembered of the parameters of that dtype, zeros at first; None for what is not needed."""
+        """By slot: the state of the parameters of that dtype, initially zeros; None if it is not needed."""
         result: list[np.ndarray | None] = []
         for slot in self.slots:
             array = None
@@ -126,15 +126,15 @@ class Optimizer(KnownAttributes):
         return result
 
     def remembers(self, slot: str) -> bool:
-        """Whether what `slots` calls so is needed with these options; the kernel gets None in its place if not."""
+        """Whether this slot is needed with these options; if not, the kernel gets None."""
         return True
 
     def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        """The kernel of nnlite.kernels.updates that makes a step, and its numbers."""
+        """(a kernel of nnlite.kernels.updates, its scalar arguments) for one step."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments with which to make this optimizer again."""
+        """The arguments that make this optimizer again."""
         return {"learning_rate": self.learning_rate}
 
     def __repr__(self) -> str:
@@ -147,12 +147,12 @@ class Optimizer(KnownAttributes):
 
 
 class RMSprop(Optimizer):
-    """Divides the gradient by a running root mean square of it (Tieleman and Hinton, 2012), as Keras 3 does:
+    """Divides the gradient by its running root mean square (Tieleman and Hinton, 2012), as in Keras 3:
 
     v = rho v + (1 - rho) g^2;  w -= learning_rate g / sqrt(v + epsilon).
 
-    `centered` takes the running mean's square off v; `epsilon_inside_root=False` divides by sqrt(v) + epsilon, as
-    PyTorch and Keras 2 do.
+    `centered` subtracts the square of the running mean from v. `epsilon_inside_root=False` divides by
+    sqrt(v) + epsilon, as in PyTorch and Keras 2.
     """
 
     name = "rmsprop"
@@ -198,7 +198,10 @@ class RMSprop(Optimizer):
 
 
 class SGD(Optimizer):
-    """Gradient descent: speed = momentum speed - learning_rate g; w += speed. `nesterov` looks one step ahead."""
+    """Gradient descent: speed = momentum speed - learning_rate g; w += speed. `nesterov`: Nesterov (1983).
+
+    The form with Nesterov momentum is Keras's: w += momentum speed - learning_rate g.
+    """
 
     name = "sgd"
     slots = ("speed",)
@@ -222,7 +225,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Kingma and Ba (2015), in the form before their section 2.1, with epsilon as Keras has it."""
+    """Adam: Kingma and Ba (2015), in the form at the end of their section 2, with epsilon as in Keras."""
 
     name = "adam"
     slots = ("mean", "square")
@@ -251,7 +254,7 @@ class Adam(Optimizer):
 
 
 class Adadelta(Optimizer):
-    """Zeiler (2012), algorithm 1, times a learning rate, as Keras has it."""
+    """Adadelta: Zeiler (2012), algorithm 1, times a learning rate as in Keras."""
 
     name = "adadelta"
     slots = ("square", "moved")
@@ -275,29 +278,31 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (RMSprop, SG
 
 
 def is_known(optimizer: Optimizer) -> bool:
-    """Whether `get` makes an optimizer of this class for its name."""
+    """Whether this is a built-in optimizer."""
     return _OPTIMIZERS.get(optimizer.name) is type(optimizer)
 
 
 def get(optimizer: str | Optimizer, **options: Any) -> Optimizer:
-    """A new optimizer of that name, made with `options`; or the instance itself."""
+    """A new optimizer of that name with `options`, or the instance itself."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     return one_of("optimizer", optimizer, _OPTIMIZERS)(**options)
 
 
 def _check_parameter(i: int, data: Any, place: _Place) -> None:
-    """Raise ValueError unless it is an array as it was when the optimizer was built, to be updated in place."""
-    expected = f"parameters[{i}]: expected {place.dtype} data of shape {place.shape}, as it was built with"
+    """Raise ValueError unless it is an array of the parameter's shape and dtype that can be updated in place."""
+    expected = f"parameters[{i}]: expected {place.dtype} data of shape {place.shape}, as when it was built"
     if not isinstance(data, np.ndarray):
         raise ValueError(f"{expected}. Received: {data!r:.60}")
     if data.shape != place.shape or data.dtype != place.dtype:
-        raise ValueError(f"{expected}. Received: {data.dtype} of shape {data.shape}. Copy into it: data[...] = values")
+        raise ValueError(
+            f"{expected}. Received: {data.dtype} of shape {data.shape}. Copy the values into it: data[...] = values"
+        )
     _check_in_place(i, data)
 
 
 def _check_gradient(i: int, gradient: Any, place: _Place) -> None:
-    """Raise ValueError unless it is an array of numbers of its parameter's shape."""
+    """Raise ValueError unless it is a numeric array of its parameter's shape."""
     if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
         raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
     if gradient.shape != place.shape:
@@ -306,11 +311,11 @@ def _check_gradient(i: int, gradient: Any, place: _Place) -> None:
 
 def _check_in_place(i: int, data: np.ndarray) -> None:
     if not data.flags.writeable:
-        raise ValueError(f"parameters[{i}]: expected an array that can be written. Received: a read-only one")
+        raise ValueError(f"parameters[{i}]: expected a writable array. Received: a read-only one")
     if not data.flags.c_contiguous:
         raise ValueError(
             f"parameters[{i}]: expected a C-contiguous array, to update in place. "
             f"Received: strides {data.strides} of shape {data.shape}"
         )
     if not data.flags.aligned:
-        raise ValueError(f"parameters[{i}]: expected an aligned array. Received: one that begins between two numbers")
+        raise ValueError(f"parameters[{i}]: expected an aligned array. Received: an unaligned one")

@@ -1,4 +1,4 @@
-"""Progress of training: a bar on a terminal, one plain line an epoch elsewhere."""
+"""Progress of training: a bar on a terminal, else one line per epoch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def describe(values: Mapping[str, float]) -> str:
 
 
 class History(KnownAttributes):
-    """What fit returns: `history` holds one list a quantity, one value an epoch, as in Keras."""
+    """The result of fit: `history` has one list per quantity with one value per epoch, as in Keras."""
 
-    #: a copy shares nothing with its original
+    #: copies are deep
     __copy__ = copy.deepcopy
 
     def __init__(self) -> None:
@@ -33,24 +33,24 @@ class History(KnownAttributes):
 
     def __repr__(self) -> str:
         last = describe({name: values[-1] for name, values in self.history.items()})
-        return f"<History of {len(self.epoch)} epochs; the last: {last}>"
+        return f"<History of {len(self.epoch)} epochs; last: {last}>"
 
 
 def check_verbose(verbose: object) -> None:
-    """Raises ValueError unless it is one of Keras's."""
+    """Raises ValueError unless it is a value that Keras accepts."""
     if not isinstance(verbose, (int, str)) or verbose not in (0, 1, 2, "auto"):
         raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
 
 
 class _Announcement:
-    """Says on stderr that a kernel is compiled: once, from when it is asked to."""
+    """Prints one line on stderr when the first kernel is compiled."""
 
     def __init__(self) -> None:
         self._listens = False
         self.wanted = False
 
     def want(self) -> None:
-        """Say it of the next kernel that is compiled."""
+        """Announce the next kernel that is compiled."""
         from nnlite.compiler import jit
 
         if not self._listens:
@@ -62,18 +62,18 @@ class _Announcement:
 
         if self.wanted:
             self.wanted = False
-            kept = "kept for the next run" if jit_cache.cache_dir() else "no folder to keep them in was found"
+            stored = "stored for the next run" if jit_cache.cache_dir() else "not stored: no writable folder was found"
             start = "\r\x1b[2K" if sys.stderr.isatty() else ""
-            print(f"{start}compiling kernels on first use ({kept}) ...", file=sys.stderr, flush=True)
+            print(f"{start}compiling kernels ({stored}) ...", file=sys.stderr, flush=True)
 
 
 _announcement = _Announcement()
-#: from now on, say on stderr when the first kernel is compiled, and that the next run will not
+#: from now on, print a line on stderr when the next kernel is compiled
 announce_compilation = _announcement.want
 
 
 class Progress:
-    """Shows one epoch after the other. `verbose`: 0 nothing, 1 a bar where there is a terminal, 2 one line an epoch."""
+    """Shows the progress of each epoch. `verbose`: 0 nothing, 1 a bar on a terminal, 2 one line per epoch."""
 
     def __init__(self, epochs: int, samples: int, verbose: int | str):
         check_verbose(verbose)
@@ -87,7 +87,7 @@ class Progress:
             self.bar = _bar()
 
     def start(self, epoch: int) -> None:
-        """Epoch `epoch`, counted from 0, begins."""
+        """Begin epoch `epoch`, counted from 0."""
         self.epoch = epoch
         self.began = time.perf_counter()
         self.done = 0
@@ -96,13 +96,13 @@ class Progress:
             self.task = self.bar.add_task(self._title(), total=self.samples, values="", rate="")
 
     def advance(self, samples: int, values: Mapping[str, float]) -> None:
-        """`samples` more of the epoch are done; `values` are its means so far."""
+        """Count `samples` more as done; `values` are the means of the epoch so far."""
         if self.bar is not None:
             self.done += samples
             self.bar.update(self.task, completed=self.done, values=describe(values), rate=self._rate(self.done))
 
     def finish(self, values: Mapping[str, float]) -> None:
-        """The epoch is done; `values` are its results. A bar gives way to the line that is printed elsewhere."""
+        """End the epoch and print its line; `values` are its results."""
         seconds = time.perf_counter() - self.began
         line = f"{self._title()} - {seconds:.1f} s - {describe(values)} - {self._rate(self.samples)}"
         if self.bar is not None:
@@ -114,7 +114,7 @@ class Progress:
             print(line, flush=True)
 
     def stop(self) -> None:
-        """Leave the terminal as it was, also after an error."""
+        """Restore the terminal, also after an error."""
         if not self.silent:
             _announcement.wanted = False
         if self.bar is not None:
@@ -128,7 +128,7 @@ class Progress:
 
 
 def _bar() -> Any:
-    """Epoch, a short bar, samples done, speed and values; on a narrow terminal the values are cut off, nothing else."""
+    """Epoch, a short bar, samples done, speed and values. On a narrow terminal only the values are cut."""
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as RichProgress
     from rich.table import Column

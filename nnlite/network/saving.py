@@ -1,4 +1,4 @@
-"""One safetensors file a model: the weights, and in its metadata the architecture, what compile chose and a digest."""
+"""Save a model as one safetensors file: weights, and in its metadata architecture, compile arguments and a digest."""
 
 from __future__ import annotations
 
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 FORMAT = "nnlite-sequential-2"
 _UNSEALED = "0" * 64
 _DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
-#: how names of Keras's own files end: other programs would take one of nnlite's for theirs
+#: suffixes of Keras's formats, which nnlite does not write
 _OF_KERAS = (".keras", ".h5", ".hdf5")
 
 
 def writable_model(argument: str, path: str | Path) -> None:
     """Raises FileNotFoundError or ValueError if no model can be written at `path`. Nothing is written."""
     if Path(path).suffix.lower() in _OF_KERAS:
-        received = f"{str(path)!r}, a name of Keras's own format"
+        received = f"{str(path)!r}, the name of a Keras file"
         raise ValueError(
-            f"{argument}: expected a name that ends in .safetensors, what is written. Received: {received}"
+            f"{argument}: expected a name that ends in .safetensors, the format that is written. Received: {received}"
         )
     writable_file(argument, path)
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
-    """Write `model` to `path`, whole or not at all."""
+    """Write `model` to `path`. On an error the old file remains.
+
+    Raises FileNotFoundError or ValueError if the path cannot be written or a layer cannot be saved.
+    """
     path = _path(path)
     writable_model("path", path)
     arrays = {f"{i:06d}.{p.name}": np.ascontiguousarray(p.data, np.float32) for i, p in enumerate(model.parameters())}
@@ -47,7 +50,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
 
 
 def sealed(arrays: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """A safetensors file, and in its metadata a digest of all its bytes, the digest's own taken as zeros."""
+    """A safetensors file with a SHA-256 digest of its bytes in the metadata, computed with zeros in its place."""
     from safetensors.numpy import save
 
     content = save(arrays, metadata=metadata | {"sha256": _UNSEALED})
@@ -65,24 +68,26 @@ def _is_sealed(content: bytes) -> bool:
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer]]:
-    """(what is known of the model, its layers, built and with their weights) from a file that `save_model` wrote.
+    """(the model's description, its built layers with their weights) from a file by `save_model`.
 
-    Raises FileNotFoundError if there is no file, ValueError, which names it, if it is damaged or not one of nnlite's.
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not by nnlite.
     """
     path = _path(path)
-    existing_file("path", path, "a file that model.save wrote")
+    existing_file("path", path, "a file written by model.save")
     content = path.read_bytes()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = header.pop("__metadata__", {})
         received = metadata.get("format")
         dtypes = {entry["dtype"] for entry in header.values()}
-    except Exception as error:  # whatever bytes of any kind may lead to
+    except Exception as error:  # malformed bytes may raise anything
         raise ValueError(f"path: expected a safetensors file. Received: {str(path)!r} ({error!r:.200})") from None
     if received != FORMAT:
         raise ValueError(f"path: expected a file of format {FORMAT!r}. Received: {str(path)!r}, of {received!r:.200}")
     if not _is_sealed(content):
-        raise ValueError(f"path: expected a file as it was saved. Received: {str(path)!r}, changed or damaged since")
+        raise ValueError(
+            f"path: expected an unchanged file. Received: {str(path)!r}, changed or damaged after it was saved"
+        )
     if not dtypes <= {"F32"}:
         raise ValueError(f"path: expected weights of dtype F32. Received: {str(path)!r}, of {sorted(dtypes)!r:.200}")
     try:
@@ -101,14 +106,14 @@ def _arrays(content: bytes) -> list[np.ndarray]:
 
 def _path(path: object) -> Path:
     if not isinstance(path, (str, os.PathLike)):
-        raise ValueError(f"path: expected the name of a file. Received: {path!r}")
+        raise ValueError(f"path: expected a file name. Received: {path!r}")
     return Path(path)
 
 
 def _architecture(model: Sequential) -> dict[str, Any]:
     for layer in model.layers:
         if getattr(layer_classes, type(layer).__name__, None) is not type(layer):
-            raise ValueError(f"model: expected layers of nn.layers alone, to save it. Received: {layer!r}")
+            raise ValueError(f"model: expected only layers of nn.layers; others cannot be saved. Received: {layer!r}")
     assert model.input_shape is not None
     return {
         "name": model.name,
@@ -119,7 +124,7 @@ def _architecture(model: Sequential) -> dict[str, Any]:
 
 
 def _compiled(model: Sequential) -> dict[str, Any] | None:
-    """What compile chose; None if that is nothing, or has a loss, metric or optimizer of the user's own."""
+    """The arguments of compile; None if it was not called, or with a custom loss, metric or optimizer."""
     loss = losses.name_of(model.loss)
     named = all(metrics.is_known(name, metric) for name, metric in model._metrics)
     if model.optimizer is None or loss is None or not named or not optimizers.is_known(model.optimizer):
@@ -133,17 +138,17 @@ def _compiled(model: Sequential) -> dict[str, Any] | None:
 
 
 def _layers(described: dict[str, Any], weights: list[np.ndarray]) -> list[Layer]:
-    """The layers of a description, from Input on, built with `weights`; ValueError if they are not of their shapes."""
+    """The layers of a description, Input first, built with `weights`. Raises ValueError if the shapes differ."""
     first = Input(tuple(described["input_shape"]))
     layers: list[Layer] = [first]
     shape = first.shape
     left = iter(weights)
 
     def next_weight(shape: Shape, _: np.random.Generator) -> np.ndarray:
-        """Stands for an initializer, so that no memory is taken for a shape that the file does not have."""
+        """An initializer that returns the file's weights: no memory is allocated for other shapes."""
         weight = next(left, None)
         if weight is None or weight.shape != shape:
-            received = "no more" if weight is None else f"shape {weight.shape}"
+            received = "none" if weight is None else f"shape {weight.shape}"
             raise ValueError(f"expected weights of shape {shape}. Received: {received}")
         return weight.copy()
 

@@ -1,4 +1,4 @@
-"""Sequential: a stack of layers, and the loops that train, evaluate and predict with it."""
+"""Sequential: a stack of layers with training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nnlite.runtime.errors import boolean, positive_int, printable, several
 
 
 class Sequential(Stack):
-    """A stack of layers that trains. With an `Input` first (or once called) it is built: shapes known, parameters made.
+    """A stack of layers that can be trained. It is built (parameters made) by an `Input` as first layer or by a call.
 
     >>> model = Sequential([Input((784,)), Dense(10, activation="softmax")])
     """
@@ -39,19 +39,19 @@ class Sequential(Stack):
         super().__init__(layers, name)
 
     def add(self, layer: Layer) -> None:
-        """Append a layer, named after its class if it has no name; an Input gives the model its input shape."""
+        """Append a layer; without a name it is named after its class. An Input sets the model's input shape."""
         super().add(layer)
         self._hand_over()
 
     def build(self, input_shape: Shape) -> None:
-        """Make all parameters for samples of `input_shape`, without the batch; on an error, none."""
+        """Make all parameters for samples of `input_shape` (without the batch); none if there is an error."""
         was_built = self.built
         super().build(input_shape)
         if not was_built:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """Give the parameters there are to the optimizer there is."""
+        """Pass the parameters to the optimizer, if both exist."""
         if self.optimizer is not None and self.built and (parameters := self.parameters()):
             self.optimizer.build(parameters)
 
@@ -64,7 +64,10 @@ class Sequential(Stack):
         metrics: Sequence[str | metrics.Metric] = (),
         fuse: bool = True,
     ) -> None:
-        """Choose what fit minimises, how, and what it reports. `fuse=False` gives each operation its own kernel."""
+        """Set the optimizer, the loss and the metrics. `fuse=False` gives each operation its own kernel.
+
+        Raises ValueError for an unknown name.
+        """
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
         self._metrics = [_get_metric(metric) for metric in several("metrics", metrics, "names or functions")]
@@ -75,7 +78,7 @@ class Sequential(Stack):
         self._hand_over()
 
     def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
-        """One training step on a batch: forward, backward, update. Returns the loss and the metrics before it."""
+        """One training step on a batch: forward, backward, update. Returns loss and metrics from before the update."""
         optimizer, loss_function = self._require_compiled()
         x = batches.as_samples("x", x, self.input_shape)
         y = batches.as_targets("y", y, len(x))
@@ -87,9 +90,7 @@ class Sequential(Stack):
     ) -> dict[str, float]:
         loss, outputs = self._loss(x, y, loss_function, training=True)
         if not loss.requires_grad:
-            raise ValueError(
-                f"model {self.name!r}: expected a layer with parameters to train. Received: none that is trainable"
-            )
+            raise ValueError(f"model {self.name!r}: expected a layer with trainable parameters. Received: none")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -98,7 +99,7 @@ class Sequential(Stack):
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
     ) -> tuple[Tensor, np.ndarray]:
-        """The mean loss, and the outputs that the metrics look at (logits if they do as well)."""
+        """(mean loss, outputs for the metrics): the outputs are logits if the last softmax is fused with the loss."""
         logits = self._takes_logits(loss_function)
         outputs = self._forward(x, training, logits)
         with scopes.scope("loss", "forward"):
@@ -106,7 +107,7 @@ class Sequential(Stack):
         return loss, outputs.data
 
     def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
-        """Whether a last softmax and the loss become one operation: faster, and exact for any size of the logits."""
+        """Whether the last softmax is fused with the loss: faster, and stable for logits of any size."""
         last = self.layers[-1] if self.layers else None
         return (
             self.fuse
@@ -117,7 +118,7 @@ class Sequential(Stack):
         )
 
     def _totals(self, y: np.ndarray, loss: Tensor, outputs: np.ndarray) -> dict[str, float]:
-        """Loss and metrics summed over a batch."""
+        """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:
             totals[name] = metric(y, outputs)
@@ -135,8 +136,8 @@ class Sequential(Stack):
     ) -> History:
         """Train for `epochs` passes over x (n, *input_shape) and y.
 
-        Each epoch takes the samples in a new random order (if `shuffle`), which `nn.seed` determines. Shows a bar on
-        a terminal, elsewhere one line an epoch. Raises ValueError before a batch with NaN or infinity is used.
+        If `shuffle`, each epoch uses a new random order, which `nn.seed` determines. Shows a bar on a terminal, else
+        one line per epoch. Raises ValueError if an argument does not fit, and before a batch with NaN or infinity.
         """
         optimizer, loss_function = self._require_compiled()
         x = batches.as_samples("x", x, self.input_shape)
@@ -176,7 +177,7 @@ class Sequential(Stack):
         return history
 
     def evaluate(self, x: Any, y: Any, batch_size: int = 32, verbose: int | str = "auto") -> Any:
-        """The loss, or [loss, *metrics], over x and y, without training. Prints them unless `verbose` is 0."""
+        """The loss, or [loss, *metrics], of x and y. Prints them unless `verbose` is 0."""
         check_verbose(verbose)
         results = self._evaluate("x", x, y, positive_int("batch_size", batch_size))
         if verbose:
@@ -197,7 +198,10 @@ class Sequential(Stack):
         return {name: total / len(x) for name, total in sums.items()}
 
     def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
-        """The results for x (n, *input_shape) as one array, in batches. Prints how fast unless `verbose` is 0."""
+        """The results for x (n, *input_shape) as an array (n, *output_shape), in batches.
+
+        Prints the speed unless `verbose` is 0.
+        """
         check_verbose(verbose)
         began = time.perf_counter()
         x = batches.as_samples("x", x, self.input_shape)
@@ -210,12 +214,12 @@ class Sequential(Stack):
             print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")
         return np.concatenate(parts)
 
-    # Looking and keeping ----------------------------------------------------------------------------------------
+    # Summary and saving ----------------------------------------------------------------------------------------
 
     def summary(self, print_fn: Callable[[str], Any] = print, batch_size: int = 32) -> None:
-        """Print Keras's table, with the multiply-accumulates of one sample's forward pass.
+        """Print Keras's table with the MACs per sample of the forward pass.
 
-        Below it, how each convolution of `batch_size` samples is computed, and why so.
+        Below it: the algorithm of each convolution for `batch_size` samples, and why it was chosen.
         """
         from nnlite.network.summary import render
 
@@ -223,7 +227,7 @@ class Sequential(Stack):
         print_fn(render(self, positive_int("batch_size", batch_size)))
 
     def save(self, path: str | Path) -> None:
-        """Write architecture, weights and what compile chose into one safetensors file; see `nn.load_model`."""
+        """Write architecture, weights and compile arguments to one safetensors file; see `nn.load_model`."""
         from nnlite.network.saving import save_model
 
         self._require_built()
@@ -236,10 +240,10 @@ class Sequential(Stack):
 
 
 def load_model(path: str | Path) -> Sequential:
-    """The model that `save` wrote, built, with its weights, and compiled if it was.
+    """The model in a file by `save`, built, with its weights, and compiled if it was.
 
-    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not one of nnlite's. What the
-    optimizer remembered of earlier steps is not kept: it starts anew.
+    The optimizer's state is not saved. Raises FileNotFoundError if there is no file, ValueError if it is damaged or not
+    by nnlite.
     """
     from nnlite.network.saving import read_model
 
@@ -250,13 +254,13 @@ def load_model(path: str | Path) -> Sequential:
         if chosen is not None:
             optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
             model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
-    except Exception as error:  # whatever a description of any kind may lead to
-        raise ValueError(f"path: expected a model that fits together. Received: {str(path)!r} ({error!r})") from None
+    except Exception as error:  # a malformed description may raise anything
+        raise ValueError(f"path: expected a consistent model. Received: {str(path)!r} ({error!r})") from None
     return model
 
 
 def _get_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:
-    return metrics.get(metric)  # apart, because compile's argument has the module's name
+    return metrics.get(metric)  # a function, because the argument of compile hides the module
 
 
 def _pair(argument: str, value: Any) -> tuple[Any, Any]:

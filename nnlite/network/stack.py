@@ -1,4 +1,4 @@
-"""A stack of layers: what is built and computed of them together."""
+"""A stack of layers: building, weights and the forward pass."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from nnlite.runtime.errors import boolean, numbers, positive_int, several
 
 
 class Stack(KnownAttributes):
-    """Layers one after the other: shapes, parameters and the result. `nn.Sequential` is one that trains."""
+    """A chain of layers: shapes, parameters and the result. `nn.Sequential` adds training."""
 
-    #: a copy shares nothing with its original: layers, optimizer and what it remembers are copied too
+    #: copies are deep: layers, optimizer and its state
     __copy__ = copy.deepcopy
     _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {"fuse": boolean}
 
@@ -39,12 +39,14 @@ class Stack(KnownAttributes):
     # Building ---------------------------------------------------------------------------------------------------
 
     def add(self, layer: Layer) -> None:
-        """Append a layer, named after its class if it has no name; an Input gives the model its input shape."""
+        """Append a layer; without a name it is named after its class. An Input sets the model's input shape."""
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a layer. Received: {layer!r}")
         if isinstance(layer, Input):
             if self.layers or self.input_shape is not None:
-                raise ValueError("layer: expected Input as the first layer only")
+                raise ValueError(
+                    "layer: expected Input only as the first layer. Received: a second Input, or one after a layer"
+                )
             self.input_shape = layer.shape
             return
         layer.name = self._unique_name(layer)
@@ -56,11 +58,9 @@ class Stack(KnownAttributes):
             layer.fuse = self.fuse
 
     def build(self, input_shape: Shape) -> None:
-        """Make all parameters for samples of `input_shape`, without the batch; on an error, none."""
+        """Make all parameters for samples of `input_shape` (without the batch); none if there is an error."""
         if self.input_shape is not None and self.input_shape != tuple(input_shape):
-            raise ValueError(
-                f"input_shape: expected {self.input_shape}, for which it is built. Received: {input_shape}"
-            )
+            raise ValueError(f"input_shape: expected {self.input_shape}, as when it was built. Received: {input_shape}")
         if self.built:
             return
         shape: Shape = tuple(input_shape)
@@ -89,7 +89,7 @@ class Stack(KnownAttributes):
 
     @property
     def trainable(self) -> bool:
-        """Whether any of its layers is trained; set it to say so of every layer that there is."""
+        """Whether any layer is trained. Setting it sets every layer."""
         return any(layer.trainable for layer in self.layers)
 
     @trainable.setter
@@ -102,12 +102,12 @@ class Stack(KnownAttributes):
         return [parameter for layer in self.layers for parameter in layer.parameters()]
 
     def count_params(self) -> int:
-        """How many numbers the parameters hold."""
+        """The number of elements of all parameters."""
         self._require_built()
         return sum(layer.count_params() for layer in self.layers)
 
     def cost(self, batch_size: int = 1) -> counts.Cost:
-        """Exact counts of a training step of `batch_size` samples: parameters, MACs, unfused least bytes."""
+        """Exact counts of a training step of `batch_size` samples: parameters, MACs, minimum traffic (unfused)."""
         self._require_built()
         layers = [
             counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
@@ -121,7 +121,10 @@ class Stack(KnownAttributes):
         return [parameter.data.copy() for parameter in self.parameters()]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
-        """Write `weights`, in the order and shapes of get_weights, into the parameters; all or, on an error, none."""
+        """Copy `weights`, in the order and shapes of get_weights, into the parameters.
+
+        Raises ValueError, and changes nothing, if they do not fit.
+        """
         self._require_built()
         parameters = self.parameters()
         arrays = [  # copies, because they may be views of the parameters
@@ -133,23 +136,23 @@ class Stack(KnownAttributes):
             if array.shape != parameter.shape:
                 raise ValueError(f"weights[{i}]: expected shape {parameter.shape}. Received: shape {array.shape}")
             if not parameter.data.flags.writeable:
-                raise ValueError(f"weights[{i}]: expected a parameter that may be written. Received: a read-only array")
+                raise ValueError(f"weights[{i}]: expected a writable parameter. Received: a read-only array")
         for parameter, array in zip(parameters, arrays, strict=True):
             parameter.data[...] = array
 
     # Calling ----------------------------------------------------------------------------------------------------
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
-        """The result for x (n, *input_shape), as a Tensor through which gradients flow."""
+        """The result for x (n, *input_shape), as a Tensor (n, *output_shape) with gradients."""
         return self._forward(x, boolean("training", training))
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
-        """The layers one after the other, neighbours at once where a kernel can; `logits` leaves out a last softmax."""
+        """The forward pass, with fused layers where possible. `logits` omits the last softmax."""
         x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
         self._check_input(x)
 
         def flows_back() -> bool:
-            return x.requires_grad  # of what has been reached
+            return x.requires_grad  # x is the current activation
 
         for run in self._runs(len(x), x.dtype, training, flows_back):
             layer = run.layers[-1]
@@ -166,7 +169,7 @@ class Stack(KnownAttributes):
     def _runs(
         self, batch: int, dtype: Any, training: bool, needs_gradient: Callable[[], bool] = lambda: False
     ) -> Iterable[Run]:
-        """The layers as they are computed: some at once, or, with `fuse=False`, each by itself."""
+        """The layers in fused runs, or one by one with `fuse=False`."""
         if not self.fuse:
             return (Run((layer,)) for layer in self.layers)
         return runs(self.layers, batch, dtype, training=training, needs_gradient=needs_gradient)
@@ -180,21 +183,21 @@ class Stack(KnownAttributes):
             sizes = "".join(f", {size}" for size in self.input_shape)
             raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
 
-    # How it is computed --------------------------------------------------------------------------------------------
+    # Algorithms and fusion -------------------------------------------------------------------------------------------
 
     def algorithms(self, batch_size: int = 32) -> dict[str, conv.Choice]:
-        """By the name of each Conv2D: the algorithm that computes `batch_size` float32 samples, and why that one."""
+        """By the name of each Conv2D: its algorithm for `batch_size` float32 samples, and why it was chosen."""
         self._require_built()
         dtype = np.dtype(np.float32)
         return {
-            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_stem)
+            layer.name or "": conv.why(layer.geometry(batch_size), dtype, layer.algorithm, tuned=not run.is_pair)
             for run in self._runs(positive_int("batch_size", batch_size), dtype, training=True)
             for layer in run.layers
             if isinstance(layer, Conv2D)
         }
 
     def fused(self, batch_size: int = 32) -> list[Run]:
-        """The layers that one kernel computes together in a training step of `batch_size` samples."""
+        """The runs of layers that are fused in a training step of `batch_size` samples."""
         self._require_built()
         found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
         return [run for run in found if run.compute is not None]
@@ -211,13 +214,15 @@ class Stack(KnownAttributes):
 
     def _require_built(self) -> None:
         if not self.built:
-            raise ValueError(f"model {self.name!r}: expected an input shape. Give it an Input first, or call it once")
+            raise ValueError(
+                f"model {self.name!r}: expected an input shape. Add an Input as its first layer, or call it once"
+            )
 
     def _unique_name(self, layer: Layer) -> str:
         """The layer's own name, or conv2d, conv2d_1, ...; names are unique within a model."""
         if layer.name is not None:
             if layer.name in self._names:
-                raise ValueError(f"name: expected one that no other layer has. Received: {layer.name!r} twice")
+                raise ValueError(f"name: expected a unique layer name. Received: {layer.name!r} twice")
             name = layer.name
         else:
             base = layer.default_name()

@@ -1,4 +1,4 @@
-"""The table that `model.summary()` prints: Keras's, and multiply-accumulates."""
+"""The table of `model.summary()`: Keras's columns and MACs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def render(model: Sequential, batch_size: int, width: int = 88) -> str:
-    """The table as text: layer, output shape, parameters, MACs of one sample's forward pass; the algorithms below."""
+    """The table as text: layer, output shape, parameters, forward MACs per sample; algorithms and fusion below it."""
     from rich.console import Console
     from rich.table import Table
 
@@ -28,7 +28,7 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
         macs += layer_macs
         table.add_row(_title(layer), _shape(layer), f"{layer.count_params():,}", f"{layer_macs:,}")
     text = StringIO()
-    # force_jupyter: in a notebook rich would display what it prints, beside writing it
+    # force_jupyter: in a notebook, rich would also display the text
     console = Console(width=width, file=text, force_jupyter=False, markup=False, emoji=False, highlight=False)
     console.print(table)
     cost = model.cost()
@@ -39,14 +39,14 @@ def render(model: Sequential, batch_size: int, width: int = 88) -> str:
     ):
         console.print(f"{what} params: {count:,} ({count * ITEMSIZE / 1024:,.2f} KiB)")
     console.print(
-        f"Multiply-accumulates (MACs) of one sample: {macs:,} forward, "
+        f"Multiply-accumulates (MACs) per sample: {macs:,} forward, "
         f"{cost.training_macs_per_image:,} in training; 1 MAC = 2 FLOPs"
     )
     for layer_name, (algorithm, reason) in model.algorithms(batch_size).items():
-        console.print(f"{layer_name}, {batch_size} samples at once: {algorithm} ({reason})")
+        console.print(f"{layer_name}, batch of {batch_size}: {algorithm} ({reason})")
     for run in model.fused(batch_size):
-        again = f"; {run.layers[0].name} is computed again on the way back" if run.is_stem else ""
-        console.print(f"{run.name}: one kernel in training, so that what is between them stays in cache{again}")
+        again = f"; {run.layers[0].name} is recomputed in the backward pass" if run.is_pair else ""
+        console.print(f"{run.name}: fused in one kernel in training{again}")
     return text.getvalue().rstrip()
 
 

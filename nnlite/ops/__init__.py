@@ -7,17 +7,17 @@ from nnlite.ops.crossentropy import categorical_crossentropy, sparse_categorical
 from nnlite.ops.dense import dense
 from nnlite.ops.dropout import dropout
 from nnlite.ops.elementwise import exp, log, sqrt
+from nnlite.ops.pair import conv2d_pair
 from nnlite.ops.pooling import max_pool2d
 from nnlite.ops.reduction import max, mean, sum
 from nnlite.ops.shape import flatten, getitem, reshape, transpose
-from nnlite.ops.stem import conv2d_stem
 
 __all__ = [
     "activation_name",
     "add",
     "categorical_crossentropy",
     "conv2d",
-    "conv2d_stem",
+    "conv2d_pair",
     "dense",
     "divide",
     "dropout",

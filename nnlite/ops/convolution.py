@@ -62,11 +62,11 @@ def conv2d(
 def _composed(
     algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, relu: bool
 ) -> tuple[np.ndarray, Any]:
-    """The algorithm's own passes, with bias and ReLU as passes of their own over the result."""
+    """The algorithm's own passes, with bias and ReLU as separate passes over the result."""
     y = algorithm.forward(x, weight, geometry)
     _check_result(algorithm, y, geometry.output_shape, x.dtype, "forward")
     if np.may_share_memory(y, x) or np.may_share_memory(y, weight) or not y.flags.writeable:
-        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected an array of its own that may be written")
+        raise ValueError(f"forward of algorithm {algorithm.name!r}: expected a new writable array")
     if bias is not None:
         y += bias
     if relu:

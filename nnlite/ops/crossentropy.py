@@ -54,9 +54,7 @@ def categorical_crossentropy(
     """
     targets = numbers("y_true", targets).astype(predictions.dtype, copy=False)
     if targets.shape != predictions.shape or targets.ndim != 2:
-        raise ValueError(
-            f"y_true: expected one-hot rows of shape {predictions.shape}, y_pred's. Received: shape {targets.shape}"
-        )
+        raise ValueError(f"y_true: expected one-hot rows, shape {predictions.shape}. Received: shape {targets.shape}")
     n = len(targets)
     if not n:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {predictions.shape}")

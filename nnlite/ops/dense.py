@@ -99,7 +99,7 @@ def dense(
 
 
 def drops_in_kernel(columns: int, dtype: Any) -> bool:
-    """Whether the kernel of a product with so many columns does the dropout too; else it is a pass of its own."""
+    """Whether the kernel of a product with that many columns includes the dropout; otherwise it is a separate pass."""
     products = _on_tiles(columns) if np.dtype(dtype) == _FLOAT32 else None
     return products is not None and products.drops
 
@@ -111,10 +111,10 @@ def _on_tiles(columns: int) -> Products | None:
 
     if not jit.ENABLED:
         return None
-    from nnlite.kernels import matmul, narrow
+    from nnlite.kernels import matmul, tall_skinny
 
-    if columns <= narrow.WIDEST:
-        return Products(narrow.matmul, matmul.matmul_nt, matmul.matmul_tn, narrow.gradients)
+    if columns <= tall_skinny.WIDEST:
+        return Products(tall_skinny.matmul, matmul.matmul_nt, matmul.matmul_tn, tall_skinny.gradients)
     return Products(matmul.matmul, matmul.matmul_nt, matmul.matmul_tn, drops=True)
 
 

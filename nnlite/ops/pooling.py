@@ -21,7 +21,7 @@ def max_pool2d(
 ) -> tuple[np.ndarray, Any]:
     """The largest of each window of x (n, h, w, c) -> (n, oh, ow, c). `strides=None` is the pool's size.
 
-    Padding never wins, the first of equals wins, a NaN in the window wins; the gradient goes to the winner.
+    Padding never wins, the first of equals wins, a NaN in the window wins; the gradient goes to the maximum.
     Raises ValueError if x has another rank, or a window does not fit or may lie in the padding alone.
     """
     from nnlite.kernels.pooling import max_pool, max_pool_backward
@@ -31,10 +31,10 @@ def max_pool2d(
     pool = int_pair("pool_size", pool_size)
     steps = pool if strides is None else int_pair("strides", strides)
     pads, size = pooled((x.shape[1], x.shape[2]), pool, steps, padding)
-    y, winner = max_pool(readable(x), size, pool, steps, pads)
+    y, argmax = max_pool(readable(x), size, pool, steps, pads)
 
     def backward(dy: np.ndarray, needs: tuple) -> tuple:
-        dx = max_pool_backward(readable(dy), winner, x.shape, pool, steps, pads)
+        dx = max_pool_backward(readable(dy), argmax, x.shape, pool, steps, pads)
         return dx, None, None, None
 
     return y, backward

@@ -1,1 +1,1 @@
-"""How long things take, and why: counts, peak rates, paired rounds and their statistics, the time model."""
+"""Performance: counts, peak rates, interleaved rounds and their statistics, the time model."""

@@ -1,9 +1,10 @@
 """Exact counts: parameters, multiply-accumulates (MACs) and bytes. Nothing is run.
 
-"Unfused least bytes" means: each operation as the user wrote it (activation and dropout with a float32 mask apart)
-reads each of its inputs once and writes each of its outputs once, forward and backward, and RMSprop makes five
-passes over the parameters (reads parameter, gradient and mean square, writes parameter and mean square). Fused
-kernels move less than that. 1 MAC = 2 FLOPs; taps that fall on padding count, additions of a bias do not.
+The minimum traffic, unfused, assumes separate operations as the user wrote them. Each reads its inputs once and writes
+its outputs once, forward and backward; dropout has a float32 mask. RMSprop makes five passes over the parameters: it
+reads parameter, gradient and mean square, and writes parameter and mean square. Fused kernels transfer less.
+
+1 MAC = 2 FLOPs. Kernel positions on padding count; the addition of a bias does not.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ OPTIMIZER_PASSES = 5
 
 @dataclass(frozen=True)
 class Operation:
-    """What one operation of a layer costs for a batch: MACs of one product, elements read and written by each pass."""
+    """The cost of one operation for a batch: MACs of one product; elements read and written by each pass."""
 
     kind: str
     macs: int
@@ -31,11 +32,11 @@ class Operation:
 
 
 class Layer(NamedTuple):
-    """What is counted of a layer."""
+    """A layer, for counting."""
 
     name: str
     parameters: int
-    trained: int  # of the parameters
+    trained: int  # number of trained parameters
     operations: Sequence[Operation]
 
 
@@ -61,7 +62,7 @@ class Cost:
     batch_size: int
     parameters: int
     passes: tuple[Pass, ...]
-    trained: int = 0  # of the parameters
+    trained: int = 0  # number of trained parameters
 
     @property
     def forward_macs_per_image(self) -> int:
@@ -69,11 +70,12 @@ class Cost:
 
     @property
     def training_macs_per_image(self) -> int:
-        """Forward, gradients of the weights that are trained, and of the inputs of what follows the first of them."""
+        """MACs of the forward pass, of dW of trained layers, and of dX after the first trained layer."""
         return sum(p.macs for p in self.passes) // self.batch_size
 
     @property
-    def unfused_least_bytes(self) -> int:
+    def minimum_traffic(self) -> int:
+        """Bytes of the minimum traffic, unfused, per step."""
         return sum(p.bytes for p in self.passes)
 
 
@@ -97,7 +99,7 @@ def elementwise(kind: str, size: int) -> Operation:
 
 
 def dropout(size: int) -> Operation:
-    """Both ways an array and a float32 mask are read, and an array is written."""
+    """Forward and backward each read an array and a float32 mask, and write an array."""
     return Operation("dropout", 0, 3 * size, 3 * size)
 
 
@@ -109,11 +111,11 @@ def max_pool2d(inputs: int, outputs: int) -> Operation:
 def count(name: str, batch_size: int, layers: Iterable[Layer]) -> Cost:
     """The cost of a training step over `layers`, in order.
 
-    No gradient is computed of what no parameter that is trained comes before: the data, and layers that are frozen.
+    There is no dX before the first trained layer: the gradients of data and of frozen layers are not computed.
     """
     passes: list[Pass] = []
     total = trained = 0
-    flows = False  # whether a gradient flows back to the layer's input
+    flows = False  # whether the layer's input needs a gradient
     for layer in layers:
         operations = layer.operations
         products = [op for op in operations if op.macs]

@@ -1,10 +1,10 @@
-"""The time of a training step, predicted from what it does and from this machine's rates.
+"""The time model: the time of a training step, predicted from its work items and this machine's rates.
 
     time of a work item = max(work / rate at that shape, traffic / bandwidth of the level that holds its working set)
                           + further calls x cost of a call
     time of a pass      = its work items + the overhead of calling its operations
 
-Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.stages). The rates are
+Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.work). The rates are
 microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
 prediction. Nothing in here knows how long a step or a layer took, and no factor is fitted.
 """
@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.autograd import Tensor
-from nnlite.conv import stages as conv_stages
-from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.conv import work as conv_work
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.performance import overhead
 from nnlite.performance.microbenchmarks import IN_CACHE, PRODUCTS, Microbenchmark, Rate
 from nnlite.performance.microbenchmarks.base import power_of_two
@@ -29,9 +29,9 @@ from nnlite.performance.rounds import Candidate, Samples, Team
 from nnlite.performance.work import Call, Undeclared
 from nnlite.runtime.processor import cache_sizes
 
-#: what is sampled in every round: the rates of this share of a step's time; the rest in every fourth
+#: the rates of this share of a step are sampled in every round, the others in every SELDOM-th round
 SHARE, SELDOM = 0.9, 4
-#: parts of a layer's step in which an operation may compute what is needed of its gradients
+#: the backward passes of a layer
 _BACKWARD = ("grad_input", "grad_weight", "gradients")
 
 Name = tuple[Team, str, Rate | str]
@@ -39,9 +39,9 @@ Name = tuple[Team, str, Rate | str]
 
 @dataclass
 class WorkTime:
-    """A work item and its seconds in each round: of its work and of its traffic, of which the larger counts."""
+    """A work item and its predicted seconds in each round: the larger of arithmetic and traffic, plus calls."""
 
-    stage: Stage
+    item: WorkItem
     rate: float  # the median, units per second
     compute: np.ndarray  # (rounds,)
     memory: np.ndarray
@@ -54,15 +54,15 @@ class WorkTime:
 
 @dataclass
 class PassTime:
-    """What is predicted for one part of the step."""
+    """The prediction of one pass of a layer."""
 
     work: list[WorkTime] = field(default_factory=list)
-    overhead: float = 0.0  # seconds: calling the operations
-    missing: str | None = None  # what does not declare its work
+    overhead: float = 0.0  # seconds, of calling the operations
+    missing: str | None = None  # the operation or algorithm that does not declare its work
 
     @property
     def seconds(self) -> np.ndarray:
-        """(rounds,), or () if the overhead is all."""
+        """(rounds,), or () if there is only overhead."""
         total = np.asarray(self.overhead)
         for work in self.work:
             total = total + work.seconds
@@ -70,7 +70,7 @@ class PassTime:
 
     @property
     def terms(self) -> dict[str, float]:
-        """Median seconds by what bounds them."""
+        """Median seconds of compute, memory and overhead."""
         compute = sum(float(np.median(np.where(w.compute >= w.memory, w.compute, 0))) for w in self.work)
         memory = sum(float(np.median(np.where(w.compute >= w.memory, 0, w.memory))) for w in self.work)
         calls = self.overhead + sum(float(np.median(w.calls)) for w in self.work)
@@ -78,17 +78,17 @@ class PassTime:
 
     @property
     def bound(self) -> str:
-        """What most of the time goes to: "compute", "memory" or "overhead"."""
+        """The largest term: "compute", "memory" or "overhead"."""
         terms = self.terms
         return max(terms, key=lambda name: terms[name])
 
     @property
     def moved_bytes(self) -> int:
-        return conv_stages.moved_bytes(w.stage for w in self.work)
+        return conv_work.moved_bytes(w.item for w in self.work)
 
 
 class Microbenchmarks:
-    """The microbenchmarks that some steps need, each once for the threads and algorithm it runs under."""
+    """The microbenchmarks of several steps, one for each rate, team of threads and algorithm."""
 
     def __init__(self) -> None:
         self._rates: dict[Name, Microbenchmark] = {}
@@ -96,20 +96,21 @@ class Microbenchmarks:
         self._every: dict[Name, int] = {}
 
     def add_rate(self, team: Team, rate: Rate) -> Name:
-        """To be called while the team has the threads."""
+        """Add a rate. Call it while the team has the threads."""
         name = (team, "", rate)
         if name not in self._rates:
             self._rates[name] = Microbenchmark.of(rate)
         return name
 
     def add_overhead(self, team: Team, algorithm: str, key: str, run: Callable[[], object], evicted: int) -> Name:
+        """Add the overhead of `run`, after `evicted` bytes of other memory were used."""
         name = (team, algorithm, f"{key} {evicted}")
         if name not in self._overheads:
             self._overheads[name] = Overhead(run, evicted)
         return name
 
     def candidates(self, around: Callable[[str], Callable]) -> list[Candidate]:
-        """For the rounds; `around(algorithm)` gives the context that the algorithm's calls run in."""
+        """The candidates of all microbenchmarks. `around(algorithm)` is the context of the algorithm's calls."""
         rates = [
             Candidate(name, b.sample, name[0], before=b.prepare, every=self._every.get(name, SELDOM))
             for name, b in self._rates.items()
@@ -121,11 +122,11 @@ class Microbenchmarks:
         return rates + calls
 
     def often(self, names: Sequence[Name]) -> None:
-        """Sample these in every round."""
+        """Sample these rates in every round."""
         self._every.update(dict.fromkeys(names, 1))
 
     def seconds_per_unit(self, name: Name, samples: Samples) -> np.ndarray:
-        """(rounds,) of a rate: in a round without a sample, the one before."""
+        """(rounds,) seconds per unit of work; a round without a sample takes the one before."""
         seconds = np.asarray(samples[name])
         latest = np.maximum.accumulate(np.where(np.isnan(seconds), 0, np.arange(len(seconds))))
         return seconds[latest] / self._rates[name].amount
@@ -135,17 +136,17 @@ class Microbenchmarks:
 
 
 class Declared(NamedTuple):
-    """A work item of a part of the step, and the names of its rate, of its bandwidth and of its calls."""
+    """A work item of a pass, and the names of its rate, its bandwidth and its call overhead."""
 
     key: Key
-    stage: Stage
+    item: WorkItem
     rate: Name
     bandwidth: Name | None
     calls: Name | None
 
 
 class StepModel:
-    """What a step does, and the rates that it needs; `predict` gives its parts' times once these are sampled."""
+    """The work items of a step and the rates they need. `predict` returns the time of each pass."""
 
     def __init__(
         self,
@@ -158,11 +159,10 @@ class StepModel:
         algorithm: str,
         benchmarks: Microbenchmarks,
     ):
-        """A step that makes these calls and then lets an optimizer of that name update the parameters.
+        """A step of these calls, followed by an update of the parameters by the optimizer of that name.
 
-        `footprint` are the bytes of its arrays, each once however often it goes through it. `least_step` is a step of
-        the smallest network, whose "other" time is that of every step. To be made under the algorithm and the threads
-        that the step runs with.
+        `footprint` is the size of all its arrays in bytes. `least_step` is a step of the smallest network: its time
+        outside of operations is added to every step. Create the model with the algorithm and threads of the step.
         """
         self._benchmarks = benchmarks
         self._work: list[Declared] = []
@@ -178,9 +178,9 @@ class StepModel:
                     self._missing[call.layer, name] = str(reason)
                 continue
             self._calls.append((call, benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted)))
-            for name, stages in declared.items():
+            for name, items in declared.items():
                 if name == "forward" or any(call.needs):
-                    self._declare((call.layer, name), stages, team, footprint)
+                    self._declare((call.layer, name), items, team, footprint)
         self._declare((optimizer, "optimizer"), [_update(optimizer, parameters)], team, footprint)
         self._least = benchmarks.add_overhead(team, algorithm, f"least step {optimizer}", least_step, evicted)
         least_calls = overhead.trace(least_step)
@@ -188,26 +188,26 @@ class StepModel:
             benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted) for call in least_calls
         ]
 
-    def _declare(self, key: Key, stages: Sequence[Stage], team: Team, footprint: int) -> None:
+    def _declare(self, key: Key, items: Sequence[WorkItem], team: Team, footprint: int) -> None:
         add = self._benchmarks.add_rate
-        for stage in stages:
-            bounded = stage.kind in PRODUCTS or stage.kind in IN_CACHE
-            bandwidth = add(team, Rate.of_bandwidth(stage.working_set)) if bounded and stage.moved else None
-            calls = add(team, Rate("numpy_call")) if stage.calls > 1 else None
-            self._work.append(Declared(key, stage, add(team, Rate.of(stage, footprint)), bandwidth, calls))
+        for item in items:
+            bounded = item.kind in PRODUCTS or item.kind in IN_CACHE
+            bandwidth = add(team, Rate.of_bandwidth(item.working_set)) if bounded and item.moved else None
+            calls = add(team, Rate("numpy_call")) if item.calls > 1 else None
+            self._work.append(Declared(key, item, add(team, Rate.of(item, footprint)), bandwidth, calls))
 
     @property
     def missing(self) -> list[str]:
-        """What does not declare its work, so that the step cannot be predicted."""
+        """Operations and algorithms that do not declare their work; if there is one, the step is not predicted."""
         return sorted(set(self._missing.values()))
 
     @property
     def moved_bytes(self) -> int | None:
         """The memory traffic of a step; None if a part of it does not declare its own."""
-        return None if self._missing else conv_stages.moved_bytes(declared.stage for declared in self._work)
+        return None if self._missing else conv_work.moved_bytes(declared.item for declared in self._work)
 
     def predict(self, samples: Samples) -> dict[Key, PassTime]:
-        """The parts of the step, from the rates' samples."""
+        """The predicted passes of the step, from the samples of the rates."""
         parts: dict[Key, PassTime] = {key: PassTime(missing=reason) for key, reason in self._missing.items()}
         for declared in self._work:
             parts.setdefault(declared.key, PassTime()).work.append(self._work_time(samples, declared))
@@ -223,18 +223,18 @@ class StepModel:
         return parts
 
     def _work_time(self, samples: Samples, declared: Declared) -> WorkTime:
-        _, stage, rate, bandwidth, calls = declared
+        _, item, rate, bandwidth, calls = declared
         per_unit = self._benchmarks.seconds_per_unit(rate, samples)
         none = np.zeros(len(per_unit))
-        work = stage.amount * per_unit
-        traffic = stage.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
-        if bandwidth is None and not (stage.kind in PRODUCTS or stage.kind in IN_CACHE):
+        work = item.amount * per_unit
+        traffic = item.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
+        if bandwidth is None and not (item.kind in PRODUCTS or item.kind in IN_CACHE):
             work, traffic = none, work  # a pass over memory
-        extra = (stage.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
-        return WorkTime(stage, 1 / float(np.median(per_unit)), work, traffic, extra)
+        extra = (item.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
+        return WorkTime(item, 1 / float(np.median(per_unit)), work, traffic, extra)
 
     def dominant(self, samples: Samples) -> list[Name]:
-        """The rates and overheads of SHARE of the predicted time, as far as these samples tell."""
+        """The rates and overheads of SHARE of the predicted time, according to these samples."""
         taking: dict[Name, float] = {}
         for declared in self._work:
             time = self._work_time(samples, declared)
@@ -247,7 +247,7 @@ class StepModel:
 
 
 def _largest(taking: Mapping[Name, float], share: float) -> Iterator[Name]:
-    """The names of that share of the sum, the largest first."""
+    """The names with the largest times, until they make up that share of the sum."""
     so_far, enough = 0.0, share * sum(taking.values())
     for name in sorted(taking, key=lambda name: -taking[name]):
         if so_far < enough:
@@ -255,12 +255,12 @@ def _largest(taking: Mapping[Name, float], share: float) -> Iterator[Name]:
         so_far += taking[name]
 
 
-def _update(optimizer: str, parameters: Sequence[Tensor]) -> Stage:
+def _update(optimizer: str, parameters: Sequence[Tensor]) -> WorkItem:
     """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
 
-    The rate depends on the columns of the largest, from which follows which kernels had it before.
+    The rate depends on the columns of the largest parameter: they determine which kernels use it before.
     """
     size = sum(parameter.size for parameter in parameters)
     columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
     moved, arrays = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return conv_stages.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)
+    return conv_work.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)

@@ -1,7 +1,7 @@
 """The overhead of calling operations: Python, checks, the launch of a kernel.
 
-It is the time that an operation takes on the smallest input there is, gradients included, after other memory was
-touched, as much as lies between two calls of a step.
+It is the time of an operation on the smallest possible input, gradients included. Before each call other memory is
+used, as much as between two calls of a step, so that code and data are evicted from cache as in a step.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from nnlite.performance.work import Array, Call, problem
 from nnlite.runtime import scopes, threads
 from nnlite.runtime.errors import int_pair
 
-#: calls that make one sample
+#: calls per sample
 CALLS = 4
 
 
 def trace(step: Callable[[], object]) -> list[Call]:
-    """Run a step once, untimed, and list the operations it calls."""
+    """Run a step once, untimed, and return the operations it calls."""
     calls: list[Call] = []
 
     def record(operation: Callable, arrays: list, options: dict[str, Any], needs: tuple[bool, ...]) -> None:
@@ -40,14 +40,14 @@ def trace(step: Callable[[], object]) -> list[Call]:
 
 @dataclass
 class Overhead:
-    """Something small that is run and profiled: a call of an operation, or a step of the smallest network."""
+    """A profiled run of something small: a call of an operation, or a step of the smallest network."""
 
     run: Callable[[], object]
-    evicted: int  # bytes of other memory that are touched before each run
+    evicted: int  # bytes of other memory that are used before each run
     profile: StepProfile = field(default_factory=StepProfile)
 
     def sample(self) -> float:
-        """Profile some runs. Returns their seconds."""
+        """Profile CALLS runs. Returns their total seconds."""
         blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
         total = 0.0
         for _ in range(CALLS):
@@ -57,16 +57,16 @@ class Overhead:
         return total
 
     def seconds(self, key: Key) -> float:
-        """The median of one part; 0 where it never ran."""
+        """The median seconds of one pass; 0 if it never ran."""
         return median(self.profile.parts.get(key, [0.0]))
 
     def by_part(self) -> dict[str, float]:
-        """The median of each part that a call has."""
+        """The median seconds of each pass of a call."""
         return {part: self.seconds((layer, part)) for layer, part in self.profile.parts}
 
 
 def of_call(call: Call) -> tuple[str, Callable[[], object]]:
-    """What the overhead of a call depends on, and the call on its smallest input, gradients included."""
+    """(a key of what the overhead depends on, the call on its smallest input with gradients)."""
     smallest = _smallest(call)
     key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs}"
     arguments = [
@@ -84,18 +84,18 @@ def of_call(call: Call) -> tuple[str, Callable[[], object]]:
 
 
 def _smallest(call: Call) -> Call:
-    """The call with arrays as small as they can be: one pixel, and channels for which the same code is compiled."""
+    """The call with the smallest arrays: one pixel, and the fewest channels that run the same code."""
     shapes, options = _SMALLEST.get(call.name, _all_ones)(call)
     missing = len(call.arguments) - len(shapes)
     described = tuple(
         Array(shape, a.dtype) if isinstance(a, Array) else a
         for a, shape in zip(call.arguments, [*shapes, *[()] * missing], strict=True)
     )
-    kept = {name: value for name, value in call.options.items() if name != "seed"}
-    return replace(call, arguments=described, options=kept | options)
+    others = {name: value for name, value in call.options.items() if name != "seed"}
+    return replace(call, arguments=described, options=others | options)
 
 
-#: the shapes of the smallest arrays of a call, its first arguments, and what of its options differs
+#: (shapes of the smallest arrays for the first arguments, options that differ)
 Smallest = tuple[list[tuple[int, ...]], dict[str, Any]]
 
 
@@ -110,18 +110,18 @@ def _smallest_conv2d(call: Call) -> Smallest:
     return [least.input_shape, least.weight_shape, least.weight_shape[3:]], {"algorithm": algorithm.name}
 
 
-def _smallest_stem(call: Call) -> Smallest:
-    stem = call.options["stem"]
-    kept = stem.first.groups != stem.second.groups  # else what one gives might not be what the other takes
-    second = _smallest_geometry(stem.second, 1 + stem.epilogue.pool, 1 + stem.epilogue.pool, keep_channels=kept)
-    first = _smallest_geometry(stem.first, *second.input_shape[1:3], keep_channels=kept)
+def _smallest_pair(call: Call) -> Smallest:
+    pair = call.options["pair"]
+    kept = pair.first.groups != pair.second.groups  # else what one gives might not be what the other takes
+    second = _smallest_geometry(pair.second, 1 + pair.epilogue.pool, 1 + pair.epilogue.pool, keep_channels=kept)
+    first = _smallest_geometry(pair.first, *second.input_shape[1:3], keep_channels=kept)
     shapes: list[tuple[int, ...]] = [first.input_shape]
     shapes += [shape for g in (first, second) for shape in (g.weight_shape, g.weight_shape[3:])]
-    return shapes, {"stem": replace(stem, first=first, second=second)}
+    return shapes, {"pair": replace(pair, first=first, second=second)}
 
 
 def _smallest_dense(call: Call) -> Smallest:
-    from nnlite.kernels.narrow import WIDEST
+    from nnlite.kernels.tall_skinny import WIDEST
 
     x, weight = call.arguments[:2]
     columns = weight.shape[1]
@@ -140,7 +140,7 @@ def _smallest_loss(call: Call) -> Smallest:
 
 _SMALLEST: dict[str, Callable[[Call], Smallest]] = {
     "conv2d": _smallest_conv2d,
-    "conv2d_stem": _smallest_stem,
+    "conv2d_pair": _smallest_pair,
     "dense": _smallest_dense,
     "max_pool2d": _smallest_pooling,
     "sparse_categorical_crossentropy": _smallest_loss,
@@ -149,7 +149,7 @@ _SMALLEST: dict[str, Callable[[Call], Smallest]] = {
 
 
 def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: bool = False) -> Geometry:
-    """The convolution of one image with a result of (oh, ow), no padding, and as few channels as run the same code."""
+    """A convolution of one image with a result (oh, ow), no padding, and the fewest channels that run the same code."""
     (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
     (sh, sw), (dh, dw) = geometry.strides, geometry.dilation_rate
     h, w = (kh - 1) * dh + 1 + (oh - 1) * sh, (kw - 1) * dw + 1 + (ow - 1) * sw
@@ -159,7 +159,7 @@ def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: b
 
 
 def _fewest(columns: int) -> int:
-    """The fewest columns whose products run on the same register tiles as so many."""
+    """The fewest columns whose products use the same register tiles as `columns`."""
     from nnlite.compiler.tile_shapes import lane_tile_shape, tile_shape
 
     shapes = tile_shape(columns), lane_tile_shape(columns)

@@ -1,7 +1,7 @@
-"""This machine's peak rates, measured: what "percent of the peak" means everywhere.
+"""This machine's measured peak rates, the reference of every "percent of the peak".
 
-A peak rate is what the machine can do when nothing disturbs it, so it is the best of at least 30 repeats, and of
-several kernels where one may fit a processor better than another. It is measured anew in each process that asks.
+A peak rate is the rate of the undisturbed machine: the best of at least 30 repeats, and of several kernels if different
+processors need different ones. Each process measures it again.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from nnlite.runtime.errors import positive_int
 from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name
 
 REPEATS = 30
-#: seconds that a short work is repeated for: among many repeats, some meet a moment without other programs
+#: seconds for which short work is repeated: with many repeats, some are not disturbed by other programs
 SECONDS = 0.1
-#: a share of a peak rate above this is an error of ours: in the peak, the clock or a count
+#: a larger share of a peak rate is an error in the peak, the clock or a count
 MOST_OF_A_PEAK = 1.03
-_MOST_MEMORY = 256 << 20  # working set that stands for memory, at most
+_MOST_MEMORY = 256 << 20  # bytes, the largest working set for the bandwidth of memory
 PAGE = 4096
-_ROUNDS = 100_000  # of multiply-adds: about a millisecond, so that starting the threads does not count
+_ROUNDS = 100_000  # of multiply-adds: about a millisecond, so that thread start-up is negligible
 
 
 @dataclass(frozen=True)
 class Bandwidth:
-    """10**9 bytes per second over a working set of `bytes`; a copy counts what it reads and what it writes."""
+    """10**9 bytes per second with a working set of `bytes`; a copy counts bytes read and written."""
 
     level: str
     bytes: int
@@ -46,7 +46,7 @@ class Bandwidth:
 
 @dataclass(frozen=True)
 class Machine:
-    """The peak rates of a processor for float32, and what they depend on."""
+    """The peak rates of a processor for float32, with processor, threads and versions."""
 
     processor: str
     cpus: int
@@ -56,46 +56,44 @@ class Machine:
     memory_bytes: int
     fma_gflops_one: float
     fma_gflops_all: float
-    #: independent sums -> the rate that they reached on one thread: the best is the peak
+    #: number of independent accumulators -> GFLOP/s of one thread; the best is the peak
     fma_gflops_by_sums: dict[int, float]
     bandwidths: tuple[Bandwidth, ...]
     numpy_call_us: float
     numba_call_us: float
     fork_join_us: float
-    first_touch_gbs: float  # memory that the process never had, in pages of 4 KiB
-    first_touch_huge_gbs: (
-        float  # where huge pages are asked for, as NumPy (from 4 MiB) and nnlite.runtime.memory (from 2 MiB) do
-    )
-    others_share: float  # of the processors' time, that other programs took meanwhile
+    first_touch_gbs: float  # page faults on first touch, with pages of 4 KiB
+    first_touch_huge_gbs: float  # with huge pages, as NumPy (from 4 MiB) and nnlite.runtime.memory (from 2 MiB) ask for
+    others_share: float  # of the CPU time, used by other programs meanwhile
     versions: dict[str, str] = field(default_factory=dict)
     measured_at: str = ""
 
     def fma_gflops(self, threads: int) -> float:
-        """The multiply-add peak of one thread, or of all."""
+        """The FMA peak of one thread or of all threads, GFLOP/s."""
         return self.fma_gflops_one if threads == 1 else self.fma_gflops_all
 
     def bandwidth(self, nbytes: float, threads: int) -> Bandwidth:
-        """That of the smallest cache that can hold `nbytes`, or of memory, with one thread or with all."""
+        """The bandwidth of the smallest cache that can hold `nbytes`, or of memory; with one thread or with all."""
         mine = [b for b in self.bandwidths if b.threads == (1 if threads == 1 else self.threads)]
         private = {"L1": mine[0].threads, "L2": mine[0].threads}
         fits = [level for level, size in self.caches.items() if nbytes <= size * private.get(level, 1)]
         return next(b for b in mine if b.level == (fits[0] if fits else "memory"))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The content for JSON."""
         return json.loads(json.dumps(asdict(self)))
 
 
 @cache
 def measure(thread_count: int | None = None) -> Machine:
-    """Measure the peak rates of so many threads (default: those in use); some seconds, once in a process.
+    """Measure the peak rates of `thread_count` threads (default: those in use). It takes seconds, once per process.
 
-    Raises ValueError where Numba's compiler is switched off, or on too many threads.
+    Raises ValueError if Numba's compiler is switched off, or for too many threads.
     """
     from nnlite.compiler import jit, simd
 
     if not jit.ENABLED:
-        raise ValueError("machine: expected Numba's compiler, which measures. Received: NUMBA_DISABLE_JIT=1")
+        raise ValueError("machine: expected Numba's compiler to be on. Received: NUMBA_DISABLE_JIT=1. Unset it")
     count = positive_int("threads", threads.get_num_threads() if thread_count is None else thread_count)
     caches, contention = cache_sizes(), Contention()
     with threads.using(1):
@@ -131,13 +129,13 @@ def measure(thread_count: int | None = None) -> Machine:
 
 @cache
 def peak_gflops(count: int) -> float:
-    """The multiply-add peak of so many threads alone, half a second: what a table of GFLOP/s needs."""
+    """The FMA peak of `count` threads, GFLOP/s, for tables of GFLOP/s. It takes half a second."""
     with threads.using(count):
         return max(fma_by_sums(count).values())
 
 
 def fma_by_sums(count: int) -> dict[int, float]:
-    """GFLOP/s of `count` threads for each number of independent sums: too few wait, too many spill."""
+    """GFLOP/s of `count` threads by number of accumulators: too few wait for latency, too many spill."""
     from nnlite.compiler.simd import LANES
     from nnlite.kernels import peaks as kernels
 
@@ -151,7 +149,7 @@ def fma_by_sums(count: int) -> dict[int, float]:
 
 
 def fork_join_us(count: int) -> float:
-    """A kernel that does nothing, on all threads, as nnlite launches it: the median, in microseconds."""
+    """The fork-join overhead, microseconds: the median time of an empty kernel on `count` threads."""
     from nnlite.kernels import peaks as kernels
 
     places, samples = np.zeros(count, np.int64), []
@@ -163,7 +161,7 @@ def fork_join_us(count: int) -> float:
 
 
 def _best_seconds(work: Callable[[], object]) -> float:
-    """The fastest of at least REPEATS runs and SECONDS seconds, after one that does not count."""
+    """The shortest time of at least REPEATS runs and SECONDS seconds, after a warm-up run."""
     work()
     best = float("inf")
     done, end = 0, time.perf_counter() + SECONDS
@@ -176,7 +174,7 @@ def _best_seconds(work: Callable[[], object]) -> float:
 
 
 def _bandwidths(caches: dict[str, int], count: int) -> tuple[Bandwidth, ...]:
-    """Half of each thread's first two caches, a working set between the second and third, and one beyond all."""
+    """Bandwidths with working sets of half of L1 and half of L2 per thread, within L3, and beyond L3."""
     third = min(caches["L3"] // 2, max(8 * caches["L2"], 8 << 20))
     beyond = max(min(_MOST_MEMORY, 4 * caches["L3"]), 2 * third)
     sets = {
@@ -192,28 +190,28 @@ def _bandwidth(level: str, nbytes: int, count: int) -> Bandwidth:
     from nnlite.compiler.simd import LANES
     from nnlite.kernels import peaks as kernels
 
-    unit = 8 * LANES  # elements that the kernels move at once
+    unit = 8 * LANES  # elements per iteration of the kernels
     size = max(nbytes // 4 // count // (2 * unit) * (2 * unit), 2 * unit)
     x = _ones(count, size)
-    rounds = max(1, (32 << 20) // (4 * size * count))  # long enough that starting the threads does not matter
+    rounds = max(1, (32 << 20) // (4 * size * count))  # long enough that thread start-up is negligible
     out = np.zeros(count * LANES, np.float32)
     read = _best_seconds(lambda: kernels.read(rounds, x, out))
-    # a copy's two halves make the same working set
+    # source and target together have the same size
     source, target = _ones(count, size // 2), _ones(count, size // 2)
     copied = _best_seconds(lambda: kernels.copy(rounds, source, target))
-    moved = 4 * count * size * rounds
-    return Bandwidth(level, 4 * count * size, count, moved / read / 1e9, moved / copied / 1e9)
+    transferred = 4 * count * size * rounds
+    return Bandwidth(level, 4 * count * size, count, transferred / read / 1e9, transferred / copied / 1e9)
 
 
 def _ones(count: int, size: int) -> np.ndarray:
-    """(count, size) ones from the beginning of a page: vectors across cache lines move at a third of the rate."""
+    """(count, size) ones, page-aligned: vectors across cache lines would run at a third of the rate."""
     block = np.ones(count * size + PAGE // 4, np.float32)
     skipped = -block.ctypes.data % PAGE // 4
     return block[skipped : skipped + count * size].reshape(count, size)
 
 
 def _call_costs() -> tuple[float, float]:
-    """(a NumPy call, a call of compiled code), microseconds."""
+    """(time of a NumPy call, time of a call of compiled code), microseconds."""
     from nnlite.kernels import peaks as kernels
 
     a, b, c = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(1, np.float32)
@@ -231,9 +229,9 @@ def _call_costs() -> tuple[float, float]:
 
 
 def _first_touch_gbs(advice: str) -> float:
-    """Touching private memory that the process never had, one byte a page: 10**9 bytes per second.
+    """Rate of first-touch page faults in new private memory, 10**9 bytes per second.
 
-    `advice`: what the system is told about the pages' size, by its name in mmap.
+    `advice`: the name in mmap of the advice on the page size.
     """
     size = 16 << 20
     best = float("inf")
@@ -248,7 +246,7 @@ def _first_touch_gbs(advice: str) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that a measured number depends on."""
+    """The versions of the packages that a measurement depends on."""
     from importlib.metadata import version
 
     from nnlite.runtime.version import __version__

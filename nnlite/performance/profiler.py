@@ -1,7 +1,7 @@
-"""Measured time of a training step, by layer and part.
+"""Measured time of a training step, by layer and pass.
 
-The profiler listens to the scopes that layers, the tape and the convolution dispatcher announce, and gives every
-moment to the innermost open scope; what runs outside of all scopes is "other". So the parts add up to the step.
+Layers, the tape and the convolution dispatcher announce scopes. The profiler charges all time to the innermost open
+scope, and time outside of scopes to "other". So the sum of all passes is the step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OTHER: Key = ("other", "other")
 
 
 class _Recorder:
-    """Listens during one step and sums up seconds by key."""
+    """Listens during one step and adds up seconds by key."""
 
     def __init__(self) -> None:
         self.seconds: dict[Key, float] = {}
@@ -46,13 +46,13 @@ class _Recorder:
 
 @dataclass
 class StepProfile:
-    """Seconds of each recorded step, and of each of its parts."""
+    """Seconds of each recorded step, and of each of its passes."""
 
     steps: list[float] = field(default_factory=list)
     parts: dict[Key, list[float]] = field(default_factory=dict)
 
     def record(self, step: Callable[[], object]) -> float:
-        """Run `step` once and keep its times. Returns its seconds."""
+        """Run `step` once and record its times. Returns its seconds."""
         recorder = _Recorder()
         with scopes.listening(recorder):
             step()
@@ -66,14 +66,14 @@ class StepProfile:
         return self.steps[-1]
 
     def part(self, first: int, count: int) -> StepProfile:
-        """`count` steps from the `first` on alone."""
+        """The profile of `count` steps from the `first` on."""
         chosen = slice(first, first + count)
         return StepProfile(self.steps[chosen], {key: samples[chosen] for key, samples in self.parts.items()})
 
     def medians(self) -> dict[Key, float]:
-        """The median seconds of each part, in order of appearance; they are scaled so as to add up to the median step.
+        """The median seconds of each pass, in order of appearance, scaled so that their sum is the median step.
 
-        Medians do not add up by themselves: a remainder would be no time that anything took, and might be negative.
+        The median of a sum is not the sum of medians: without scaling there would be a remainder, perhaps negative.
         """
         medians = {key: median(samples) for key, samples in self.parts.items()}
         scale = median(self.steps) / sum(medians.values())

@@ -1,13 +1,12 @@
-"""Paired rounds: the one way in which nnlite compares times.
+"""Interleaved rounds: how nnlite compares times.
 
-The candidates of a comparison (steps, algorithms, microbenchmarks) run in rounds, each once a round in random order, so
-that whatever changes with time (clock rate, other programs) meets all of them alike. The garbage collector is off, and
-each candidate is warmed before the first round.
+The candidates of a comparison (steps, algorithms, microbenchmarks) run once per round in random order, so that changes
+over time (clock rate, other programs) affect all of them equally. The garbage collector is off, and each candidate is
+warmed up before the first round.
 
-NumPy's BLAS and the kernels have threads of their own that must not meet (runtime/threads.py), so a round visits the
-candidates by the threads they need. Each round begins with the threads that the one before ended with. BLAS's threads
-spin for some 0.1 s after their last work and take processors from the kernels: before the kernels' turn we wait until
-they sleep.
+NumPy's BLAS and the kernels have separate threads that must not run together (runtime/threads.py). So a round groups
+the candidates by the threads they need, and starts with the group that the round before ended with. BLAS's threads spin
+for about 0.1 s after their last work and take CPU time from the kernels: the kernels' turn starts when they sleep.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ import numpy as np
 
 from nnlite.runtime import threads
 
-#: the longest that we wait for BLAS's threads to sleep, seconds
+#: the longest wait for BLAS's threads to sleep, seconds
 LONGEST_WAIT = 1.0
 _SQUARE = np.ones((256, 256), np.float32)
-#: seconds of each candidate by name, one a round; NaN in a round that it did not take part in
+#: by name of the candidate: seconds in each round; NaN if it did not run in that round
 Samples = dict[Hashable, list[float]]
 
 
 class Team(NamedTuple):
-    """The threads that a candidate needs: who owns them, and how many (None: all that are in use)."""
+    """The threads of a candidate: their owner, and how many (None: all that nnlite uses)."""
 
     owner: threads.Owner = "kernels"
     threads: int | None = None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """The threads as this team wants them."""
+        """Inside, the threads are as this team needs them."""
         with threads.using(threads.get_num_threads() if self.threads is None else self.threads):
             if self.owner == "kernels":
                 yield
@@ -48,16 +47,16 @@ class Team(NamedTuple):
                     yield
 
 
-#: all threads, for kernels
+#: all threads for kernels
 KERNELS = Team()
 
 
 @dataclass
 class Candidate:
-    """Something whose time is compared.
+    """A benchmark case: something whose time is compared.
 
-    `time` runs it once and returns seconds. `before` runs untimed just before each sample. `around` is a context that
-    each sample runs in. It takes part in every `every`-th round, the first included.
+    `time` runs it once and returns seconds. `before` runs untimed before each sample. `around` is a context for each
+    sample. It runs in the first round and in every `every`-th round after it.
     """
 
     name: Hashable
@@ -76,7 +75,7 @@ class Candidate:
 
 
 def timed(call: Callable[[], object]) -> Callable[[], float]:
-    """A function that times one call. What the call returns is read afterwards, and dies before the next."""
+    """A function that times one call, in seconds. The result is read after the timing and freed."""
 
     def time_once() -> float:
         began = time.perf_counter()
@@ -101,10 +100,10 @@ def run_rounds(
     samples: Samples | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> Samples:
-    """Time the candidates, each once a round in random order.
+    """Time the candidates, each once per round in random order.
 
-    Stops after `rounds`, or after `seconds` if there were `fewest` rounds. `samples` is filled a whole round at a time,
-    so that whoever interrupts this has all rounds until then.
+    Stops after `rounds`, or after `seconds` if there were at least `fewest` rounds. `samples` is extended by whole
+    rounds: after an interruption it holds all completed rounds.
     """
     samples = {} if samples is None else samples
     samples.update({candidate.name: [] for candidate in candidates})
@@ -140,7 +139,7 @@ def run_rounds(
 
 
 def _wake(owner: threads.Owner) -> None:
-    """Run something small on all threads of an owner: the first call after a while finds them asleep."""
+    """Wake all threads of an owner by a small call."""
     from nnlite.compiler import jit
 
     if owner == "blas":
@@ -152,7 +151,7 @@ def _wake(owner: threads.Owner) -> None:
 
 
 def wait_until_idle() -> None:
-    """Wait until no thread of this process uses a processor, as its CPU time tells."""
+    """Wait until no thread of this process uses CPU time."""
     end = time.perf_counter() + LONGEST_WAIT
     while time.perf_counter() < end:
         used, began = time.process_time(), time.perf_counter()
@@ -163,7 +162,7 @@ def wait_until_idle() -> None:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect what there is, and nothing inside: collecting would take some sample's time."""
+    """Collect garbage now and not inside, where it would add to a sample."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,6 +1,6 @@
-"""What each operation does, forward and back, as stages (nnlite.conv.stages): for counting and for the time model.
+"""What each operation does, forward and back, as work items (nnlite.conv.work): for counting and for the time model.
 
-An operation that is not in the table, a user's own for one, has no stages: what it costs cannot be predicted.
+An operation that is not in the table, a user's own for one, has no work items: what it costs cannot be predicted.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.conv import Epilogue, Geometry, choice, stages
+from nnlite.conv import Epilogue, Geometry, choice, work
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import pooled
-from nnlite.conv.stages import ITEMSIZE, Stage
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.ops.dense import drops_in_kernel
 from nnlite.runtime.errors import int_pair
 from nnlite.runtime.scopes import gradient_part
 
 #: part of the step -> what is done in it
-Parts = dict[str, list[Stage]]
+Parts = dict[str, list[WorkItem]]
 
 
 class Undeclared(Exception):
-    """An operation or an algorithm that does not say what it does."""
+    """An operation or an algorithm does not declare its work."""
 
 
 @dataclass(frozen=True)
 class Array:
-    """The shape and type of an array: all that a stage depends on."""
+    """The shape and type of an array: all that a work item depends on."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -42,7 +42,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Call:
-    """One operation of a step, as it was called."""
+    """One call of an operation in a step."""
 
     layer: str
     operation: Callable
@@ -55,7 +55,7 @@ class Call:
         return self.operation.__name__
 
     def parts(self) -> Parts:
-        """The stages of each part of the step that it takes part in. Raises Undeclared if it does not say."""
+        """The work items of each part of the step that it takes part in. Raises Undeclared if it does not say."""
         if self.name not in _OPERATIONS:
             raise Undeclared(f"operation {self.name!r}")
         return _OPERATIONS[self.name](self)
@@ -65,7 +65,7 @@ class Call:
 
 
 def problem(call: Call) -> tuple[Algorithm, Geometry, Epilogue]:
-    """What a conv2d call computes, and how."""
+    """(algorithm, geometry, epilogue) of a conv2d call."""
     x, weight, bias = call.arguments
     options = {
         key: call.options[key] for key in ("strides", "padding", "dilation_rate", "groups") if key in call.options
@@ -80,8 +80,8 @@ def _conv2d(call: Call) -> Parts:
     algorithm, geometry, epilogue = problem(call)
     together = type(algorithm).backward is not Algorithm.backward
 
-    def of(pass_name: str, with_epilogue: Epilogue | None = None) -> list[Stage]:
-        declared = algorithm.stages(geometry, pass_name, with_epilogue)
+    def of(pass_name: str, with_epilogue: Epilogue | None = None) -> list[WorkItem]:
+        declared = algorithm.work(geometry, pass_name, with_epilogue)
         if declared is None:
             raise Undeclared(f"algorithm {algorithm.name!r}")
         return declared
@@ -106,9 +106,9 @@ def _conv2d(call: Call) -> Parts:
     return parts
 
 
-def _conv2d_stem(call: Call) -> Parts:
-    stem, algorithm = call.options["stem"], call.options["algorithm"]
-    declared = {part: algorithm.stages_stem(stem, part) for part in ("forward", "gradients")}
+def _conv2d_pair(call: Call) -> Parts:
+    pair, algorithm = call.options["pair"], call.options["algorithm"]
+    declared = {part: algorithm.work_pair(pair, part) for part in ("forward", "gradients")}
     if None in declared.values():
         raise Undeclared(f"algorithm {algorithm.name!r}")
     return {**declared, "grad_input": []}
@@ -119,39 +119,39 @@ def _conv2d_stem(call: Call) -> Parts:
 
 def _dense(call: Call) -> Parts:
     from nnlite.compiler.tile_shapes import tile_shape
-    from nnlite.kernels.narrow import WIDEST
+    from nnlite.kernels.tall_skinny import WIDEST
 
     x, weight, bias = call.arguments
     k, n = weight.shape
     m = x.size // max(k, 1)
-    narrow = n <= WIDEST
-    kind = "narrow" if narrow else "matmul"
-    parts: Parts = {"forward": [stages.product("product", kind, m, n, k)], "grad_input": []}
+    is_tall_skinny = n <= WIDEST
+    kind = "tall_skinny" if is_tall_skinny else "matmul"
+    parts: Parts = {"forward": [work.product("product", kind, m, n, k)], "grad_input": []}
     if call.options.get("dropout"):
         touched = 2 * ITEMSIZE * m * n
         if drops_in_kernel(n, x.dtype):
             width = min(n, tile_shape(n).width)  # a row of a tile at a time
-            parts["forward"].append(stages.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
+            parts["forward"].append(work.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
         else:
-            parts["forward"].append(stages.move("dropout", "dropout", (), touched=touched, arrays=touched))
+            parts["forward"].append(work.move("dropout", "dropout", (), touched=touched, arrays=touched))
     if call.options.get("relu"):
         nbytes = 3 * ITEMSIZE * m * n
         parts["grad_input"].append(
-            stages.move("ReLU and bias gradients", "relu_backward", (n,), touched=nbytes, arrays=nbytes)
+            work.move("ReLU and bias gradients", "relu_backward", (n,), touched=nbytes, arrays=nbytes)
         )
     elif bias is not None and call.needs[2]:
         parts["grad_input"].append(_per_row("bias gradient", "bias_gradient", m * n, n, 1))
-    if narrow:
+    if is_tall_skinny:
         both = int(call.needs[0]) + int(call.needs[1])
-        shared = stages.product("both products", "narrow_gradients", m, n, k, layout=both)
+        shared = work.product("both products", "tall_skinny_gradients", m, n, k, layout=both)
         flops = both * shared.flops
         part = gradient_part(call.needs)
         parts[part] = [*parts.get(part, []), replace(shared, amount=float(flops), flops=flops)]
         return parts
     if call.needs[0]:
-        parts["grad_input"].append(stages.product("product", "matmul", m, k, n, layout=2))
+        parts["grad_input"].append(work.product("product", "matmul", m, k, n, layout=2))
     if call.needs[1]:
-        parts["grad_weight"] = [stages.product("product", "matmul", k, n, m, layout=1)]
+        parts["grad_weight"] = [work.product("product", "matmul", k, n, m, layout=1)]
     return parts
 
 
@@ -162,12 +162,12 @@ def _max_pool2d(call: Call) -> Parts:
     steps = pool if strides is None else int_pair("strides", strides)
     pads, (oh, ow) = pooled((h, w), pool, steps, padding)
     y = n * oh * ow * c
-    moved = ITEMSIZE * (x.size + y) + y  # the winners take a byte each
+    moved = ITEMSIZE * (x.size + y) + y  # the argmax indices take one byte each
     padded = int(pads != ((0, 0), (0, 0)))
     size = (c, *pool, *steps, padded)
     return {
-        "forward": [stages.move("maxima", "max_pool", size, touched=moved, arrays=moved)],
-        "grad_input": [stages.move("gradients to maxima", "max_pool_backward", size, touched=moved, arrays=moved)],
+        "forward": [work.move("maxima", "max_pool", size, touched=moved, arrays=moved)],
+        "grad_input": [work.move("gradients to maxima", "max_pool_backward", size, touched=moved, arrays=moved)],
     }
 
 
@@ -175,29 +175,29 @@ def _dropout(call: Call) -> Parts:
     size = call.arguments[0].size
     if not call.options["rate"]:
         return {"forward": [], "grad_input": []}
-    once = stages.move("mask", "dropout", (), touched=2 * ITEMSIZE * size, arrays=2 * ITEMSIZE * size)
+    once = work.move("mask", "dropout", (), touched=2 * ITEMSIZE * size, arrays=2 * ITEMSIZE * size)
     return {"forward": [once], "grad_input": [once]}
 
 
 # Elementwise operations and the loss ---------------------------------------------------------------------------
 
 
-def _elementwise(what: str, kind: str, size: int, arrays: int) -> Stage:
+def _elementwise(what: str, kind: str, size: int, arrays: int) -> WorkItem:
     """NumPy's pass over `arrays` arrays of `size` float32."""
     nbytes = ITEMSIZE * arrays * size
-    return stages.move(what, kind, (), touched=nbytes, arrays=nbytes)
+    return work.move(what, kind, (), touched=nbytes, arrays=nbytes)
 
 
-def _per_row(what: str, kind: str, size: int, k: int, arrays: int) -> Stage:
+def _per_row(what: str, kind: str, size: int, k: int, arrays: int) -> WorkItem:
     """NumPy's pass over rows of k numbers, whose inner loop is as long as a row."""
     nbytes = ITEMSIZE * arrays * size
-    return stages.move(what, kind, (k,), touched=nbytes, arrays=nbytes)
+    return work.move(what, kind, (k,), touched=nbytes, arrays=nbytes)
 
 
-def _relu_gradient(size: int) -> Stage:
+def _relu_gradient(size: int) -> WorkItem:
     """dy * (y > 0): reads y and dy, writes the product, and a byte each for the mask, which it reads again."""
     nbytes = (3 * ITEMSIZE + 2) * size
-    return stages.move("ReLU gradient", "mask", (), touched=nbytes, arrays=nbytes)
+    return work.move("ReLU gradient", "mask", (), touched=nbytes, arrays=nbytes)
 
 
 def _relu(call: Call) -> Parts:
@@ -241,13 +241,13 @@ def _crossentropy(call: Call) -> Parts:
 
 
 def _view(call: Call) -> Parts:
-    """Nothing moves: the same numbers in another shape."""
+    """The same elements in another shape: no traffic."""
     return {"forward": [], "grad_input": []}
 
 
 _OPERATIONS: dict[str, Callable[[Call], Parts]] = {
     "conv2d": _conv2d,
-    "conv2d_stem": _conv2d_stem,
+    "conv2d_pair": _conv2d_pair,
     "dense": _dense,
     "max_pool2d": _max_pool2d,
     "dropout": _dropout,

@@ -1,1 +1,1 @@
-"""What everything stands on: threads, memory, random numbers, errors, files."""
+"""Basics that every other package uses: threads, memory, random numbers, errors, files."""

@@ -1,4 +1,4 @@
-"""What objects that users change have in common: no attribute by a misspelt name or of any value, and their repr."""
+"""Base class that rejects misspelt attributes and wrong values, and a repr that shows the constructor call."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from nnlite.runtime.errors import unknown
 
 
 class KnownAttributes:
-    """Setting an attribute that is none raises AttributeError, with the names of those that are and the nearest one.
+    """Setting an unknown attribute raises AttributeError, which lists the known names and suggests the nearest.
 
-    An object's own methods make new ones, those of a user's subclass too.
+    The object's own methods, also those of a user's subclass, may add attributes.
     """
 
-    #: by an attribute's name: what each value is that it is given, or an error that names it
+    #: by attribute: checks a value when it is set, and returns it, perhaps converted
     _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # who sets a new one is asked for no more than once an attribute: a method has the object as `self`
+        # only a method of the object, which has it as `self`, may add an attribute
         if not self._has(name) and sys._getframe(1).f_locals.get("self") is not self:
             raise AttributeError(str(unknown(f"attribute of {type(self).__name__}", name, self._settable())))
         if name in self._fixed():
-            array = hasattr(self.__dict__.get(name), "data")
-            instead = f"write into {name}.data, or use set_weights" if array else "make a new one"
-            what = f"{type(self).__name__} to keep what it was built with; {instead}"
-            raise AttributeError(f"{name}: expected a {what}. Received: {' '.join(repr(value).split()):.60}")
+            tensor = hasattr(self.__dict__.get(name), "data")
+            instead = f"write into {name}.data, or call set_weights" if tensor else "make a new one"
+            what = f"it unchanged: this {type(self).__name__} is built; {instead}"
+            raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
         check = self._checks.get(name)
         super().__setattr__(name, value if check is None else check(name, value))
 
     def _fixed(self) -> Collection[str]:
-        """The names of what can no longer be changed, because nothing would follow."""
+        """The attributes that can no longer be changed, because a change would have no effect."""
         return ()
 
     def _has(self, name: str) -> bool:
         return name in self.__dict__ or hasattr(type(self), name)
 
     def _settable(self) -> list[str]:
-        """The names of the public attributes that can be set."""
+        """The public attributes that can be set."""
         of_classes = (
             name
             for cls in type(self).__mro__
@@ -50,9 +50,9 @@ class KnownAttributes:
 
 
 def as_call(made: object, **shown: Any) -> str:
-    """`Dense(units=3, name='first')`: the call that makes such an object, without what is left to its default.
+    """`Dense(units=3, name='first')`: the constructor call of an object, without arguments that have their default.
 
-    An argument is the attribute of its name, or what `shown` has in its place.
+    The value of an argument is that in `shown`, or the attribute of the same name.
     """
     arguments = []
     for name, parameter in signature(type(made).__init__).parameters.items():

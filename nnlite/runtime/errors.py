@@ -1,4 +1,4 @@
-"""The exceptions that nnlite raises on purpose, and the checks that raise them.
+"""nnlite's exceptions, and checks of arguments.
 
 Every message names the argument, what was expected and what was received.
 """
@@ -25,7 +25,7 @@ class NNLiteError(Exception):
 
 
 class Unsupported(NNLiteError, ValueError):
-    """A convolution algorithm that was asked for by name declines the problem."""
+    """A convolution algorithm that was requested by name does not support the problem."""
 
 
 class GradientError(NNLiteError, AssertionError):
@@ -33,11 +33,11 @@ class GradientError(NNLiteError, AssertionError):
 
 
 class GraphError(NNLiteError, RuntimeError):
-    """backward() cannot run: no graph, or a graph whose memory was already given back."""
+    """backward() cannot run: there is no graph, or it was already freed."""
 
 
 def one_of(kind: str, name: object, table: Mapping[str, Value]) -> Value:
-    """What stands under `name` in a table; a ValueError that lists the names if nothing does."""
+    """The entry `name` of a table. Raises ValueError, which lists the names."""
     if not isinstance(name, str) or name not in table:
         raise unknown(kind, name, table)
     return table[name]
@@ -56,7 +56,7 @@ def _initials(name: str) -> str:
 
 
 def positive_int(argument: str, value: object, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`; booleans and fractions are refused."""
+    """`value` as an int. Raises ValueError unless it is an integer of at least `minimum` and no boolean."""
     try:
         number = index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -67,7 +67,7 @@ def positive_int(argument: str, value: object, minimum: int = 1) -> int:
 
 
 def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
-    """An int or a pair of ints as a pair: `3` -> `(3, 3)`."""
+    """An integer or two integers as a pair: `3` -> `(3, 3)`. Raises ValueError for anything else."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{argument}: expected an integer or two integers. Received: {value!r}")
@@ -77,77 +77,79 @@ def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
 
 
 def printable(text: object) -> str:
-    r"""`text` as a terminal may show it: control characters, as a file's names may hold them, as escapes ("\x1b")."""
+    r"""`text` with control characters escaped ("\x1b"): names in a file may contain them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def existing_file(argument: str, path: Path, what: str) -> None:
-    """Raises FileNotFoundError unless `path` is a file, which is expected to be `what`."""
+    """Raises FileNotFoundError unless `path` is a file. `what` describes the expected file."""
     if not path.is_file():
-        which = "which is none" if path.exists() else "which does not exist"
+        which = "which is not a file" if path.exists() else "which does not exist"
         raise FileNotFoundError(f"{argument}: expected {what}. Received: {str(path)!r}, {which}")
 
 
 def writable_file(argument: str, path: str | Path | None) -> None:
-    """Raises FileNotFoundError or ValueError if no file can be written at `path`. None is none; nothing is written."""
+    """Raises FileNotFoundError or ValueError if no file can be written at `path`. Nothing is written."""
     if path is None:
         return
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{argument}: expected an existing folder. Received: {str(path.parent)!r}")
     if path.is_dir() or not path.name:
-        raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a folder")
+        raise ValueError(f"{argument}: expected a file name. Received: {str(path)!r}, a folder")
     if path.exists() and not path.is_file():
-        raise ValueError(f"{argument}: expected the name of a file. Received: {str(path)!r}, a device or a pipe")
+        raise ValueError(f"{argument}: expected a file name. Received: {str(path)!r}, a device or a pipe")
     try:
         target = Path(os.path.realpath(path))
-        if not target.exists():  # made and taken away again: permissions do not tell of a virtual file system
+        if not target.exists():  # permissions alone do not show whether a virtual file system is writable
             target.touch()
             target.unlink()
         elif not os.access(target, os.W_OK):
             raise PermissionError
     except OSError as error:
-        raise ValueError(f"{argument}: expected a file that may be written. Received: {str(path)!r}") from error
+        raise ValueError(f"{argument}: expected a writable file. Received: {str(path)!r}") from error
 
 
 def writable_folder(argument: str, path: str | Path) -> Path:
-    """The folder `path`, made if need be. Raises ValueError if there is none and none can be made, or written in."""
-    if not str(path):  # Path("") is the folder that one is in
-        raise ValueError(f"{argument}: expected a folder to write in, made if need be. Received: {path!r}")
+    """The folder `path`, created if needed. Raises ValueError if it cannot be created or written."""
+    if not str(path):  # Path("") is the current folder
+        raise ValueError(f"{argument}: expected a writable folder. Received: {path!r}")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=path):
             return Path(path)
     except OSError as error:
         what = f"{str(path)!r}: {error.strerror or error}"
-        raise ValueError(f"{argument}: expected a folder to write in, made if need be. Received: {what}") from error
+        raise ValueError(f"{argument}: expected a writable folder. Received: {what}") from error
 
 
 def boolean(argument: str, value: object) -> bool:
-    """`value`, if it is True or False (NumPy's as well); nothing else stands for one."""
+    """`value` as a bool. Raises ValueError unless it is True or False (NumPy's included)."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise ValueError(f"{argument}: expected True or False. Received: {value!r}")
 
 
 def several(argument: str, value: Any, what: str) -> list[Any]:
-    """The elements of a list, tuple or other iterable of `what`; a string is none."""
+    """The elements of an iterable of `what`. Raises ValueError for a string or anything not iterable."""
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"{argument}: expected a list of {what}. Received: {value!r}")
     return list(value)
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
-    """`value` as an array; a ValueError for lists whose rows differ in length."""
+    """`value` as an array. Raises ValueError for lists whose rows differ in length."""
     try:
         return np.asarray(value)
     except ValueError:
         kind = type(value).__name__
-        raise ValueError(f"{argument}: expected rows of one length. Received: a {kind} of others") from None
+        raise ValueError(
+            f"{argument}: expected rows of the same length. Received: a {kind} of rows that differ"
+        ) from None
 
 
 def numbers(argument: str, value: Any) -> np.ndarray:
-    """`value` as an array of real numbers, of whatever dtype; a ValueError for text, and for what is complex."""
+    """`value` as an array of real numbers of any dtype. Raises ValueError for others."""
     array = as_array(argument, value)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{argument}: expected an array of numbers. Received: dtype {array.dtype}")
@@ -155,14 +157,14 @@ def numbers(argument: str, value: Any) -> np.ndarray:
 
 
 def fraction(argument: str, value: object) -> float:
-    """`value` as a float in [0, 1)."""
+    """`value` as a float. Raises ValueError unless it is in [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ValueError(f"{argument}: expected a number in [0, 1). Received: {value!r}")
     return float(value)
 
 
 def positive(argument: str, value: object) -> float:
-    """`value` as a finite float above 0."""
+    """`value` as a float. Raises ValueError unless it is finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < float(value) < inf:
         raise ValueError(f"{argument}: expected a finite number above 0. Received: {value!r}")
     return float(value)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 
 def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> None:
-    """Write a file beside `path` and put it in its place when complete; what was there stays on any error.
+    """Write a temporary file beside `path` and rename it when complete. On an error the old file remains.
 
-    So nobody reads half of it, nor a mixture of what two processes write at once. Links are followed; the file there
-    was keeps its owner and rights, a new one gets `mode` less the umask. Text is written as UTF-8. Raises
-    FileExistsError for what is no regular file, such as a device, which the new file would replace.
+    So nobody reads half a file, or a mixture of two processes' files. Links are followed. An existing file keeps its
+    owner and mode, a new one gets `mode` minus the umask. Text is written as UTF-8. Raises FileExistsError for anything
+    but a regular file, such as a device.
     """
     content = content.encode() if isinstance(content, str) else content
     old = os.stat(path) if os.path.exists(path) else None
     if old is not None and not stat.S_ISREG(old.st_mode):
-        raise FileExistsError(f"{path}: expected the name of a file. Received: what is no regular file")
+        raise FileExistsError(f"{path}: expected a regular file. Received: a device, a folder or a pipe")
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".nnlite-{secrets.token_hex(8)}")
     if old is not None:
         mode = stat.S_IMODE(old.st_mode)
     try:
-        try:  # a file without a name until it is complete: one that is killed leaves nothing behind
+        try:  # without a name until it is complete: a killed process leaves nothing behind
             handle, nameless = os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, mode), True
         except (AttributeError, OSError):  # not Linux, or a file system that has none
             handle, nameless = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), False
@@ -35,9 +35,9 @@ def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> No
             file.write(content)
             file.flush()
             if nameless:
-                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)  # which makes Python follow the link
+                os.link(f"/proc/self/fd/{handle}", temporary, src_dir_fd=handle)  # makes Python follow the link
         if old is not None:
-            with suppress(OSError):  # only root can give files away
+            with suppress(OSError):  # only root can change the owner
                 os.chown(temporary, old.st_uid, old.st_gid)
             os.chmod(temporary, mode)
         os.replace(temporary, path)
@@ -47,5 +47,5 @@ def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> No
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write what JSON can hold, as `write_whole` does."""
+    """Write `content` as JSON, atomically."""
     write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -1,13 +1,12 @@
-"""Recycled arrays: `empty(shape, dtype)` without page faults in steady state.
+"""A pool of memory for arrays: `empty(shape, dtype)` without page faults in steady state.
 
-A training step asks for the same arrays every time. Fresh memory of that size costs a page fault for every 4 KiB; here
-a block is used again once the last array that views it has died, never earlier, so that nothing a caller holds is ever
-overwritten. An array refers to the block it lies in, and so do its views: a block whose only reference is the pool's
-is free.
+A training step allocates the same arrays every time. New memory costs a page fault per 4 KiB. The pool reuses a block
+when the last array that views it has been freed, and never earlier. Arrays and their views hold a reference to their
+block: a block is idle if the pool has the only reference.
 
-There is no lock, which a signal handler could wait for while its own thread holds it. An array that was made in a free
-block is given out only if nobody else has one there by now, and lists of blocks only grow: what removes blocks puts
-another list in the place. At worst a block is forgotten, and lives as long as its arrays.
+There is no lock: a signal handler could wait for a lock that its own thread holds. An array in an idle block is
+returned only if no other array has taken the block meanwhile. Lists of blocks only grow; `trim` replaces a list instead
+of shrinking it. In the worst case the pool loses a block, which then lives as long as its arrays.
 """
 
 from __future__ import annotations
@@ -24,21 +23,21 @@ import numpy as np
 _PAGE = 4096
 _HUGE_PAGE = 1 << 21
 _FLOAT32 = np.dtype(np.float32)
-#: smaller arrays are NumPy's business, whose own allocator keeps small blocks
+#: smaller arrays use NumPy's allocator, which caches small blocks
 SMALLEST = 1 << 16
-#: how many bytes may lie idle in the pool before it lets blocks go
+#: idle bytes above which the pool releases its idle blocks
 IDLE_LIMIT = 256 << 20
 
-#: to a block nobody uses: by its list, and getrefcount's argument
+#: references to an idle block: its list, and the argument of getrefcount
 _IDLE_REFERENCES = 2
-#: to a block that one array uses: by that too
+#: references to a block that one array uses
 _TAKEN_REFERENCES = 3
 #: size in pages -> its blocks, in use or idle
 _blocks: dict[int, list[mmap.mmap]] = {}
 
 
 def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
-    """An uninitialised C-contiguous array, page-aligned when large, whose memory is used again after its last view."""
+    """An uninitialised C-contiguous array; page-aligned and from the pool if it has at least SMALLEST bytes."""
     if dtype is not _FLOAT32:
         dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
@@ -55,35 +54,35 @@ def empty(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
 
 
 def zeros(shape: tuple[int, ...], dtype: Any = _FLOAT32) -> np.ndarray:
-    """As `empty`, filled with zeros."""
+    """Like `empty`, filled with zeros."""
     array = empty(shape, dtype)
     array.fill(0)
     return array
 
 
 def idle_bytes() -> int:
-    """How many bytes wait in the pool for a next use."""
+    """The number of idle bytes in the pool."""
     return sum(
         _PAGE * pages for pages, blocks in list(_blocks.items()) for i in range(len(blocks)) if _is_idle(blocks, i)
     )
 
 
 def trim() -> None:
-    """Give every idle block back to the operating system."""
+    """Release every idle block to the operating system."""
     for pages, blocks in list(_blocks.items()):
         _blocks[pages] = [blocks[i] for i in range(len(blocks)) if not _is_idle(blocks, i)]
 
 
 def _is_idle(blocks: Sequence[mmap.mmap], i: int) -> bool:
-    """Whether nobody but the pool refers to a block.
+    """Whether the pool has the only reference to a block.
 
-    Asked of the list's element, not of a variable: whether that counts as a reference depends on the interpreter.
+    The argument is the list's element, not a variable: whether a variable counts depends on the interpreter.
     """
     return sys.getrefcount(blocks[i]) == _IDLE_REFERENCES
 
 
 def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
-    """An array in a block of its own, which joins the pool."""
+    """An array in a new block of the pool."""
     if idle_bytes() > IDLE_LIMIT:
         trim()
     size = _PAGE * pages
@@ -94,9 +93,9 @@ def _fresh(shape: tuple[int, ...], dtype: np.dtype, pages: int) -> np.ndarray:
 
 
 def private_block(size: int, advice: str | None = None) -> mmap.mmap:
-    """Fresh zeros, private to this process: a forked child gets a copy, as of any other array.
+    """New zeroed memory, private to this process: a forked child gets a copy, as of any other array.
 
-    `advice`: what the system is told about the pages' size, by its name in mmap; some know or take none.
+    `advice`: the name in mmap of the advice on the page size; ignored if the system does not support it.
     """
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     block = mmap.mmap(-1, size, **private)

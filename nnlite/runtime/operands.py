@@ -1,4 +1,4 @@
-"""What an array has to be before a compiled kernel, which sees an address and no shape, reads it."""
+"""Checks of arrays before compiled kernels, which get an address without a shape, read them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-#: what an operation annotates an argument with (by this name) to get nothing but arrays of float32 or float64 for it;
-#: with `| None` or `| float`, that as well
+#: annotation (by this name) of an operation's argument that must be an array of float32 or float64; `| None` and
+#: `| float` allow those as well
 Floats: TypeAlias = np.ndarray
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ndarray = np.ndarray
 
 
 def fitting(argument: str, array: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """The array as kernels read it: C-contiguous and aligned; one that lies otherwise in memory is copied.
+    """The array, copied if it is not C-contiguous and aligned.
 
     Raises ValueError unless it is an array of that shape and dtype.
     """
@@ -31,13 +31,13 @@ def fitting(argument: str, array: Any, shape: tuple[int, ...], dtype: Any) -> np
 
 
 def readable(array: np.ndarray) -> np.ndarray:
-    """The array, or a copy of it, that is C-contiguous and aligned, and of no subclass."""
+    """The array, copied if it is not C-contiguous and aligned; never a subclass."""
     array = np.asarray(array, order="C")
     return array if array.flags.aligned else array.copy()
 
 
 def checked_operands(positional: tuple[inspect.Parameter, ...]) -> dict[int, tuple[str, tuple[type, ...]]]:
-    """By position, of each argument that is annotated `Floats`: its name, and the types it may have beside."""
+    """By position of each argument annotated `Floats`: (its name, the other allowed types)."""
     beside: dict[str, tuple[type, ...]] = {"None": (type(None),), "float": (float, int)}
     found = {}
     for i, parameter in enumerate(positional):
@@ -48,7 +48,7 @@ def checked_operands(positional: tuple[inspect.Parameter, ...]) -> dict[int, tup
 
 
 def require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
-    """Raise ValueError unless it is an array (NumPy's scalars and subclasses too) of FLOATS, or of a type `beside`."""
+    """Raise ValueError unless it is an array (or NumPy scalar) of FLOATS, or of a type in `beside`."""
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype in FLOATS:
             return
@@ -61,8 +61,8 @@ def require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
 
 
 def one_dtype(**arrays: np.ndarray | None) -> None:
-    """Raise ValueError unless the arrays, named as arguments, are of one dtype."""
+    """Raise ValueError unless the arrays, given by argument name, have the same dtype."""
     first, *others = (array.dtype for array in arrays.values() if array is not None)
     if any(other != first for other in others):
         received = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items() if array is not None)
-        raise ValueError(f"{next(iter(arrays))}: expected arrays of one dtype. Received: {received}")
+        raise ValueError(f"{next(iter(arrays))}: expected arrays of the same dtype. Received: {received}")

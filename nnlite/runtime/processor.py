@@ -1,4 +1,4 @@
-"""Which processor this is, whose name measurements are kept under, and its caches."""
+"""The processor's name, caches and memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-#: bytes, where the system does not tell
+#: bytes, if the system does not report them
 _USUAL_CACHES = {"L1": 32 << 10, "L2": 1 << 20, "L3": 16 << 20}
 
 
 @cache
 def processor_name() -> str:
-    """The processor's own name, as well as the system tells it."""
+    """The processor's name, as the system reports it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         for line in cpuinfo.read_text().splitlines():
@@ -26,7 +26,7 @@ def processor_name() -> str:
 
 @cache
 def cache_sizes() -> dict[str, int]:
-    """Bytes of the first, second and third cache; the usual sizes where the system does not tell."""
+    """Bytes of L1 (data), L2 and L3; typical sizes if the system does not report them."""
     sizes = dict(_USUAL_CACHES)
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level = f"L{(index / 'level').read_text().strip()}"
@@ -41,13 +41,13 @@ def cache_sizes() -> dict[str, int]:
 
 
 def memory_bytes() -> int:
-    """Of all of this machine's memory."""
+    """Bytes of this machine's memory."""
     import psutil
 
     return psutil.virtual_memory().total
 
 
 def sysctl(key: str) -> str:
-    """What macOS says about `key`; empty if it says nothing."""
+    """The value of `key` on macOS; empty if it is unknown."""
     result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
     return result.stdout.strip()

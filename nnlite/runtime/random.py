@@ -1,6 +1,6 @@
-"""Where randomness comes from: one seeded generator, or one that the caller passes.
+"""nnlite's random number generator.
 
-Dropout masks and shuffles draw their own seeds from it, so that the same seed gives the same run.
+Initializers and shuffles draw from it, and dropout layers draw a seed from it, so the same seed gives the same run.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _generator: np.random.Generator = np.random.default_rng()
 
 
 def seed(n: int) -> None:
-    """Start nnlite's random numbers anew from `n` (an integer of at least 0)."""
+    """Set nnlite's random seed to `n`. Raises ValueError unless it is an integer of at least 0."""
     global _generator
     _generator = np.random.default_rng(positive_int("n", n, minimum=0))
 
 
 def generator() -> np.random.Generator:
-    """The generator that `seed` starts anew; initializers, shuffles and dropout draw from it."""
+    """The generator that `seed` resets."""
     return _generator
 
 
 def draw_seed(source: np.random.Generator | None = None) -> int:
-    """A 63-bit seed for something that makes its own stream, from `source` or the package's generator."""
+    """A random 63-bit seed, from `source` or from nnlite's generator."""
     return int((source or _generator).integers(0, 2**63 - 1))
 
 
@@ -38,7 +38,7 @@ def combine(seed: int, number: int) -> int:
     return (z ^ (z >> 31)) >> 1
 
 
-# A child would wait for ever for the generator's lock if another thread of the parent draws at the fork.
+# Without this, a forked child would wait forever for the generator's lock if another thread was drawing.
 
 _held = _generator.bit_generator.lock
 

@@ -1,9 +1,10 @@
-"""Announcements of what is being computed, for whoever listens (the profiler, and the time model's trace).
+"""Scopes announce which layer and pass is being computed, for the profiler and for the time model's trace.
 
-The tape, the layers and the convolution dispatcher announce; nobody but the listener reads a clock.
-Without a listener an announcement costs one comparison.
-An exception that a signal handler raises may keep a scope from being closed: the next scope around it that is left
-closes it too, and who begins to listen is in none.
+The tape, the layers and the convolution dispatcher announce scopes. Only the listener reads a clock. Without a listener
+an announcement costs one comparison.
+
+An exception raised by a signal handler may leave a scope open. It is closed when an enclosing scope is left, and a new
+listener starts outside of all scopes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-#: the values a part may have, in the order of a step, and what people read in their place
+#: pass -> its name in sentences, in the order of a step
 PART_NAMES = {
     "forward": "forward",
     "grad_input": "input gradient",
@@ -26,7 +27,7 @@ PARTS = tuple(PART_NAMES)
 
 
 def gradient_part(needs: Sequence[bool]) -> str:
-    """The part of a step in which an operation computes what is needed of its gradients: input's, weight's, ..."""
+    """The backward pass that computes the needed gradients: `needs` is for input, weight, ..."""
     if needs[0]:
         return "gradients" if needs[1] else "grad_input"
     return "grad_weight"
@@ -34,18 +35,18 @@ def gradient_part(needs: Sequence[bool]) -> str:
 
 class Listener(Protocol):
     def enter(self, layer: str | None, part: str) -> int:
-        """A scope opens. Returns how many were open."""
+        """A scope opens. Returns the number of scopes that were open before."""
 
     def leave(self, depth: int) -> None:
-        """A scope is left: those are open that were open before it, `depth` of them."""
+        """A scope is left: `depth` scopes remain open."""
 
 
-#: called before each operation of the tape: (the operation, its arguments as arrays, its options, which need gradients)
+#: called before each operation of the tape: (operation, arguments as arrays, options, which need gradients)
 Tracer = Callable[[Callable, list, dict[str, Any], tuple[bool, ...]], None]
 
 
 class _Here(threading.local):
-    """Of each Python thread, so that two that compute do not take each other's work for their own."""
+    """State per Python thread, so that threads do not mix up their scopes."""
 
     layer: str | None = None
     listener: Listener | None = None
@@ -56,7 +57,7 @@ _here = _Here()
 
 
 class scope:
-    """`with scope("conv2d", "forward"):` — what runs inside belongs to that layer and part of the step.
+    """`with scope("conv2d", "forward"):` the code inside belongs to that layer and pass.
 
     `layer=None` keeps the layer of the enclosing scope.
     """
@@ -87,13 +88,13 @@ def current_layer() -> str | None:
 
 
 def current_tracer() -> Tracer | None:
-    """Who wants to know of each operation, or None."""
+    """The active tracer, or None."""
     return _here.tracer
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Send the announcements made inside, by this thread, to `listener`."""
+    """Send the announcements of this thread inside to `listener`."""
     outer, layer = _here.listener, _here.layer
     _here.listener, _here.layer = listener, None
     try:
@@ -104,7 +105,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def tracing(callback: Tracer) -> Iterator[None]:
-    """Tell `callback` of each operation of this thread inside, before it runs."""
+    """Call `callback` before each operation of this thread inside."""
     outer, layer = _here.tracer, _here.layer
     _here.tracer, _here.layer = callback, None
     try:

@@ -1,4 +1,4 @@
-"""Measurements on disk, as JSON: read where they can be, written where they can be."""
+"""Measurements on disk, as JSON. A file that cannot be read or written is ignored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnlite.runtime.files import write_json
 
 
 def read(path: Path | None) -> Any:
-    """What the file holds; None where there is none, or none that can be read."""
+    """The content of the file; None if it does not exist or cannot be read."""
     try:
         return json.loads(path.read_text("utf-8")) if path is not None else None
     except (OSError, ValueError):
@@ -19,7 +19,7 @@ def read(path: Path | None) -> Any:
 
 
 def write(path: Path | None, content: Any) -> None:
-    """Keep it for the next process, if it can be written: what is not kept is measured again."""
+    """Store `content` for the next process. If it cannot be written, the next process measures again."""
     if path is not None:
         with suppress(OSError):
             write_json(path, content)

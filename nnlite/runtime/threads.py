@@ -1,14 +1,14 @@
-"""How many threads compute, and who owns them.
+"""The number of threads, and their owner: kernels or BLAS.
 
-Kernels and NumPy's BLAS have a pool of threads each, and the idle threads of one keep the processors from the other:
-on two processors a step in which they alternate takes many times as long. So one of them owns the threads and the
-other computes on the caller's alone: the kernels, unless convolution algorithms that use BLAS are measured.
+Kernels and NumPy's BLAS have separate thread pools. Idle threads of one pool spin and take CPU time from the other: on
+two CPUs, a step that alternates between them takes many times as long. So one of them owns the threads, and the other
+runs on the caller's thread only. The owner is the kernels, except while algorithms that use BLAS are timed.
 
-Every parallel launch holds one lock, because not all of Numba's threading layers bear two launches at once. It may be
-taken twice by one thread: a signal handler that computes can come between the lock and the launch, never into the
-launch, which is no Python. A forked child runs the same parts one after another, because the threads of its parent did
-not come along: a lock that one of them held would stay locked. Ours are made anew in the child. For Numba's and LLVM's,
-and for modules of ours that a thread imports, the fork waits.
+Every parallel launch holds one lock, because not all of Numba's threading layers are safe for concurrent launches. The
+lock is re-entrant: a signal handler that computes can run between lock and launch (not during the launch, which is
+compiled). A forked child has none of its parent's threads and runs the same work serially. Locks that a lost thread
+held would stay locked: the child makes new ones of ours, and the fork waits for Numba's and LLVM's locks and for
+imports of nnlite's modules.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from nnlite.runtime.errors import positive_int
 
 #: held by every parallel launch
 launch_lock = threading.RLock()
-#: those of Numba and LLVM, in the order in which they are taken, once they are imported
+#: locks of Numba and LLVM in the order of acquisition, once imported
 compiler_locks: tuple[AbstractContextManager[Any], ...] = ()
 _held: tuple[AbstractContextManager[Any], ...] = ()
-#: by the names of modules that are being imported
+#: by name: the modules that are being imported
 _module_locks: dict[str, Any] = vars(_bootstrap).get("_module_locks", {})
 
 Owner = Literal["kernels", "blas"]
 
 _num_threads: int | None = None
-#: None until the first kernel is defined: a program that uses none keeps its BLAS as it was
+#: None until the first kernel is defined: without kernels, BLAS keeps its threads
 _owner: Owner | None = None
 _forked = False
 
 
 def available_cpus() -> int:
-    """How many processors this process may use."""
+    """The number of CPUs that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def get_num_threads() -> int:
-    """How many threads kernels and BLAS may use: what was set, else `NUMBA_NUM_THREADS`, else every processor."""
+    """The number of threads of kernels and BLAS: as set, else `NUMBA_NUM_THREADS`, else all available CPUs."""
     return _asked_for() if _num_threads is None else _num_threads
 
 
@@ -59,16 +59,16 @@ def _asked_for() -> int:
 
 
 def set_num_threads(n: int, *, argument: str = "n") -> None:
-    """Let nnlite's kernels, and NumPy's BLAS, use `n` threads from now on.
+    """Set the number of threads of nnlite's kernels and of NumPy's BLAS.
 
-    Raises ValueError, which calls `n` by the name `argument`, if it is not an integer of at least 1, or above what
-    this process may use.
+    Raises ValueError, which names `argument`, unless `n` is an integer from 1 to the number of CPUs that this process
+    may use.
     """
     global _num_threads
     n = positive_int(argument, n)
     limit = max(available_cpus(), _asked_for())
     if n > limit:
-        raise ValueError(f"{argument}: expected at most {limit} threads, what this process may use. Received: {n}")
+        raise ValueError(f"{argument}: expected at most {limit}, the CPUs that this process may use. Received: {n}")
     _num_threads = n
     if _owner is not None:
         own(_owner)
@@ -76,7 +76,7 @@ def set_num_threads(n: int, *, argument: str = "n") -> None:
 
 @contextmanager
 def using(n: int) -> Iterator[None]:
-    """Let kernels and BLAS use `n` threads for what runs inside, and as many as before afterwards."""
+    """Inside, kernels and BLAS use `n` threads."""
     before = get_num_threads()
     if n != before:
         set_num_threads(n)
@@ -88,20 +88,20 @@ def using(n: int) -> Iterator[None]:
 
 
 def kernel_parts() -> int:
-    """Into how many parts a kernel's work is divided: the threads that kernels may use."""
+    """The number of threads that kernels use now, and so of parts of their work."""
     return 1 if _owner == "blas" else get_num_threads()
 
 
 def parts_for(size: int, least: int) -> int:
-    """Into how many parts to divide the work on `size` numbers: fewer than `least` are one thread's work.
+    """The number of threads for work on `size` elements: one if there are fewer than `least`.
 
-    To wake the others costs more than they save.
+    For less work, waking the other threads costs more than it saves.
     """
     return 1 if size < least else kernel_parts()
 
 
 def own(owner: Owner) -> None:
-    """Give the threads to the kernels or to BLAS, for the whole process; it costs, so do it once."""
+    """Give the threads of the whole process to the kernels or to BLAS. This is slow: do not alternate."""
     global _owner
     import threadpoolctl
 
@@ -110,13 +110,13 @@ def own(owner: Owner) -> None:
 
 
 def owner() -> Owner:
-    """Who has the threads now."""
+    """The present owner of the threads."""
     return _owner or "kernels"
 
 
 @contextmanager
 def owned_by(owner: Owner) -> Iterator[None]:
-    """Give the threads to `owner` for what runs inside, and to the kernels afterwards."""
+    """Inside, `owner` has the threads; afterwards the kernels have them."""
     own(owner)
     try:
         yield
@@ -125,12 +125,12 @@ def owned_by(owner: Owner) -> Iterator[None]:
 
 
 def forked() -> bool:
-    """Whether this process is a fork of one that had imported nnlite, so that its thread pool is gone."""
+    """Whether this process is a fork of one that had imported nnlite, and so has no thread pool."""
     return _forked
 
 
 def _before_fork() -> None:
-    """Wait for other threads that compile, or import a module of ours, and keep them from beginning until the fork."""
+    """Wait for other threads that compile or import a module of nnlite, and block them until the fork."""
     global _held
     waited: set[str] = set()
     while True:
@@ -139,11 +139,11 @@ def _before_fork() -> None:
             lock.__enter__()
         _imp.acquire_lock()
         imported = {name for name in list(_module_locks) if name.split(".")[0] == "nnlite"}
-        if imported <= waited:  # this thread itself imports those for which there was nothing to wait
+        if imported <= waited:  # this thread itself imports the rest
             return
         _after_fork()
         for name in imported - waited:
-            with suppress(Exception):  # which the other thread tells
+            with suppress(Exception):  # the other thread reports it
                 import_module(name)
         waited |= imported
 

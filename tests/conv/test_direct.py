@@ -10,10 +10,10 @@ from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
-from nnlite.conv.stages import touched_taps
+from nnlite.conv.work import touched_taps
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
-ORACLE = nn.conv.get("windows")
+ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
@@ -105,8 +105,8 @@ def test_several_panels_of_several_joined_images(monkeypatch, threads):
         (6, 7, 1),
     ]
     for plan in (direct_plan.forward(geometry.with_batch(3)), *direct_plan.grad_input(geometry.with_batch(3))):
-        assert plan.sizes.panels > 1
-        assert len(plan.tables.blocks) > 2
+        assert plan.nest.panels > 1
+        assert len(plan.nest.blocks) > 2
     agrees_with_the_oracle(geometry)
     x, weight, dy, result = (*operands(geometry)[:3], operands(geometry, seed=1)[2])
     epilogue, needs = Epilogue(relu=True), (True, True, False)  # its gradient needs a copy of dY, for each batch anew
@@ -137,15 +137,15 @@ def test_batches_are_equal_where_they_can_be():
 def test_products_with_padding_are_left_out_where_that_is_worth_it(n, size, kernel, padded):
     geometry = Geometry.of((n, size, size, 64), (kernel, kernel, 64, 64), padding="same")
     for plan in (direct_plan.forward(geometry), *direct_plan.grad_input(geometry)):
-        assert plan.image.is_padded == padded
+        assert plan.is_padded == padded
         if not padded:
             useful, with_padding = n * touched_taps(geometry) * 64, n * size**2 * kernel**2 * 64
-            assert useful <= plan.tables.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
+            assert useful <= plan.terms.sum() * plan.shape.rows < (useful + with_padding) / 2
 
 
 def test_positions_with_no_tap_inside_have_no_terms():
     geometry = Geometry.of((1, 2, 2, 3), (3, 3, 3, 4), padding=((4, 3), (5, 3)))
-    assert direct_plan.forward(geometry).tables.terms.min() >= 0
+    assert direct_plan.forward(geometry).terms.min() >= 0
     agrees_with_the_oracle(geometry)
 
 
@@ -155,7 +155,7 @@ def test_the_input_gradient_of_few_channels_takes_the_block_of_pixels_with_fewes
 
     def products():
         plans = direct_plan.grad_input.__wrapped__(geometry)
-        return sum(plan.tables.terms.sum() * plan.shape.rows * plan.width * plan.sizes.panels for plan in plans)
+        return sum(plan.terms.sum() * plan.shape.rows * plan.width * plan.nest.panels for plan in plans)
 
     chosen, each = products(), []
     for block in (1, 2, 3, 4, 6, 8, 12):
@@ -169,7 +169,7 @@ def test_the_weight_gradient_leaves_padding_out():
     geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
     plan = direct_plan.grad_weight(geometry)
     assert 48 % plan.shape.rows == 0  # so that each tile is of one tap
-    top, bottom, left, right = plan.inside.T
+    top, bottom, left, right = plan.nest.inside.T
     assert ((bottom - top) * (right - left)).sum() * plan.shape.rows == touched_taps(geometry) * 48
 
 
@@ -177,8 +177,8 @@ def test_the_weight_gradient_leaves_padding_out():
 def test_threads_have_equal_shares_of_the_products(parts):
     plan = direct_plan.forward(Geometry.of((2, 7, 7, 16), (3, 3, 16, 80), padding="same"))
     shares = shares_of(plan, 6, parts)
-    units = 3 * plan.sizes.panels
-    cost = plan.tables.terms + ROW_TERMS
+    units = 3 * plan.nest.panels
+    cost = plan.terms + ROW_TERMS
     places = [unit * cost.sum() + cost[:tile].sum() for unit, tile in shares]
     assert places[0] == 0
     assert places[-1] == units * cost.sum()

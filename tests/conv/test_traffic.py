@@ -14,14 +14,20 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import jit
-from nnlite.conv import PASSES, Epilogue, Geometry, Stem, StemWeights
-from nnlite.conv.stages import moved_bytes
+from nnlite.conv import PASSES, Epilogue, FusedPair, Geometry, PairWeights
+from nnlite.conv.work import moved_bytes
 from nnlite.runtime import memory
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels are compiled ones")
 
 PARTS, IMAGES = 2, 48  # three blocks of lanes, so that no array of a batch has as many rows as there are threads
 NONE, RELU, POOL = Epilogue(), Epilogue(bias=True, relu=True), Epilogue(bias=True, relu=True, pool=True)
+
+
+def in_records(arguments):
+    """What a kernel's arguments are, and what records among them hold."""
+    for argument in arguments:
+        yield from in_records(argument) if isinstance(argument, tuple) else (argument,)
 
 
 @pytest.fixture
@@ -37,7 +43,7 @@ def launches(monkeypatch, two_threads):
 
     def noting(kernel, parts, *arguments):
         arrays = {}
-        for array in arguments:
+        for array in in_records(arguments):
             if isinstance(array, np.ndarray) and array.dtype in (np.float32, np.uint8) and array.shape[0] != PARTS:
                 arrays[array.__array_interface__["data"][0]] = array
         missing = {address: np.isnan(array).sum() for address, array in arrays.items()}
@@ -77,8 +83,8 @@ def growth(algorithm, geometry, pass_name, epilogue, launches, generator):
         launches.clear()
         work()
         counted.append(sum(launches))
-        stages = algorithm.stages(batch, pass_name, None if epilogue == NONE else epilogue)
-        declared.append(moved_bytes(stages))
+        items = algorithm.work(batch, pass_name, None if epilogue == NONE else epilogue)
+        declared.append(moved_bytes(items))
         assert declared[-1] >= 4 * prod(geometry.weight_shape)
     return counted[1] - counted[0], declared[1] - declared[0]
 
@@ -116,19 +122,19 @@ def test_a_fused_pass_moves_what_it_declares(name, epilogue, pass_name, launches
 @pytest.mark.parametrize(("name", "channels"), [("lanes", (4, 4)), ("winograd", (32, 64))])
 def test_two_convolutions_in_one_kernel_move_what_they_declare(name, channels, pass_name, launches, generator):
     first_k, k = channels
-    first = Geometry.of((IMAGES, 12, 12, 1), (3, 3, 1, first_k))
+    first = Geometry.of((IMAGES, 24, 24, 1), (3, 3, 1, first_k))
     second = Geometry.of(first.output_shape, (3, 3, first_k, k))
     algorithm, counted, declared = nn.conv.get(name), [], []
     for images in (IMAGES, 2 * IMAGES):
-        stem = Stem(first.with_batch(images), True, second.with_batch(images), POOL, 0.25)
+        pair = FusedPair(first.with_batch(images), True, second.with_batch(images), POOL, 0.25)
         shapes = (first.weight_shape, (first_k,), second.weight_shape, (k,))
-        weights = StemWeights(*(generator.standard_normal(shape, np.float32) for shape in shapes))
-        x = generator.standard_normal(stem.first.input_shape, np.float32)
+        weights = PairWeights(*(generator.standard_normal(shape, np.float32) for shape in shapes))
+        x = generator.standard_normal(pair.first.input_shape, np.float32)
         launches.clear()
-        ran = algorithm.forward_stem(x, weights, stem, 1)
+        ran = algorithm.forward_pair(x, weights, pair, 1)
         if pass_name == "gradients":
             launches.clear()
-            algorithm.backward_stem(ran, np.ones_like(ran.result), stem, 1)
+            algorithm.backward_pair(ran, np.ones_like(ran.result), pair, 1)
         counted.append(sum(launches))
-        declared.append(moved_bytes(algorithm.stages_stem(stem, pass_name)))
+        declared.append(moved_bytes(algorithm.work_pair(pair, pass_name)))
     assert counted[1] - counted[0] == declared[1] - declared[0]

@@ -10,7 +10,7 @@ from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Geometry
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
-ORACLE = nn.conv.get("windows")
+ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
@@ -107,7 +107,7 @@ def test_of_equal_numbers_the_first_wins_the_pool():
     x, weight = np.ones((1, 6, 6, 1), np.float32), np.zeros((3, 3, 1, 1), np.float32)
     winograd = nn.conv.get("winograd")
     ran = winograd.forward_fused(x, weight, None, geometry, epilogue)
-    assert not ran.saved.any()
+    assert not ran.residuals.any()
     dresult = np.arange(1, 5, dtype=np.float32).reshape(ran.result.shape)
     _, dweight, _ = winograd.backward_fused(ran, dresult, geometry, epilogue, (False, True, False))
     np.testing.assert_allclose(dweight, 10, rtol=1e-5)
@@ -118,11 +118,11 @@ def test_nan_wins_the_pool_and_passes_relu(pixel, window, place):
     geometry = Geometry.of((1, 6, 6, 2), (3, 3, 2, 4))
     x, weight, _, bias = operands(geometry)
     x[0, pixel, pixel] = np.nan  # a corner, which one output alone sees: the first or the last of its window
-    _, _, result, winners = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
+    _, _, result, argmax = nn.conv.get("winograd").forward_fused(x, weight, bias, geometry, Epilogue(True, True, True))
     reached = np.zeros((1, 2, 2, 4), bool)
     reached[0, window, window] = True
     np.testing.assert_array_equal(np.isnan(result), reached)
-    assert (winners[reached] == place).all()
+    assert (argmax[reached] == place).all()
 
 
 def test_thread_counts_agree_to_rounding():

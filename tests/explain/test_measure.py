@@ -109,7 +109,7 @@ def test_interrupted_it_keeps_whole_rounds_and_says_so():
 
     found = measure([case], baseline="wide", algorithm="auto", data="random", rounds=9, say=say)
     assert found.rounds == len(found.models[0].step_ms.samples) == 3
-    assert "Interrupted after 3 of 9 rounds." in found.cautions
+    assert "Interrupted after 3 of 9 rounds: no intervals, which need 15. Run it again." in found.cautions
 
 
 def test_what_does_not_declare_its_work_is_named_and_not_predicted():
@@ -145,7 +145,7 @@ def test_what_a_layer_raises_is_one_line_that_names_the_network():
         ((), {}, "networks: expected at least one built Sequential"),
         ((3,), {}, r"networks\[0\]: expected a built Sequential"),
         ((nn.Sequential(),), {}, r"networks\[0\]: expected a built Sequential"),
-        ((wide(), wide()), {}, "expected names of their own"),
+        ((wide(), wide()), {}, "expected different names"),
         ((wide(),), {"baseline": "wild"}, "Did you mean 'wide'"),
         ((wide(),), {"rounds": 0}, "rounds"),
         ((wide(),), {"algorithm": "im2cow"}, "Did you mean 'im2col'"),

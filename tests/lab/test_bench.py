@@ -107,7 +107,7 @@ def test_a_wrong_one_is_refused_and_not_timed(folder, capsys):
 def test_one_that_declines_everything_is_said_to_and_its_words_are_printed_as_they_are(folder, capsys):
     assert main(["bench", "--algorithm", "mine.py:Shy", "--only", "im2col", *SMALL, "--passes", "forward"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "sh[y] declines everything that it was to be checked on: it wants [bold] geometries" in text
+    assert "sh[y] declines every geometry of the check: it wants [bold] geometries" in text
     assert "sh[y] declined" in text
     assert "sh[y] declines: it wants [bold] geometries." in text
     assert "sh[y] (0)" not in text
@@ -155,7 +155,7 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         return run_rounds(candidates, progress=step, **options)
 
     monkeypatch.setattr(bench_module, "run_rounds", interrupted)
-    assert main(["bench", "--only", "im2col,windows", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
+    assert main(["bench", "--only", "im2col,strided_view", *SMALL, "--json", "r.json", "--csv", "r.csv"]) == 130
     text = capsys.readouterr().out
     assert "Interrupted" in text
     assert "input gradient: " in text
@@ -184,9 +184,9 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         (["--rounds", "4"], "--rounds: expected an integer of at least 5"),
         (["--seconds", "0"], "--seconds: expected more than 0"),
         (["--json", "no/where.json"], "--json: expected an existing folder"),
-        (["--json", "."], "--json: expected the name of a file"),
+        (["--json", "."], "--json: expected a file name"),
         (["--csv", "no/where.csv"], "--csv: expected an existing folder"),
-        (["--figures", "mine.py"], "--figures: expected a folder to write in, made if need be. Received: 'mine.py'"),
+        (["--figures", "mine.py"], "--figures: expected a writable folder. Received: 'mine.py'"),
     ],
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):

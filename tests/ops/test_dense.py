@@ -137,7 +137,7 @@ class _OwnDropout(nn.layers.Dropout):
         (_OwnProduct(40, activation="relu"), nn.layers.Dropout(0.5)),
         (nn.layers.Dense(40, activation="relu"), _OwnDropout(0.5)),
     ],
-    ids=["linear", "tanh", "rate 0", "narrow", "own dense", "own product", "own dropout"],
+    ids=["linear", "tanh", "rate 0", "tall_skinny", "own dense", "own product", "own dropout"],
 )
 def test_what_is_not_fused_with_its_dropout(dense, dropout):
     model = nn.Sequential([nn.layers.Input((30,)), dense, dropout])

@@ -6,7 +6,7 @@ import pytest
 import nnlite as nn
 from nnlite.compiler import jit
 from nnlite.conv import Geometry
-from nnlite.conv.stages import Stage
+from nnlite.conv.work import WorkItem
 from nnlite.performance import overhead
 from nnlite.performance.microbenchmarks import Rate
 from nnlite.performance.model import Microbenchmarks, PassTime, StepModel, WorkTime, _largest
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with
 TEAM = Team()
 
 
-def stage(kind, amount, moved, calls=1):
-    return Stage("", kind, (), amount, moved, moved, moved, calls)
+def item(kind, amount, moved, calls=1):
+    return WorkItem("", kind, (), amount, moved, moved, moved, calls)
 
 
 class Given(Microbenchmarks):
@@ -52,8 +52,8 @@ def modelled(calls, rates=None):
     return StepModel(calls, "rmsprop", parameters, lambda: None, 0, TEAM, "auto", rates or GIVEN)
 
 
-GIVEN = Given(narrow=[1e-9, 2e-9], narrow_gradients=[1e-9, 1e-9], bias_gradient=[1e-15, 1e-15], rmsprop=[1e-9, 1e-9],
-              copy=[1e-15, 1e-15], numpy_call=[1e-6, 1e-6])  # fmt: skip
+GIVEN = Given(tall_skinny=[1e-9, 2e-9], tall_skinny_gradients=[1e-9, 1e-9], bias_gradient=[1e-15, 1e-15],
+              rmsprop=[1e-9, 1e-9], copy=[1e-15, 1e-15], numpy_call=[1e-6, 1e-6])  # fmt: skip
 
 
 def dense_call(*needs, layer="dense"):
@@ -62,12 +62,12 @@ def dense_call(*needs, layer="dense"):
 
 
 def test_the_larger_of_arithmetic_and_traffic_counts():
-    work = WorkTime(stage("gemm", 1, 1), 1.0, np.array([3.0, 1.0]), np.array([1.0, 2.0]), np.array([0.5, 0.5]))
+    work = WorkTime(item("gemm", 1, 1), 1.0, np.array([3.0, 1.0]), np.array([1.0, 2.0]), np.array([0.5, 0.5]))
     assert work.seconds.tolist() == [3.5, 2.5]
 
 
 def test_each_round_gives_a_prediction():
-    """A narrow product of 4 x 6 x 3: 144 FLOPs at 1 and at 2 ns each, and a microsecond for the call."""
+    """A tall-skinny product of 4 x 6 x 3: 144 FLOPs at 1 and at 2 ns each, and a microsecond for the call."""
     parts = modelled([dense_call(False, False, False)]).predict({})
     assert parts["dense", "forward"].seconds == pytest.approx([144e-9 + 1e-6, 288e-9 + 1e-6])
 
@@ -79,7 +79,7 @@ def test_the_optimizer_reads_three_and_writes_two_arrays():
 
 def test_calls_beyond_the_first_are_added():
     model = modelled([])
-    model._declare(("layer", "forward"), [stage("copy", 0, 0, calls=11)], TEAM, 0)
+    model._declare(("layer", "forward"), [item("copy", 0, 0, calls=11)], TEAM, 0)
     assert model.predict({})["layer", "forward"].seconds == pytest.approx([10e-6] * 2)
 
 
@@ -132,8 +132,8 @@ def test_the_rates_of_most_of_the_time_are_sampled_in_every_round():
 
 def test_terms_say_what_bounds_a_pass():
     work = [
-        WorkTime(stage("gemm", 1, 1), 1.0, np.array([3.0]), np.array([1.0]), np.array([0.5])),
-        WorkTime(stage("copy", 1, 1), 1.0, np.array([0.0]), np.array([5.0]), np.array([0.0])),
+        WorkTime(item("gemm", 1, 1), 1.0, np.array([3.0]), np.array([1.0]), np.array([0.5])),
+        WorkTime(item("copy", 1, 1), 1.0, np.array([0.0]), np.array([5.0]), np.array([0.0])),
     ]
     part = PassTime(work, overhead=1.0)
     assert part.terms == {"compute": 3.0, "memory": 5.0, "overhead": 1.5}

@@ -7,7 +7,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.conv import PASSES, Epilogue, Geometry
-from nnlite.conv.stages import moved_bytes
+from nnlite.conv.work import moved_bytes
 from nnlite.performance.microbenchmarks import Microbenchmark, Rate
 from nnlite.performance.work import Array, Call
 from nnlite.runtime import memory
@@ -51,7 +51,7 @@ def owner(array):
 
 
 def counted_traffic(log, runs=True):
-    """Bytes read and written, each array once for a run of equal passes, as a stage counts them; or for each pass."""
+    """Bytes read and written, each array once for a run of equal passes, as an item counts them; or for each pass."""
     total, before, seen = 0, None, set()
     for what, written, read in log:
         if what != before or not runs:
@@ -83,9 +83,9 @@ def test_im2col_moves_what_it_declares(geometry, pass_name, counting, generator)
     operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
     getattr(algorithm, pass_name)(*operands, geometry)
     counted = counted_traffic(counting)
-    # adding to an array reads it as well; stages count an array that is added to once
+    # adding to an array reads it as well; items count an array that is added to once
     added_to = 4 * prod(geometry.input_shape) if any(what == "add" for what, *_ in counting) else 0
-    assert counted - added_to == moved_bytes(algorithm.stages(geometry, pass_name))
+    assert counted - added_to == moved_bytes(algorithm.work(geometry, pass_name))
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -108,7 +108,7 @@ def test_theano2017_moves_what_it_declares(geometry, pass_name, counting, genera
         roles |= {(what, "read", a) for what, _, read in counting for a in read}
         passes = [nbytes for what, role, (_, nbytes) in roles if (what, role) != ("add", "read")]
         images = [nbytes for nbytes in passes if nbytes in (x.nbytes, dy.nbytes)]
-        grown.append((sum(images), moved_bytes(algorithm.stages(batch, pass_name))))
+        grown.append((sum(images), moved_bytes(algorithm.work(batch, pass_name))))
     (counted, declared), (counted_twice, declared_twice) = grown
     assert counted_twice - counted == declared_twice - declared
 
@@ -130,10 +130,10 @@ def test_activations_move_what_they_declare(name, counting, generator):
     ("name", "part"), [(n, p) for n in ("relu", "tanh", "sigmoid") for p in ("forward", "grad_input")][1:]
 )
 def test_the_rate_of_an_activation_is_for_as_many_bytes_as_it_declares(name, part):
-    """The work of a stage's own working set is the stage's; ReLU's forward is measured in place, on half of it."""
-    (stage,) = Call("layer", getattr(nn.ops, name), (Array((64, 50), np.dtype(np.float32)),), {}, (True,)).parts()[part]
-    rate = Rate(stage.kind, stage.size, stage.working_set)
-    assert Microbenchmark.of(rate).amount == pytest.approx(stage.amount)
+    """The work of an item's own working set is the item's; ReLU's forward is measured in place, on half of it."""
+    (item,) = Call("layer", getattr(nn.ops, name), (Array((64, 50), np.dtype(np.float32)),), {}, (True,)).parts()[part]
+    rate = Rate(item.kind, item.size, item.working_set)
+    assert Microbenchmark.of(rate).amount == pytest.approx(item.amount)
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):
@@ -148,12 +148,12 @@ def test_fused_passes_move_less_than_the_same_unfused(name):
     geometry = Geometry.of((32, 26, 26, 16), (3, 3, 16, 32))
     algorithm = nn.conv.get(name)
     epilogue = Epilogue(bias=True, relu=True, pool=name != "direct")
-    unfused = moved_bytes(algorithm.stages(geometry, "forward")) + 2 * 4 * prod(geometry.output_shape)
-    assert moved_bytes(algorithm.stages(geometry, "forward", epilogue)) < unfused
+    unfused = moved_bytes(algorithm.work(geometry, "forward")) + 2 * 4 * prod(geometry.output_shape)
+    assert moved_bytes(algorithm.work(geometry, "forward", epilogue)) < unfused
 
 
 @pytest.mark.parametrize("name", ["im2col", "theano2017", "direct", "lanes", "winograd"])
 def test_stages_do_the_arithmetic_of_the_pass(name):
     geometry = Geometry.of((16, 9, 9, 4), (3, 3, 4, 8))
     for pass_name in PASSES:
-        assert sum(s.flops for s in nn.conv.get(name).stages(geometry, pass_name)) == geometry.flops
+        assert sum(s.flops for s in nn.conv.get(name).work(geometry, pass_name)) == geometry.flops

@@ -33,8 +33,8 @@ class Entry:
         return getattr(module, self.class_name)(threads, self.option)
 
 
-#: glibc's malloc keeps what is freed for the next step, and does not give it back to the system to fault it in anew:
-#: what PyTorch's tuning guide has its users install another allocator for
+#: glibc's malloc retains freed memory, so the next step has no page faults; PyTorch's tuning guide recommends another
+#: allocator for this
 _KEEPS_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 

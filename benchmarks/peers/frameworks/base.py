@@ -30,11 +30,11 @@ class Peer:
         raise NotImplementedError
 
     def prepare_inference(self, network: Network, weights: list[np.ndarray], batches: Batches) -> None:
-        """Make the network as one uses it that is trained."""
+        """Make the network for inference."""
         raise NotImplementedError
 
     def infer(self, steps: int) -> Any:
-        """The probabilities for so many batches, in order; the last ones are returned."""
+        """The probabilities for `steps` batches, in order; the last ones are returned."""
         raise NotImplementedError
 
     def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> None:
@@ -42,7 +42,7 @@ class Peer:
         raise NotImplementedError
 
     def convolve(self, steps: int) -> Any:
-        """The pass, so many times; the last result is returned."""
+        """Run the pass `steps` times; the last result is returned."""
         raise NotImplementedError
 
 

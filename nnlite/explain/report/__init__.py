@@ -27,14 +27,14 @@ _COLUMNS = ("algorithm", "network", "layer", "pass", "flops", "minimum_traffic",
 
 @dataclass
 class _Drawn:
-    """A panel as the page has it: `svg` is markup."""
+    """A panel of the page; `svg` is markup."""
 
     svg: Any
 
 
 @dataclass
 class _Shown:
-    """A picture as the page has it."""
+    """A figure of the page."""
 
     sentence: str
     algorithm: str
@@ -42,7 +42,7 @@ class _Shown:
 
 
 def write(document: Document, folder: Path) -> list[Path]:
-    """Write report.html and figures/*.svg and *.png into `folder`; the files written."""
+    """Write report.html and figures/*.svg and *.png into `folder`. Returns the paths written."""
     page, files = render(document)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     contents = {"report.html": page.encode(), **{f"figures/{name}": content for name, content in files.items()}}
@@ -52,7 +52,7 @@ def write(document: Document, folder: Path) -> list[Path]:
 
 
 def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, bytes]]:
-    """The page, and the files of its pictures by name; those of `pixels` (PNG) take half of the time."""
+    """(the page, the content of each figure's file by name). PNG files (`pixels`) take half of the time."""
     from markupsafe import Markup
     from matplotlib import rc_context
 
@@ -68,7 +68,7 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
                 panels = []
                 for panel in picture.panels:
                     files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
-                    panel.figure.set_layout_engine("none")  # it is laid out by now
+                    panel.figure.set_layout_engine("none")  # the layout is done
                     if pixels:
                         files[f"{panel.name}.png"] = _saved(panel.figure, "png")
                     panels.append(_Drawn(Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))))
@@ -96,13 +96,13 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
 
 
 def first_screen_html(document: Document) -> str:
-    """The top of the page alone, for a notebook."""
+    """The first screen of the page, for a notebook."""
     template = _template()
     return "".join(template.blocks["first_screen"](template.new_context({**_context(document), "formulas": None})))
 
 
 def layers_csv(document: Document) -> str:
-    """One row a layer and pass, of every network under every algorithm; empty where a value was not computed."""
+    """One row per network, algorithm, layer and pass; a value that was not computed is empty."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
@@ -122,7 +122,7 @@ def _template() -> Template:
 
 
 def _context(document: Document) -> dict[str, Any]:
-    """What the first screen shows."""
+    """The template variables of the first screen."""
     from nnlite.explain import answer, compare, tables
 
     return {
@@ -135,14 +135,14 @@ def _context(document: Document) -> dict[str, Any]:
 
 
 def _saved(figure: Any, kind: str) -> bytes:
-    """The content of a picture's file; the same bytes for the same document."""
-    file = BytesIO()
-    figure.savefig(file, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-    return file.getvalue()
+    """The content of a figure's file; the same document gives the same bytes."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    return drawn.getvalue()
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
-    """A picture's SVG as a part of the page: in the page's colours, ids of its own, and said in words."""
+    """A figure's SVG for the page: with CSS variables as colours, unique ids, and its description as aria-label."""
     from markupsafe import escape
 
     from nnlite.explain.report import theme

@@ -1,4 +1,4 @@
-"""The figures of the report, by matplotlib; each with the sentence that it shows."""
+"""The figures of the report, drawn by matplotlib. Each comes with the sentence that it shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import pass_name, shorten
+from nnlite.explain.names import pass_name, shorten, spelled_out
 from nnlite.explain.report.theme import PASSES, light, series
 from nnlite.explain.tables import shorten_name, signed
 from nnlite.lab.numbers import listed, milliseconds, short, threads_said, times
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: dots of a roofline that have a name: those of the largest share of the step
+#: number of labelled dots in a roofline: those with the largest share of the step
 NAMED = 6
-#: how a number stands at the right of its bar
+#: annotation style of a number at the right of its bar
 BESIDE: dict[str, Any] = {
     "xytext": (4, 0),
     "textcoords": "offset points",
     "va": "center",
     "fontsize": 9,
-    "in_layout": False,  # the margins have room for it, and layout is most of the time that a figure takes
+    "in_layout": False,  # it fits into the margins, and layout is most of a figure's time
 }
-#: in effect while a figure is drawn and while it is saved
+#: matplotlib settings, for drawing and for saving
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "nnlite",
@@ -56,7 +56,7 @@ STYLE: dict[str, Any] = {
 
 @dataclass
 class Panel:
-    """One drawing, and what it shows in words, for those who do not see it."""
+    """One drawing, and its description in words for screen readers."""
 
     name: str
     figure: Figure
@@ -65,7 +65,7 @@ class Panel:
 
 @dataclass
 class Picture:
-    """One or more panels, and the sentence that they show; `algorithm` is "" if it is about them all."""
+    """One or more panels, and the sentence that they show. `algorithm` is "" if it is about all algorithms."""
 
     name: str
     sentence: str
@@ -74,7 +74,7 @@ class Picture:
 
 
 def draw(document: Document) -> dict[str, list[Picture]]:
-    """The pictures of each section that the document has data for."""
+    """The figures of each section for which the document has data."""
     several = len(document.models) > 1
     each = document.by_algorithm
     return {
@@ -96,7 +96,7 @@ def _new(width: float = 4.9, height: float = 3.3) -> tuple[Figure, Axes]:
 
 
 def _log(axes: Axes, **labels: str) -> None:
-    """Log axes of those names, with ticks at 1, 2 and 5, or at the tens alone where they are many; no powers."""
+    """Make axes logarithmic, with these labels; ticks at 1, 2 and 5, or at powers of ten over a wide range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     for name, label in labels.items():
@@ -109,7 +109,7 @@ def _log(axes: Axes, **labels: str) -> None:
 
 
 def _style(document: Document, name: str) -> tuple[str, str]:
-    """(colour, marker) of a network, the same in every figure; a sweep's own networks come last."""
+    """(colour, marker) of a network, the same in every figure. Networks of sweeps come last."""
     swept = [p["network"] for sweep in document.sweeps for p in [*sweep["baselines"], *sweep["points"]]]
     return series(list(dict.fromkeys([*(n.name for n in document.models), *swept])).index(name))
 
@@ -139,7 +139,7 @@ def _size(document: Document) -> Picture:
 
 
 def _size_sentence(document: Document) -> str:
-    """The order of the networks by size, and by time."""
+    """The order of the networks by parameters, by MACs and by time."""
     by: dict[str, Callable[[Network], float]] = {
         "By parameters": lambda n: n.parameters,
         "By training MACs": lambda n: n.training_macs_per_image,
@@ -147,7 +147,7 @@ def _size_sentence(document: Document) -> str:
     }
     orders = [f"{what}: {', '.join(n.name for n in sorted(document.models, key=value, reverse=True))}."
               for what, value in by.items()]  # fmt: skip
-    return f"The networks, the largest first. {' '.join(orders)}"
+    return f"The networks in descending order. {' '.join(orders)}"
 
 
 # Where each step's time goes ---------------------------------------------------------------------------------------
@@ -178,14 +178,21 @@ def _passes(document: Document) -> Picture:
         panels.append(Panel(f"passes-{_slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
         largest = max(model.layers, key=lambda row: row.ms)
         said.append(f"{model.name}: {_row(largest)}, {_share(largest, model)}")
-    return Picture("passes", f"The largest part of a step, algorithm {document.algorithm}. {'; '.join(said)}.", panels)
+    sentence = f"The largest part of a step with algorithm {document.algorithm}. {'; '.join(said)}."
+    return Picture("passes", _with_names(sentence, document.models), panels)
 
 
 def _by_pass(n: Network) -> dict[str, float]:
-    """ms of each pass; what the rows do not hold of the step is between the layers."""
+    """ms of each pass; the rest of the step is added to the time between the layers."""
     found = {part: sum(row.ms for row in n.layers if row.part == part) for part in PASSES}
     found["other"] += max(n.step_ms.median - sum(found.values()), 0.0)
     return {part: ms for part, ms in found.items() if ms > 0}
+
+
+def _with_names(sentence: str, networks: Sequence[Network]) -> str:
+    """The sentence, and which layers the short names of fused layers in it stand for."""
+    names = spelled_out(row.name for n in networks for row in n.layers if shorten(row.name) in sentence)
+    return " ".join([sentence, *(f"{name}." for name in names)])
 
 
 def _row(row: Row) -> str:
@@ -197,7 +204,7 @@ def _share(row: Row, n: Network) -> str:
 
 
 def _slug(document: Document, name: str) -> str:
-    """A network's name as a part of a file's name: the name itself where that can be one."""
+    """A network's name for a file name: itself if it is short and an identifier, else a number."""
     if name.isidentifier() and len(name) <= 40:
         return name
     return f"network{1 + [n.name for n in document.models].index(name)}"
@@ -216,13 +223,13 @@ def _difference(document: Document, algorithm: str) -> Picture:
             takes = f"{milliseconds(abs(more))} {'longer' if more > 0 else 'less'}"
             said.append(
                 f"A step of {n.name} takes {takes} than one of {base.name}. "
-                f"The largest part of that: {_where(most.name, most.part)}, {signed(most.more, most.more)} ms."
+                f"The largest difference is {_where(most.name, most.part)}: {signed(most.more, most.more)} ms."
             )
     return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 
 
 def _waterfall(document: Document, n: Network, base: Network) -> Panel:
-    """From the baseline's step, through the differences, to the network's."""
+    """A waterfall from the baseline's step, through the differences, to the network's step."""
     rows = [(_where(d.name, d.part), d.more) for d in differences(n, base)]
     before, after = base.step_ms.median, n.step_ms.median
     figure, axes = _new(5.1, 1.3 + 0.3 * len(rows))
@@ -278,10 +285,8 @@ def _metrics(document: Document, algorithm: str) -> Picture:
     if holding:
         holding = ["the time model" if metric == "time model" else metric for metric in holding]
         others = "" if len(holding) == len(found) else " The other metrics do not."
-        sentence = (
-            f"With algorithm {algorithm}, every measured ratio is predicted within {WITHIN:g}× by {listed(holding)}."
-            f"{others}"
-        )
+        sentence = f"With algorithm {algorithm}, every ratio is predicted within {WITHIN:g}× by {listed(holding)}."
+        sentence += others
     said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
     panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
     return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)
@@ -291,7 +296,7 @@ def _metrics(document: Document, algorithm: str) -> Picture:
 
 
 def _roofline(document: Document, algorithm: str) -> Picture | None:
-    """Without peak rates the dots stand alone; None without a pass that has FLOPs and bytes."""
+    """Without peak rates there is no roof; None if no pass has FLOPs and bytes."""
     networks = [n for n in document.by_algorithm[algorithm] if _dots(n)]
     if not networks:
         return None
@@ -310,14 +315,14 @@ def _roofline(document: Document, algorithm: str) -> Picture | None:
             f"{100 * best[0]:.0f}%, {best[1]} of {best[2]}."
         )
         if best[0] > 1:
-            sentence += " Above the peak: FLOPs are counted as for the direct sum, and the algorithm does fewer."
+            sentence += " FLOPs are those of direct convolution: an algorithm that does fewer may exceed the peak."
     else:
         sentence += " This run has no measured peak rates, so no roof is drawn."
-    return Picture(f"roofline-{algorithm}", sentence, panels, algorithm)
+    return Picture(f"roofline-{algorithm}", _with_names(sentence, networks), panels, algorithm)
 
 
 def _dots(n: Network) -> list[tuple[Row, float, float]]:
-    """(row, FLOPs per byte of memory traffic, or of the minimum if that is not known, GFLOP/s), the largest first."""
+    """(row, FLOPs per byte of memory traffic, or else of the minimum traffic, GFLOP/s), the longest first."""
     rows = sorted((row for row in n.layers if row.flops and row.bytes and row.ms > 0), key=lambda row: -row.ms)
     return [(r, r.flops / (r.moved_bytes or r.bytes), r.flops / r.ms / 1e6) for r in rows if r.flops and r.bytes]
 
@@ -351,7 +356,7 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
 
 
 def _name_dots(axes: Axes, dots: Sequence[tuple[Row, float, float]]) -> None:
-    """Names at the right of the axes, each with a thin line to its dot; from the top as the dots are, and apart."""
+    """Labels at the right of the axes in the vertical order of their dots, each with a thin line to its dot."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     ordered = sorted(dots, key=lambda dot: -dot[2])
     for place, (row, x, y) in enumerate(ordered):
@@ -399,12 +404,12 @@ def _ladder(document: Document) -> Picture:
         axes.annotate(text, (rung["ms"], place), **BESIDE)
     _log(axes, x="ms")
     least, most = (select(rung["ms"] for rung in rungs) for select in (min, max))
-    axes.set_xlim(least / 2, 2 * most * (most / least) ** 0.4)  # room for the numbers
+    axes.set_xlim(least / 2, 2 * most * (most / least) ** 0.4)  # space for the numbers
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     fastest = min(rungs, key=lambda rung: rung["ms"])
     sentence = (
-        f"The same layer, computed {len(rungs)} ways: {fastest['name']} is {times(rungs[0]['ms'] / fastest['ms'])} "
+        f"The same layer with {len(rungs)} algorithms: {fastest['name']} is {times(rungs[0]['ms'] / fastest['ms'])} "
         f"as fast as {rungs[0]['name']}."
     )
     said = "; ".join(f"{rung['name']} {milliseconds(rung['ms'])}" for rung in rungs)
@@ -412,7 +417,7 @@ def _ladder(document: Document) -> Picture:
 
 
 def panels(pictures: dict[str, list[Picture]]) -> Iterator[Panel]:
-    """Every panel of every picture."""
+    """Every panel of every figure."""
     for found in pictures.values():
         for picture in found:
             yield from picture.panels

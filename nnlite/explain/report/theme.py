@@ -1,12 +1,12 @@
-"""The colours of the report, for light and for dark.
+"""The colours of the report, light and dark.
 
-The series keep apart for readers who do not tell red from green: they start from Okabe and Ito's palette (2008), and a
-test simulates the three kinds of colour blindness (Machado et al. 2009).
+The series are based on Okabe and Ito's palette (2008) for colour-blind readers. A test simulates the three kinds of
+colour blindness (Machado et al. 2009).
 """
 
 from __future__ import annotations
 
-#: role -> (light, dark); the light colours differ, so that a picture's can be told apart and replaced
+#: role -> (light, dark); the light colours are all different, so that a figure's colours can be replaced
 COLOURS: dict[str, tuple[str, str]] = {
     "page": ("#ffffff", "#14171c"),
     "panel": ("#f6f7f9", "#1c2027"),
@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[str, str]] = {
     "c6": ("#c44e00", "#ff8a47"),
 }
 
-#: the passes of a training step, in the order in which they are stacked
+#: pass of a training step -> colour, in stacking order
 PASSES = {
     "forward": "c0",
     "grad_input": "c1",
@@ -36,17 +36,17 @@ PASSES = {
     "optimizer": "c4",
     "other": "c5",
 }
-#: networks in the order of the run: (colour, matplotlib's marker); the marker tells them apart without colour
+#: (colour, matplotlib marker) of each network; the marker distinguishes them without colour
 SERIES = (("c0", "o"), ("c6", "s"), ("c2", "D"), ("c3", "^"), ("c1", "v"), ("c5", "P"))
 
 
 def light(role: str) -> str:
-    """The role's colour on paper."""
+    """The role's light colour."""
     return COLOURS[role][0]
 
 
 def series(index: int) -> tuple[str, str]:
-    """(colour on paper, marker) of the network at that place."""
+    """(light colour, marker) of the network at that index."""
     role, marker = SERIES[index % len(SERIES)]
     return light(role), marker
 
@@ -57,7 +57,7 @@ def variables(dark: bool) -> str:
 
 
 def with_variables(svg: str) -> str:
-    """The picture with the page's variables for its colours, so that it is dark where the page is."""
+    """The figure with the page's CSS variables as colours, so that it follows light and dark mode."""
     for role, (colour, _) in COLOURS.items():
         svg = svg.replace(colour, f"var(--{role})")
     return svg

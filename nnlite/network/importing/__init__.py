@@ -1,4 +1,4 @@
-"""Models of other frameworks' files, as far as their layers exist here: Keras's (.keras, .h5, JSON, TF.js) and ONNX."""
+"""Read models from files of Keras (.keras, .h5, JSON, TF.js) and ONNX, if nnlite has their layers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ SUFFIXES = (".keras", ".json", ".h5", ".hdf5", ".onnx")
 
 
 def load_model(path: str | Path) -> Sequential:
-    """The model of a file: one that `save` wrote, or of Keras (.keras, .h5, .json) or ONNX (.onnx).
+    """The model in a file by `model.save`, Keras (.keras, .h5, .json) or ONNX (.onnx).
 
-    The model is built and has the file's weights; one that `save` wrote is compiled if it was. JSON of
-    `keras.Model.to_json` holds no weights: they are newly initialised. Images are channels last, in every format.
-    Raises FileNotFoundError if there is no file, ValueError if it is damaged or has what does not exist here,
-    ImportError if reading it needs a package that is missing.
+    The model is built and has the file's weights. A model by `save` is compiled if it was compiled when saved. JSON by
+    `keras.Model.to_json` has no weights: they are newly initialised. Images are channels last, whatever the format.
+
+    Raises FileNotFoundError if there is no file, ValueError if it is damaged or has an unsupported layer, ImportError
+    if a package for this format is missing.
     """
     if not isinstance(path, (str, os.PathLike)) or Path(path).suffix.lower() not in SUFFIXES:
         return own.load_model(path)
@@ -30,9 +31,9 @@ def load_model(path: str | Path) -> Sequential:
 
 
 def read(path: Path, argument: str) -> tuple[Sequential, str | None]:
-    """(the model of another framework's file, why its weights are newly initialised instead of the file's, or None)
+    """(the model of another framework's file; None, or why its weights are newly initialised).
 
-    Raises what `load_model` does; weights that cannot be read are no error. Messages begin with `argument`.
+    Raises as `load_model` does, except for weights that cannot be read. Messages begin with `argument`.
     """
     existing_file(argument, path, "a file")
     problems = Problems(f"{argument} {str(path)!r}" if argument == "path" else argument)
@@ -46,7 +47,7 @@ def read(path: Path, argument: str) -> tuple[Sequential, str | None]:
         raise
     except ValueError as error:
         raise problems.unreadable("layers that fit together", error) from error
-    except Exception as error:  # of a file by anyone, anything may come
-        raise problems.unreadable("a file that holds together", f"one with {type(error).__name__}: {error}") from error
+    except Exception as error:  # a malformed file may raise anything
+        raise problems.unreadable("a consistent file", f"one with {type(error).__name__}: {error}") from error
     model.name = path.stem
     return model, missing

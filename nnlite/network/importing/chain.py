@@ -1,4 +1,4 @@
-"""Layers one after the other, each checked for its size before any memory is taken for it."""
+"""A chain of layers. Each one's size is checked before memory is allocated for it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from nnlite.network.layers import Conv2D, Dense, Input, Layer, MaxPooling2D
 from nnlite.network.layers.base import Shape, expect_rank
 from nnlite.network.sequential import Sequential
 
-#: a file that declares more is damaged: parameters (1 GiB of float32), numbers in one result of one sample, layers
+#: limits for a file: parameters (1 GiB of float32), elements in one layer's result per sample, layers
 MOST_PARAMETERS = 2**28
 MOST_RESULTS = 2**24
 MOST_LAYERS = 1000
 
 
 class Chain:
-    """Layers that are not yet built, and the shape that each hands on.
+    """Layers that are not built yet, and the shape after each.
 
-    `capacity` is how many parameters the file can hold; None if they are not in it.
+    `capacity` is the most parameters that the file can hold; None if they are not in the file.
     """
 
     def __init__(self, input_shape: Shape, capacity: int | None = None):
@@ -28,7 +28,7 @@ class Chain:
         check_size("numbers in the input", prod(input_shape), MOST_RESULTS)
 
     def add(self, layer: Layer) -> None:
-        """Append a layer. Raises ValueError if it does not fit the shape before it, or is too large."""
+        """Append a layer. Raises ValueError if it does not fit the shape before it or is too large."""
         if isinstance(layer, (Conv2D, MaxPooling2D)):
             expect_rank(layer, self.shape, 3, "(n, h, w, c)")
         self.parameters += _parameters(layer, self.shape)
@@ -54,6 +54,6 @@ def _parameters(layer: Layer, shape: Shape) -> int:
 
 
 def check_size(what: str, count: int, most: int) -> None:
-    """Raises ValueError for more than a file may declare."""
+    """Raises ValueError if a file declares more than `most`."""
     if count > most:
         raise ValueError(f"expected at most {most:,} {what}. Received: {count:,}")

@@ -1,4 +1,4 @@
-"""Keras's own files, read without Keras: .keras (a zip archive), .h5, the JSON of `to_json()`, TF.js's model.json."""
+"""Read Keras's files without Keras: .keras (a zip archive), .h5, the JSON of `to_json()`, TF.js's model.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnlite.network.sequential import Sequential
 
 Config = dict[str, Any]
 
-#: Keras's class -> (its layer here, the options that mean the same)
+#: Keras's class -> (nnlite's layer, the options with the same meaning)
 _LAYERS: dict[str, tuple[Callable[..., Layer], tuple[str, ...]]] = {
     "Conv2D": (
         Conv2D,
@@ -34,7 +34,7 @@ _LAYERS: dict[str, tuple[Callable[..., Layer], tuple[str, ...]]] = {
     "ReLU": (lambda: Activation("relu"), ()),
     "Softmax": (lambda: Activation("softmax"), ()),
 }
-#: options that change what a layer computes -> the value with which it exists here
+#: options that change what a layer computes -> the supported values
 _REQUIRED = {
     "data_format": ("channels_last", None),
     "max_value": (None,),
@@ -44,7 +44,7 @@ _REQUIRED = {
     "noise_shape": (None,),
     "dtype": ("float32", None),
 }
-#: Keras 1's names -> today's
+#: Keras 1's names -> Keras 3's
 _OF_KERAS_1 = {
     "nb_filter": "filters",
     "output_dim": "units",
@@ -58,25 +58,25 @@ _OF_KERAS_1 = {
 _ORDERS_OF_KERAS_1 = {"tf": "channels_last", "th": "channels_first"}
 _MODELS = ("Sequential", "Functional", "Model")
 
-#: a member of an archive beyond the first size inflates at most so many times: weights and their JSON do not compress
+#: a member of an archive larger than _SMALL bytes may inflate at most _RATIO times
 _SMALL, _RATIO = 2**20, 20
-#: parameters of which new ones are made at no great cost, whatever the file's own weights are
+#: parameters that may be newly initialised whatever the size of the file's weights
 _FEW = 2**22
 
 
 class Entry(NamedTuple):
-    """A layer of the description."""
+    """A layer in the model's description."""
 
     kind: str
     name: str
     config: Config
-    #: of the models around it and its own: the names, and Keras's numbered class names
+    #: names and Keras's numbered class names, of the enclosing models and of the layer
     names: tuple[str, ...]
     keys: tuple[str, ...]
 
 
 def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
-    """(the model, why its weights are new ones or None). Raises ValueError that lists what does not exist here."""
+    """(the model; None, or why its weights are newly initialised). Raises ValueError for unsupported layers."""
     description, weights = _read(path, problems)
     description = _topology(description, problems)
     entries = list(islice(_entries(description, problems), MOST_LAYERS + 1))
@@ -95,7 +95,7 @@ def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
 
 
 def _read(path: Path, problems: Problems) -> tuple[Config, keras_weights.Source | None]:
-    """(the description, where the weights are; None for a format without)"""
+    """(the description; the source of the weights, None if the format has none)."""
     suffix = path.suffix.lower()
     text: bytes | str
     weights: keras_weights.Source | None
@@ -110,7 +110,7 @@ def _read(path: Path, problems: Problems) -> tuple[Config, keras_weights.Source 
     except RecursionError:
         raise problems.unreadable("the JSON of a Keras model", "JSON that is nested too deep") from None
     except ValueError as error:
-        raise problems.unreadable("the JSON of a Keras model", f"text that is none ({error})") from None
+        raise problems.unreadable("the JSON of a Keras model", f"invalid JSON ({error})") from None
     if isinstance(description, dict) and "weightsManifest" in description and suffix == ".json":
         weights = keras_weights.TensorFlowJS(path.parent, description["weightsManifest"])
     return description, weights
@@ -123,13 +123,13 @@ def _unzip(path: Path, problems: Problems) -> tuple[bytes, keras_weights.Source]
     except KeyError:
         raise problems.unreadable("a .keras file with a config.json", "a zip archive without it") from None
     except zipfile.BadZipFile as error:
-        raise problems.unreadable("a .keras file, which is a zip archive", f"a file that is none ({error})") from None
-    except Exception as error:  # encrypted, compressed in another way, cut off, too large
+        raise problems.unreadable("a .keras file, which is a zip archive", f"another file ({error})") from None
+    except Exception as error:  # encrypted, another compression, truncated, too large
         raise problems.unreadable("a .keras file as Keras writes it", error) from None
 
 
 def _weights_of(archive: zipfile.ZipFile) -> bytes | str:
-    """The HDF5 file with the weights, or why there is none."""
+    """The content of the HDF5 file with the weights, or why there is none."""
     try:
         return _member(archive, "model.weights.h5")
     except KeyError:
@@ -146,7 +146,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _topology(description: Any, problems: Problems) -> Config:
-    """The model's class_name and config, out of what TF.js and .h5 put around them."""
+    """The model's class_name and config, which TF.js and .h5 nest."""
     for key in ("modelTopology", "model_config"):
         if isinstance(description, dict) and isinstance(description.get(key), dict):
             description = description[key]
@@ -158,7 +158,7 @@ def _topology(description: Any, problems: Problems) -> Config:
 def _entries(
     description: Config, problems: Problems, names: tuple[str, ...] = (), keys: tuple[str, ...] = ()
 ) -> Iterator[Entry]:
-    """The layers' descriptions, in order, nested chains taken apart."""
+    """The layers' descriptions in order; nested models are flattened."""
     kind, config = description.get("class_name"), description["config"]
     if kind not in _MODELS:
         problems.add(f"a model of class {kind}")
@@ -186,7 +186,7 @@ def _entries(
 
 
 def _sources(node: Any) -> Iterator[str]:
-    """The names of the layers that a functional layer reads: Keras 3's keras_history, Keras 2's [name, 0, 0, {}]."""
+    """The inputs of a functional layer: Keras 3's keras_history, Keras 2's [name, 0, 0, {}]."""
     if isinstance(node, dict):
         history = node.get("keras_history")
         if history:
@@ -203,7 +203,7 @@ def _sources(node: Any) -> Iterator[str]:
 
 
 def _today(config: Config) -> Config:
-    """A layer's options under today's names."""
+    """A layer's options with Keras 3's names."""
     renamed = {_OF_KERAS_1.get(option, option): value for option, value in config.items()}
     if "nb_row" in config and "nb_col" in config:
         renamed["kernel_size"] = [config["nb_row"], config["nb_col"]]
@@ -223,7 +223,7 @@ def _layer(entry: Entry, problems: Problems) -> Layer | None:
     before = len(problems.found)
     for option, value in entry.config.items():
         if option in _REQUIRED:
-            plain = value["config"].get("name") if isinstance(value, dict) else value  # Keras 3 has objects for dtypes
+            plain = value["config"].get("name") if isinstance(value, dict) else value  # in Keras 3 a dtype is an object
             if plain not in _REQUIRED[option]:
                 problems.add(f"{what} with {option} {plain!r}")
         if re.search("_(regularizer|constraint)$", option) and value is not None:
@@ -246,9 +246,9 @@ def _layer(entry: Entry, problems: Problems) -> Layer | None:
 
 
 def _activation(given: Any) -> str | None:
-    """The name of an activation that exists here; None for others.
+    """The name of a supported activation; None for others.
 
-    Keras writes a name, or an object: of a function ({"class_name": "function", "config": "relu"}), or of a layer.
+    Keras writes a name, or an object for a function ({"class_name": "function", "config": "relu"}) or for a layer.
     """
     if isinstance(given, dict):
         kind, config = given.get("class_name"), given.get("config")
@@ -274,7 +274,7 @@ def _tupled(value: Any) -> Any:
 
 
 def _input_shape(description: Config, entries: list[Entry]) -> tuple[int, ...] | None:
-    """Without the batch; None where a size is unknown."""
+    """The input shape without the batch; None if a size is unknown."""
     config = description["config"]
     shapes: list[Any] = [[None, entry.config["input_dim"]] for entry in entries[:1] if "input_dim" in entry.config]
     shapes += [entry.config.get(key) for entry in entries[:1] for key in ("batch_shape", "batch_input_shape")]

@@ -1,4 +1,4 @@
-"""Where Keras's files keep the weights of each layer: under the layers' names, or under numbered class names."""
+"""Read the weights of Keras's files, which are stored by layer name or by numbered class name."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Source(Protocol):
     size: int  # bytes
 
     def arrays(self, entries: Sequence[Entry]) -> list[list[Any]]:
-        """For each layer of `entries` what has the shape of an array, and is read when it becomes one."""
+        """The weights of each layer of `entries`, as array-likes that are read on conversion."""
 
 
 def write(source: Source, model: Sequential, entries: Sequence[Entry]) -> str | None:
-    """Give `model` the weights; None, or why it has its new ones still. `entries` are its layers."""
+    """Set the model's weights. Returns None, or why they remain newly initialised. `entries` describe its layers."""
     both = [(m, e) for m, e in zip(model.layers, entries, strict=True) if isinstance(m, (Conv2D, Dense))]
     try:
         read: list[np.ndarray] = []
@@ -42,13 +42,13 @@ def write(source: Source, model: Sequential, entries: Sequence[Entry]) -> str | 
                 return f"the weights of {entry.name!r} are of {arrays[0].dtype}"
             read += [np.asarray(array, np.float32) for array in arrays]
         model.set_weights(read)
-    except Exception as error:  # of a file by anyone, anything may come
+    except Exception as error:  # a malformed file may raise anything
         return str(Unreadable(f"its weights are damaged ({type(error).__name__}: {error})"))
     return None
 
 
 class InArchive:
-    """model.weights.h5 of a .keras file, or why there is none: layers/conv2d_1/vars/0."""
+    """model.weights.h5 of a .keras file (layers/conv2d_1/vars/0), or why there is none."""
 
     def __init__(self, content: bytes | str):
         self.content = content
@@ -59,16 +59,16 @@ class InArchive:
             raise ValueError(self.content)
         found: dict[str, list[Any]] = {}
         for name, dataset in _datasets(_h5py().File(io.BytesIO(self.content), "r")).items():
-            # Keras 2.12 wrote other names of the containers, and Windows another separator
+            # Keras 2.12 has other container names, Windows another separator
             parts = re.split(r"[/\\]", name)
             parts = [part for part in parts if part not in ("layers", "_layer_checkpoint_dependencies")]
             if len(parts) > 2 and parts[-2] == "vars":
-                found.setdefault("/".join(parts[:-2]), []).append(dataset)  # 0, 1: as HDF5 lists them
+                found.setdefault("/".join(parts[:-2]), []).append(dataset)  # 0, 1: in the order of HDF5
         return [found.get("/".join(entry.keys), []) for entry in entries]
 
 
 class H5Model:
-    """A whole model in HDF5, as Keras saved it before .keras: model_weights/NAME, with the order in an attribute."""
+    """A whole model in HDF5, Keras's format before .keras: model_weights/NAME, with the order in an attribute."""
 
     def __init__(self, file: Any, size: int):
         self.file = file
@@ -76,7 +76,7 @@ class H5Model:
 
     def arrays(self, entries: Sequence[Entry]) -> list[list[Any]]:
         found = _datasets(self.file)
-        flipped = _text(self.file.attrs.get("backend", "")) == "theano"  # whose kernels are mirrored
+        flipped = _text(self.file.attrs.get("backend", "")) == "theano"  # Theano's kernels are flipped
         read = []
         for entry in entries:
             group = f"model_weights/{entry.names[0]}"
@@ -91,13 +91,13 @@ class H5Model:
 
 
 class TensorFlowJS:
-    """The shards beside a model.json, and what it says is in them."""
+    """The weight files of a model.json, described by its manifest."""
 
     def __init__(self, folder: Path, manifest: Any):
         self.folder, self.manifest = folder, manifest
         names = [name for group in manifest for name in group["paths"]]
         if any(Path(name).name != name for name in names):
-            raise ValueError("weightsManifest has paths out of its folder")
+            raise ValueError("weightsManifest has paths outside of its folder")
         self.size = sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
 
     def arrays(self, entries: Sequence[Entry]) -> list[list[Any]]:
@@ -117,7 +117,7 @@ class TensorFlowJS:
 
 
 def open_h5(path: Path, problems: Problems) -> tuple[str, H5Model]:
-    """(the JSON of the description, the weights). Raises ValueError for a file that is no whole model."""
+    """(the JSON of the description, the weights). Raises ValueError for a file without a whole model."""
     try:
         h5py = _h5py()
     except ImportError:
@@ -130,8 +130,8 @@ def open_h5(path: Path, problems: Problems) -> tuple[str, H5Model]:
         if "model_config" in file.attrs:
             return _text(file.attrs["model_config"]), H5Model(file, len(content))
     except Exception as error:
-        raise problems.unreadable("an HDF5 file", f"a file that is none ({error})") from None
-    raise problems.unreadable("a whole model, as model.save writes it", "HDF5 without one: weights alone")
+        raise problems.unreadable("an HDF5 file", f"another file ({error})") from None
+    raise problems.unreadable("a whole model, as model.save writes it", "HDF5 with weights only")
 
 
 def snake_case(kind: str) -> str:
@@ -140,7 +140,7 @@ def snake_case(kind: str) -> str:
 
 
 def _datasets(file: Any) -> dict[str, Any]:
-    """The file's own arrays by their path: no link is followed, and no other file is opened."""
+    """The file's arrays by path. Links and external files are ignored."""
     found = {}
 
     def visit(name: str, item: Any) -> None:

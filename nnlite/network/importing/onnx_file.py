@@ -1,4 +1,4 @@
-"""An ONNX file: opened, put in order, its operators read as layers, and the result compared with onnxruntime's."""
+"""Read an ONNX file: sort its operators, convert them to layers, and compare the results with onnxruntime's."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nnlite.network.importing.problems import Problems
 from nnlite.network.layers import Conv2D, Dense, Layer
 from nnlite.network.sequential import Sequential
 
-#: how far a layer's result may be off, relative to the largest number of it
+#: the largest error of a layer's result, relative to its largest element
 _TOLERANCE = 1e-3
 _MOST_OPERATORS = 5000
 
 
 def load_onnx(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
-    """(the model, why its weights are new ones or None). Raises ValueError that lists what does not exist here."""
+    """(the model; None, or why its weights are newly initialised). Raises ValueError for unsupported operators."""
     try:
         import onnx
     except ImportError:
@@ -32,7 +32,7 @@ def load_onnx(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     try:
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     except Exception as error:
-        raise problems.unreadable("an ONNX file", f"a file that is none ({type(error).__name__})") from None
+        raise problems.unreadable("an ONNX file", f"another file ({type(error).__name__})") from None
     if not proto.HasField("graph"):
         raise problems.unreadable("an ONNX file", "a file without a graph")
     check_size("operators", len(proto.graph.node), _MOST_OPERATORS)
@@ -52,7 +52,7 @@ def load_onnx(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
 
 
 def _load_external(graph: Any, folder: Path) -> str | None:
-    """Read the weights that are in files of their own; None, or why they are newly initialised instead."""
+    """Read the weights in external files. Returns None, or why they are newly initialised."""
     from onnx import external_data_helper as external
     from onnx import numpy_helper
     from onnx.helper import tensor_dtype_to_np_dtype
@@ -77,7 +77,7 @@ def _load_external(graph: Any, folder: Path) -> str | None:
 
 
 def _sort(graph: Any, problems: Problems) -> None:
-    """Leave those operators that the output needs, each behind those it reads."""
+    """Keep the operators that the output needs, in topological order."""
     if len(graph.output) != 1:
         problems.add(f"{len(graph.output)} outputs")
         return
@@ -99,7 +99,7 @@ def _sort(graph: Any, problems: Problems) -> None:
     try:
         order = [graph.node[i] for i in TopologicalSorter(needed).static_order()]
     except CycleError:
-        problems.add("operators in a circle")
+        problems.add("a cycle of operators")
         return
     nodes = [type(node).FromString(node.SerializeToString()) for node in order]
     del graph.node[:]
@@ -107,7 +107,7 @@ def _sort(graph: Any, problems: Problems) -> None:
 
 
 def _difference(proto: Any, reader: Reader, model: Sequential) -> str | None:
-    """Which layer computes something else than its operator, for random inputs; None if none does."""
+    """Which layer differs from its operator for random inputs; None if none does."""
     batch = reader.batch
     rng = np.random.default_rng(0)
     given = rng.standard_normal((batch, *reader.given_shape)).astype(reader.dtype)
@@ -126,12 +126,12 @@ def _difference(proto: Any, reader: Reader, model: Sequential) -> str | None:
             finite = np.abs(expected[np.isfinite(expected)])
             allowed = _TOLERANCE * finite.max(initial=0)
             if not np.allclose(found, expected, rtol=_TOLERANCE, atol=allowed, equal_nan=True):
-                return f"other numbers from {layer.name} ({name!r})"
+                return f"different results of {layer.name} ({name!r})"
     return None
 
 
 def _run(proto: Any, names: list[str], given: np.ndarray) -> dict[str, np.ndarray]:
-    """What onnxruntime, or else onnx's own evaluator, computes."""
+    """The results of onnxruntime, or of onnx's reference evaluator if that is not installed."""
     from onnx import helper
 
     del proto.graph.output[:]
@@ -158,7 +158,7 @@ def _input(proto: Any) -> str:
 
 
 def _compute(layer: Layer, x: np.ndarray) -> np.ndarray:
-    """The layer's result in float64, by NumPy: no kernel is compiled for a single batch."""
+    """The layer's result in float64, by NumPy: compiling a kernel does not pay for one batch."""
     with no_grad():
         if not isinstance(layer, (Conv2D, Dense)):
             return layer.call(Tensor(x), training=False).data

@@ -1,4 +1,4 @@
-"""ONNX's operators, channels first, as layers here, channels last."""
+"""Convert ONNX's operators (channels first) to nnlite's layers (channels last)."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from nnlite.network.importing.problems import Problems
 from nnlite.network.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPooling2D
 
 Attributes = dict[str, Any]
-#: an operator's operands: None for the tensor that the chain hands on, and for one that is left out
+#: an operator's operands: None for the chain's tensor, and for a missing one
 Values = list[np.ndarray | None]
 
-#: computed here from constants: those whose result is as large as an operand, and those that work on shapes
+#: operators on constants that are evaluated: those that keep the size, and those on shapes
 _SAME_SIZE = {"Constant", "Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Cast"}
 _OF_SHAPES = {"Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div"}
-_MOST_OF_SHAPES = 1000  # numbers; a product of two such is still small
-#: a batch where the file leaves it open
+_MOST_OF_SHAPES = 1000  # elements
+#: the batch size if the file does not set it
 _BATCH = 2
 
 
 class Reader:
-    """Walks the operators in order; each must read what the one before has written.
+    """Reads the operators in order; each must read the result of the one before.
 
-    `positions` says how the tensor that is handed on lies in ONNX: for each of its elements, without the batch, the
-    position in the sample here. An operator that only moves elements moves positions, and is no layer.
+    `positions` maps the current tensor's layout in ONNX to nnlite's: for each element of a sample in ONNX, its position
+    in nnlite's sample. An operator that only moves elements changes `positions` and is no layer.
     """
 
     def __init__(self, proto: Any, problems: Problems):
@@ -41,11 +41,11 @@ class Reader:
         self.current = ""
         #: weight and bias of each Conv2D and Dense
         self.weights: dict[Layer, list[np.ndarray]] = {}
-        #: the tensor that each layer computes, by its name in ONNX, and its positions
+        #: the name in ONNX of each layer's result, and its positions
         self.results: dict[Layer, tuple[str, np.ndarray]] = {}
 
     def read(self) -> None:
-        """Read the chain; what does not exist is added to the problems."""
+        """Read the chain. Unsupported operators are added to the problems."""
         from onnx.helper import tensor_dtype_to_np_dtype
 
         inputs = [i for i in self.graph.input if i.name not in self.constants]
@@ -56,7 +56,7 @@ class Reader:
         tensor = inputs[0].type.tensor_type
         batch, *shape = [d.dim_value for d in tensor.shape.dim] or [0]
         if not shape or min(shape) < 1 or batch < 0:
-            self.problems.add(f"an input of shape {shape} (sizes other than the batch have to be known)")
+            self.problems.add(f"an input of shape {shape} (all sizes except the batch must be known)")
             return
         self.dtype = np.dtype(tensor_dtype_to_np_dtype(tensor.elem_type))
         if self.dtype not in (np.float32, np.float64):
@@ -67,7 +67,7 @@ class Reader:
         self.chain = Chain(self.given_shape)
         check_size("numbers in a batch", self.batch * prod(shape), 2 * MOST_RESULTS)
         self.positions = np.arange(prod(shape)).reshape(shape)
-        #: the position of each element of the file's input in the input here
+        #: the position of each element of the file's input in nnlite's input
         self.given = self.positions.reshape(-1)
         self.shapes[self.current] = (self.batch, *shape)
         known = _OPERATORS.keys() | _SAME_SIZE | _OF_SHAPES | {"Shape"}
@@ -95,7 +95,7 @@ class Reader:
         if not read and (node.op_type in _SAME_SIZE or node.op_type in _OF_SHAPES):
             values = [self.constants[name] for name in node.input if name]
             if node.op_type in _OF_SHAPES and sum(value.size for value in values) > _MOST_OF_SHAPES:
-                raise ValueError("expected operands that are no constants")
+                raise ValueError("expected small constant operands")
             self.constants[node.output[0]] = self._evaluate(node, values)
             return
         if read != [self.current]:
@@ -104,7 +104,7 @@ class Reader:
         if node.op_type not in _OPERATORS:
             raise ValueError("expected constant operands")
         if node.input[0] != self.current and node.op_type not in ("Add", "Mul"):
-            raise ValueError("its first operand is constant; expected the other one to be")
+            raise ValueError("expected a computed first operand. Received: a constant")
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         values = [self.constants.get(name) if name else None for name in node.input]
         if _OPERATORS[node.op_type] is Reader.move:
@@ -116,21 +116,21 @@ class Reader:
         check_size("numbers in a batch", self.batch * self.positions.size, 2 * MOST_RESULTS)
         self.current = node.output[0]
         self.shapes[self.current] = (self.batch, *self.positions.shape)
-        if node.op_type == "Dropout":  # as it is when the network is used
+        if node.op_type == "Dropout":  # as in inference
             node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
 
     def _finish(self) -> None:
-        """What is handed on at the end has to be in the order in which it is here, or channels first."""
+        """Check that the output has nnlite's layout, or channels first."""
         if self.positions.ndim == 1:
             self._flatten()
         for order in (self.positions, np.moveaxis(self.positions, 0, -1)):
             if order.shape == self.chain.shape and _in_order(order):
                 return
         shape = ", ".join(map(str, self.positions.shape))
-        self.problems.add(f"an output (n, {shape}) that is not in the order in which it is computed here")
+        self.problems.add(f"an output (n, {shape}) whose elements are in an unsupported order")
 
     def _evaluate(self, node: Any, values: list[np.ndarray]) -> np.ndarray:
-        """One operator, computed by onnx itself."""
+        """The result of one operator, by onnx's reference evaluator."""
         from onnx import helper
         from onnx.reference import ReferenceEvaluator
 
@@ -146,13 +146,13 @@ class Reader:
             raise ValueError(f"onnx cannot compute it ({error})") from None
         return np.asarray(result)
 
-    # what only moves elements ---------------------------------------------------------------------------------
+    # operators that only move elements -------------------------------------------------------------------------------
 
     def move(self, attributes: Attributes, values: Values) -> None:
         """See `_move`."""
 
     def _move(self, node: Any) -> None:
-        """Reshape, Transpose and their like, of the positions of a whole batch."""
+        """Apply Reshape, Transpose and similar operators to the positions of a batch."""
         if node.op_type in ("Identity", "Cast"):
             return
         size = self.positions.size
@@ -166,23 +166,23 @@ class Reader:
         self.positions = moved[0]
 
     def _image(self) -> None:
-        """Raises ValueError unless ONNX's tensor is channels first of what is here channels last."""
+        """Raises ValueError unless ONNX's tensor is channels first where nnlite's is channels last."""
         if self.positions.ndim != 3:
             raise ValueError(f"expected (n, c, h, w). Received: (n, {', '.join(map(str, self.positions.shape))})")
         c, h, w = self.positions.shape
         if not self.chain.layers and (self.given_shape == (c, h, w) or c == 1) and _in_order(self.positions):
-            self.chain = Chain((h, w, c))  # the first to tell which axis of the input has the channels
+            self.chain = Chain((h, w, c))  # the first operator that determines the channel axis of the input
             self.positions = _channels_first((h, w, c))
             self.given = self.positions.reshape(-1)
         if self.chain.shape != (h, w, c) or (self.positions != _channels_first((h, w, c))).any():
-            raise ValueError("expected channels first. Received: a tensor whose axes lie in another order")
+            raise ValueError("expected channels first. Received: a tensor with another order of axes")
 
     def _flatten(self) -> None:
-        """A Flatten here, where ONNX's tensor is flat."""
+        """Add a Flatten if ONNX's tensor is flat and nnlite's is not."""
         if self.positions.ndim == 1 and len(self.chain.shape) > 1:
             self.chain.add(Flatten())
 
-    # what has weights -------------------------------------------------------------------------------------------------
+    # operators with weights ------------------------------------------------------------------------------------------
 
     def conv(self, attributes: Attributes, values: Values) -> None:
         weight = _weight(values[1])  # (k, c / groups, kh, kw)
@@ -237,7 +237,7 @@ class Reader:
         self.weights[layer] = [np.array(weight)]
 
     def add(self, attributes: Attributes, values: Values) -> None:
-        """With the next three: a bias, or a factor, of the product before."""
+        """A bias of the product before it; see also `sub`, `mul` and `div`."""
         self._scale(1, _constant(values))
 
     def sub(self, attributes: Attributes, values: Values) -> None:
@@ -250,7 +250,7 @@ class Reader:
         self._scale(1 / _constant(values), 0)
 
     def batch_normalization(self, attributes: Attributes, values: Values) -> None:
-        """Part of the product before it, as in every network that is trained."""
+        """Folded into the product before it, as is usual for inference."""
         if attributes.get("training_mode", 0):
             raise ValueError("expected no training_mode")
         gamma, beta, mean, variance = (
@@ -260,7 +260,7 @@ class Reader:
         self._scale(scale, beta - mean * scale)
 
     def _scale(self, scale: Any, shift: Any) -> None:
-        """scale * x + shift of the product before it, whose weight and bias take it up."""
+        """Fold scale * x + shift into the weight and bias of the product before it."""
         layer = self._product()
         if layer is None:
             raise ValueError("expected a Conv, Gemm or MatMul right before it")
@@ -272,7 +272,7 @@ class Reader:
         self.weights[layer] = [weight * scale, *bias]
 
     def _by_channel(self, value: Any) -> np.ndarray:
-        """A constant that ONNX spreads over its tensor, as one number a channel here."""
+        """A constant that ONNX broadcasts over its tensor, as one number per channel."""
         try:
             full = np.broadcast_to(value, (1, *self.positions.shape))[0]
         except ValueError:
@@ -287,11 +287,11 @@ class Reader:
         raise ValueError(f"expected one number for each of {channels} channels. Received: shape {shape}")
 
     def _product(self) -> Conv2D | Dense | None:
-        """The last layer, if it is a product whose result goes on as it is."""
+        """The last layer if it is a product without an activation, else None."""
         layer = self.chain.layers[-1] if self.chain.layers else None
         return layer if isinstance(layer, (Conv2D, Dense)) and layer.activation is ops.linear else None
 
-    # the others -------------------------------------------------------------------------------------------------------
+    # other operators -------------------------------------------------------------------------------------------------
 
     def max_pool(self, attributes: Attributes, values: Values) -> None:
         self._image()
@@ -308,7 +308,7 @@ class Reader:
         self.chain.add(Dropout(0.5 if given is None else float(given)))
 
     def activation(self, name: str) -> None:
-        """An activation: in the product before it where that has none, so that it can be fused; else a layer."""
+        """Set the activation of the product before it, so that it can be fused; else add a layer."""
         layer = self._product()
         if layer is not None:
             layer.activation = ops.get_activation(name)
@@ -359,7 +359,7 @@ def _padding(attributes: Attributes) -> Any:
     if auto in ("SAME_UPPER", "VALID"):
         return {"SAME_UPPER": "same", "VALID": "valid"}[auto]
     if auto != "NOTSET":
-        raise ValueError(f"expected other padding than auto_pad {auto}")
+        raise ValueError(f"auto_pad: expected NOTSET, VALID or SAME_UPPER. Received: {auto}")
     pads = attributes.get("pads", (0, 0, 0, 0))
     if len(pads) != 4:
         raise ValueError("expected 2-D")

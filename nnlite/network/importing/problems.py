@@ -1,16 +1,16 @@
-"""What of a file does not exist here: gathered, and said at once."""
+"""Collect the unsupported parts of a file and report them in one message."""
 
 from __future__ import annotations
 
 from nnlite.runtime.errors import printable
 
-#: how many problems one line tells
+#: the most problems in one message
 _TOLD = 20
 _LONGEST = 2000
 
 
 class Unreadable(ValueError):
-    """A file that is not understood: what is said of it is one line, without escape sequences of the file's own."""
+    """A file that cannot be read. The message is one line, with the file's control characters escaped."""
 
     def __init__(self, message: str):
         shown = message if len(message) <= _LONGEST else f"{message[:_LONGEST]} ..."
@@ -18,7 +18,7 @@ class Unreadable(ValueError):
 
 
 class Problems:
-    """Collects what stands in the way of a network, so that the user learns all of it in one line."""
+    """Collects all unsupported parts of a network, for one message."""
 
     def __init__(self, argument: str):
         self.argument = argument
@@ -28,11 +28,11 @@ class Problems:
         self.found[what] = None
 
     def raise_any(self) -> None:
-        """Raise Unreadable with the whole list, if there is any."""
+        """Raise Unreadable with the list, if there is any problem."""
         if self.found:
             told = list(self.found)[:_TOLD]
             more = [f"{len(self.found) - _TOLD} more"] if len(self.found) > _TOLD else []
-            raise self.unreadable("a chain of layers that exist here", "; ".join([*told, *more]))
+            raise self.unreadable("a chain of supported layers", "; ".join([*told, *more]))
 
     def unreadable(self, expected: str, received: object) -> Unreadable:
         return Unreadable(f"{self.argument}: expected {expected}. Received: {received}")

@@ -1,4 +1,4 @@
-"""An activation as a layer of its own."""
+"""An activation as a separate layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from nnlite.performance import counts
 
 
 def as_activation(_: str, value: str | Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    """What a layer's attribute `activation` is, of a name or a function."""
+    """The activation function of a name, or the function itself."""
     return ops.get_activation(value)
 
 
 class Activation(Layer):
-    """`Activation("relu")`: an operation of one argument, by name or itself."""
+    """`Activation("relu")`: an operation of one argument, given by name or as a callable."""
 
     _checks: ClassVar = {"activation": as_activation}
 
@@ -34,7 +34,7 @@ class Activation(Layer):
         return self.costs(batch * prod(self.input_shape))
 
     def costs(self, size: int) -> list[counts.Operation]:
-        """What the activation of `size` elements costs: nothing if it is linear."""
+        """The cost of the activation for `size` elements; empty if it is linear."""
         if self.activation is ops.linear:
             return []
         return [counts.elementwise(ops.activation_name(self.activation) or "activation", size)]
@@ -44,8 +44,10 @@ class Activation(Layer):
 
 
 def activation_config(layer: Layer, activation: Callable[..., Tensor]) -> str:
-    """The name of a layer's activation; a function of the user's own can not be saved and raises ValueError."""
+    """The name of a layer's activation. Raises ValueError for a custom function, which cannot be saved."""
     name = ops.activation_name(activation)
     if name is None:
-        raise ValueError(f"{layer.label}: expected an activation with a name, to save it. Received: {activation!r}")
+        raise ValueError(
+            f"{layer.label}: expected a built-in activation; others cannot be saved. Received: {activation!r}"
+        )
     return name

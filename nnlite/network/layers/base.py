@@ -1,4 +1,4 @@
-"""What every layer is: parameters, shapes, and a call. The arithmetic is in nnlite.ops."""
+"""The base class of layers: parameters, shapes and a call. The arithmetic is in nnlite.ops."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ Shape = tuple[int, ...]
 
 
 class Layer(KnownAttributes):
-    """Derive from it and write `call`; `build`, `output_shape_for` and `operations` where they are not the defaults.
+    """Base class of layers. A subclass defines `call`, and `make_parameters`, `output_shape_for` and `operations` if
+    the defaults do not fit.
 
-    Shapes leave the batch out: (28, 28, 1). A layer is built once, for one input shape, by the model that holds it
-    or by its first call.
+    Shapes do not include the batch: (28, 28, 1). A layer is built once, for one input shape, by its model or by its
+    first call.
     """
 
-    #: a copy shares nothing with its original
+    #: copies are deep
     __copy__ = copy.deepcopy
-    #: the arguments that say what parameters and shapes it has, and the parameters: they stay, once it is built
+    #: the arguments that determine parameters and shapes, and the parameters: fixed once the layer is built
     made_by: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
-        # as the question's own scripts give it, in the Keras of their time
+        # Keras 1 and 2 took input_shape in the first layer, as the scripts of the question do
         if "input_shape" in options and "input_shape" not in signature(cls.__init__).parameters:
             raise TypeError(
                 f"input_shape: expected nn.Input({options['input_shape']}) before the {cls.__name__}, as the model's "
@@ -50,34 +51,34 @@ class Layer(KnownAttributes):
         self._parameters: list[Tensor] = []
         self.trainable = trainable
 
-    # to be written by a layer
+    # to be defined by a subclass
 
     def call(self, x: Tensor, training: bool) -> Tensor:
-        """The result for x (n, *input_shape)."""
+        """The result for x (n, *input_shape): (n, *output_shape)."""
         raise NotImplementedError(f"{type(self).__name__} does not define call(x, training)")
 
     def make_parameters(self, input_shape: Shape) -> None:
-        """Check `input_shape` and make the parameters for it, with `add_parameter`."""
+        """Check `input_shape` and make the parameters with `add_parameter`."""
 
     def output_shape_for(self, input_shape: Shape) -> Shape:
         """The shape of the result for inputs of `input_shape`."""
         return input_shape
 
     def operations(self, batch: int) -> list[Operation]:
-        """What the layer computes for a batch, one entry per operation, for the exact counts."""
+        """The operations of the layer for a batch, for the exact counts."""
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments with which to make this layer again, as JSON knows them; not how its weights begin."""
+        """The arguments that make this layer again, as JSON values; without initializers."""
         return {"name": self.name, "trainable": self.trainable}
 
-    # what they inherit
+    # inherited
 
     @property
     def trainable(self) -> bool:
-        """Whether its parameters are trained, from the next step on; if not, no gradient of them is computed.
+        """Whether its parameters are trained from the next step on. If not, their gradients are not computed.
 
-        A gradient still flows through the layer to those before it.
+        Gradients still flow through the layer to earlier layers.
         """
         return self._trainable
 
@@ -87,7 +88,7 @@ class Layer(KnownAttributes):
         for parameter in self._parameters:
             parameter.requires_grad = self._trainable
             if not self._trainable:
-                parameter.grad = None  # of a step before, which an optimizer would take for one of the next
+                parameter.grad = None  # from an earlier step; the optimizer must not use it
 
     def _fixed(self) -> tuple[str, ...]:
         return self.made_by if self.__dict__.get("input_shape") else ()
@@ -97,11 +98,14 @@ class Layer(KnownAttributes):
         return self.input_shape is not None
 
     def build(self, input_shape: Shape) -> None:
-        """Make the parameters for inputs of `input_shape` (without the batch); a second time only for the same one."""
+        """Make the parameters for inputs of `input_shape` (without the batch).
+
+        Raises ValueError if the layer was built for another shape or does not fit this one.
+        """
         if self.built:
             if self.input_shape != tuple(input_shape):
                 raise ValueError(
-                    f"{self.label}: expected inputs of shape (n, {_join(self.input_shape)}), for which it was built. "
+                    f"{self.label}: expected inputs of shape (n, {_join(self.input_shape)}), as when it was built. "
                     f"Received: (n, {_join(input_shape)})"
                 )
             return
@@ -114,12 +118,12 @@ class Layer(KnownAttributes):
         self.input_shape = tuple(input_shape)
 
     def unbuild(self) -> None:
-        """Forget the parameters and the shapes, as if it was never built."""
+        """Remove the parameters and the shapes."""
         self._parameters = []
         self.input_shape = self.output_shape = None
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
-        """A new parameter, float32, begun by `initializer`; trained if the layer is."""
+        """A new float32 parameter with values of `initializer`; trained if the layer is."""
         made = numbers(f"{name}_initializer", initializers.get(initializer)(shape, random.generator()))
         values = np.ascontiguousarray(made, dtype=np.float32)
         if values.shape != shape:
@@ -148,16 +152,16 @@ class Layer(KnownAttributes):
         return list(self._parameters)
 
     def count_params(self) -> int:
-        """How many numbers the parameters hold."""
+        """The number of elements of all parameters."""
         return sum(parameter.size for parameter in self._parameters)
 
     def trained_params(self) -> int:
-        """How many of them training changes."""
+        """The number of trained elements."""
         return sum(parameter.size for parameter in self._parameters if parameter.requires_grad)
 
     @property
     def label(self) -> str:
-        """What messages call this layer."""
+        """The layer's name in messages."""
         return f"layer {self.name!r}" if self.name else type(self).__name__
 
     @classmethod
@@ -180,12 +184,12 @@ def _join(shape: Shape | None) -> str:
 
 
 def expect_rank(layer: Layer, input_shape: Shape, rank: int, meaning: str) -> None:
-    """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes, all at least 1."""
+    """Raise ValueError unless `input_shape` (without the batch) has `rank` sizes of at least 1."""
     if len(input_shape) != rank or min(input_shape, default=1) < 1:
         raise ValueError(f"x: expected shape {meaning} for {layer.label}. Received: shape (n, {_join(input_shape)})")
 
 
 def expect_shape(layer: Layer, name: str, parameter: Any, shape: Shape) -> None:
-    """Raise ValueError unless a parameter, whose array may have been replaced, has the shape it was made with."""
+    """Raise ValueError if a parameter was replaced by one of another shape."""
     if getattr(parameter, "shape", None) != shape:
         raise ValueError(f"{name} of {layer.label}: expected shape {shape}. Received: shape {np.shape(parameter)}")

@@ -18,7 +18,9 @@ from nnlite.runtime.errors import boolean, int_pair, positive_int
 class Conv2D(Layer):
     """activation(conv2d(x, weight) + bias), channels last: (n, h, w, c) -> (n, oh, ow, filters).
 
-    Keras's arguments, and `algorithm`: which way of computing it, a name of `nn.conv.names()` or "auto".
+    `kernel_size`, `strides` and `dilation_rate` are an integer or (height, width). `padding` is "valid", "same", an
+    integer, or ((top, bottom), (left, right)). `algorithm` is a name of `nn.conv.names()` or "auto". The other
+    arguments are Keras's. Raises ValueError, which names the argument.
     """
 
     made_by = (
@@ -61,7 +63,7 @@ class Conv2D(Layer):
         self.algorithm = algorithm
         self.weight: Tensor | None = None  # (kh, kw, c / groups, filters)
         self.bias: Tensor | None = None  # (filters)
-        #: whether a ReLU is asked of the convolution's own kernel
+        #: whether ReLU is fused into the convolution's kernel
         self.fuse = True
 
     def make_parameters(self, input_shape: Shape) -> None:
@@ -72,7 +74,7 @@ class Conv2D(Layer):
             self.bias = self.add_parameter("bias", (self.filters,), self.bias_initializer)
 
     def geometry(self, batch: int, input_shape: Shape | None = None) -> conv.Geometry:
-        """The convolution problem for a batch. Raises ValueError where the layer does not fit the input."""
+        """The convolution problem for a batch. Raises ValueError if the layer does not fit the input."""
         h, w, c = input_shape or self.input_shape or ()
         if c % self.groups:
             raise ValueError(f"groups: expected a divisor of the {c} input channels. Received: {self.groups}")
@@ -94,7 +96,7 @@ class Conv2D(Layer):
         return self.activation(self.product(x))
 
     def product(self, x: Tensor, *, relu: bool = False, max_pool: bool = False) -> Tensor:
-        """The convolution with its bias, and the epilogue that is asked for; not the activation."""
+        """The convolution with bias and the requested epilogue, without the activation."""
         expect_shape(self, "weight", self.weight, (*self.kernel_size, x.shape[-1] // self.groups, self.filters))
         return ops.conv2d(
             x,

@@ -16,7 +16,7 @@ from nnlite.runtime.errors import boolean, positive_int
 
 
 class Dense(Layer):
-    """activation(x @ weight + bias) over the last axis: (n, ..., in) -> (n, ..., units)."""
+    """activation(x @ weight + bias) over the last axis: (n, ..., in) -> (n, ..., units). Keras's arguments."""
 
     made_by = ("units", "use_bias", "kernel_initializer", "bias_initializer", "weight", "bias")
     _checks: ClassVar = {"activation": as_activation, "fuse": boolean}
@@ -39,7 +39,7 @@ class Dense(Layer):
         self.bias_initializer = bias_initializer
         self.weight: Tensor | None = None  # (in, units)
         self.bias: Tensor | None = None  # (units)
-        #: whether a ReLU is computed in the product's own kernel
+        #: whether ReLU is fused into the product's kernel
         self.fuse = True
 
     def make_parameters(self, input_shape: Shape) -> None:
@@ -58,7 +58,7 @@ class Dense(Layer):
         return self.activation(self.product(x))
 
     def product(self, x: Tensor, *, relu: bool = False, dropout: float = 0.0, seed: int = 0) -> Tensor:
-        """x @ weight + bias, and what of ReLU and dropout is asked for; not the activation."""
+        """x @ weight + bias with the requested ReLU and dropout, without the activation."""
         expect_shape(self, "weight", self.weight, (x.shape[-1], self.units))
         return ops.dense(x, self.weight, self.bias, relu=relu, dropout=dropout, seed=seed)
 

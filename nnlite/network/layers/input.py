@@ -1,4 +1,4 @@
-"""The shape that a model starts with."""
+"""The input shape of a model."""
 
 from __future__ import annotations
 

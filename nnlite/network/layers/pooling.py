@@ -14,7 +14,7 @@ from nnlite.runtime.errors import int_pair
 
 
 class MaxPooling2D(Layer):
-    """The largest of each window, channels last: (n, h, w, c) -> (n, oh, ow, c). `strides=None` is the pool's size."""
+    """Maximum of each window, channels last: (n, h, w, c) -> (n, oh, ow, c). `strides` defaults to `pool_size`."""
 
     made_by = ("pool_size", "strides", "padding")
 
@@ -44,7 +44,7 @@ class MaxPooling2D(Layer):
 
     @property
     def fits_epilogue(self) -> bool:
-        """Whether a convolution's kernel can do this pooling: 2x2, strides 2, valid."""
+        """Whether a convolution's kernel can include this pooling: 2x2, strides 2, valid."""
         return self.pool_size == (2, 2) and self.strides == (2, 2) and self.padding == "valid"
 
     def operations(self, batch: int) -> list[counts.Operation]:

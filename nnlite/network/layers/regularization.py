@@ -1,4 +1,4 @@
-"""Layers that act in training alone."""
+"""Layers that act in training only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnlite.runtime.errors import fraction, positive_int
 
 
 class Dropout(Layer):
-    """In training, sets each element to 0 with probability `rate` and divides the others by 1 - rate; else nothing.
+    """In training, set each element to 0 with probability `rate` and divide the others by 1 - rate.
 
     The mask is a function of the layer's seed, the number of the call and the element's position.
     Srivastava et al. (2014), in the inverted form.

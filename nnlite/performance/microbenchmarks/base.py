@@ -1,4 +1,4 @@
-"""What a microbenchmark is, the table of them, and the state of caches and threads that each sample starts from."""
+"""The registry of microbenchmarks, and the state of caches and threads before each sample."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.runtime import memory, threads
 
-#: working sets are measured up to so many bytes, and products up to twice that
+#: the largest working set, bytes; products use up to twice as much
 MOST_BYTES = 96 << 20
 _ZERO = np.float32(0)
 
 
 class Work(NamedTuple):
-    """Something to time, and how much work it is in the unit of its kind: FLOPs of products, bytes of all else."""
+    """Work to time, and its amount: FLOPs of products, bytes of other kinds."""
 
     run: Callable[[], object]
     amount: float
-    #: arrays that in a step another kernel wrote just before, on all of its threads: what one reads, others wrote
+    #: arrays that another kernel has just written in a step; a thread reads what other threads wrote
     mixed: tuple[np.ndarray, ...] = ()
-    #: the same, where both kernels divide the array alike: each thread wrote what it reads
+    #: the same, but each thread reads what it wrote itself
     own: tuple[np.ndarray, ...] = ()
-    #: what a step does just before, if that is more than writing arrays
+    #: runs just before, if a step does more there than write arrays
     before: Callable[[], object] | None = None
 
 
-#: kind of work item -> a function of (size, bytes of the working set) that gives its work
+#: kind of work item -> a function of (size, bytes of the working set) that returns its work
 KINDS: dict[str, Callable[[tuple[int, ...], int], Work]] = {}
 
 
 def kind(function: Callable[[tuple[int, ...], int], Work]) -> Callable[[tuple[int, ...], int], Work]:
-    """Add a kind of work item under the function's name."""
+    """Register a kind of work item under the function's name."""
     KINDS[function.__name__] = function
     return function
 
 
 def prepare(work: Work, evicted: int) -> None:
-    """Leave caches and threads as a step does that touched `evicted` bytes since it last used these arrays."""
+    """Prepare caches and threads as in a step that has used `evicted` other bytes since it last used these arrays."""
     evict(evicted)
     blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
     keep_awake(blas_threads)
@@ -60,7 +60,7 @@ _square = np.ones((256, 256), np.float32)
 
 
 def evict(nbytes: int) -> None:
-    """Read and write so many bytes of other memory, on all of the kernels' threads."""
+    """Read and write `nbytes` of other memory with all kernel threads, to evict everything else from cache."""
     from nnlite.kernels import peaks
 
     global _other
@@ -70,7 +70,7 @@ def evict(nbytes: int) -> None:
 
 
 def keep_awake(blas_threads: int) -> None:
-    """Leave the threads awake, as they are within a step, where another call was just before."""
+    """Wake the threads, as the call before it does in a step."""
     from nnlite.kernels import peaks
 
     if threads.kernel_parts() > 1:
@@ -80,19 +80,19 @@ def keep_awake(blas_threads: int) -> None:
 
 
 def power_of_two(nbytes: float) -> int:
-    """The least that is as much, so that one microbenchmark serves several steps."""
+    """The next power of two, so that several steps share a microbenchmark."""
     return 1 << max(0, ceil(nbytes) - 1).bit_length()
 
 
 def ones(shape: int | tuple[int, ...]) -> np.ndarray:
-    """Ones in memory of the kind that a step's arrays have."""
+    """Ones, allocated like a step's arrays."""
     array = memory.empty((shape,) if isinstance(shape, int) else shape)
     array.fill(1)
     return array
 
 
 def operands(size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int, int, int]:
-    """(a, b, m, n, k) of a product, as they lie; the longest side is cut where memory would not hold them."""
+    """(a, b, m, n, k) of a product in its layout. The longest side is halved while the arrays exceed 2 * MOST_BYTES."""
     m, n, k, layout = size
     while ITEMSIZE * (m * k + k * n + m * n) > 2 * MOST_BYTES:
         longest = max(m, n, k)

@@ -1,9 +1,9 @@
-"""Kernels that measure what the stages of compiled algorithms cost: the same inner loops, on arrays of no layer.
+"""Kernels that measure what the work items of compiled algorithms cost: the same inner loops, on arrays of no layer.
 
-`tile_sums` and its two kin run a register tile's reduction with any steps, so that a product's rate can be measured at
-its very shape. The others repeat an algorithm's passes over cache (transforms, copies into lanes) on a small standard
-problem. What a pass fetches from the whole batch, or stores to it, lies in `blocks` for each part, taken in turn; what
-the algorithm keeps in a workspace is the same each time.
+`tile_sums`, `lane_sums` and `vector_sums` run a register tile's reduction with any strides, so that a product is
+measured at exactly its shape. The others repeat an algorithm's passes over cached data (transforms, copies into lanes)
+on a small standard problem. Data that a step loads from or stores to the whole batch are in several `blocks` per
+thread, used in turn; a workspace is the same each time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from nnlite.compiler.tiles import (
     store_tile,
     zeros,
 )
-from nnlite.conv.direct_panels import add_panel, pad_images, spread_panel
+from nnlite.conv.direct_packing import add_panel, pack_dy, pad_images
 from nnlite.conv.lanes_layout import add_pixels, from_lanes, max_pool, positive_to_lanes, to_lanes, unpool
-from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output
+from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output, workspace_at
 from nnlite.kernels.dropout import drop
 
 _MANY = 1 << 40  # rows: none overhangs
@@ -90,61 +90,57 @@ def vector_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
 
 
 @kernel
-def winograd_input(part, parts, rounds, blocks, count, sizes, x, v, scratch):
-    own_v, own_scratch = pointer(v, part * v.shape[1]), pointer(scratch, part * scratch.shape[1])
+def winograd_input(part, parts, rounds, blocks, count, sizes, x, work):
+    own = workspace_at(pointer(work, part * work.shape[1]), sizes)
     for round in range(rounds):
-        transform_input(x, _turn(round, part, blocks) * count, count, sizes, own_v, own_scratch)
+        transform_input(sizes, x, _turn(round, part, blocks) * count, count, own)
 
 
 @kernel
-def winograd_output(part, parts, rounds, blocks, count, sizes, m, bias, scratch, y, winners, clamp, pool):
-    own_m, own_scratch = pointer(m, part * m.shape[1]), pointer(scratch, part * scratch.shape[1])
+def winograd_output(part, parts, rounds, blocks, count, sizes, bias, out, work):
+    own = workspace_at(pointer(work, part * work.shape[1]), sizes)
     for round in range(rounds):
-        first = _turn(round, part, blocks) * count
-        transform_output(own_m, first, count, sizes, bias, own_scratch, y, winners, clamp, pool)
+        transform_output(sizes, _turn(round, part, blocks) * count, count, bias, own, out)
 
 
 @kernel
-def winograd_dy(part, parts, rounds, blocks, count, sizes, dy, result, winners, fused, clamp, pool, scratch, dm, dbias):
-    own_dm, own_scratch = pointer(dm, part * dm.shape[1]), pointer(scratch, part * scratch.shape[1])
+def winograd_dy(part, parts, rounds, blocks, count, sizes, dy, out, is_fused, dbias, work):
+    own = workspace_at(pointer(work, part * work.shape[1]), sizes)
     own_dbias = pointer(dbias, part * dbias.shape[1])
     for round in range(rounds):
-        first = _turn(round, part, blocks) * count
-        transform_dy(dy, result, winners, first, count, sizes, fused, clamp, pool, own_scratch, own_dm, own_dbias)
+        transform_dy(sizes, dy, out, _turn(round, part, blocks) * count, count, own, own_dbias, is_fused)
 
 
 @kernel
-def winograd_dx(part, parts, rounds, blocks, count, sizes, dv, scratch, dx):
-    own_dv, own_scratch = pointer(dv, part * dv.shape[1]), pointer(scratch, part * scratch.shape[1])
+def winograd_dx(part, parts, rounds, blocks, count, sizes, dx, work):
+    own = workspace_at(pointer(work, part * work.shape[1]), sizes)
     for round in range(rounds):
-        add_dx(own_dv, _turn(round, part, blocks) * count, count, sizes, own_scratch, dx)
+        add_dx(sizes, _turn(round, part, blocks) * count, count, own, dx)
 
 
 # Copies into and out of an image's workspace -----------------------------------------------------------------------
 
 
 @kernel
-def pad(part, parts, rounds, blocks, image, x, result, masked, out):
+def pad(part, parts, rounds, blocks, nest, x, gate, is_gated, out):
     """An image into its border of zeros."""
     own_out = pointer(out, part * out.shape[1])
     for round in range(rounds):
-        block = _turn(round, part, blocks)
-        pad_images(
-            pointer(x, block * x.shape[1]), pointer(result, block * result.shape[1]), masked, image, 0, 1, own_out
-        )
+        place = _turn(round, part, blocks) * x.shape[1]
+        pad_images(nest, pointer(x, place), pointer(gate, place), is_gated, 0, 1, own_out)
 
 
 @kernel
-def spread_channels(part, parts, rounds, blocks, pixels, sizes, width, dy, result, masked, out, bias):
+def pack_channels(part, parts, rounds, blocks, shape, nest, dy, gate, is_gated, out, bias):
     """Pixels of dY to whole vectors of channels."""
     own_out, own_bias = pointer(out, part * out.shape[1]), pointer(bias, part * bias.shape[1])
+    pixels = nest.h_out * nest.w_out
     for round in range(rounds):
-        block = _turn(round, part, blocks)
-        own, own_result = pointer(dy, block * dy.shape[1]), pointer(result, block * result.shape[1])
-        for index in range(sizes.groups * sizes.panels):
-            panel = pointer(own_out, index * pixels * width)
-            spread_panel(own, own_result, masked, pixels, sizes, width, index, panel)
-            add_panel(panel, pixels, width, pointer(own_bias, index * width))
+        place = _turn(round, part, blocks) * dy.shape[1]
+        for index in range(nest.groups * nest.panels):
+            panel = pointer(own_out, index * pixels * shape.width)
+            pack_dy(nest, pointer(dy, place), pointer(gate, place), is_gated, pixels, shape.width, index, panel)
+            add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
 
 
 @kernel
@@ -171,17 +167,17 @@ def block_from_lanes(part, parts, rounds, blocks, length, x, out, scratch):
 
 
 @kernel
-def lanes_max_pool(part, parts, rounds, side, k, clamp, y, result, winners):
+def lanes_max_pool(part, parts, rounds, side, k, relu, y, result, argmax):
     own_y, own_result = pointer(y, part * y.shape[1]), pointer(result, part * result.shape[1])
     for _ in range(rounds):
-        max_pool(own_y, side, side, k, clamp, own_result, pointer(winners, part * winners.shape[1]))
+        max_pool(own_y, side, side, k, relu, own_result, pointer(argmax, part * argmax.shape[1]))
 
 
 @kernel
-def lanes_unpool(part, parts, rounds, side, k, dresult, winners, out):
-    own_dresult, own_winners = pointer(dresult, part * dresult.shape[1]), pointer(winners, part * winners.shape[1])
+def lanes_unpool(part, parts, rounds, side, k, dresult, argmax, out):
+    own_dresult, own_argmax = pointer(dresult, part * dresult.shape[1]), pointer(argmax, part * argmax.shape[1])
     for _ in range(rounds):
-        unpool(own_dresult, own_winners, side, side, k, pointer(out, part * out.shape[1]), 2 * side * k)
+        unpool(own_dresult, own_argmax, side, side, k, pointer(out, part * out.shape[1]), 2 * side * k)
 
 
 @kernel

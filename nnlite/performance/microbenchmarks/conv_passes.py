@@ -1,7 +1,7 @@
-"""The rates of what compiled convolution algorithms do: register tiles, transforms, copies into lanes.
+"""The rates of compiled convolution algorithms: register tiles, transforms, copies into lanes.
 
 Each works on a small standard problem, on all of the kernels' threads. What it fetches from the whole batch or stores
-to it (images, results) lies in as many blocks as fill the stage's working set, so that it comes from the level of
+to it (images, results) lies in as many blocks as fill the work item's working set, so that it comes from the level of
 cache, or the memory, that it comes from in a step; what stays in a thread's workspace stays in its cache.
 """
 
@@ -14,33 +14,34 @@ import numpy as np
 from nnlite.compiler.jit import kernel
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import tile_shape
-from nnlite.conv.direct_plan import Image, grad_weight
+from nnlite.conv.direct_plan import grad_weight
+from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.stages import ITEMSIZE
-from nnlite.conv.winograd_tiles import WinogradSizes, sizes_of, transform_weight
+from nnlite.conv.winograd_tiles import WinogradSizes, Workspace, sizes_of, transform_weight, workspace
+from nnlite.conv.work import ITEMSIZE
 from nnlite.kernels.dropout import Mask
 from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import Work, kind
 from nnlite.runtime import memory, threads
 
-#: FLOPs that a thread does in a sample, and numbers that it moves: about a millisecond
+#: FLOPs, and elements transferred, per thread and sample: about a millisecond
 _FLOPS, _NUMBERS = 1e8, 2_000_000
 _SIDE = 16  # of a standard image
 
 
 def _blocks(numbers: int, working_set: int) -> int:
-    """How many blocks of so many numbers each thread has, to fill the working set together."""
+    """The number of blocks of `numbers` elements per thread that fill the working set."""
     return max(1, working_set // (ITEMSIZE * threads.kernel_parts() * numbers))
 
 
 def _rounds(numbers: int, blocks: int) -> int:
-    """How often a thread works on so many numbers in a sample: once on each block, as a step does."""
+    """Rounds per sample: one for each block, as in a step."""
     return blocks if blocks > 1 else max(1, _NUMBERS // numbers)
 
 
 def _numbers(rows: int, size: int) -> np.ndarray:
-    """(rows, size) small numbers: sums over many rounds neither overflow nor vanish."""
+    """(rows, size) small numbers, whose sums over many rounds do not overflow."""
     array = memory.empty((rows, size))
     array.fill(1e-3)
     return array
@@ -51,7 +52,7 @@ def _bytes(rows: int, size: int) -> np.ndarray:
 
 
 def _work(function: kernel, rounds: int, blocks: int, amount: float, written: np.ndarray | None, *rest: Any) -> Work:
-    """`amount` is what one thread does in a round; `written` is what in a step another kernel wrote just before."""
+    """`amount` is the work of one thread per round; `written` is an array that another kernel has just written."""
     own = () if written is None else (written,)
     return Work(lambda: function(rounds, blocks, *rest), rounds * threads.kernel_parts() * amount, own=own)
 
@@ -92,12 +93,12 @@ def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
 
 
 def _standard(c: int, k: int) -> tuple[int, WinogradSizes, int]:
-    """(images in a block, sizes, tiles) of a small problem: some whole images."""
+    """(images per block, sizes, tiles) of a small problem."""
     each = 3
     geometry = Geometry.of((each, _SIDE + 2, _SIDE + 2, c), (3, 3, c, k))
     sizes = sizes_of(geometry)
     count = each * sizes.tiles
-    # blocks of exactly so many tiles
+    # blocks of exactly `count` tiles
     return (
         each,
         sizes._replace(block=count, v_step=count * sizes.c_wide + LANES, m_step=count * sizes.k_wide + LANES),
@@ -105,71 +106,70 @@ def _standard(c: int, k: int) -> tuple[int, WinogradSizes, int]:
     )
 
 
-def _scratch() -> np.ndarray:
-    return np.zeros((threads.kernel_parts(), 36 * LANES), np.float32)
+def _workspace(sizes: WinogradSizes) -> np.ndarray:
+    work = workspace(sizes, threads.kernel_parts())
+    work.fill(1e-3)
+    return work
 
 
 @kind
 def winograd_input(size: tuple[int, ...], working_set: int) -> Work:
-    parts = threads.kernel_parts()
     images, sizes, count = _standard(size[0], size[0])
     blocks = _blocks(images * sizes.h * sizes.w * sizes.c, working_set)
-    x = _numbers(parts * blocks * images, sizes.h * sizes.w * sizes.c)
-    v, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
-    rounds = _rounds(36 * count * sizes.c_wide, blocks)
-    return _work(conv_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, v, _scratch())
+    x = _numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
+    rounds, amount = _rounds(36 * count * sizes.c_wide, blocks), ITEMSIZE * 36.0 * count * sizes.c_wide
+    return _work(conv_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, _workspace(sizes))
 
 
 @kind
 def winograd_output(size: tuple[int, ...], working_set: int) -> Work:
-    parts = threads.kernel_parts()
-    k, clamp, pool = size[0], bool(size[1]), bool(size[2])
+    k, relu, pool = size[0], bool(size[1]), bool(size[2])
     images, sizes, count = _standard(k, k)
     numbers = images * _SIDE * _SIDE * k // (4 if pool else 1)
     blocks = _blocks(numbers, working_set)
-    y, winners = _numbers(parts * blocks, numbers), _bytes(parts * blocks, numbers)
-    m, bias = _numbers(parts, 36 * sizes.m_step), np.zeros(sizes.k_wide, np.float32)
+    all_blocks = threads.kernel_parts() * blocks
+    out, bias = _output(all_blocks, numbers, relu, pool), np.zeros(sizes.k_wide, np.float32)
     rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
     work = conv_kernels.winograd_output
-    return _work(work, rounds, blocks, amount, None, count, sizes, m, bias, _scratch(), y, winners, clamp, pool)
+    return _work(work, rounds, blocks, amount, None, count, sizes, bias, out, _workspace(sizes))
+
+
+def _output(rows: int, numbers: int, relu: bool, pool: bool) -> Output:
+    return Output(_numbers(rows, numbers), _bytes(rows, numbers), relu, pool)
 
 
 @kind
 def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
     parts = threads.kernel_parts()
-    k, fused, clamp, pool = size[0], bool(size[1]), bool(size[2]), bool(size[3])
+    k, is_fused, relu, pool = size[0], bool(size[1]), bool(size[2]), bool(size[3])
     images, sizes, count = _standard(k, k)
     numbers = images * _SIDE * _SIDE * k // (4 if pool else 1)
-    blocks = _blocks(numbers * (1 + clamp), working_set)
-    dy, winners = _numbers(parts * blocks, numbers), _bytes(parts * blocks, numbers)
-    result = _numbers(parts * blocks, numbers) if clamp else dy
-    dm, dbias = _numbers(parts, 36 * sizes.m_step), np.zeros((parts, sizes.k_wide), np.float32)
+    blocks = _blocks(numbers * (1 + relu), working_set)
+    dy, out = _numbers(parts * blocks, numbers), _output(parts * blocks, numbers, relu, pool)
+    dbias = np.zeros((parts, sizes.k_wide), np.float32)
     rounds, amount = _rounds(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
-    return _work(
-        conv_kernels.winograd_dy, rounds, blocks, amount, dy,
-        count, sizes, dy, result, winners, fused, clamp, pool, _scratch(), dm, dbias,
-    )  # fmt: skip
+    work = conv_kernels.winograd_dy
+    return _work(work, rounds, blocks, amount, dy, count, sizes, dy, out, is_fused, dbias, _workspace(sizes))
 
 
 @kind
 def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
-    parts = threads.kernel_parts()
     images, sizes, count = _standard(size[0], size[0])
     blocks = _blocks(images * sizes.h * sizes.w * sizes.c, working_set)
-    dx = _numbers(parts * blocks * images, sizes.h * sizes.w * sizes.c)
+    dx = _numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
     dx = dx.reshape(-1, sizes.h, sizes.w, sizes.c)
-    dv, amount = _numbers(parts, 36 * sizes.v_step), ITEMSIZE * 36.0 * count * sizes.c_wide
-    rounds = _rounds(36 * count * sizes.c_wide, blocks)
-    return _work(conv_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dv, _scratch(), dx)
+    rounds, amount = _rounds(36 * count * sizes.c_wide, blocks), ITEMSIZE * 36.0 * count * sizes.c_wide
+    return _work(conv_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dx, _workspace(sizes))
 
 
 @kind
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
-    """Each thread for itself: the time that one takes is that of all."""
+    """Every thread transforms all weights: the time of one is that of all."""
     k, c = size[0], 16
     columns = -(-k // tile_shape(k).width) * tile_shape(k).width
-    weight, u, scratch = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32), _scratch()
-    return Work(lambda: transform_weight(weight, columns, u, scratch), float(u.nbytes))
+    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32)
+    work = Workspace(u, u, u, np.zeros(36 * LANES, np.float32))
+    return Work(lambda: transform_weight(weight, columns, work), float(u.nbytes))
 
 
 # Copies into and out of an image's workspace -------------------------------------------------------------------
@@ -177,29 +177,25 @@ def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def pad(size: tuple[int, ...], working_set: int) -> Work:
-    masked, c, parts = bool(size[0]), 16, threads.kernel_parts()
-    image, numbers = Image(_SIDE, _SIDE, c, 1, 1, _SIDE + 2, _SIDE + 2), _SIDE * _SIDE * c
-    blocks = _blocks(numbers * (1 + masked), working_set)
-    x, out = _numbers(parts * blocks, numbers), np.zeros((parts, (_SIDE + 2) ** 2 * c), np.float32)
-    result, rounds = _numbers(parts * blocks, numbers) if masked else x, _rounds(numbers, blocks)
-    return _work(conv_kernels.pad, rounds, blocks, float(ITEMSIZE * numbers), x, image, x, result, masked, out)
+    is_gated, c, parts = bool(size[0]), 16, threads.kernel_parts()
+    nest = grad_weight(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, 1), padding="same")).nest
+    blocks = _blocks(nest.image_in * (1 + is_gated), working_set)
+    x, out = _numbers(parts * blocks, nest.image_in), np.zeros((parts, nest.image_padded), np.float32)
+    gate, rounds = _numbers(parts * blocks, nest.image_in) if is_gated else x, _rounds(nest.image_in, blocks)
+    return _work(conv_kernels.pad, rounds, blocks, float(ITEMSIZE * nest.image_in), x, nest, x, gate, is_gated, out)
 
 
 @kind
-def spread(size: tuple[int, ...], working_set: int) -> Work:
-    k, masked, parts = size[0], bool(size[1]), threads.kernel_parts()
+def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
+    k, is_gated, parts = size[0], bool(size[1]), threads.kernel_parts()
     plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k)))
-    sizes, width = plan.sizes, plan.shape.width
-    columns = sizes.panels * width
-    pixels = _SIDE * _SIDE
-    blocks = _blocks(pixels * k * (1 + masked), working_set)
+    columns, pixels = plan.nest.panels * plan.shape.width, _SIDE * _SIDE
+    blocks = _blocks(pixels * k * (1 + is_gated), working_set)
     dy, out = _numbers(parts * blocks, pixels * k), _numbers(parts, pixels * columns)
-    result = _numbers(parts * blocks, pixels * k) if masked else dy
-    bias, rounds = _numbers(parts, columns), _rounds(pixels * columns, blocks)
-    amount = float(ITEMSIZE * pixels * columns)
-    return _work(
-        conv_kernels.spread_channels, rounds, blocks, amount, dy, pixels, sizes, width, dy, result, masked, out, bias
-    )  # fmt: skip
+    gate = _numbers(parts * blocks, pixels * k) if is_gated else dy
+    bias, rounds, amount = _numbers(parts, columns), _rounds(pixels * columns, blocks), float(out[0].nbytes)
+    work = conv_kernels.pack_channels
+    return _work(work, rounds, blocks, amount, dy, plan.shape, plan.nest, dy, gate, is_gated, out, bias)
 
 
 def _lane_scratch() -> np.ndarray:
@@ -231,20 +227,20 @@ def from_lanes(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def lanes_max_pool(size: tuple[int, ...], working_set: int) -> Work:
-    k, clamp, parts = size[0], bool(size[1]), threads.kernel_parts()
+    k, relu, parts = size[0], bool(size[1]), threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
-    y, result, winners = _numbers(parts, numbers), _numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
+    y, result, argmax = _numbers(parts, numbers), _numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
     work, rounds, amount = conv_kernels.lanes_max_pool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
-    return Work(lambda: work(rounds, _SIDE, k, clamp, y, result, winners), rounds * parts * amount)
+    return Work(lambda: work(rounds, _SIDE, k, relu, y, result, argmax), rounds * parts * amount)
 
 
 @kind
 def lanes_unpool(size: tuple[int, ...], working_set: int) -> Work:
     k, parts = size[0], threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
-    dresult, winners, out = _numbers(parts, numbers), _bytes(parts, numbers), _numbers(parts, 4 * numbers)
+    dresult, argmax, out = _numbers(parts, numbers), _bytes(parts, numbers), _numbers(parts, 4 * numbers)
     work, rounds, amount = conv_kernels.lanes_unpool, _rounds(numbers, 1), float(ITEMSIZE * numbers)
-    return Work(lambda: work(rounds, _SIDE, k, dresult, winners, out), rounds * parts * amount)
+    return Work(lambda: work(rounds, _SIDE, k, dresult, argmax, out), rounds * parts * amount)
 
 
 @kind

@@ -1,4 +1,4 @@
-"""The rates of the compiled kernels that are not convolution: products, pooling, dropout, updates."""
+"""The rates of the compiled kernels other than convolution: products, pooling, dropout, updates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from nnlite.compiler.simd import LANES
 from nnlite.conv.geometry import pooled
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.kernels import activation, peaks, updates
-from nnlite.kernels import narrow as narrow_products
+from nnlite.kernels import tall_skinny as tall_skinny_products
 from nnlite.kernels.crossentropy import sparse_from_logits
 from nnlite.kernels.dropout import apply_mask
 from nnlite.kernels.matmul import matmul as product
@@ -21,7 +21,7 @@ from nnlite.kernels.pooling import max_pool_backward as pool_backward
 from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
 from nnlite.runtime import threads
 
-#: in a usual batch
+#: images per batch
 _IMAGES = 128
 
 
@@ -34,24 +34,26 @@ def matmul(size: tuple[int, ...], working_set: int) -> Work:
 
 
 @kind
-def narrow(size: tuple[int, ...], working_set: int) -> Work:
+def tall_skinny(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = operands(size)
-    return Work(lambda: narrow_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
+    return Work(lambda: tall_skinny_products.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
 
 
 @kind
-def narrow_gradients(size: tuple[int, ...], working_set: int) -> Work:
+def tall_skinny_gradients(size: tuple[int, ...], working_set: int) -> Work:
     """Its gradients at once: `layout` says how many of the two."""
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(lambda: narrow_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
+    return Work(
+        lambda: tall_skinny_products.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy)
+    )
 
 
 @kind
 def copy(size: tuple[int, ...], working_set: int) -> Work:
-    """A copy on all threads, for the bandwidth of the level that holds the working set; both ways count."""
+    """A copy on all threads: the bandwidth of the level that holds the working set; reads and writes count."""
     parts = threads.kernel_parts()
     width = max(1, working_set // (2 * ITEMSIZE * parts * 8 * LANES)) * 8 * LANES
     x, y = ones((parts, width)), ones((parts, width))
@@ -80,7 +82,7 @@ def crossentropy(size: tuple[int, ...], working_set: int) -> Work:
 
 
 def _image_batch(channels: int, working_set: int) -> np.ndarray:
-    """Images of 32 x 32, as many as make the working set together with a pooling's result."""
+    """Images of 32 x 32, as many as fill the working set together with the result of a 2x2 pooling."""
     side = 32
     n = max(1, working_set // (ITEMSIZE * side * side * channels * 5 // 4))
     return np.random.default_rng(0).standard_normal((n, side, side, channels)).astype(np.float32)
@@ -97,16 +99,16 @@ def _pooling(size: tuple[int, ...], working_set: int) -> tuple[Any, ...]:
 @kind
 def max_pool(size: tuple[int, ...], working_set: int) -> Work:
     x, *how = _pooling(size, working_set)
-    y, winner = pool_forward(x, *how)
-    return Work(lambda: pool_forward(x, *how), float(x.nbytes + y.nbytes + winner.nbytes), own=(x,))
+    y, argmax = pool_forward(x, *how)
+    return Work(lambda: pool_forward(x, *how), float(x.nbytes + y.nbytes + argmax.nbytes), own=(x,))
 
 
 @kind
 def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
     x, result, *how = _pooling(size, working_set)
-    y, winner = pool_forward(x, result, *how)
-    moved = float(x.nbytes + y.nbytes + winner.nbytes)
-    return Work(lambda: pool_backward(y, winner, x.shape, *how), moved, own=(y,))
+    y, argmax = pool_forward(x, result, *how)
+    traffic = float(x.nbytes + y.nbytes + argmax.nbytes)
+    return Work(lambda: pool_backward(y, argmax, x.shape, *how), traffic, own=(y,))
 
 
 @kind
@@ -117,7 +119,7 @@ def dropout(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
-    """RMSprop's five passes over parameters, gradients and mean squares, after products that read and wrote these."""
+    """RMSprop's five passes over parameters, gradients and mean squares, after products on the same arrays."""
     columns = size[0]
     inputs = max(1, working_set // (3 * ITEMSIZE * columns))
     weight, square, gradient = (ones((inputs, columns)) for _ in range(3))
@@ -125,9 +127,9 @@ def rmsprop(size: tuple[int, ...], working_set: int) -> Work:
     rows = [(weight, gradient, 0)]
 
     def products() -> None:
-        if columns <= narrow_products.WIDEST:
-            narrow_products.matmul(x, weight, None, False)
-            _, of_weight = narrow_products.gradients(x, weight, dy, (False, True))
+        if columns <= tall_skinny_products.WIDEST:
+            tall_skinny_products.matmul(x, weight, None, False)
+            _, of_weight = tall_skinny_products.gradients(x, weight, dy, (False, True))
             rows[:] = [(weight, gradient if of_weight is None else of_weight, 0)]
         else:
             product(x, weight)

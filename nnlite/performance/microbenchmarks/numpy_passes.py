@@ -1,7 +1,7 @@
 """The rates of NumPy's passes: products by BLAS, strided copies, elementwise arithmetic.
 
-Copies are made by one thread. What they write BLAS has read before on all of its threads, and what they read it wrote
-so; where processors share no cache, that takes longer. So each is measured after a product on the same arrays.
+NumPy copies with one thread, arrays that BLAS reads and writes with all of its threads. Without a shared cache this
+takes longer. So each copy is measured after a product on the same arrays.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nnlite.conv.stages import ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.ops import activation
 from nnlite.performance.microbenchmarks.base import Work, kind, ones, operands
 from nnlite.runtime import memory
 
-#: columns of a narrow product
+#: columns of a tall-skinny product
 _FEW = 4
 
 
@@ -33,7 +33,7 @@ def gemm(size: tuple[int, ...], working_set: int) -> Work:
 
 
 def _product(rows: np.ndarray, written: bool) -> Callable[[], object]:
-    """A product that writes rows of numbers, or that reads them."""
+    """A product that writes `rows`, or that reads them."""
     few = ones((rows.shape[1], _FEW))
     result = ones((len(rows), _FEW))
     if written:
@@ -45,13 +45,13 @@ def _product(rows: np.ndarray, written: bool) -> Callable[[], object]:
 
 
 def _pattern(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Lines of `count` runs of `run` numbers, as pixels (their steps `step`) and as patches (`length`), both as views.
+    """(pixels (lines, count, run), patches (lines, count, length), elements copied per kernel position).
 
-    (pixels (lines, count, run), patches (lines, count, length), numbers copied)
+    Pixels are views with a stride of `step` elements.
     """
     count, run, step, length, _ = size
     lines = max(1, working_set // (ITEMSIZE * count * (step + length)))
-    wide = ones((lines, count + 2, step))  # as an image is wider than its result: lines do not join
+    wide = ones((lines, count + 2, step))  # an image is wider than its result: lines are not contiguous
     pixels = wide[:, :count, :run]
     patches = ones((lines, count, length))
     return pixels, patches, float(lines * count * run)
@@ -59,7 +59,7 @@ def _pattern(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, np.nd
 
 @kind
 def assign(size: tuple[int, ...], working_set: int) -> Work:
-    """Pixels to patches, tap after tap."""
+    """Copy pixels to patches, one kernel position after another."""
     pixels, patches, numbers = _pattern(size, working_set)
     run, length = size[1], size[3]
     taps = range(0, length - run + 1, run)
@@ -73,7 +73,7 @@ def assign(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def accumulate(size: tuple[int, ...], working_set: int) -> Work:
-    """Patches added to pixels, tap after tap; in calls of so many lines, or all of them at once."""
+    """Add patches to pixels, one kernel position after another; in calls of size[4] lines, or of all lines."""
     pixels, patches, numbers = _pattern(size, working_set)
     run, length = size[1], size[3]
     taps = range(0, length - run + 1, run)
@@ -91,7 +91,7 @@ def accumulate(size: tuple[int, ...], working_set: int) -> Work:
 
 @kind
 def shuffle(size: tuple[int, ...], working_set: int) -> Work:
-    """Images (n, pixels, channels) to (n, channels, pixels), by NumPy."""
+    """Change the layout from (n, pixels, channels) to (n, channels, pixels), by NumPy."""
     pixels, channels = size
     images = max(1, working_set // (2 * ITEMSIZE * pixels * channels))
     x, y = ones((images, pixels, channels)), ones((images, channels, pixels))
@@ -141,7 +141,7 @@ def multiply(size: tuple[int, ...], working_set: int) -> Work:
 def _activation_gradient(
     gradient: Callable[[np.ndarray, np.ndarray], np.ndarray], working_set: int, arrays: float
 ) -> Work:
-    """Of a result y and its gradient dy; its passes touch so many arrays in all."""
+    """The gradient of an activation; its passes read and write `arrays` arrays in all."""
     count = max(1, int(working_set / (ITEMSIZE * arrays)))
     dy, y = ones(count), ones(count)
     return Work(lambda: gradient(dy, y), arrays * dy.nbytes, own=(dy, y))

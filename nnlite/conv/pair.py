@@ -1,11 +1,12 @@
-"""A network's first two convolutions as one pass: the tensor between them never leaves the cache.
+"""A fused pair: a network's first two convolutions as one pass, as in CUTLASS's back-to-back (b2b) convolutions.
 
-The first convolution of an image network has few input channels: it is cheap to compute, and its output, the largest
-tensor of the network, is dear to move. So the first is computed for an image (or a block of images) and the second
-reads it at once. Backward, the first is computed again instead of remembered; what the second hands back is masked by
-the first's ReLU and reduced to the first's weight gradient while it lies in cache. No gradient flows to the input.
+The tensor between them never leaves the cache. The first convolution of an image network has few input channels: it is
+cheap to compute, and its output, the largest tensor of the network, is expensive to move. So the first is computed for
+an image (or a block of images) and the second reads it at once. In the backward pass the first is recomputed, not
+stored; the gradient that the second gives is masked by the first's ReLU and reduced to the first's weight gradient
+while it lies in cache. No gradient flows to the input.
 
-How that is done is the second convolution's algorithm's matter: nnlite.conv.winograd_stem, nnlite.conv.lanes_stem.
+How that is done is the second convolution's algorithm's matter: nnlite.conv.winograd_pair, nnlite.conv.lanes_pair.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.runtime.errors import boolean, fraction
 
-#: the largest part of the tensor between that is kept in cache beside what the second convolution keeps there
-BETWEEN_BYTES = 256 << 10
+#: the largest part of the intermediate tensor that is kept in cache beside what the second convolution keeps there
+INTERMEDIATE_BYTES = 256 << 10
 #: the first convolution is computed twice: no more than this share of the second's multiply-adds
 LARGEST_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
-class Stem:
+class FusedPair:
     """What is computed: dropout(epilogue(conv(relu(conv(x, first)), second))), each convolution with its bias."""
 
     first: Geometry
@@ -52,7 +53,7 @@ class Stem:
 
     @property
     def image_bytes(self) -> int:
-        """Of the tensor between, for one image in float32."""
+        """Of the intermediate tensor, for one image in float32."""
         return 4 * prod(self.first.output_shape[1:])
 
     @property
@@ -61,7 +62,7 @@ class Stem:
         return self.first.macs <= LARGEST_SHARE * self.second.macs
 
 
-class StemWeights(NamedTuple):
+class PairWeights(NamedTuple):
     """The parameters of both convolutions, or their gradients; a bias may be absent."""
 
     first: np.ndarray

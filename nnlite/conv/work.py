@@ -1,10 +1,10 @@
-"""What a pass does, as data: the stages that algorithms and operations declare, for counts and for the time model.
+"""What a pass does, as data: the work items that algorithms and operations declare, for counts and for the time model.
 
-A stage is a run of equal calls of one kernel (of NumPy, of BLAS or compiled). It names the measured rate that it
+A work item is a run of equal calls of one kernel (of NumPy, of BLAS or compiled). It names the measured rate that it
 should run at by a `kind` and the `size` on which the rate depends, such as the shape of a matrix product, and says how
-much of it there is. Nothing here runs or measures anything: nnlite.rates measures, nnlite.predict adds up.
+much of it there is. Nothing here runs or measures anything: nnlite.performance does.
 
-Bytes: each array that a stage reads or writes counts once, however often the stage touches it. `moved` is the part
+Bytes: each array that an item reads or writes counts once, however often the item touches it. `moved` is the part
 that passes from one kernel to the next through arrays of the whole batch; what is written and read again in a
 workspace of an image or a block of tiles, which stays in cache, is in `bytes` only.
 """
@@ -24,11 +24,11 @@ Unit = Literal["flops", "bytes"]
 
 
 @dataclass(frozen=True)
-class Stage:
+class WorkItem:
     """One step of a pass over a whole batch."""
 
     what: str  # in words, as reports show it
-    kind: str  # which measured rate (nnlite.rates.KINDS)
+    kind: str  # which measured rate (nnlite.performance.microbenchmarks)
     size: tuple[int, ...]  # what that rate depends on
     amount: float  # of work in the rate's unit, which is FLOPs for products and bytes touched for all else
     bytes: int  # of the arrays that it reads and writes, each once
@@ -40,11 +40,11 @@ class Stage:
 
 def product(
     what: str, kind: str, m: int, n: int, k: int, *, count: int = 1, layout: int = 0, moved: int | None = None
-) -> Stage:
+) -> WorkItem:
     """`count` matrix products (m, k) @ (k, n). `layout` 1 says that a is read transposed, 2 that b is."""
     flops = 2 * m * n * k
     nbytes = ITEMSIZE * (m * k + k * n + m * n)
-    return Stage(
+    return WorkItem(
         what=what,
         kind=kind,
         size=(m, n, k, layout),
@@ -67,9 +67,9 @@ def move(
     moved: int | None = None,
     working_set: int | None = None,
     calls: int = 1,
-) -> Stage:
+) -> WorkItem:
     """A pass over memory: `touched` bytes are read and written by its kernel, in arrays of `arrays` bytes in all."""
-    return Stage(
+    return WorkItem(
         what=what,
         kind=kind,
         size=size,
@@ -81,9 +81,9 @@ def move(
     )
 
 
-def moved_bytes(stages: Iterable[Stage]) -> int:
-    """What the stages read from and write to memory in all."""
-    return sum(stage.moved for stage in stages)
+def moved_bytes(items: Iterable[WorkItem]) -> int:
+    """What the items read from and write to memory in all."""
+    return sum(item.moved for item in items)
 
 
 def touched_taps(geometry: Geometry) -> int:

@@ -1,6 +1,6 @@
-"""What the compiled algorithms do, as stages: `direct`, `lanes` and `winograd`.
+"""What the compiled algorithms do, as work items: `direct`, `lanes` and `winograd`.
 
-Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so a stage's
+Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so an item's
 `amount` of FLOPs is what the tiles execute, its `flops` what the layer asks for. An image, or a block of tiles, stays
 in cache: `moved` is what the whole pass reads and writes outside of it.
 """
@@ -17,8 +17,8 @@ from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.stages import ITEMSIZE, Stage, move
 from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
+from nnlite.conv.work import ITEMSIZE, WorkItem, move
 
 _NONE = Epilogue()
 
@@ -26,11 +26,11 @@ _NONE = Epilogue()
 # The three passes share these -------------------------------------------------------------------------------------
 
 
-def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> Stage:
+def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> WorkItem:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
     width = shape.rows * shape.width * 2 * loops.terms
     held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
-    return Stage(
+    return WorkItem(
         what=what,
         kind=kind,
         size=tuple(int(value) for value in loops),
@@ -42,13 +42,13 @@ def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flop
     )
 
 
-def from_outside(stage: Stage, nbytes: int) -> Stage:
-    """The stage that brings `nbytes` into cache, or takes them out of it, on the way."""
-    return replace(stage, moved=nbytes, working_set=nbytes, bytes=max(stage.bytes, nbytes))
+def from_outside(item: WorkItem, nbytes: int) -> WorkItem:
+    """The item that brings `nbytes` into cache, or takes them out of it, on the way."""
+    return replace(item, moved=nbytes, working_set=nbytes, bytes=max(item.bytes, nbytes))
 
 
 def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
-    """Bytes of (x, weight, the result, the winners of its pooling)."""
+    """Bytes of (x, weight, the result, the argmax indices of its pooling)."""
     result = prod(epilogue.result_shape(geometry.output_shape))
     x, weight = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * prod(geometry.weight_shape)
     return x, weight, ITEMSIZE * result, result if epilogue.pool else 0
@@ -57,7 +57,7 @@ def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, in
 # Direct ------------------------------------------------------------------------------------------------------------
 
 
-def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage] | None:
+def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
     """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
     given = epilogue or _NONE
     x, weight, result, _ = _operands(geometry, given)
@@ -67,88 +67,87 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
     if pass_name == "forward":
         plan = direct_plan.forward(batch)
-        if not len(plan.tables.runs):
+        if not len(plan.nest.runs):
             return None
-        image = plan.image
         products = correlation(plan, n, geometry.flops, lanes=False)
-        copies = [_pad(n * image.h * image.w * image.c, False, x)] if image.is_padded else []
+        copies = [_pad(n * plan.nest.image_in, False, x)] if plan.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
-    stages: list[Stage] = []
+    items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
-        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.tables.runs)]
+        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.nest.runs)]
         if not phases:
             return None
         for phase, plan in enumerate(phases):  # each reads dY
-            image, copied = plan.image, masked or plan.image.is_padded
+            copied = masked or plan.is_padded
             if copied:
-                stages.append(_pad(n * image.h * image.w * image.c, masked, incoming))
+                items.append(_pad(n * plan.nest.image_in, masked, incoming))
             products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
-            stages.append(from_outside(products, outside) if outside else products)
+            items.append(from_outside(products, outside) if outside else products)
     if pass_name in ("grad_weight", "gradients"):
-        stages += _direct_grad_weight(one, n, given, x, weight, incoming)
-    return stages
+        items += _direct_grad_weight(one, n, given, x, weight, incoming)
+    return items
 
 
-def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> Stage:
+def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
     """Products of `n` images; the rate is that of a tile with all taps, as most have."""
-    sizes, scale = plan.sizes, LANES if lanes else 1
-    pitch = sizes.groups * sizes.group_out
-    begin, end = plan.tables.ends[plan.tables.regions[plan.tables.terms.argmax()]][[0, -1]]
-    runs = plan.tables.runs[begin:end]
+    nest, scale = plan.nest, LANES if lanes else 1
+    pitch = nest.groups * nest.group_out
+    begin, end = nest.ends[nest.regions[plan.terms.argmax()]][[0, -1]]
+    runs = nest.runs[begin:end]
     length = int(runs[:, 2].max())
     loops = Loops(
         rows=plan.shape.rows,
         vectors=plan.shape.vectors,
-        tiles=sizes.tiles,
-        row_step=int(plan.tables.rows_in[1] - plan.tables.rows_in[0]) if len(plan.tables.rows_in) > 1 else scale,
-        runs=-(-int(plan.tables.terms.max()) // length),
+        tiles=nest.tiles,
+        row_step=int(nest.rows_in[1] - nest.rows_in[0]) if len(nest.rows_in) > 1 else scale,
+        runs=-(-int(plan.terms.max()) // length),
         run_step=int(runs[1, 0] - runs[0, 0]) * scale if len(runs) > 1 else 0,
         length=length,
         step=scale,
         b_step=plan.shape.vectors if lanes else plan.shape.width,
-        width=min(sizes.group_out, plan.width) * scale,
+        width=min(nest.group_out, plan.width) * scale,
         pitch=pitch * scale,
     )
-    count = (-(-n // LANES) if lanes else n / sizes.images) * sizes.groups * sizes.panels
-    stage = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
-    products = count * plan.shape.rows * plan.shape.width * int(plan.tables.terms.sum())
-    return replace(stage, amount=2.0 * products, bytes=int(count * stage.bytes))
+    count = (-(-n // LANES) if lanes else n / nest.images) * nest.groups * nest.panels
+    item = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
+    products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
+    return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
 
 
-def _pad(numbers: int, masked: bool, outside: int) -> Stage:
-    stage = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
-    return from_outside(stage, outside)
+def _pad(numbers: int, masked: bool, outside: int) -> WorkItem:
+    item = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
+    return from_outside(item, outside)
 
 
-def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[Stage]:
+def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
     plan = direct_plan.grad_weight(one)
-    sizes, shape = plan.sizes, plan.shape
-    spread_bytes = ITEMSIZE * n * sizes.h_out * sizes.w_out * sizes.groups * sizes.panels * shape.width
+    nest, shape = plan.nest, plan.shape
+    packed_bytes = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * shape.width
     copies = move(
-        "dY to whole vectors", "spread", (sizes.group_out, int(given.relu)), touched=spread_bytes, arrays=spread_bytes
+        "dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed_bytes, arrays=packed_bytes
     )
-    lines = -(-sizes.h_out // plan.bands)
+    lines = -(-nest.h_out // nest.bands)
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
-        tiles=len(plan.inside),
+        tiles=len(nest.inside),
         row_step=1,
         runs=lines,
-        run_step=sizes.line,
-        length=sizes.w_out,
-        step=sizes.pixel,
+        run_step=nest.line,
+        length=nest.w_out,
+        step=nest.pixel,
         b_step=shape.width,
         width=shape.width,
         pitch=shape.width,
         load=1,
     )
-    count = n * plan.bands * sizes.groups * sizes.panels
+    count = n * nest.bands * nest.groups * nest.panels
     products = tiles("tiles", "products", shape, loops, count, n * one.flops)
-    top, bottom, left, right = plan.inside.T
+    top, bottom, left, right = nest.inside.T
     terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
-    products = replace(products, amount=2.0 * n * sizes.groups * sizes.panels * shape.rows * shape.width * terms)
-    if plan.is_panel and not (given.bias or given.relu):
+    products = replace(products, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
+    if plan.is_packed and not (given.bias or given.relu):
         return [from_outside(products, x + weight + incoming)]
     return [from_outside(copies, incoming), from_outside(products, x + weight)]
 
@@ -156,75 +155,75 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
 # Lanes -------------------------------------------------------------------------------------------------------------
 
 
-def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
-    x, weight, result, winners = _operands(geometry, given)
+    x, weight, result, argmax = _operands(geometry, given)
     one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
     x_lanes = into_lanes("images into lanes", x, images)
     if pass_name == "forward":
         plan = direct_plan.forward(one, lanes=True)
-        stages = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
+        items = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
         if given.pool:
-            stages.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=winners))
-        return [*stages, _out_of_lanes("results out of lanes", result, images, weight)]
-    stages = [into_lanes("dY into lanes", result, images, given.relu)]
-    stages.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
+            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=argmax))
+        return [*items, _out_of_lanes("results out of lanes", result, images, weight)]
+    items = [into_lanes("dY into lanes", result, images, given.relu)]
+    items.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
     if given.pool:
-        stages.append(
-            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=winners)
+        items.append(
+            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=argmax)
         )
     if pass_name in ("grad_weight", "gradients"):
-        stages += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
+        items += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
-        stages += [
+        items += [
             correlation(plan, n, geometry.flops, lanes=True),
             _out_of_lanes("gradients out of lanes", x, images, weight),
         ]
-    return stages
+    return items
 
 
-def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> Stage:
+def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> WorkItem:
     """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
     size = (int(masked), nbytes // ITEMSIZE // max(1, images))
     return from_outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
 
 
-def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> Stage:
+def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> WorkItem:
     size = (nbytes // ITEMSIZE // max(1, images),)
     return from_outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
 
 
-def lanes_grad_weight(one: Geometry, n: int, flops: int) -> Stage:
+def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
     plan = direct_plan.grad_weight(one, lanes=True)
-    sizes, shape = plan.sizes, plan.shape
+    nest, shape = plan.nest, plan.shape
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
-        tiles=-(-sizes.reduced // shape.rows),
+        tiles=len(nest.inside),
         row_step=LANES,
-        runs=sizes.h_out,
-        run_step=sizes.line * LANES,
-        length=sizes.w_out,
-        step=sizes.pixel * LANES,
+        runs=nest.h_out,
+        run_step=nest.line * LANES,
+        length=nest.w_out,
+        step=nest.pixel * LANES,
         b_step=one.weight_shape[3] * LANES,
         width=shape.width,
         pitch=shape.width,
     )
-    return tiles("vector_tiles", "products", shape, loops, n // LANES * sizes.groups * sizes.panels, flops)
+    return tiles("vector_tiles", "products", shape, loops, n // LANES * nest.groups * nest.panels, flops)
 
 
 # Winograd ----------------------------------------------------------------------------------------------------------
 
 
-def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[Stage]:
+def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
-    x, weight, result, winners = _operands(geometry, given)
+    x, weight, result, argmax = _operands(geometry, given)
     sizes = sizes_of(geometry)
     n = geometry.input_shape[0]
     total = n * sizes.tiles  # tiles
@@ -239,19 +238,19 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
             "V U", product_shape(sizes.k), sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
             (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
         )  # fmt: skip
-        return [to_u, to_v, products, from_outside(to_y, result + winners)]
-    incoming = result * (1 + given.relu) + winners
+        return [to_u, to_v, products, from_outside(to_y, result + argmax)]
+    incoming = result * (1 + given.relu) + argmax
     to_dm = move("dY to dM", "winograd_dy", (sizes.k, fused, *flags), touched=m, arrays=m + result)
-    stages = [from_outside(to_dm, incoming)]
+    items = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
             "V' dM", gradient_shape(sizes.k), sizes.c, sizes.c * -(-total // sizes.block),
             (1, sizes.c_wide, sizes.block, sizes.k_wide),
             (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
         )  # fmt: skip
-        stages += [to_v, from_outside(products, weight)]
+        items += [to_v, from_outside(products, weight)]
     if pass_name in ("grad_input", "gradients"):
-        stages += [
+        items += [
             to_u,
             _winograd_products(
                 "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
@@ -259,13 +258,13 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
         ]  # fmt: skip
-    return stages
+    return items
 
 
 def _winograd_products(
     what: str, shape: TileShape, rows: int, total_rows: int, inner: tuple[int, int, int, int],
     batches: tuple[int, int, int], load: int, flops: int,
-) -> Stage:  # fmt: skip
+) -> WorkItem:  # fmt: skip
     """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
     row_step, step, depth, pitch = inner
     loops = Loops(
@@ -287,6 +286,6 @@ def _winograd_products(
         y_batch=batches[2],
     )
     panels = pitch // shape.width
-    stage = tiles("tiles", what, shape, loops, panels, flops)
+    item = tiles("tiles", what, shape, loops, panels, flops)
     blocks = total_rows / rows
-    return replace(stage, amount=stage.amount * blocks, bytes=int(stage.bytes * blocks))
+    return replace(item, amount=item.amount * blocks, bytes=int(item.bytes * blocks))

@@ -12,10 +12,10 @@ from nnlite.conv.patches import pad_image, padded_bytes
 from nnlite.runtime import memory
 
 
-class Windows(Algorithm):
+class StridedView(Algorithm):
     """A view of all windows (sliding_window_view), contracted with the weights by tensordot."""
 
-    name = "windows"
+    name = "strided_view"
     uses_blas = True
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:

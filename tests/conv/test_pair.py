@@ -7,7 +7,7 @@ import nnlite as nn
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.compiler.jit import ENABLED
-from nnlite.conv import Epilogue, Geometry, Stem
+from nnlite.conv import Epilogue, FusedPair, Geometry
 
 pytestmark = pytest.mark.skipif(not ENABLED, reason="the kernels need Numba's compiler")
 SEED = 2026_11_24
@@ -33,41 +33,41 @@ def _parts(case):
     weight = (3, 3, k1 // second_options.get("groups", 1), k2)
     second = Geometry.of(first.output_shape, weight, **second_options)
     dropout = 0.25 if "dropout" in follows else 0.0
-    stem = Stem(
+    pair = FusedPair(
         first, "relu" in follows, second, Epilogue("bias" in follows, "relu" in follows, "pool" in follows), dropout
     )
     rng = np.random.default_rng(3)
     arrays = [rng.standard_normal(first.weight_shape) * 0.4, None, rng.standard_normal(second.weight_shape) * 0.2, None]
     if "bias" in follows:
         arrays[1], arrays[3] = rng.standard_normal(k1), rng.standard_normal(k2)
-    return stem, first_options, second_options, rng.standard_normal(shape), arrays
+    return pair, first_options, second_options, rng.standard_normal(shape), arrays
 
 
-def _one_by_one(stem, first_options, second_options, x, arrays, dresult, dtype=np.float64):
+def _one_by_one(pair, first_options, second_options, x, arrays, dresult, dtype=np.float64):
     weights = [None if a is None else Tensor(a.astype(dtype), requires_grad=True) for a in arrays]
     with conv.use("im2col"):
         y = ops.conv2d(Tensor(x.astype(dtype)), weights[0], weights[1], **first_options)
-        y = ops.relu(y) if stem.relu else y
+        y = ops.relu(y) if pair.relu else y
         y = ops.conv2d(y, weights[2], weights[3], **second_options)
-    y = ops.relu(y) if stem.epilogue.relu else y
-    y = ops.max_pool2d(y, 2) if stem.epilogue.pool else y
-    y = ops.dropout(y, rate=stem.dropout, seed=SEED) if stem.dropout else y
+    y = ops.relu(y) if pair.epilogue.relu else y
+    y = ops.max_pool2d(y, 2) if pair.epilogue.pool else y
+    y = ops.dropout(y, rate=pair.dropout, seed=SEED) if pair.dropout else y
     y.backward(dresult.astype(dtype))
     return [y.data, *[w.grad for w in weights if w is not None]]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_result_and_gradients_are_those_of_the_operations_one_by_one(name):
-    stem, first_options, second_options, x, arrays = _parts(CASES[name])
+    pair, first_options, second_options, x, arrays = _parts(CASES[name])
     algorithm = conv.get(name.partition(":")[0])
     first = conv.get("direct" if algorithm.name == "winograd" else "lanes")
-    assert algorithm.fuses_stem(stem, first)
+    assert algorithm.fuses_pair(pair, first)
     weights = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
-    result = ops.conv2d_stem(Tensor(x.astype(np.float32)), *weights, stem=stem, algorithm=algorithm, seed=SEED)
+    result = ops.conv2d_pair(Tensor(x.astype(np.float32)), *weights, pair=pair, algorithm=algorithm, seed=SEED)
     dresult = np.random.default_rng(4).standard_normal(result.shape)
     result.backward(dresult.astype(np.float32))
     received = [result.data, *[w.grad for w in weights if w is not None]]
-    expected = _one_by_one(stem, first_options, second_options, x, arrays, dresult)
+    expected = _one_by_one(pair, first_options, second_options, x, arrays, dresult)
     for got, want in zip(received, expected, strict=True):
         # ReLU and maxima that float32 decides the other way move single terms of the gradients
         assert np.abs(got - want).max() < 2e-3 * np.sqrt(np.mean(want**2)) + 1e-6
@@ -76,17 +76,17 @@ def test_result_and_gradients_are_those_of_the_operations_one_by_one(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_as_the_algorithms_own_passes(name):
     """No ReLU can be decided the other way here: both compute the tensor between with the same sums."""
-    stem, first_options, second_options, x, arrays = _parts(CASES[name])
+    pair, first_options, second_options, x, arrays = _parts(CASES[name])
     algorithm = conv.get(name.partition(":")[0])
     first_name = "direct" if algorithm.name == "winograd" else "lanes"
     x = x.astype(np.float32)
     weights = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
-    result = ops.conv2d_stem(Tensor(x), *weights, stem=stem, algorithm=algorithm, seed=SEED)
+    result = ops.conv2d_pair(Tensor(x), *weights, pair=pair, algorithm=algorithm, seed=SEED)
     alone = [None if a is None else Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
-    y = ops.conv2d(Tensor(x), alone[0], alone[1], relu=stem.relu, algorithm=first_name, **first_options)
-    epilogue = {"relu": stem.epilogue.relu, "max_pool": stem.epilogue.pool}
+    y = ops.conv2d(Tensor(x), alone[0], alone[1], relu=pair.relu, algorithm=first_name, **first_options)
+    epilogue = {"relu": pair.epilogue.relu, "max_pool": pair.epilogue.pool}
     y = ops.conv2d(y, alone[2], alone[3], algorithm=algorithm.name, **epilogue, **second_options)
-    y = ops.dropout(y, rate=stem.dropout, seed=SEED) if stem.dropout else y
+    y = ops.dropout(y, rate=pair.dropout, seed=SEED) if pair.dropout else y
     np.testing.assert_allclose(result.data, y.data, rtol=1e-5, atol=1e-6)
     dresult = np.random.default_rng(4).standard_normal(y.shape).astype(np.float32)
     result.backward(dresult)
@@ -99,34 +99,34 @@ def test_the_same_as_the_algorithms_own_passes(name):
 def test_an_empty_batch_and_one_image():
     for n in (0, 1):
         case = ((n, 14, 14, 1), *CASES["lanes: the small network's"][1:])
-        stem, _, _, x, arrays = _parts(case)
+        pair, _, _, x, arrays = _parts(case)
         weights = [Tensor(a.astype(np.float32), requires_grad=True) for a in arrays]
         lanes = conv.get("lanes")
-        result = ops.conv2d_stem(Tensor(x.astype(np.float32)), *weights, stem=stem, algorithm=lanes, seed=SEED)
+        result = ops.conv2d_pair(Tensor(x.astype(np.float32)), *weights, pair=pair, algorithm=lanes, seed=SEED)
         assert result.shape == (n, 5, 5, 4)
         dresult = np.random.default_rng(4).standard_normal(result.shape)
         result.backward(dresult.astype(np.float32))
-        expected = _one_by_one(stem, {}, {}, x, arrays, dresult)
+        expected = _one_by_one(pair, {}, {}, x, arrays, dresult)
         for got, want in zip([result.data, *[w.grad for w in weights]], expected, strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("place", "name"), list(enumerate(["x", "first_weight", "first_bias", "weight", "bias"])))
 def test_arrays_of_another_shape_or_type_are_refused_before_a_kernel_reads_them(place, name):
-    stem, _, _, x, arrays = _parts(CASES["lanes: the small network's"])
+    pair, _, _, x, arrays = _parts(CASES["lanes: the small network's"])
     given = [array.astype(np.float32) for array in (x, *arrays)]
     for wrong in (given[place][..., :-1], given[place].astype(np.float64)):
         with pytest.raises(ValueError, match=f"^{name}: expected float32 of shape"):
-            ops.conv2d_stem(*given[:place], wrong, *given[place + 1 :], stem=stem, algorithm=conv.get("lanes"))
+            ops.conv2d_pair(*given[:place], wrong, *given[place + 1 :], pair=pair, algorithm=conv.get("lanes"))
 
 
 @pytest.mark.parametrize("name", ["lanes: the small network's", "winograd: the question's"])
 def test_weights_that_are_not_contiguous_are_read_in_their_order(name):
-    stem, _, _, x, arrays = _parts(CASES[name])
+    pair, _, _, x, arrays = _parts(CASES[name])
     algorithm = conv.get(name.partition(":")[0])
     given = [array.astype(np.float32) for array in (x, *arrays)]
-    expected = ops.conv2d_stem(*given, stem=stem, algorithm=algorithm, seed=SEED)
-    received = ops.conv2d_stem(*map(np.asfortranarray, given), stem=stem, algorithm=algorithm, seed=SEED)
+    expected = ops.conv2d_pair(*given, pair=pair, algorithm=algorithm, seed=SEED)
+    received = ops.conv2d_pair(*map(np.asfortranarray, given), pair=pair, algorithm=algorithm, seed=SEED)
     np.testing.assert_array_equal(received.data, expected.data)
 
 
@@ -218,7 +218,7 @@ def test_what_is_said_to_be_fused_is_what_runs():
     with scopes.tracing(lambda operation, *_: ran.append(operation.__name__)):
         model(np.zeros((64, 56, 56, 1), np.float32), training=True)
     assert said == ["conv2d+conv2d_1+max_pooling2d_1+dropout"]
-    assert ran[:2] == ["max_pool2d", "conv2d_stem"]
+    assert ran[:2] == ["max_pool2d", "conv2d_pair"]
 
 
 def test_a_linear_first_convolution_stays_linear():

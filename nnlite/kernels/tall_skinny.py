@@ -42,28 +42,27 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     (m, k), n = x.shape, weight.shape[1]
     y = memory.empty((m, n))
     start = np.zeros(n, np.float32) if bias is None else bias
-    room = (-(-k // LANES) * n + _ROWS * WIDEST + _LINES) * LANES
-    parts = threads.kernel_parts()
-    panels = memory.empty((parts, room))
-    _forward.run(parts, _shape(_ROWS, n), x, weight, start, relu, panels, y)
+    num_threads = threads.kernel_parts()
+    work = memory.empty((num_threads, (-(-k // LANES) * n + _ROWS * WIDEST + _LINES) * LANES))
+    _forward.run(num_threads, _shape(_ROWS, n), x, weight, start, relu, y, work)
     return y
 
 
 @kernel
-def _forward(part, parts, shape, x, weight, bias, clamp, panels, y):
+def _forward(thread, num_threads, shape, x, weight, bias, relu, y, work):
     """A share of the rows of y."""
     (m, k), n = x.shape, weight.shape[1]
-    begin, end = part * m // parts, (part + 1) * m // parts
-    panel = pointer(panels, part * panels.shape[1])
+    begin, end = thread * m // num_threads, (thread + 1) * m // num_threads
+    packed = pointer(work, thread * work.shape[1])
     whole = k // LANES * LANES
-    sums = pointer(panel, -(-k // LANES) * n * LANES)
+    sums = pointer(packed, -(-k // LANES) * n * LANES)
     if begin < end:
         for i in range(0, whole, LANES):
-            _columns_to_lines(weight, i, pointer(panel, i * n), LANES)
+            _columns_to_lines(weight, i, pointer(packed, i * n), LANES)
     for first in range(begin, end, shape.rows):
         rows = even_rows(shape, first, end, k)
         tile = zeros(shape)
-        tile = multiply_add_vectors(tile, x, rows, 0, LANES, panel, 0, LANES * n, whole // LANES)
+        tile = multiply_add_vectors(tile, x, rows, 0, LANES, packed, 0, LANES * n, whole // LANES)
         store_tile(sums, even_rows(shape, 0, shape.rows, n * LANES), 0, tile, n * LANES)
         for row in range(min(shape.rows, end - first)):
             for j in range(n):
@@ -72,7 +71,7 @@ def _forward(part, parts, shape, x, weight, bias, clamp, panels, y):
                     total += sums[(row * n + j) * LANES + lane]
                 for i in range(whole, k):
                     total += x[first + row, i] * weight[i, j]
-                y[first + row, j] = np.float32(0) if clamp and total < 0 else total
+                y[first + row, j] = np.float32(0) if relu and total < 0 else total
 
 
 def gradients(
@@ -83,20 +82,20 @@ def gradients(
     dx = memory.empty((m, k)) if needs[0] else _NOTHING
     dweight = memory.empty((k, n)) if needs[1] else _NOTHING
     sums, block = _shape(n, _STRIP), _shape(_BLOCK, _STRIP)
-    parts = threads.kernel_parts()
-    scratch = memory.empty((parts, (_LINES + WIDEST + 1) * sums.width))
-    _backward.run(parts, sums, block, x, weight, dy, scratch, dx, dweight)
+    num_threads = threads.kernel_parts()
+    work = memory.empty((num_threads, (_LINES + WIDEST + 1) * sums.width))
+    _backward.run(num_threads, sums, block, x, weight, dy, dx, dweight, work)
     return (dx if needs[0] else None), (dweight if needs[1] else None)
 
 
 @kernel
-def _backward(part, parts, sums, block, x, weight, dy, scratch, dx, dweight):
+def _backward(thread, num_threads, sums, block, x, weight, dy, dx, dweight, work):
     """Both gradients for a share of the columns of x."""
     (m, k), n = x.shape, dy.shape[1]
     strips = -(-k // sums.width)
-    lines = pointer(scratch, part * scratch.shape[1])
+    lines = pointer(work, thread * work.shape[1])
     spare = pointer(lines, _LINES * sums.width)
-    for index in range(part * strips // parts, (part + 1) * strips // parts):
+    for index in range(thread * strips // num_threads, (thread + 1) * strips // num_threads):
         first = index * sums.width
         width = min(sums.width, k - first)
         if dweight.size:

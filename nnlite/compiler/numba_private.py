@@ -1,0 +1,150 @@
+"""What nnlite uses of Numba's inner parts, each behind one function: nobody else in nnlite touches them.
+
+Any version of Numba may change them, so pyproject.toml takes the versions that the tests ran with and no others.
+tests/test_numba_private.py calls each function here and says which one a new Numba breaks.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+
+#: the first and the last version that nnlite's tests were run with; pyproject.toml has them too
+TESTED = (0, 61), (0, 68)
+
+
+def what_to_install(error: Exception) -> str:
+    """What to tell who has another Numba, in one line."""
+    first, last = (".".join(map(str, version)) for version in TESTED)
+    return (
+        f"numba: expected a version from {first} to {last}, with which nnlite was tested. "
+        f"Received: {numba.__version__}, of which nnlite cannot use the inner parts ({error}). "
+        f"Install one: pip install 'numba>={first},<{TESTED[1][0]}.{TESTED[1][1] + 1}'"
+    )
+
+
+try:
+    from numba.core import cgutils
+    from numba.core.caching import NullCache as Cache  # what Numba asks for a function's compiled code
+    from numba.core.callconv import errcode_t, excinfo_t
+    from numba.core.compiler import Compiler, CompileResult
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.registry import cpu_target
+    from numba.core.serialize import dumps
+    from numba.np.ufunc import parallel
+except ImportError as error:
+    raise ImportError(what_to_install(error)) from error
+
+
+# The processor -------------------------------------------------------------------------------------------------
+
+
+def target() -> tuple[str, ...]:
+    """What is compiled for: (triple, processor, features)."""
+    return tuple(cpu_target.target_context.codegen().magic_tuple())
+
+
+def assembly(code: str) -> str:
+    """What Numba's processor makes of LLVM's text."""
+    return cpu_target.target_context.codegen()._tm.emit_assembly(llvm.parse_assembly(code))
+
+
+# Compiled functions --------------------------------------------------------------------------------------------
+
+
+class MachineCode(NamedTuple):
+    address: int
+    result: Any  # its Numba type
+
+
+def machine_code(function: Any, signature: tuple) -> MachineCode:
+    """The code of a jitted function for a signature; it is compiled, or loaded, if need be."""
+    function.compile(signature)
+    compiled = function.overloads[signature]
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return MachineCode(address, compiled.fndesc.restype)
+
+
+#: how Numba marks code that it copied from the called function
+_COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
+
+
+class OneCopy(Compiler):
+    """Numba's compiler, but what a function calls becomes part of it, under no name that others see.
+
+    Numba compiles a copy of each called function into the caller under the called one's name, and the linker takes the
+    first of that name: the called one's own code where it was compiled in this process, the caller's copy where the
+    caller comes from the cache. Both are right, but they need not round alike.
+    """
+
+    def compile_extra(self, function: Any) -> Any:
+        library = self.state.targetctx.codegen().create_library(function.__qualname__)
+        library.enable_object_caching()
+        optimize = library._optimize_final_module
+
+        def internalize_and_optimize() -> None:
+            for function in library._final_module.functions:
+                if function.linkage in _COPIES and not function.name.startswith("NRT_"):
+                    function.linkage = "internal"
+            optimize()
+
+        library._optimize_final_module = internalize_and_optimize
+        self.state.library = library
+        return super().compile_extra(function)
+
+
+def compiler_locks() -> tuple[AbstractContextManager[Any], ...]:
+    """The locks that compiling and starting threads take, in the order in which they are taken."""
+    return global_compiler_lock, parallel._backend_init_thread_lock, llvm.ffi.lib._lock
+
+
+# Compiled code on disk -----------------------------------------------------------------------------------------
+
+
+def keep_in(cache: Cache, function: Any) -> None:
+    """Have a jitted function's code loaded from a cache and saved there; Numba lets nobody choose it."""
+    setattr(function, "_cache", cache)  # noqa: B010, mypy knows no such attribute
+
+
+def holds_addresses(compiled: Any) -> bool:
+    """Whether code that was just compiled holds addresses of this process."""
+    return compiled.library.has_dynamic_globals
+
+
+def to_bytes(compiled: Any, *extra: Any) -> bytes:
+    """A compiled function, and what else is to be stored with it, for `pickle.loads` and `rebuild`."""
+    return dumps((*extra, compiled._reduce()))
+
+
+def rebuild(context: Any, reduced: tuple) -> Any:
+    """The compiled function of which `to_bytes` was told."""
+    return CompileResult._rebuild(context, *reduced)
+
+
+# Calls between machine code ------------------------------------------------------------------------------------
+
+
+def no_error() -> list[ir.Constant]:
+    """What a call that raised nothing returns: a code, and where the exception is described."""
+    return [ir.Constant(errcode_t, 0), ir.Constant(ir.PointerType(excinfo_t), None)]
+
+
+def function_type(context: Any, result: Any, signature: tuple) -> ir.FunctionType:
+    """The LLVM type of a jitted function's code."""
+    return context.call_conv.get_function_type(result, signature)
+
+
+def call(context: Any, builder: Any, code: Any, result: Any, signature: tuple, values: list) -> Any:
+    """Emit a call of a jitted function's code. Returns its status: `is_error`, `code`, `excinfoptr`."""
+    return context.call_conv.call_function(builder, code, result, signature, values)[0]
+
+
+def pass_on_error(context: Any, builder: Any, code: Any, description: Any) -> None:
+    """Emit: if `code` tells of an exception, leave the function with it."""
+    status = context.call_conv._get_return_status(builder, code, description)
+    with cgutils.if_unlikely(builder, status.is_error):
+        context.call_conv.return_status_propagate(builder, status)

@@ -1,0 +1,226 @@
+"""The first two convolutions of a network at once, the second by Winograd's algorithm: see nnlite.conv.pair.
+
+A thread takes an image at a time: the first convolution, direct on register tiles, into an array of that image, whose
+tiles Winograd's transforms then read. Backward likewise, with the first's gradient of the weights behind it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.simd import LANES, load_first, pointer, select, store_first
+from nnlite.conv import checks, direct_plan
+from nnlite.conv.direct import Band, Panel, macro_kernel, reduce_band
+from nnlite.conv.direct_packing import pad_images, prepared, start_values
+from nnlite.conv.epilogue import Fused, Output
+from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
+from nnlite.conv.winograd import (
+    Operands,
+    multiply_dm_u,
+    multiply_v_dm,
+    multiply_v_u,
+    output,
+    swap_channels,
+    weight_gradient,
+)
+from nnlite.conv.winograd_tiles import (
+    add_dx,
+    gradient_shape,
+    product_shape,
+    sizes_of,
+    transform_dy,
+    transform_input,
+    transform_output,
+    transform_weight,
+    workspace,
+    workspace_at,
+)
+from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
+from nnlite.runtime import memory, threads
+
+#: with fewer tiles in an image, a block of tiles of several images is better
+LEAST_TILES = 24
+
+
+def fits(pair: FusedPair) -> bool:
+    """Whether the kernels here compute it, and keep what they work on in cache."""
+    plan = direct_plan.forward(pair.first.one_image)
+    return (
+        pair.first.groups == 1
+        and len(plan.nest.blocks) == 2
+        and pair.image_bytes <= INTERMEDIATE_BYTES
+        and sizes_of(pair.second.one_image).tiles >= LEAST_TILES
+    )
+
+
+@jit
+def image_size(elements, beyond):
+    """Numbers that an image takes, with what a row of a register tile, of `beyond`, reads beyond its end."""
+    return -(-elements // LANES) * LANES + beyond
+
+
+# Forward -------------------------------------------------------------------------------------------------------
+
+
+def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+    """The result (n, oh, ow, k); the residuals: of each maximum, which of its window's four it is."""
+    plan, sizes, num_threads = (
+        direct_plan.forward(pair.first.one_image),
+        sizes_of(pair.second.one_image),
+        threads.kernel_parts(),
+    )
+    first, out = prepared(plan, weights.first, weights.first_bias), output(pair.second, pair.epilogue)
+    _forward.run(
+        num_threads, plan.shape, product_shape(sizes.k), first, sizes, x, pair.relu, weights.second,
+        start_values(weights.second_bias, 1, sizes.k_wide), out, Mask.of(pair.dropout, seed),
+        workspace(sizes, num_threads, image_size(first.image_padded, LANES) + image_size(first.image_out, LANES)),
+    )  # fmt: skip
+    return Fused(x, weights, out.y, out.argmax)
+
+
+@kernel
+def _forward(thread, num_threads, first_shape, shape, first, sizes, x, first_relu, weight, bias, out, mask, work):
+    """One share of the images."""
+    images, size = x.shape[0], out.y.shape[1] * out.y.shape[2] * out.y.shape[3]
+    padded = pointer(work, thread * work.shape[1])
+    intermediate = pointer(padded, image_size(first.image_padded, LANES))
+    own = workspace_at(pointer(intermediate, image_size(first.image_out, LANES)), sizes)
+    transform_weight(weight, sizes.k_wide, own)
+    work[thread, : first.image_padded] = 0
+    for n in range(thread * images // num_threads, (thread + 1) * images // num_threads):
+        _correlate(first_shape, first, x, n, first_relu, padded, intermediate)
+        for tile in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - tile)
+            transform_input(sizes, intermediate, tile, count, own)
+            multiply_v_u(shape, sizes, count, own)
+            transform_output(sizes, n * sizes.tiles + tile, count, bias, own, out)
+        if drops(mask):
+            drop_in_place(pointer(out.y, n * size), n * size, size, mask)
+
+
+@jit
+def _correlate(shape, nest, x, n, relu, padded, y):
+    """y = relu(correlation of image n + bias), the ReLU if asked for: as nnlite.conv.direct does."""
+    source = _padded_image(nest, x, n, padded)
+    for column in range(0, nest.group_out, shape.width):
+        panel = Panel(
+            source, pointer(nest.weights, column * nest.reduction), pointer(nest.start, column),
+            pointer(y, column), nest.group_out - column,
+        )  # fmt: skip
+        macro_kernel(shape, nest, panel, 0, nest.tiles, 0, relu)
+
+
+@jit
+def _padded_image(nest, x, n, padded):
+    """Image n, in its border of zeros where `nest` has one."""
+    if nest.image_in == nest.image_padded:
+        return pointer(x, n * nest.image_in)
+    pad_images(nest, x, x, False, n, n + 1, padded)
+    return pointer(padded, 0)
+
+
+# The gradients of the parameters --------------------------------------------------------------------------------
+
+
+def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
+    """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
+    x, weights, result, argmax = ran
+    if pair.epilogue.pool:
+        argmax = checks.argmax(argmax, result.shape)
+    plan, reduction = direct_plan.forward(pair.first.one_image), direct_plan.grad_weight(pair.first.one_image)
+    first, sizes, num_threads = (
+        prepared(plan, weights.first, weights.first_bias),
+        sizes_of(pair.second.one_image),
+        threads.kernel_parts(),
+    )
+    sums = FirstSums(
+        np.zeros((num_threads, reduction.nest.reduced, sizes.c), np.float32),
+        np.zeros((num_threads, sizes.c), np.float32),
+    )
+    du = memory.empty((num_threads, 36, sizes.c, sizes.k_wide))
+    dbias = np.zeros((num_threads, sizes.k_wide), np.float32)
+    nothing = np.empty((0, 0, 0, 0), np.float32)
+    operands = Operands(x, swap_channels(weights.second), dresult, nothing, du, dbias)
+    nr, size = reduction.shape.width, result[0].size if len(result) else 0
+    lengths = (
+        image_size(first.image_padded, LANES), image_size(reduction.nest.image_padded, LANES),
+        2 * image_size(first.image_out, nr), image_size(size, LANES),
+    )  # fmt: skip
+    _backward.run(
+        num_threads, plan.shape, reduction.shape, product_shape(sizes.c), gradient_shape(sizes.k),
+        first, reduction.nest, sizes, sums, operands, pair.relu,
+        Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool), Mask.of(pair.dropout, seed),
+        workspace(sizes, num_threads, sum(lengths)),
+    )  # fmt: skip
+    return PairWeights(
+        np.add.reduce(sums.weights).reshape(pair.first.weight_shape),
+        np.add.reduce(sums.bias),
+        weight_gradient(du, pair.second),
+        np.add.reduce(dbias)[: sizes.k],
+    )
+
+
+class FirstSums(NamedTuple):
+    """The gradients of the first convolution's parameters, as each thread sums them over its images."""
+
+    weights: np.ndarray  # (threads, reduced, k)
+    bias: np.ndarray  # (threads, k)
+
+
+@kernel
+def _backward(
+    thread, num_threads, first_shape, reduction_shape, shape_c, shape_k, first, nest, sizes, sums,
+    operands, first_relu, out, mask, work,
+):  # fmt: skip
+    """One share of the images: `first` is the first convolution, `nest` its weight gradient, `sizes` the second's."""
+    x, weight, dresult, _, du, dbias = operands
+    images, k, nr = x.shape[0], sizes.c, reduction_shape.width
+    size = dresult.shape[1] * dresult.shape[2] * dresult.shape[3]
+    own_x = pointer(work, thread * work.shape[1])
+    border = pointer(own_x, image_size(first.image_padded, LANES))
+    y = pointer(border, image_size(nest.image_padded, LANES))
+    dy = pointer(y, image_size(first.image_out, nr))
+    dropped = pointer(dy, image_size(first.image_out, nr))
+    own = workspace_at(pointer(dropped, image_size(size, LANES)), sizes)
+    own_du, own_dbias = pointer(du, thread * 36 * k * sizes.k_wide), pointer(dbias, thread * sizes.k_wide)
+    own_sums, own_bias = pointer(sums.weights, thread * nest.reduced * k), pointer(sums.bias, thread * k)
+    transform_weight(weight, sizes.c_wide, own)
+    work[thread, : image_size(first.image_padded, LANES) + nest.image_padded] = 0
+    du[thread] = 0
+    # loop 5: images: the intermediate tensor and its gradient stay in cache
+    for n in range(thread * images // num_threads, (thread + 1) * images // num_threads):
+        # forward again: the first convolution
+        _correlate(first_shape, first, x, n, first_relu, own_x, y)
+        own_dresult = pointer(dresult, 0)
+        if drops(mask):
+            drop(pointer(dresult, n * size), dropped, n * size, size, mask)
+            own_dresult = pointer(dropped, -n * size)
+        # loop 4: blocks of Winograd tiles: both gradients of the second convolution, while V and M stay in cache
+        for tile in range(0, sizes.tiles, sizes.block):
+            count = min(sizes.block, sizes.tiles - tile)
+            transform_dy(sizes, own_dresult, out, n * sizes.tiles + tile, count, own, own_dbias, True)
+            transform_input(sizes, y, tile, count, own)
+            multiply_v_dm(shape_k, sizes, count, own, own_du)
+            multiply_dm_u(shape_c, sizes, count, own)
+            add_dx(sizes, tile, count, own, dy)
+        # the first convolution's gradient of its parameters: loops 3 to 1 are direct convolution's
+        _mask_and_sum(dy, y, first_relu, sizes.h * sizes.w, k, own_bias)
+        band = Band(_padded_image(nest, x, n, border), dy, own_sums, nr, k, 1, 0, nest.h_out, False)
+        reduce_band(reduction_shape, nest, band, 0, nest.panels * nest.inside.shape[0])
+
+
+@jit
+def _mask_and_sum(dy, y, is_masked, pixels, k, sums):
+    """dy (pixels, k), if masked zeroed where y is not above 0, and its pixels added to sums (k)."""
+    for column in range(0, k, LANES):
+        total, left = load_first(sums, column, k - column), k - column
+        for p in range(pixels):
+            value = load_first(dy, p * k + column, left)
+            if is_masked:
+                value = select(load_first(y, p * k + column, left) > 0, value, 0)
+                store_first(dy, p * k + column, value, left)
+            total = total + value
+        store_first(sums, column, total, left)
