@@ -135,7 +135,7 @@ def test_every_public_class_is_among_them():
     kinds = {cls for thing in made for cls in type(thing).__mro__}
     kinds |= {cls for layer in fitted().layers for cls in type(layer).__mro__} | {nn.conv.Choice, nn.conv.Algorithm}
     public = {
-        value for module in (nn, nn.conv) for name in module.__all__ if inspect.isclass(value := vars(module)[name])
+        value for module in (nn, nn.conv) for name in module.__all__ if inspect.isclass(value := getattr(module, name))
     }
     assert {cls for cls in public if not issubclass(cls, Exception)} - kinds - {nn.no_grad} == set()
 

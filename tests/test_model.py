@@ -821,6 +821,14 @@ def test_predict_says_how_fast_if_it_is_asked(model, data, capsys):
             lambda m: setattr(nn.models.cnn().layers[2], "strides", (1, 1)),
             "strides: expected it unchanged: this MaxPooling2D is built",
         ),
+        (
+            lambda m: setattr(m.layers[0], "weight", nn.Tensor(np.ones((2, 2)))),  # which no optimizer would train
+            r"weight: expected it unchanged: this Dense is built; write into weight.data, .*Received: Tensor\(",
+        ),
+        (
+            lambda m: setattr(nn.models.cnn().layers[0], "bias", None),
+            "bias: expected it unchanged: this Conv2D is built",
+        ),
     ],
 )
 def test_what_a_layer_was_built_with_stays(model, change, message):
@@ -830,6 +838,38 @@ def test_what_a_layer_was_built_with_stays(model, change, message):
     layer.units = 5
     layer.build((2,))
     assert layer.weight.shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m.layers[0], "activation", "rely"), "unknown activation 'rely'.*Did you mean 'relu'"),
+        (lambda m: setattr(m.layers[0], "fuse", "no"), "fuse: expected True or False"),
+        (lambda m: setattr(m, "fuse", None), "fuse: expected True or False"),
+        (lambda m: setattr(m, "loss", "sparse"), "unknown loss 'sparse'"),
+        (lambda m: setattr(m, "optimizer", "adamw"), "unknown optimizer 'adamw'.*Did you mean 'adam'"),
+        (lambda m: setattr(nn.Dropout(0.5), "rate", 1.5), r"rate: expected a number in \[0, 1\)"),
+        (lambda m: setattr(nn.SGD(), "momentum", -1), r"momentum: expected a number in \[0, 1\)"),
+        (lambda m: setattr(nn.SGD(), "nesterov", 1), "nesterov: expected True or False"),
+        (lambda m: setattr(nn.Adam(), "beta_2", 1.0), r"beta_2: expected a number in \[0, 1\)"),
+        (lambda m: setattr(nn.Adadelta(), "epsilon", 0), "epsilon: expected a finite number above 0"),
+        (lambda m: setattr(nn.RMSprop(), "rho", "0.9"), r"rho: expected a number in \[0, 1\)"),
+    ],
+)
+def test_a_changed_attribute_is_checked_as_the_argument_of_its_name(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        change(model)
+
+
+def test_an_activation_or_a_loss_can_be_changed_by_name(model, data):
+    x = data[0]
+    before = model.predict(x)
+    model.layers[0].activation, model.loss = "tanh", "sparse_categorical_crossentropy"
+    assert model.layers[0].activation is nn.ops.tanh
+    assert model.loss is nn.losses.sparse_categorical_crossentropy
+    hidden = np.tanh(x @ model.layers[0].weight.data + model.layers[0].bias.data)
+    np.testing.assert_allclose(nn.Sequential(model.layers[:1]).predict(x), hidden, atol=1e-5)
+    assert not np.array_equal(model.predict(x), before)
 
 
 # Networks that are not for digits ----------------------------------------------------------------------------------

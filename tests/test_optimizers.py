@@ -185,7 +185,7 @@ def test_an_option_changed_between_steps_counts_from_then_on(problem, option):
     parameter = nn.Tensor(start.copy(), requires_grad=True)
     optimizer = nn.RMSprop(0.01)
     optimizer.build([parameter])
-    for gradient, value in ((gradients[0], 0), (gradients[1], True if option == "centered" else 0.9)):
+    for gradient, value in zip(gradients, {"centered": (False, True), "momentum": (0, 0.9)}[option], strict=False):
         setattr(optimizer, option, value)
         parameter.grad = gradient
         optimizer.step()

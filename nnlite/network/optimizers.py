@@ -36,6 +36,7 @@ class Optimizer(KnownAttributes):
     name: ClassVar[str]
     #: names of the state arrays, each of a parameter's size
     slots: ClassVar[tuple[str, ...]] = ()
+    _checks: ClassVar = {"learning_rate": positive}
     #: copies are deep, parameters included
     __copy__ = copy.deepcopy
 
@@ -46,14 +47,6 @@ class Optimizer(KnownAttributes):
         self._places: list[_Place] = []
         #: by slot and dtype: the state of all parameters of that dtype, allocated when first needed
         self._memory: dict[tuple[str, np.dtype], np.ndarray] = {}
-
-    @property
-    def learning_rate(self) -> float:
-        return self._learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, value: float) -> None:
-        self._learning_rate = positive("learning_rate", value)
 
     def build(self, parameters: Iterable[Tensor]) -> None:
         """Set the parameters to update, with new state.
@@ -164,6 +157,9 @@ class RMSprop(Optimizer):
 
     name = "rmsprop"
     slots = ("square", "average", "speed")
+    _checks: ClassVar = Optimizer._checks | {
+        "rho": fraction, "momentum": fraction, "epsilon": positive, "centered": boolean, "epsilon_inside_root": boolean,
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -175,11 +171,11 @@ class RMSprop(Optimizer):
         epsilon_inside_root: bool = True,
     ):
         super().__init__(learning_rate)
-        self.rho = fraction("rho", rho)
-        self.momentum = fraction("momentum", momentum)
-        self.epsilon = positive("epsilon", epsilon)
-        self.centered = boolean("centered", centered)
-        self.epsilon_inside_root = boolean("epsilon_inside_root", epsilon_inside_root)
+        self.rho = rho
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.centered = centered
+        self.epsilon_inside_root = epsilon_inside_root
 
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
@@ -209,11 +205,12 @@ class SGD(Optimizer):
 
     name = "sgd"
     slots = ("speed",)
+    _checks: ClassVar = Optimizer._checks | {"momentum": fraction, "nesterov": boolean}
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False):
         super().__init__(learning_rate)
-        self.momentum = fraction("momentum", momentum)
-        self.nesterov = boolean("nesterov", nesterov)
+        self.momentum = momentum
+        self.nesterov = nesterov
 
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0
@@ -232,12 +229,13 @@ class Adam(Optimizer):
 
     name = "adam"
     slots = ("mean", "square")
+    _checks: ClassVar = Optimizer._checks | {"beta_1": fraction, "beta_2": fraction, "epsilon": positive}
 
     def __init__(self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
         super().__init__(learning_rate)
-        self.beta_1 = fraction("beta_1", beta_1)
-        self.beta_2 = fraction("beta_2", beta_2)
-        self.epsilon = positive("epsilon", epsilon)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
 
     def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates
@@ -260,11 +258,12 @@ class Adadelta(Optimizer):
 
     name = "adadelta"
     slots = ("square", "moved")
+    _checks: ClassVar = Optimizer._checks | {"rho": fraction, "epsilon": positive}
 
     def __init__(self, learning_rate: float = 1e-3, rho: float = 0.95, epsilon: float = 1e-7):
         super().__init__(learning_rate)
-        self.rho = fraction("rho", rho)
-        self.epsilon = positive("epsilon", epsilon)
+        self.rho = rho
+        self.epsilon = epsilon
 
     def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
         from nnlite.kernels import updates

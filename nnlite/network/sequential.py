@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +26,11 @@ class Sequential(Stack):
 
     >>> model = Sequential([Input((784,)), Dense(10, activation="softmax")])
     """
+
+    _checks: ClassVar = Stack._checks | {
+        "optimizer": lambda _, value: None if value is None else optimizers.get(value),
+        "loss": lambda _, value: None if value is None else losses.get(value),
+    }
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.optimizer: optimizers.Optimizer | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Stack(KnownAttributes):
 
     #: copies are deep: layers, optimizer and its state
     __copy__ = copy.deepcopy
+    _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {"fuse": boolean}
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.name = name

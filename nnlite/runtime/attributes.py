@@ -1,11 +1,11 @@
-"""Base class that rejects misspelt attributes, and a repr that shows the constructor call."""
+"""Base class that rejects misspelt attributes and wrong values, and a repr that shows the constructor call."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from inspect import signature
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite.runtime.errors import unknown
 
@@ -16,14 +16,20 @@ class KnownAttributes:
     The object's own methods, also those of a user's subclass, may add attributes.
     """
 
+    #: by attribute: checks a value when it is set, and returns it, perhaps converted
+    _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {}
+
     def __setattr__(self, name: str, value: Any) -> None:
         # only a method of the object, which has it as `self`, may add an attribute
         if not self._has(name) and sys._getframe(1).f_locals.get("self") is not self:
             raise AttributeError(str(unknown(f"attribute of {type(self).__name__}", name, self._settable())))
         if name in self._fixed():
-            what = f"it unchanged: this {type(self).__name__} is built; make a new one"
-            raise AttributeError(f"{name}: expected {what}. Received: {value!r}")
-        super().__setattr__(name, value)
+            tensor = hasattr(self.__dict__.get(name), "data")
+            instead = f"write into {name}.data, or call set_weights" if tensor else "make a new one"
+            what = f"it unchanged: this {type(self).__name__} is built; {instead}"
+            raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
+        check = self._checks.get(name)
+        super().__setattr__(name, value if check is None else check(name, value))
 
     def _fixed(self) -> Collection[str]:
         """The attributes that can no longer be changed, because a change would have no effect."""

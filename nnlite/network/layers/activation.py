@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
@@ -12,12 +12,19 @@ from nnlite.network.layers.base import Layer
 from nnlite.performance import counts
 
 
+def as_activation(_: str, value: str | Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    """The activation function of a name, or the function itself."""
+    return ops.get_activation(value)
+
+
 class Activation(Layer):
     """`Activation("relu")`: an operation of one argument, given by name or as a callable."""
 
+    _checks: ClassVar = {"activation": as_activation}
+
     def __init__(self, activation: str | Callable[..., Tensor], name: str | None = None, trainable: bool = True):
         super().__init__(name, trainable)
-        self.activation = ops.get_activation(activation)
+        self.activation: Callable[..., Tensor] = as_activation("activation", activation)
 
     def call(self, x: Tensor, training: bool) -> Tensor:
         return self.activation(x)

@@ -30,7 +30,7 @@ class Layer(KnownAttributes):
 
     #: copies are deep
     __copy__ = copy.deepcopy
-    #: the arguments that determine parameters and shapes: fixed once the layer is built
+    #: the arguments that determine parameters and shapes, and the parameters: fixed once the layer is built
     made_by: ClassVar[tuple[str, ...]] = ()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.conv.geometry import Padding, check_padding
 from nnlite.network.initializers import Initializer
-from nnlite.network.layers.activation import Activation, activation_config
+from nnlite.network.layers.activation import Activation, activation_config, as_activation
 from nnlite.network.layers.base import Layer, Shape, expect_rank, expect_shape
 from nnlite.performance import counts
 from nnlite.runtime.errors import boolean, int_pair, positive_int
@@ -25,8 +25,9 @@ class Conv2D(Layer):
 
     made_by = (
         "filters", "kernel_size", "strides", "padding", "dilation_rate", "groups", "use_bias", "kernel_initializer",
-        "bias_initializer",
+        "bias_initializer", "weight", "bias",
     )  # fmt: skip
+    _checks: ClassVar = {"activation": as_activation, "fuse": boolean}
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Conv2D(Layer):
         self.groups = positive_int("groups", groups)
         if self.filters % self.groups:
             raise ValueError(f"groups: expected a divisor of the {self.filters} filters. Received: {self.groups}")
-        self.activation = ops.get_activation(activation)
+        self.activation: Callable[..., Tensor] = as_activation("activation", activation)
         self.use_bias = boolean("use_bias", use_bias)
         self.kernel_initializer = kernel_initializer
         self.bias_initializer = bias_initializer

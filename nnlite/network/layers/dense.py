@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network.initializers import Initializer
-from nnlite.network.layers.activation import Activation, activation_config
+from nnlite.network.layers.activation import Activation, activation_config, as_activation
 from nnlite.network.layers.base import Layer, Shape, expect_shape
 from nnlite.performance import counts
 from nnlite.runtime.errors import boolean, positive_int
@@ -18,7 +18,8 @@ from nnlite.runtime.errors import boolean, positive_int
 class Dense(Layer):
     """activation(x @ weight + bias) over the last axis: (n, ..., in) -> (n, ..., units). Keras's arguments."""
 
-    made_by = ("units", "use_bias", "kernel_initializer", "bias_initializer")
+    made_by = ("units", "use_bias", "kernel_initializer", "bias_initializer", "weight", "bias")
+    _checks: ClassVar = {"activation": as_activation, "fuse": boolean}
 
     def __init__(
         self,
@@ -32,7 +33,7 @@ class Dense(Layer):
     ):
         super().__init__(name, trainable)
         self.units = positive_int("units", units)
-        self.activation = ops.get_activation(activation)
+        self.activation: Callable[..., Tensor] = as_activation("activation", activation)
         self.use_bias = boolean("use_bias", use_bias)
         self.kernel_initializer = kernel_initializer
         self.bias_initializer = bias_initializer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
@@ -20,9 +20,11 @@ class Dropout(Layer):
     Srivastava et al. (2014), in the inverted form.
     """
 
+    _checks: ClassVar = {"rate": fraction}
+
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, trainable: bool = True):
         super().__init__(name, trainable)
-        self.rate = fraction("rate", rate)
+        self.rate = rate
         self.seed = seed if seed is None else positive_int("seed", seed, minimum=0)
         self._stream = self.seed
         self._calls = 0
