@@ -207,6 +207,7 @@ def test_summary_counts(folder, capsys):
         (["explain", "--batch-size", "0"], "--batch-size: expected an integer of at least 1. Received: 0"),
         (["explain", "--rounds", "0"], "--rounds: expected an integer of at least 1. Received: 0"),
         (["explain", "mlp", "mlp"], "MODEL: expected different networks. Received: mlp twice"),
+        (["explain", "mine.py:tiny", "mine.py:tiny"], "expected different networks. Received: mine.py:tiny twice"),
         (["train", "mlp", "--out", "no/where"], "--out: expected an existing folder"),
         (["train", "mlp", "--out", "mlp.keras"], "--out: expected a name that ends in .safetensors"),
         (["train", "mlp", "--optimizer", "sgdd"], "Did you mean 'sgd'"),

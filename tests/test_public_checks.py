@@ -6,6 +6,7 @@ walk the public names, so that a new one without a check fails here.
 
 import inspect
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -632,3 +633,25 @@ def test_weights_that_are_views_of_the_parameters_are_set_as_they_were():
     model.set_weights([arrays[2], arrays[3], arrays[0], arrays[1]])
     for now, then in zip(model.get_weights(), [before[2], before[3], before[0], before[1]], strict=True):
         np.testing.assert_array_equal(now, then)
+
+
+def test_an_algorithm_that_cannot_be_hashed_is_checked_each_time():
+    """As a dataclass with fields to compare is."""
+
+    @dataclass
+    class Mine(nn.conv.Algorithm):
+        name = "mine"
+        size: int = 3
+
+        def supports(self, geometry):
+            return None if self.size == 3 else "its size is another"
+
+        def forward(self, x, weight, geometry):
+            return nn.conv.get("im2col").forward(x, weight, geometry)
+
+    mine, geometry = Mine(), nn.conv.Geometry.of((1, 4, 4, 1), (3, 3, 1, 1))
+    x, weight = np.ones((1, 4, 4, 1), np.float32), np.ones((3, 3, 1, 1), np.float32)
+    assert mine.forward(x, weight, geometry).tolist() == [[[[9.0], [9.0]], [[9.0], [9.0]]]]
+    mine.size = 4
+    with pytest.raises(nn.Unsupported, match="its size is another"):
+        mine.forward(x, weight, geometry)

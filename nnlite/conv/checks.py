@@ -150,24 +150,31 @@ def _dtype(own: Algorithm, geometry: Geometry, argument: str, array: np.ndarray)
     return array.dtype
 
 
-# What an algorithm said yes to is asked once; an error is raised anew each time.
+def _once(check: Callable[..., None]) -> Callable[..., None]:
+    """A check that an algorithm passed is not made again; one that cannot be hashed is asked each time."""
+    passed = lru_cache(maxsize=1024)(check)
+
+    def ask(own: Algorithm, *problem: Any) -> None:
+        (check if type(own).__hash__ is None else passed)(own, *problem)
+
+    return ask
 
 
-@lru_cache(maxsize=1024)
+@_once
 def _computes(own: Algorithm, geometry: Geometry, dtype: np.dtype) -> None:
     refusal = own.declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {own.name!r} declines {geometry}: {refusal}")
 
 
-@lru_cache(maxsize=1024)
+@_once
 def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
     if not own.fuses(geometry, epilogue):
         raise Unsupported(f"algorithm {own.name!r} does not fuse {epilogue} into {geometry}")
     _pools(geometry, epilogue)
 
 
-@lru_cache(maxsize=1024)
+@_once
 def _computes_pair(own: Algorithm, pair: FusedPair) -> None:
     if not own.fits_pair(pair):
         raise Unsupported(f"algorithm {own.name!r} does not compute {pair.first} and {pair.second} at once")

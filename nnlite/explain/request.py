@@ -80,15 +80,14 @@ def resolve_networks(specs: Sequence[str]) -> list[Sequential]:
     if a network is given twice.
     """
     networks: dict[str, Sequential] = {}
-    for spec in specs:
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
+            raise ValueError(f"MODEL: expected different networks. Received: {spec} twice")
         model = resolve_model(spec)
         if case_study.pretends(model.name, model.count_params()):
             model.name = Path(spec).name
-        name = next((n for n in (model.name, Path(spec).name, spec) if n not in networks), None)
-        if name is None:
-            raise ValueError(f"MODEL: expected different networks. Received: {spec} twice")
-        model.name = name
-        networks[name] = model
+        model.name = next(n for n in (model.name, Path(spec).name, spec) if n not in networks)
+        networks[model.name] = model
     return list(networks.values())
 
 

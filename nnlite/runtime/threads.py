@@ -134,10 +134,11 @@ def _before_fork() -> None:
     global _held
     waited: set[str] = set()
     while True:
-        _held = compiler_locks
-        for lock in _held:
+        locks = compiler_locks
+        for lock in locks:
             lock.__enter__()
         _imp.acquire_lock()
+        _held = locks
         imported = {name for name in list(_module_locks) if name.split(".")[0] == "nnlite"}
         if imported <= waited:  # this thread itself imports the rest
             return
