@@ -78,7 +78,7 @@ def test_labels_that_do_not_fit(labels, message):
 
 
 def test_one_hot_rows_of_another_shape():
-    with pytest.raises(ValueError, match=r"y_true: expected one-hot rows of shape \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"y_true: expected one-hot rows, shape \(4, 5\)"):
         nn.losses.categorical_crossentropy(np.ones((4, 3)), nn.Tensor(np.ones((4, 5))))
 
 
