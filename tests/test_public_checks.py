@@ -108,7 +108,7 @@ def algorithms_with(method):
     if method.endswith("_fused"):
         found = [a for a in found if a.fuses(GEOMETRY, Epilogue(True, True))]
     if method.endswith("_pair"):
-        found = [a for a in found if a.fits_pair(PAIR)]
+        found = [a for a in found if a.computes_pair(PAIR)]
     return found
 
 

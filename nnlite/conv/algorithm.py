@@ -113,12 +113,12 @@ class Algorithm(KnownAttributes):
         raise NotImplementedError
 
     def fuses_pair(self, pair: FusedPair, first: Algorithm) -> bool:
-        """Whether `forward_pair` and `backward_pair` can compute `pair`, its first convolution as `first` would."""
-        return first.name == self.pair_first and self.fits_pair(pair)
+        """Whether computing `pair` at once pays, with its first convolution as `first` would compute it."""
+        return first.name == self.pair_first and self.computes_pair(pair) and self._pair.pays(pair)
 
-    def fits_pair(self, pair: FusedPair) -> bool:
-        """As `fuses_pair`, by the two geometries alone."""
-        return self.pair_module is not None and self.supports(pair.second) is None and self._pair.fits(pair)
+    def computes_pair(self, pair: FusedPair) -> bool:
+        """Whether `forward_pair` and `backward_pair` can compute `pair`."""
+        return self.pair_module is not None and self.supports(pair.second) is None and self._pair.computes(pair)
 
     def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
         """The result after the dropout, whose mask hangs on `seed`, with what `backward_pair` needs."""

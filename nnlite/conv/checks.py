@@ -176,7 +176,7 @@ def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> N
 
 @_once
 def _computes_pair(own: Algorithm, pair: FusedPair) -> None:
-    if not own.fits_pair(pair):
+    if not own.computes_pair(pair):
         raise Unsupported(f"algorithm {own.name!r} does not compute {pair.first} and {pair.second} at once")
     _pools(pair.second, pair.epilogue)
 

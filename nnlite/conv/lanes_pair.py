@@ -34,9 +34,14 @@ from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
 
 
-def fits(pair: FusedPair) -> bool:
-    """Whether the kernels here compute it: a block of the intermediate tensor stays in cache."""
-    return pair.first.strides == (1, 1) and pair.image_bytes * LANES <= INTERMEDIATE_BYTES
+def computes(pair: FusedPair) -> bool:
+    """Whether the kernels here compute it."""
+    return pair.first.strides == (1, 1)
+
+
+def pays(pair: FusedPair) -> bool:
+    """Whether a block of images stays in cache between the two."""
+    return pair.image_bytes * LANES <= INTERMEDIATE_BYTES
 
 
 @lru_cache(maxsize=64)

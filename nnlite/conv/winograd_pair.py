@@ -45,15 +45,14 @@ from nnlite.runtime import memory, threads
 LEAST_TILES = 24
 
 
-def fits(pair: FusedPair) -> bool:
-    """Whether the kernels here compute it, and keep what they work on in cache."""
-    plan = direct_plan.forward(pair.first.one_image)
-    return (
-        pair.first.groups == 1
-        and len(plan.nest.blocks) == 2
-        and pair.image_bytes <= INTERMEDIATE_BYTES
-        and sizes_of(pair.second.one_image).tiles >= LEAST_TILES
-    )
+def computes(pair: FusedPair) -> bool:
+    """Whether the kernels here compute it."""
+    return pair.first.groups == 1 and len(direct_plan.forward(pair.first.one_image).nest.blocks) == 2
+
+
+def pays(pair: FusedPair) -> bool:
+    """Whether an image stays in cache between the two, and has enough tiles."""
+    return pair.image_bytes <= INTERMEDIATE_BYTES and sizes_of(pair.second.one_image).tiles >= LEAST_TILES
 
 
 @jit

@@ -112,8 +112,7 @@ class Microbenchmarks:
     def candidates(self, around: Callable[[str], Callable]) -> list[Candidate]:
         """The candidates of all microbenchmarks. `around(algorithm)` is the context of the algorithm's calls."""
         rates = [
-            Candidate(name, b.sample, name[0], before=b.prepare, every=self._every.get(name, SELDOM))
-            for name, b in self._rates.items()
+            Candidate(name, b.sample, name[0], every=self._every.get(name, SELDOM)) for name, b in self._rates.items()
         ]
         calls = [
             Candidate(name, o.sample, name[0], around=around(name[1]), every=self._every.get(name, SELDOM))

@@ -199,3 +199,12 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     x, y = digits[0][0][:8].reshape(8, 784), digits[0][1][:8]
     losses = [loss_of(model)(y, model(x)).item() for model in (logits, probabilities)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "im2col"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "small_cnn"])
+def test_the_networks_of_the_question_are_predicted_whole(name, algorithm):
+    """Their fused kernels too, whose overhead is measured on the smallest pair of convolutions."""
+    (n,) = nn.explain(getattr(nn.models, name)(), algorithm=algorithm, batch_size=4, rounds=1).document.models
+    assert n.not_predicted == []
+    assert all(row.predicted_ms is not None for row in n.layers)

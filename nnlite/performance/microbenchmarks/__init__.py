@@ -56,21 +56,35 @@ class Rate(NamedTuple):
         return cls("copy", (), min(max(power_of_two(nbytes), _LEAST_BYTES), MOST_BYTES))
 
 
+#: seconds; a shorter work would find its code and its threads cold in a round, and runs a few times before its sample
+_SHORT, _REPEATS = 5e-3, 3
+
+
 @dataclass
 class Microbenchmark:
-    """The work of a rate, ready to run. `sample` returns the seconds of one run of `amount` units."""
+    """A rate's work, ready to run: `sample` gives the seconds of one run, of `amount` in the unit of its kind."""
 
     amount: float
     sample: Callable[[], float]
-    prepare: Callable[[], object]
 
     @classmethod
     def of(cls, rate: Rate) -> Microbenchmark:
-        """Create and sample it with the threads of the step."""
+        """Make it, and sample it, while the threads are those of the step."""
         from nnlite.performance.microbenchmarks import conv_passes, kernel_passes, numpy_passes  # noqa: F401
 
         work: Work = KINDS[rate.kind](rate.size, rate.working_set)
-        return cls(work.amount, timed(work.run), lambda: prepare(work, rate.evicted))
+        run = timed(work.run)
+
+        takes = [0.0]  # seconds, as of the last sample
+
+        def sample() -> float:
+            for _ in range(_REPEATS if takes[0] < _SHORT else 0):
+                work.run()
+            prepare(work, rate.evicted)
+            takes[0] = run()
+            return takes[0]
+
+        return cls(work.amount, sample)
 
 
 def _evicted(footprint: int, own: int) -> int:
