@@ -1,8 +1,8 @@
 """Max pooling, channels last. Padding never wins, the first of equals wins, a NaN wins (the first one).
 
-A value takes over where it is `not (value <= best)`, which holds for a NaN too, unless `best` is a NaN already. Two
-kernels differ in their innermost loop: it runs over channels, in vectors, or, where those are too few to fill vectors,
-over the window.
+A value takes over where it is `not (value <= best)`, which holds for a NaN too, unless `best` is a NaN already. Vectors
+of channels serve float32 and windows of up to 256 pixels; everything else is served by plain loops, which LLVM leaves
+scalar.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnlite.compiler.jit import kernel
+from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.simd import LANES, load_first, select, splat, store_bytes, store_first
 from nnlite.runtime import memory
 
 if TYPE_CHECKING:
     from nnlite.conv.geometry import Pads
-
-#: below so many channels the innermost loop runs over the window
-FEW_CHANNELS = 16
 
 
 @kernel
@@ -49,28 +47,43 @@ def _forward(thread, num_threads, x, y, argmax, pool, strides, corner):
 
 
 @kernel
-def _forward_few_channels(thread, num_threads, x, y, argmax, pool, strides):
-    """As _forward, without padding: one output at a time, its taps found by a table, its best kept in a register."""
-    oh_all, ow_all, c_all = y.shape[1:]
-    taps = np.empty(pool[0] * pool[1], np.uint64)  # how far each tap lies from the window's first
-    for tap in range(taps.size):
-        taps[tap] = (tap // pool[1] * x.shape[2] + tap % pool[1]) * c_all
-    rows = x.shape[0] * oh_all
-    for row in range(thread * rows // num_threads, (thread + 1) * rows // num_threads):
-        n, oh = divmod(row, oh_all)
-        image = x[n].reshape(-1)  # (h * w * c)
-        for ow in range(ow_all):
-            corner = (oh * strides[0] * x.shape[2] + ow * strides[1]) * c_all
-            for c in range(c_all):
-                first = np.uint64(corner + c)
-                best, where = image[first], 0
-                for tap in range(1, taps.size):
-                    value = image[first + taps[tap]]
-                    wins = (not (value <= best)) & (best == best)
-                    best = value if wins else best
-                    where = tap if wins else where
-                y[n, oh, ow, c] = best
-                argmax[n, oh, ow, c] = where
+def _forward_vectors(thread, num_threads, x, y, argmax, pool, strides, corner):
+    """As _forward, of float32: a vector of channels at a time, its best in a register.
+
+    The last vector of a pixel reaches into the next pixel, whose own values overwrite it; but not out of the arrays,
+    nor out of what this thread computes.
+    """
+    n_images, h, w, c_all = x.shape
+    rows, line = n_images * y.shape[1], y.shape[2] * c_all
+    begin, end = thread * rows // num_threads, (thread + 1) * rows // num_threads
+    for row in range(begin, end):
+        n, oh = divmod(row, y.shape[1])
+        top = oh * strides[0] - corner[0]
+        for ow in range(y.shape[2]):
+            left = ow * strides[1] - corner[1]
+            inside = max(0, -top), min(pool[0], h - top), max(0, -left), min(pool[1], w - left)
+            image, out = ((n * h + top) * w + left) * c_all, row * line + ow * c_all
+            last = image + ((inside[1] - 1) * w + inside[3] - 1) * c_all
+            for c in range(0, c_all, LANES):
+                if last + c + LANES <= x.size and out + c + LANES <= end * line:
+                    _forward_window(x, image + c, inside, w, c_all, pool[1], y, argmax, out + c, LANES)
+                else:
+                    _forward_window(x, image + c, inside, w, c_all, pool[1], y, argmax, out + c, c_all - c)
+
+
+@jit(inline=True)
+def _forward_window(x, image, inside, w, c_all, width, y, argmax, out, count):
+    """The first `count` lanes of a vector of one window's results."""
+    top, bottom, left, right = inside
+    best, where = load_first(x, image + (top * w + left) * c_all, count), splat(np.float32(top * width + left))
+    for r in range(top, bottom):
+        for s in range(left, right):
+            value = load_first(x, image + (r * w + s) * c_all, count)
+            wins = ((value > best) | (value != value)) & (best == best)
+            best = select(wins, value, best)
+            where = select(wins, np.float32(r * width + s), where)
+    store_first(y, out, best, count)
+    store_bytes(argmax, out, where, count)
 
 
 @kernel
@@ -95,13 +108,11 @@ def max_pool(
     x: np.ndarray, size: tuple[int, int], pool_size: tuple[int, int], strides: tuple[int, int], pads: Pads
 ) -> tuple[np.ndarray, np.ndarray]:
     """(y (n, *size, c), the position in its window of each argmax (n, *size, c)) of x (n, h, w, c)."""
-    c = x.shape[3]
-    y = memory.empty((len(x), *size, c), x.dtype)
+    y = memory.empty((len(x), *size, x.shape[3]), x.dtype)
     argmax = memory.empty(y.shape, np.uint8 if pool_size[0] * pool_size[1] <= 256 else np.int32)
-    if c < FEW_CHANNELS and pads == ((0, 0), (0, 0)):
-        _forward_few_channels(x, y, argmax, pool_size, strides)
-    else:
-        _forward(x, y, argmax, pool_size, strides, (pads[0][0], pads[1][0]))
+    in_vectors = ENABLED and x.dtype == np.float32 and argmax.dtype == np.uint8
+    forward = _forward_vectors if in_vectors else _forward
+    forward(x, y, argmax, pool_size, strides, (pads[0][0], pads[1][0]))
     return y, argmax
 
 
