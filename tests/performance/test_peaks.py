@@ -68,10 +68,11 @@ def hot_loop(code):
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
-def test_no_sum_is_spilled_and_every_sum_is_a_multiply_add_of_whole_vectors(processor):
-    """Compiled for each kind of processor in a process of its own, whatever this one is."""
+def test_no_sum_is_spilled_and_every_sum_is_a_multiply_add_of_whole_vectors(processor, tmp_path):
+    """Compiled for each kind of processor in a process of its own, whatever this one is, into an empty cache."""
     features, register = PROCESSORS[processor]
-    environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features, "NUMBA_NUM_THREADS": "1"}
+    target = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+    environment = os.environ | target | {"NUMBA_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     parts = run.stdout.split("SUMS ")[1:]
