@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
 COUNT = """
 import numpy as np
-from nnlite.compiler import jit, cache as jit_cache
+from nnlite.compiler import jit, kernel, cache as jit_cache
 from nnlite.compiler.simd import LANES
-jit._at_once_address(), jit._in_turn_address()  # once for the package
+kernel._in_turn_address()  # once for the package
 compiled = []
 jit.on_compile(compiled.append)
 """
@@ -78,7 +78,8 @@ def printing(expression, folder):
 
 USERS = """
 import numpy as np
-from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.jit import jit
+from nnlite.compiler.kernel import kernel
 
 def scaling(factor):
     @jit
@@ -145,7 +146,7 @@ def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
 
 def test_kernels_from_the_cache_run_on_all_threads(tmp_path):
     """What loads a parallel function has to start Numba's threads, which compiling one does."""
-    program = f"""{COUNT.replace("jit._at_once_address(), jit._in_turn_address()", "")}
+    program = f"""{COUNT.replace("kernel._in_turn_address()", "")}
 from nnlite.kernels import peaks
 out = np.zeros(2)
 peaks.nothing.run(2, out)

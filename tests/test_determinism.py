@@ -9,6 +9,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import jit
+from nnlite.compiler.kernel import kernel
 
 TRAIN = """
 import hashlib, numpy as np, nnlite as nn
@@ -51,7 +52,7 @@ def test_arithmetic_is_compiled_once():
             helper(x, y, i - 1)
         y[i] = x[i] * y[i] + x[i + 1] * y[i + 1]
 
-    @jit.kernel
+    @kernel
     def work(part, parts, x, y):
         for i in range(part, x.size - 1, parts):
             helper(x, y, i)

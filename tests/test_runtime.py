@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import jit, pool
+from nnlite.compiler.kernel import kernel
 from nnlite.performance import peaks
 from nnlite.runtime import memory, threads
 
@@ -135,12 +136,10 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 LOCKS = {
-    "launch": "threads.launch_lock",
     "autotune": "tuning._lock",
     "random numbers": "random.generator().bit_generator.lock",
     "compiler": "jit.numba_private.compiler_locks()[0]._lock",
-    "threading layer": "jit.numba_private.compiler_locks()[1]",
-    "LLVM": "jit.numba_private.compiler_locks()[2]._lock",
+    "LLVM": "jit.numba_private.compiler_locks()[1]._lock",
 }
 
 
@@ -150,7 +149,8 @@ def test_a_fork_while_another_thread_holds_a_lock():
     code = f"""
 import os, sys, threading, time
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import jit, pool
+from nnlite.compiler.kernel import kernel
 from nnlite.runtime import random, threads
 from nnlite.conv import tuning
 locks = lambda: [{", ".join(LOCKS.values())}]
@@ -161,7 +161,7 @@ def hold(lock, patience):
 would_wait = 0
 for i in range(len(locks())):
     held, forked = threading.Event(), threading.Event()
-    holder = threading.Thread(target=hold, args=(locks()[i], None if i < 2 else 0.3))
+    holder = threading.Thread(target=hold, args=(locks()[i], None if i < 1 else 0.3))
     holder.start()
     held.wait()
     child = os.fork()
@@ -206,7 +206,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 0
 
 
-class Fill(jit.kernel):
+class Fill(kernel):
     """A kernel whose threads each write their number; `during()` runs where its launch would begin."""
 
     def __init__(self, during=lambda: None):
@@ -228,32 +228,51 @@ def _fill(thread, num_threads, y):
 needs_kernels = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
 
 
-def is_free_for_another_thread(lock):
-    found = []
+@needs_kernels
+def test_every_part_of_a_launch_is_done_once_by_whatever_thread():
+    """More threads than processors, and launches of other sizes one after the other."""
 
-    def look():
-        found.append(lock.acquire(blocking=False))
-        if found[0]:
-            lock.release()
+    @kernel
+    def count(thread, num_threads, y):
+        y[thread, num_threads] += 1
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    thread.join()
-    return found[0]
+    y, launches = np.zeros((9, 9)), 2000
+    for _ in range(launches):
+        for num_threads in (8, 3, 5, 2):
+            count.run(num_threads, y)
+    for num_threads in (8, 3, 5, 2):
+        assert (y[:num_threads, num_threads] == launches).all()
+    assert y.sum() == launches * (8 + 3 + 5 + 2)
 
 
 @needs_kernels
-def test_a_parallel_launch_keeps_other_threads_from_theirs():
-    free = []
-    fill, y = Fill(lambda: free.append(is_free_for_another_thread(threads.launch_lock))), np.zeros(2)
-    fill.run(2, y)
-    assert (free, y.tolist()) == ([False], [1, 2])
-    assert is_free_for_another_thread(threads.launch_lock)
+def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
+    monkeypatch.setattr(pool.Pool, "wake", lambda self, num_threads: None)  # none comes
+    monkeypatch.setattr(pool, "workers", pool.Pool())
+    y = np.zeros(5)
+    Fill().run(5, y)
+    assert y.tolist() == [1, 2, 3, 4, 5]
+
+
+@needs_kernels
+def test_while_one_thread_launches_others_compute_alone():
+    """Two launches at once: the second does not wait for the first, which waits here for the second."""
+    other, y, thread_of = np.zeros(2), np.zeros(2), []
+
+    def meanwhile():
+        thread = threading.Thread(target=Fill().run, args=(2, other))
+        thread.start()
+        thread.join(timeout=HANGS)
+        thread_of.append(thread)
+
+    Fill(meanwhile).run(2, y)
+    assert not thread_of[0].is_alive()
+    assert (y.tolist(), other.tolist()) == ([1, 2], [1, 2])
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_an_exception_of_any_thread_reaches_the_caller(num_threads):
-    @jit.kernel
+    @kernel
     def refuse(thread, num_threads, which, y):
         y[thread] = 1
         if thread == which:
@@ -268,45 +287,10 @@ def test_an_exception_of_any_thread_reaches_the_caller(num_threads):
     assert y.all()
 
 
-WOKEN = """
-import threading, numba, numpy as np, nnlite as nn
-from nnlite.kernels import peaks
-found = []
-def launch(*counts):
-    for count in counts:
-        nn.set_num_threads(count)
-        peaks.nothing(np.zeros(count))
-        found.append(numba.get_num_threads())
-launch(3, 2)
-other = threading.Thread(target=launch, args=(2, 3))  # for which Numba has a number of its own
-other.start()
-other.join()
-print(*found)
-"""
-
-
-@needs_kernels
-def test_a_launch_wakes_no_more_of_numbas_threads_than_were_asked_for():
-    environment = os.environ | {"NUMBA_NUM_THREADS": "4"}
-    done = subprocess.run([sys.executable, "-c", WOKEN], env=environment, capture_output=True, text=True)
-    assert done.stdout.split() == ["3", "2", "2", "3"], done.stderr
-
-
 @needs_kernels
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
-def test_a_signal_handler_that_computes_between_the_lock_and_the_launch(monkeypatch):
-    """The lock has patience here, where the real one would wait for ever."""
-    lock, other, y = threads.launch_lock, np.zeros(2), np.zeros(2)
-
-    class Patient:
-        def __enter__(self):
-            assert lock.acquire(timeout=5)
-
-        def __exit__(self, *exception):
-            lock.release()
-
-    monkeypatch.setattr(threads, "launch_lock", Patient())
-    inner = Fill()
+def test_a_signal_handler_that_computes_while_a_launch_begins():
+    other, y, inner = np.zeros(2), np.zeros(2), Fill()
     before = signal.signal(signal.SIGUSR1, lambda *_: inner.run(2, other))
     try:
         Fill(lambda: signal.raise_signal(signal.SIGUSR1)).run(2, y)
@@ -388,7 +372,8 @@ def test_the_limit_of_threads_is_what_was_asked_for():
 def test_a_fork_has_memory_of_its_own():
     code = """
 import os
-from nnlite.compiler import jit
+from nnlite.compiler import jit, pool
+from nnlite.compiler.kernel import kernel
 from nnlite.runtime import memory, threads
 array = memory.empty((1 << 20,))
 array.fill(1)
@@ -423,7 +408,7 @@ class _Pair(NamedTuple):
 
 
 def test_a_kernel_takes_tuples_of_tuples():
-    @jit.kernel
+    @kernel
     def scale(part, parts, factor, pair, y):
         for i in range(part, y.size, parts):
             y[i] = factor * pair.values[i] + pair.sizes[1]

@@ -35,7 +35,6 @@ try:
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
     from numba.core.serialize import dumps
-    from numba.np.ufunc import parallel
 except ImportError as error:
     raise ImportError(what_to_install(error)) from error
 
@@ -98,8 +97,8 @@ class OneCopy(Compiler):
 
 
 def compiler_locks() -> tuple[AbstractContextManager[Any], ...]:
-    """The locks that compiling and starting threads take, in the order in which they are taken."""
-    return global_compiler_lock, parallel._backend_init_thread_lock, llvm.ffi.lib._lock
+    """The locks that compiling takes, in the order in which they are taken."""
+    return global_compiler_lock, llvm.ffi.lib._lock
 
 
 # Compiled code on disk -----------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.jit import ENABLED, jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.tiles import (
     even_rows,

@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.jit import ENABLED, jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
 from nnlite.conv import checks, work_compiled, work_pair

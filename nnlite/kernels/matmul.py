@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.jit import jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, store
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile

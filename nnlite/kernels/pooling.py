@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit, kernel
+from nnlite.compiler.jit import ENABLED, jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, load_first, select, splat, store_bytes, store_first
 from nnlite.runtime import memory
 

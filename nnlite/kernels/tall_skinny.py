@@ -17,7 +17,8 @@ from functools import cache
 
 import numpy as np
 
-from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.jit import jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.compiler.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zeros

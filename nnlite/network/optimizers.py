@@ -15,7 +15,7 @@ from nnlite.runtime.attributes import KnownAttributes
 from nnlite.runtime.errors import boolean, fraction, one_of, positive
 
 if TYPE_CHECKING:
-    from nnlite.compiler.jit import kernel
+    from nnlite.compiler.kernel import kernel
     from nnlite.kernels.updates import Row
 
 

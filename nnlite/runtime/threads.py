@@ -4,18 +4,14 @@ Kernels and NumPy's BLAS have separate thread pools. Idle threads of one pool sp
 two CPUs, a step that alternates between them takes many times as long. So one of them owns the threads, and the other
 runs on the caller's thread only. The owner is the kernels, except while algorithms that use BLAS are timed.
 
-Every parallel launch holds one lock, because not all of Numba's threading layers are safe for concurrent launches. The
-lock is re-entrant: a signal handler that computes can run between lock and launch (not during the launch, which is
-compiled). A forked child has none of its parent's threads and runs the same work serially. Locks that a lost thread
-held would stay locked: the child makes new ones of ours, and the fork waits for Numba's and LLVM's locks and for
-imports of nnlite's modules.
+A forked child has none of its parent's threads. Locks that a lost thread held would stay locked in it, so the fork
+waits for Numba's and LLVM's locks and for imports of nnlite's modules.
 """
 
 from __future__ import annotations
 
 import _imp
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
@@ -24,8 +20,6 @@ from typing import Any, Literal
 
 from nnlite.runtime.errors import positive_int
 
-#: held by every parallel launch
-launch_lock = threading.RLock()
 #: locks of Numba and LLVM in the order of acquisition, once imported
 compiler_locks: tuple[AbstractContextManager[Any], ...] = ()
 _held: tuple[AbstractContextManager[Any], ...] = ()
@@ -37,7 +31,6 @@ Owner = Literal["kernels", "blas"]
 _num_threads: int | None = None
 #: None until the first kernel is defined: without kernels, BLAS keeps its threads
 _owner: Owner | None = None
-_forked = False
 
 
 def available_cpus() -> int:
@@ -124,11 +117,6 @@ def owned_by(owner: Owner) -> Iterator[None]:
         own("kernels")
 
 
-def forked() -> bool:
-    """Whether this process is a fork of one that had imported nnlite, and so has no thread pool."""
-    return _forked
-
-
 def _before_fork() -> None:
     """Wait for other threads that compile or import a module of nnlite, and block them until the fork."""
     global _held
@@ -155,12 +143,5 @@ def _after_fork() -> None:
         lock.__exit__(None, None, None)
 
 
-def _after_fork_in_child() -> None:
-    global _forked, launch_lock
-    _forked = True
-    launch_lock = threading.RLock()
-    _after_fork()
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -14,6 +14,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import jit
+from nnlite.compiler.kernel import kernel as compiled_kernel
 from nnlite.conv import PASSES, Epilogue, FusedPair, Geometry, PairWeights
 from nnlite.conv.work import moved_bytes
 from nnlite.runtime import memory
@@ -34,7 +35,7 @@ def in_records(arguments):
 def launches(monkeypatch, two_threads):
     """The bytes that each launch of a kernel reads and writes, as it happens."""
     noted = []
-    plain, launch = memory.empty, jit.kernel.run
+    plain, launch = memory.empty, compiled_kernel.run
 
     def empty(shape, dtype=np.float32):
         array = plain(shape, dtype)
@@ -53,7 +54,7 @@ def launches(monkeypatch, two_threads):
             noted.append(written * array.itemsize if missing[address] else array.nbytes)
 
     monkeypatch.setattr(memory, "empty", empty)
-    monkeypatch.setattr(jit.kernel, "run", noting)
+    monkeypatch.setattr(compiled_kernel, "run", noting)
     return noted
 
 

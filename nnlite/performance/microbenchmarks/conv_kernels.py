@@ -8,7 +8,8 @@ thread, used in turn; a workspace is the same each time.
 
 from __future__ import annotations
 
-from nnlite.compiler.jit import jit, kernel
+from nnlite.compiler.jit import jit
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
     even_rows,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.compiler.jit import kernel
+from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import grad_weight

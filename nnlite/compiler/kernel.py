@@ -1,0 +1,159 @@
+"""`kernel`: compiled functions that run on all threads (nnlite.compiler.pool).
+
+What launches a kernel is compiled for its arguments' types: it packs them into a block of memory and has the threads
+jump to code that unpacks them. So the code that runs threads is compiled once for the whole package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from nnlite.compiler import numba_private, pool
+from nnlite.compiler.cache import cache_name
+from nnlite.compiler.jit import ENABLED, compile_with, jit
+from nnlite.runtime import threads
+
+_INT = ir.IntType(64)
+
+
+class kernel:
+    """A compiled function `f(thread, num_threads, *arrays)` that does one thread's share of the work.
+
+    Calling the kernel as `f(*arrays)` runs it on all threads; `f.run(num_threads, *arrays)` on that many, where arrays
+    have room for each. Results depend on how many there are only where a kernel says so. Arguments may be whatever
+    Numba knows, NamedTuples too.
+    """
+
+    def __init__(self, function: Callable):
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        #: what compiled code jumps to; Python cannot call it where it is compiled
+        self.compiled = jit(function, no_cpython_wrapper=True)
+        self._launch: Callable | None = None
+
+    def __call__(self, *arrays: Any) -> None:
+        self.run(threads.kernel_parts(), *arrays)
+
+    def run(self, num_threads: int, *arrays: Any) -> None:
+        """Do the shares of that many threads, however many there are meanwhile."""
+        if not ENABLED:
+            for thread in range(num_threads):
+                self.compiled(thread, num_threads, *arrays)
+            return
+        if self._launch is None:
+            self._launch = launcher(self.compiled)
+        workers = pool.workers
+        if not 1 < num_threads <= pool.MOST_PARTS or not workers.lock.acquire(blocking=False):
+            self._launch(_in_turn_address(), 0, num_threads, *arrays)  # another thread's launch has the workers
+            return
+        try:
+            workers.wake(num_threads)
+            self._launch(pool.share_out_address(), workers.shared, num_threads, *arrays)
+        finally:
+            workers.lock.release()
+
+
+def _in_turn(shared, code, num_threads, block):
+    for thread in range(num_threads):
+        pool.jump(code, thread, num_threads, block)
+
+
+@cache
+def _in_turn_address() -> int:
+    return numba_private.machine_code(jit(_in_turn, no_cpython_wrapper=True), pool.RUN).address
+
+
+# What packs a kernel's arguments -------------------------------------------------------------------------------
+
+
+def launcher(compiled: Any) -> Callable:
+    """A compiled function `f(run, shared, num_threads, *arguments)` that has `run` do all parts of another."""
+    links = _Links(compiled)
+
+    @intrinsic
+    def launch(typing, run, shared, num_threads, arguments):
+        return links.launch(arguments)
+
+    function = compiled.py_func
+    names = ", ".join(list(inspect.signature(function).parameters)[2:])  # Numba is slow to tell the types of *arguments
+    name, namespace = f"launch_{function.__name__}", {"launch": launch}
+    source = f"def {name}(run, shared, num_threads, {names}):\n    launch(run, shared, num_threads, ({names},))\n"
+    exec(compile(source, inspect.getfile(function), "exec"), namespace)
+    packing = namespace[name]
+    packing.__module__, packing.__qualname__ = function.__module__, f"{function.__qualname__}.launch"
+    return compile_with(packing, links)
+
+
+class _Links:
+    """Jumps to a kernel's code, by a name that the linker finds."""
+
+    def __init__(self, compiled: Any):
+        self._compiled = compiled
+        #: that no other function has; one of this process alone, where its code is not cached
+        self.name = cache_name(compiled.py_func) or f"{compiled.py_func.__qualname__}.{id(compiled.py_func)}"
+        #: of the code that what was compiled in this process jumps to
+        self.signatures: list[tuple] = []
+
+    def provide(self, signature: tuple) -> Any:
+        """Compile the kernel or load it, and tell the linker its address. Returns the type of its result."""
+        code = numba_private.machine_code(self._compiled, signature)
+        llvm.add_symbol(self._symbol(signature), code.address)
+        return code.result
+
+    def _symbol(self, signature: tuple) -> str:
+        types_hash = hashlib.sha256(repr(signature).encode()).hexdigest()[:16]
+        return f"nnlite.{self.name}.{types_hash}"
+
+    def launch(self, arguments: Any) -> tuple:
+        """What an intrinsic `launch(run, shared, num_threads, arguments)` returns: type, and what emits it."""
+        signature = (types.int64, types.int64, *arguments.types)
+        result = self.provide(signature)
+        if signature not in self.signatures:
+            self.signatures.append(signature)
+
+        def call(context: Any, builder: Any, values: list) -> Any:
+            code_type = numba_private.function_type(context, result, signature)
+            code = cgutils.get_or_insert_function(builder.module, code_type, self._symbol(signature))
+            return numba_private.call(context, builder, code, result, signature, values)
+
+        def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address, shared, num_threads, packed = args
+            values = *numba_private.no_error(), *cgutils.unpack_tuple(builder, packed)
+            block = cgutils.alloca_once_value(builder, cgutils.make_anonymous_struct(builder, values))
+            share = _share(context, builder.module, block.type, call)
+            run = builder.inttoptr(address, numba_private.function_type(context, types.none, pool.RUN).as_pointer())
+            where = [shared, builder.ptrtoint(share, _INT), num_threads, builder.ptrtoint(block, _INT)]
+            status = numba_private.call(context, builder, run, types.none, pool.RUN, where)
+            numba_private.pass_on_error(context, builder, status.code, status.excinfoptr)
+            error = [builder.load(cgutils.gep_inbounds(builder, block, 0, i)) for i in range(2)]
+            numba_private.pass_on_error(context, builder, *error)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.int64, arguments), emit
+
+
+def _share(context: Any, module: Any, block_type: Any, call: Callable) -> Any:
+    """What each thread runs: `call(context, builder, [thread, num_threads, *arguments])` of what the block has."""
+    share = ir.Function(module, ir.FunctionType(ir.VoidType(), [_INT] * 3), "nnlite.share")
+    share.linkage = "internal"
+    thread, num_threads, address = share.args
+    builder = ir.IRBuilder(share.append_basic_block())
+    block = builder.inttoptr(address, block_type)
+    places = [cgutils.gep_inbounds(builder, block, 0, i) for i in range(len(block_type.pointee.elements))]
+    code, description, *values = places
+    status = call(context, builder, [thread, num_threads, *(builder.load(value) for value in values)])
+    with cgutils.if_unlikely(builder, status.is_error):
+        builder.store(status.code, code)
+        builder.store(status.excinfoptr, description)
+    builder.ret_void()
+    return share
