@@ -48,7 +48,14 @@ def test_the_answer_stands_first_and_the_details_below_it():
 
         first, *_ = answer.sentences(document)
     html = unescape(documents.rendered(document))
-    order = ("<h1>", "<caption>A training step", first, "The time model", "Too few rounds (2 of 15)", "<summary>")
+    order = (
+        "<h1>",
+        "<caption>A training step",
+        first,
+        "Predicted: operations",
+        "Too few rounds (2 of 15)",
+        "<summary>",
+    )
     places = [html.index(text) for text in order]
     assert places == sorted(places)
 

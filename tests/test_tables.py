@@ -166,7 +166,7 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
 def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
     document.comparisons["im2col"][2].prediction_error = Interval(-0.42, -0.44, -0.4)
-    assert "-42% (95%: -44% to -40%): small_cnn with algorithm im2col." in worst_prediction(document)
+    assert "-42% (95%: -44% to -40%): small_cnn with im2col." in worst_prediction(document)
 
 
 def test_what_is_not_predicted_is_told_with_its_reason():

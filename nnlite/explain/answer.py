@@ -10,11 +10,11 @@ from nnlite.explain.compare import WITHIN, differences, predictions
 from nnlite.explain.document import Document, Interval, Network, Row
 from nnlite.explain.measure import ROUNDS
 from nnlite.explain.names import spoken
-from nnlite.lab.numbers import listed, milliseconds, short
+from nnlite.lab.numbers import listed, milliseconds, of
 from nnlite.performance.counts import human_bytes
 
-#: what bounds a pass, as a sentence names it
-_BOUNDS = {"compute": "arithmetic", "memory": "memory traffic", "overhead": "call overhead"}
+#: what limits a pass, as a sentence names it
+_LIMITS = {"compute": "arithmetic", "memory": "data movement", "overhead": "call overhead"}
 
 
 def question(document: Document) -> str:
@@ -33,12 +33,9 @@ def sentences(document: Document) -> list[str]:
     if len(document.models) == 1:
         found = _single(document.models[0], document)
     else:
-        found = [*_ratios(document), *_metric(document), *_where(document), *_change(document)]
+        first = case_study.answer(document) or [*_ratios(document), *_change(document)]
+        found = [*first, *_where(document), *_metric(document)]
     return [*found, *_data(document)]
-
-
-def _times(ratio: float) -> str:
-    return f"{short(ratio)} times"
 
 
 def _known(ratio: Interval | None) -> bool:
@@ -58,44 +55,42 @@ def _ratios(document: Document) -> list[str]:
         took = ""
         if n.ratio.low is not None and n.ratio.high is not None:
             differs = n.ratio.low > 1 or n.ratio.high < 1
-            took = f"{_times(n.ratio.value)} the time of {base.name}" if differs else f"about the time of {base.name}"
+            took = f"{of(n.ratio.value)} the time of {base.name}" if differs else f"about the time of {base.name}"
             took = f"{n.name} takes {took}. It"
-        uses, base_uses = (m.forward_macs_per_image / max(1, m.parameters) for m in (n, base))
-        often = f" and uses each {short(uses)} times per image ({base.name}: {short(base_uses)})"
-        macs = _times(n.training_macs_per_image / max(1, base.training_macs_per_image))
+        uses, base_uses = (_uses(m.forward_macs_per_image / max(1, m.parameters)) for m in (n, base))
+        forward = of(n.forward_macs_per_image / max(1, base.forward_macs_per_image))
+        training = of(n.training_macs_per_image / max(1, base.training_macs_per_image)).removesuffix(" of")
         said.append(
-            f"{took or n.name} has {_times(n.parameters / base.parameters)} the parameters{often}: {macs} the training "
-            "MACs."
+            f"{took or n.name} has {of(n.parameters / base.parameters)} the parameters and uses each {uses} per "
+            f"image ({base.name}: {base_uses}): {forward} the MACs forward, {training} in training."
         )
     return said[:2]
 
 
+def _uses(count: float) -> str:
+    return "once" if abs(count - 1) < 0.005 else f"{count:.3g} times"
+
+
 def _metric(document: Document) -> list[str]:
-    """Which metric predicts the ratios, under each algorithm."""
+    """Which metric predicts the ratios, with each algorithm."""
     if not all(_known(n.ratio) for n in document.everything if document.base_of(n)):
         return []
     holds: dict[str, list[str]] = {}
-    fails: dict[str, list[str]] = {}
     for algorithm in document.by_algorithm:
         for metric, rows in predictions(document, algorithm).items():
-            (holds if all(p.holds for p in rows) else fails).setdefault(metric, []).append(algorithm)
-    counts = [metric for metric in holds if metric != "time model"]
-    always = [metric for metric in counts if metric not in fails]
-    if "parameters" not in holds:
-        first, verbs, object_ = "Parameters do not predict these times; ", ("do", "does"), ""
-    else:
-        first, verbs, object_ = "", ("predict", "predicts"), " these times"
+            if metric != "time model":
+                holds.setdefault(metric, [])
+                holds[metric] += [algorithm] if all(p.holds for p in rows) else []
+    always = [metric for metric, algorithms in holds.items() if len(algorithms) == len(document.by_algorithm)]
+    within = f"the ratios of the times within a factor of {WITHIN:g}"
     if always:
-        text = f"{listed(_called(always))} {_verb(always, *verbs)}{object_}, within a factor of {WITHIN:g}"
-    elif counts:
-        best = [max(counts, key=lambda metric: len(holds[metric]))]
-        text = f"{_called(best)[0]} {_verb(best, 'predict', 'predicts')} them only with "
-        text += f"algorithm{'s' * (len(holds[best[0]]) > 1)} {listed(holds[best[0]])}"
-        first = first or "No metric predicts these times with every algorithm; "
-    else:
-        text = "neither do MACs or memory traffic alone"
-    text = first + text
-    return [f"{text[0].upper()}{text[1:]}."]
+        return [f"Of the counts, {listed(_called(always))} {_gives(always)} {within}, with every algorithm."]
+    best = max(holds, key=lambda metric: len(holds[metric]), default="")
+    if not best or not holds[best]:
+        return [f"No count gives {within}: neither parameters nor MACs nor memory traffic."]
+    algorithms = f"algorithm{'s' * (len(holds[best]) > 1)} {listed(holds[best])}"
+    given = f"{_called([best])[0]} {_gives([best])} them with {algorithms}"
+    return [f"No count gives {within} with every algorithm; {given}."]
 
 
 def _called(metrics: Sequence[str]) -> list[str]:
@@ -103,8 +98,8 @@ def _called(metrics: Sequence[str]) -> list[str]:
     return ["unfused minimum traffic" if metric == "minimum traffic, unfused" else metric for metric in metrics]
 
 
-def _verb(metrics: Sequence[str], plural: str, singular: str) -> str:
-    return singular if len(metrics) == 1 and "traffic" in metrics[0] else plural
+def _gives(metrics: Sequence[str]) -> str:
+    return "gives" if len(metrics) == 1 and "traffic" in metrics[0] else "give"
 
 
 def _where(document: Document) -> list[str]:
@@ -120,10 +115,10 @@ def _where(document: Document) -> list[str]:
     if gap <= 0 or largest.more <= 0:
         return []
     row = next((r for r in longer.layers if (r.name, r.part) == (largest.name, largest.part)), None)
-    why = f", bound by {_BOUNDS[row.bound]}" if row is not None and row.bound else ""
+    why = f", limited by {_LIMITS[row.bound]}" if row is not None and row.bound else ""
     return [
-        f"{longer.name} takes {milliseconds(gap)} longer than {shorter.name}. The largest part of it, "
-        f"{milliseconds(min(largest.more, gap))}, is in {spoken(largest.name, largest.part)}{why}."
+        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}: "
+        f"{milliseconds(min(largest.more, gap))} of it in {spoken(largest.name, largest.part)}{why}."
     ]
 
 
@@ -140,13 +135,12 @@ def _change(document: Document) -> list[str]:
     ratio, n, other = max(found, key=lambda item: item[0])
     if ratio < 1.05:
         return []
-    traffic = ""
+    traffic = ["", ""]
     if n.moved_bytes_per_step and other.moved_bytes_per_step:
-        traffic = f", with {human_bytes(n.moved_bytes_per_step)} of memory traffic instead of "
-        traffic += human_bytes(other.moved_bytes_per_step)
+        traffic = [f" ({human_bytes(m.moved_bytes_per_step or 0)} of memory traffic)" for m in (n, other)]
     return [
-        f"The algorithm matters: {n.name} takes {milliseconds(n.step_ms.median)} with {n.algorithm} and "
-        f"{milliseconds(other.step_ms.median)} with {other.algorithm}{traffic}."
+        f"The algorithm matters: {n.name} takes {milliseconds(n.step_ms.median)} with {n.algorithm}{traffic[0]} and "
+        f"{milliseconds(other.step_ms.median)} with {other.algorithm}{traffic[1]}."
     ]
 
 
@@ -159,7 +153,7 @@ def _single(n: Network, document: Document) -> list[str]:
     top = rows[0]
     said = [
         f"{100 * top.ms / n.step_ms.median:.0f}% of the step of {milliseconds(n.step_ms.median)} is in "
-        f"{spoken(top.name, top.part)}" + (f", bound by {_BOUNDS[top.bound]}." if top.bound else ".")
+        f"{spoken(top.name, top.part)}" + (f", limited by {_LIMITS[top.bound]}." if top.bound else ".")
     ]
     bounds: dict[str, float] = {}
     for row in n.layers:
@@ -167,7 +161,7 @@ def _single(n: Network, document: Document) -> list[str]:
             bounds[term] = bounds.get(term, 0.0) + ms
     total = sum(bounds.values())
     if total and n.predicted_ms:
-        shares = [f"{100 * ms / total:.0f}% is {_BOUNDS[term]}" for term, ms in bounds.items() if ms >= 0.005 * total]
+        shares = [f"{100 * ms / total:.0f}% is {_LIMITS[term]}" for term, ms in bounds.items() if ms >= 0.005 * total]
         said.append(f"Of the predicted step, {listed(shares)}.")
     return [*said, *_gain(n, document), *_advice(n, bounds, total), *_change(document)]
 
@@ -212,7 +206,7 @@ def _advice(n: Network, bounds: dict[str, float], total: float) -> list[str]:
         change = "fewer filters, a smaller kernel or larger strides" if n.convolutions else "fewer units"
         return [f"Arithmetic dominates. To reduce it, use {change}."]
     change = "fewer filters before the first pooling, or pool earlier" if n.convolutions else "fewer units"
-    return [f"Memory traffic dominates. To reduce it, use {change}."]
+    return [f"Data movement dominates. To reduce it, use {change}."]
 
 
 def _data(document: Document) -> list[str]:

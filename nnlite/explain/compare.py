@@ -98,8 +98,8 @@ def worst_prediction(document: Document) -> str:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})" if error.low is not None else ""
         said.append(
-            f"The time model predicts a step from rates measured outside of any layer. Its largest error is "
-            f"{percent(error.value)}{within}: {worst.name} with algorithm {worst.algorithm}."
+            "Predicted: operations / rate + bytes / bandwidth + call overhead, measured outside of any layer. The "
+            f"largest error is {percent(error.value)}{within}: {worst.name} with {worst.algorithm}."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
     if missing:

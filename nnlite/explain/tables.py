@@ -41,7 +41,7 @@ def networks(document: Document) -> Table:
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
     note = f"Step: median of {document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
-        note += " In parentheses: the 95% interval of the ratio."
+        note = f"{note[:-1]}; in parentheses the 95% interval."
     return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
 
 

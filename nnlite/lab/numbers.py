@@ -29,6 +29,15 @@ def times(ratio: float) -> str:
     return f"{short(ratio)}×"
 
 
+def of(ratio: float) -> str:
+    """How much of another quantity: 20.3 -> "20.3 times", 0.166 -> "1/6 of", 0.413 -> "0.41 of"."""
+    if ratio >= 1:
+        return f"{short(ratio)} times"
+    inverse = 1 / ratio if ratio else 0
+    nearest = round(inverse)
+    return f"1/{nearest:,} of" if nearest > 1 and abs(nearest / inverse - 1) < 0.03 else f"{ratio:.2g} of"
+
+
 def miss(predicted: float, measured: float) -> str:
     """The factor by which a prediction is too high or too low."""
     ratio = predicted / measured

@@ -123,13 +123,14 @@ def _template() -> Template:
 
 def _context(document: Document) -> dict[str, Any]:
     """The template variables of the first screen."""
-    from nnlite.explain import answer, compare, tables
+    from nnlite.explain import answer, case_study, compare, tables
 
     return {
         "document": document,
         "tables": tables,
         "question": answer.question(document),
         "answer": answer.sentences(document),
+        "ratios": case_study.ratios(document),
         "worst_prediction": compare.worst_prediction(document),
     }
 
