@@ -192,6 +192,7 @@ class Pool:
         self._memory = np.zeros(_TAKEN // 8 + MOST_PARTS + 8, np.int64)
         #: the address of the memory that the threads share, at the beginning of a line of the caches
         self.shared = -(-self._memory.ctypes.data // 64) * 64
+        self._end = self._memory[(self.shared - self._memory.ctypes.data + _END) // 8 :]
         self._threads: list[threading.Thread] = []
         self._asleep: list[Any] = []  # of each thread that sleeps, the lock that it waits for
 
@@ -209,18 +210,17 @@ class Pool:
     def _run(self, own: int) -> None:
         bell = threading.Lock()
         bell.acquire()
-        while not self._memory_at(_END):
+        while True:
             _serve(self.shared, own, PATIENCE if threads.available_cpus() > own else SHORT_PATIENCE)
             self._asleep.append(bell)
+            if self._end[0]:  # asked for after the bell can be rung
+                return
             bell.acquire()
-
-    def _memory_at(self, place: int) -> Any:
-        return self._memory[(self.shared - self._memory.ctypes.data + place) // 8]
 
     def end(self) -> None:
         """End the threads: at the end of Python none may be left in compiled code."""
         with self.lock:
-            self._memory[(self.shared - self._memory.ctypes.data + _END) // 8] = 1
+            self._end[0] = 1
             self.wake(0)
             for thread in self._threads:
                 thread.join()
