@@ -1,0 +1,208 @@
+"""Where things lie in memory for convolutions of few channels per group, with channels in the SIMD lanes.
+
+A block is LANES output channels, neighbours as NHWC has them, of one group or of several. For an output channel, the
+reduction has a term for each tap and each input channel of its group. So a line of the input is packed, block by block,
+into `terms` copies: lane k of copy j is the channel that output channel k reads as its j-th,
+
+    group(k) * group_in + (j + k) % group_in
+
+For one channel per group and no multiplier, that is the line itself. Where groups are as wide out as in, it is a
+rotation of the channels within their group: two loads at different offsets, each of some lanes. A copy of any other
+kind is put together from as many loads as there are different offsets, at most LANES.
+
+In a packed line, pixels that are `step` apart lie one after the other, for a stride of `step`, so that a kernel reads
+successive outputs' pixels at constant offsets. The input gradient is the same over dY, for stride s as s * s phases
+(nnlite.conv.direct_plan).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import gcd, prod
+from typing import NamedTuple
+
+import numpy as np
+
+from nnlite.compiler.simd import LANES
+from nnlite.conv.direct_plan import outputs, phases
+from nnlite.conv.direct_regions import Axis
+from nnlite.conv.geometry import Geometry
+from nnlite.runtime.processor import cache_sizes
+
+#: outputs of a line that are summed at once: as many multiply-adds are under way as hide the latency of one
+PIXELS = 8
+#: taps whose gradients are summed at once: those of a 3x3 kernel
+TAPS = 9
+#: share of the second-level cache for the packed lines that are in use
+LINES_SHARE = 0.5
+
+
+class LineNest(NamedTuple):
+    """What the compiled loops follow. Sizes of packed lines are in numbers; blocks are of LANES output channels."""
+
+    h: int
+    w: int
+    c: int  # channels that are read
+    h_out: int
+    w_out: int
+    k: int  # channels that are written
+    terms: int  # copies of a line
+    step: int  # columns of the input from an output to the next of its phase
+    left: int  # columns before the first of a packed line
+    length: int  # pixels of a part of a packed line: those of one remainder modulo `step`
+    line: int  # numbers of a packed line of a block
+    slots: int  # lines that are kept packed; one of zeros follows
+    blocks: int
+    chunk: int  # blocks that are packed together
+    ring: int  # numbers of all packed lines of a chunk
+    bands: int  # of an image's rows of outputs
+    count: int  # rows of outputs, of the phase that has most
+    line_step: int  # lines of the input from a row of outputs to the next of its phase
+    first_shift: int  # the first and last of the lines that a row of outputs reads
+    last_shift: int
+    row_step: int  # rows of the result from one to the next of a phase; columns alike
+    column_step: int
+    kernel_width: int
+    rows: np.ndarray  # (phases, 4): the first row, their number, and from where to where in `row_taps`
+    row_taps: np.ndarray  # (taps, 2): line to read, relative to count * line_step, and which tap that is
+    columns: np.ndarray  # (phases, 4): as `rows`
+    column_taps: np.ndarray  # (taps, 2): offset in a packed line, and which tap that is
+    whole: np.ndarray  # (blocks, terms): whether a copy's lanes lie together in the input
+    loads: np.ndarray  # (blocks, terms): how many loads it takes
+    offsets: np.ndarray  # (blocks, terms, loads): of the loads, from the pixel's first channel
+    lanes: np.ndarray  # (blocks, terms, loads, LANES): 1 where a lane comes from that load
+
+
+class Grouped(NamedTuple):
+    """A pass: its loop nest, and where its packed weights come from."""
+
+    nest: LineNest
+    source: np.ndarray  # (blocks, taps of the kernel, terms, LANES): which weight that is; any beyond the last channel
+    packed: np.ndarray  # (weights): where each weight lies in these
+
+
+@lru_cache(maxsize=512)
+def forward(geometry: Geometry, num_threads: int) -> Grouped:
+    """The forward pass."""
+    return _plan(geometry, [outputs(geometry, 0)], [outputs(geometry, 1)], False, num_threads)
+
+
+@lru_cache(maxsize=512)
+def grad_input(geometry: Geometry, num_threads: int) -> Grouped:
+    """The input gradient, a correlation over dY."""
+    return _plan(geometry, phases(geometry, 0, 1), phases(geometry, 1, 1), True, num_threads)
+
+
+def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool, num_threads: int) -> Grouped:
+    (n, h, w, c), (_, oh, ow, k), groups = geometry.input_shape, geometry.output_shape, geometry.groups
+    if back:
+        h, w, c, oh, ow, k = oh, ow, k, h, w, c
+    terms, group_out = c // groups, k // groups
+    blocks = -(-k // LANES)
+    channel = np.arange(blocks * LANES).reshape(blocks, 1, LANES)
+    group, member = channel // group_out, channel % group_out
+    term = (np.arange(terms)[:, None] + member) % terms  # (blocks, terms, LANES): which of its group's channels
+    reads = np.where(channel < k, group * terms + term, -1)
+
+    step, count = columns[0].step, max(axis.count for axis in rows)
+    shifts_h, shifts_w = ([shift for axis in axes for shift in axis.shifts] or [0] for axes in (rows, columns))
+    left = max(0, -min(shifts_w))
+    reach = max((_round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
+    length = (left + max(reach, w - 1)) // step + 1
+    span = max(shifts_h) - min(shifts_h) + 1
+    slots = min(span, h)
+    part = length * LANES
+    line = step * terms * part
+    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * (slots + 1) * line))
+    chunk = -(-blocks // -(-blocks // most))
+    units = max(1, n) * -(-blocks // chunk)
+    loads, offsets, lanes = _loads(reads)
+    nest = LineNest(
+        h=h,
+        w=w,
+        c=c,
+        h_out=oh,
+        w_out=ow,
+        k=k,
+        terms=terms,
+        step=step,
+        left=left,
+        length=length,
+        line=line,
+        slots=slots,
+        blocks=blocks,
+        chunk=chunk,
+        ring=(slots + 1) * chunk * line,
+        bands=_bands(units, count, num_threads),
+        count=count,
+        line_step=rows[0].step,
+        first_shift=min(shifts_h),
+        last_shift=max(shifts_h),
+        row_step=rows[0].step_out,
+        column_step=columns[0].step_out,
+        kernel_width=geometry.weight_shape[1],
+        rows=_phase_table(rows),
+        row_taps=_tap_table(rows, lambda shift: shift),
+        columns=_phase_table(columns),
+        column_taps=_tap_table(
+            columns, lambda shift: (shift + left) % step * terms * part + (shift + left) // step * LANES
+        ),
+        whole=(loads == 1) & lanes[:, :, 0].all(axis=-1),
+        loads=loads,
+        offsets=offsets,
+        lanes=lanes,
+    )
+    return Grouped(nest, *_weight_tables(geometry, term, channel, back))
+
+
+def _round_up(count: int, to: int) -> int:
+    return -(-count // to) * to
+
+
+def _bands(units: int, count: int, num_threads: int) -> int:
+    """Bands of rows, so that threads share the work equally; a band packs lines again that the one before it had."""
+    return 1 if units >= 8 * num_threads else min(count, num_threads // gcd(units, num_threads))
+
+
+def _phase_table(axes: list[Axis]) -> np.ndarray:
+    ends = np.cumsum([0] + [len(axis.shifts) for axis in axes])
+    table = [(axis.first_out, axis.count, ends[i], ends[i + 1]) for i, axis in enumerate(axes)]
+    return np.array(table, np.int64)
+
+
+def _tap_table(axes: list[Axis], place) -> np.ndarray:
+    table = [(place(s), tap) for axis in axes for s, (tap,) in zip(axis.shifts, axis.taps, strict=True)]
+    return np.array(table, np.int64).reshape(-1, 2)
+
+
+def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(loads, offsets, lanes) of a LineNest, for lanes that read those channels; -1 where they read none."""
+    shifts = np.where(reads < 0, np.iinfo(np.int64).max, reads - np.arange(LANES))  # of a load, if only it were whole
+    ordered = np.sort(shifts, axis=-1)
+    is_new = (np.diff(ordered, prepend=np.iinfo(np.int64).min, axis=-1) != 0) & (ordered < np.iinfo(np.int64).max)
+    loads = is_new.sum(axis=-1)
+    number = np.cumsum(is_new, axis=-1) - 1
+    offsets = np.zeros((*reads.shape[:2], int(loads.max())), np.int64)
+    place = np.nonzero(is_new)
+    offsets[place[0], place[1], number[is_new]] = ordered[is_new]
+    lanes = (shifts[:, :, None, :] == offsets[..., None]) & (np.arange(offsets.shape[2]) < loads[..., None])[..., None]
+    return loads, offsets, lanes.astype(np.float32)
+
+
+def _weight_tables(
+    geometry: Geometry, term: np.ndarray, channel: np.ndarray, back: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    kh, kw, group_in, k = geometry.weight_shape
+    written = k if not back else geometry.input_shape[3]
+    is_written = np.broadcast_to((channel < written)[:, None], (len(term), kh * kw, *term.shape[1:]))
+    channel = np.minimum(channel, written - 1)
+    if back:  # a channel of x reads those of its group in dY
+        inner, outer = channel % group_in, channel // group_in * (k // geometry.groups) + term
+    else:
+        inner, outer = term, channel
+    place = inner * k + outer  # (blocks, terms, LANES)
+    taps = np.arange(kh * kw)[:, None, None] * group_in * k
+    source = place[:, None] + taps
+    packed = np.empty(prod(geometry.weight_shape), np.int64)
+    packed[source[is_written]] = np.arange(source.size).reshape(source.shape)[is_written]
+    return source, packed
