@@ -117,34 +117,27 @@ def _run(
     nest, num_threads = plan.nest, threads.kernel_parts()
     weights, start = weight.reshape(-1).take(plan.source), start_values(bias, 1, nest.blocks * LANES)
     operands = Operands(x, gate, is_gated, weights, start, y, relu)
-    _correlate.run(num_threads, nest, operands, _lines(plan, num_threads), _table(plan, num_threads))
+    _correlate.run(num_threads, nest, operands, _packed_lines(plan, num_threads))
 
 
-def _lines(plan: Grouped, num_threads: int) -> np.ndarray:
-    """Room for each thread's packed lines, and one of dY."""
+def _packed_lines(plan: Grouped, num_threads: int) -> np.ndarray:
+    """Room for each thread's packed lines, and for one of dY."""
     nest = plan.nest
     return memory.empty((num_threads, nest.ring + nest.chunk * nest.w_out * LANES))
 
 
-def _table(plan: Grouped, num_threads: int) -> np.ndarray:
-    """Room for each thread's taps: where they are read, and the weights."""
-    taps = plan.source.shape[1] * plan.nest.terms
-    return np.empty((num_threads, 2, taps + TAPS), np.int64)
-
-
 @kernel
-def _correlate(thread, num_threads, nest, operands, lines, table):
+def _correlate(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
-    ring, taps = pointer(lines, thread * lines.shape[1]), table[thread]
-    lines[thread] = 0
+    packed[thread, : nest.ring] = 0
     chunks = -(-nest.blocks // nest.chunk)
     units = operands.y.shape[0] * nest.bands * chunks
     for unit in range(thread * units // num_threads, (thread + 1) * units // num_threads):
         image, band, chunk = unit // (nest.bands * chunks), unit // chunks % nest.bands, unit % chunks
+        start = image * nest.h * nest.w * nest.c
         x = Lines(
-            pointer(operands.x, image * nest.h * nest.w * nest.c),
-            pointer(operands.gate, image * nest.h * nest.w * nest.c),
-            operands.is_gated, ring, chunk * nest.chunk, min(nest.blocks, (chunk + 1) * nest.chunk),
+            pointer(operands.x, start), pointer(operands.gate, start), operands.is_gated,
+            pointer(packed, thread * packed.shape[1]), chunk * nest.chunk, min(nest.blocks, (chunk + 1) * nest.chunk),
         )  # fmt: skip
         y = pointer(operands.y, image * nest.h_out * nest.w_out * nest.k)
         next_line = 0
@@ -153,7 +146,7 @@ def _correlate(thread, num_threads, nest, operands, lines, table):
             for phase in range(nest.rows.shape[0]):
                 if count < nest.rows[phase, 1]:
                     row = nest.rows[phase, 0] + count * nest.row_step
-                    _correlate_row(nest, operands, x, count, phase, pointer(y, row * nest.w_out * nest.k), taps)
+                    correlate_row(nest, operands, x, count, phase, pointer(y, row * nest.w_out * nest.k))
 
 
 class Lines(NamedTuple):
@@ -168,20 +161,30 @@ class Lines(NamedTuple):
 
 
 @jit
-def _correlate_row(nest, operands, x, count, phase, y, taps):
+def correlate_row(nest, operands, x, count, phase, y):
     """A row of outputs of a chunk."""
+    first_line = count * nest.line_step
+    places = pointer(nest.places, first_line % nest.slots * nest.places.shape[1])
+    # the rows of the kernel that read lines inside the image
+    begin, end, before = nest.rows[phase, 2], nest.rows[phase, 3], 0
+    while begin < end and first_line + nest.shifts[begin] < 0:
+        begin, before = begin + 1, before + 1
+    while begin < end and first_line + nest.shifts[end - 1] >= nest.h:
+        end -= 1
+    step = nest.column_step * nest.k
+    size = operands.weights.shape[1] * nest.terms * LANES
     for column_phase in range(nest.columns.shape[0]):
-        first, columns = nest.columns[column_phase, 0], nest.columns[column_phase, 1]
-        tap_count = list_taps(nest, count, phase, column_phase, False, taps)
-        for pixel in range(0, columns, PIXELS):
-            place = (first + pixel * nest.column_step) * nest.k
-            for block in range(x.first, x.last):
+        first, columns, taps = nest.columns[column_phase]
+        start = nest.begins[phase, column_phase] + before * taps * nest.terms
+        own_places, own_weights = pointer(places, start), pointer(nest.weights, start)
+        for block in range(x.first, x.last):
+            source, weights = pointer(x.ring, (block - x.first) * nest.line), pointer(operands.weights, block * size)
+            out = pointer(y, first * nest.k + block * LANES)
+            for pixel in range(0, columns, PIXELS):
                 sum_taps(
-                    pointer(x.ring, (block - x.first) * nest.line + pixel * LANES),
-                    pointer(operands.weights, block * operands.weights.shape[1] * nest.terms * LANES),
-                    taps, tap_count, load(operands.start, block * LANES), operands.relu,
-                    pointer(y, place + block * LANES), nest.column_step * nest.k, columns - pixel,
-                    nest.k - block * LANES,
+                    pointer(source, pixel * LANES), weights, own_places, own_weights, (end - begin) * taps * nest.terms,
+                    load(operands.start, block * LANES), operands.relu,
+                    pointer(out, pixel * step), step, columns - pixel, nest.k - block * LANES,
                 )  # fmt: skip
 
 
@@ -191,65 +194,70 @@ def pack_lines(nest, x, count, next_line):
 
     Returns what is next then.
     """
-    start = count * nest.line_step
-    last = min(nest.h, start + nest.last_shift + 1)
-    for line in range(max(next_line, start + nest.first_shift), last):
-        out = pointer(x.ring, line % nest.slots * nest.chunk * nest.line)
-        for w in range(nest.w):
-            place = line * nest.w * nest.c + w * nest.c
-            part, column = (w + nest.left) % nest.step, (w + nest.left) // nest.step
-            pack_pixel(nest, x, place, pointer(out, (part * nest.terms * nest.length + column) * LANES))
+    last = count * nest.line_step + nest.slots
+    for number in range(max(next_line, count * nest.line_step), last):
+        out, line = pointer(x.ring, number % nest.slots * nest.chunk * nest.line), number - nest.top
+        if 0 <= line < nest.h:
+            pack_line(nest, x, line, out)
+        else:
+            for i in range(0, (x.last - x.first) * nest.line, LANES):
+                store(out, i, splat(np.float32(0)))
     return max(next_line, last)
 
 
 @jit
-def pack_pixel(nest, x, place, out):
-    """All copies of a pixel, for some blocks."""
-    for block in range(x.first, x.last):
-        for term in range(nest.terms):
-            value = splat(np.float32(0))
-            if nest.whole[block, term]:
-                i = place + nest.offsets[block, term, 0]
-                value = load(x.x, i)
-                if x.is_gated:
-                    value = select(load(x.gate, i) > 0, value, 0)
-            else:
-                for n in range(nest.loads[block, term]):
-                    i = place + nest.offsets[block, term, n]
-                    lanes = load(nest.lanes, ((block * nest.terms + term) * nest.lanes.shape[2] + n) * LANES) > 0
-                    if x.is_gated:
-                        lanes = lanes & (load_where(x.gate, i, lanes, splat(np.float32(0))) > 0)
-                    value = load_where(x.x, i, lanes, value)
-            store(out, ((block - x.first) * nest.step * nest.terms + term) * nest.length * LANES, value)
-
-
-@jit
-def list_taps(nest, count, phase, column_phase, with_padding, taps):
-    """taps[0] = where the taps of a row of outputs are read, taps[1] = where their weights begin. Returns their number.
-
-    Taps in lines of padding read zeros if `with_padding`, and are left out otherwise.
-    """
-    n, copy = 0, nest.length * LANES
-    for r in range(nest.rows[phase, 2], nest.rows[phase, 3]):
-        line = count * nest.line_step + nest.row_taps[r, 0]
-        is_inside = 0 <= line < nest.h
-        if is_inside or with_padding:
-            start = (line % nest.slots if is_inside else nest.slots) * nest.chunk * nest.line
-            for s in range(nest.columns[column_phase, 2], nest.columns[column_phase, 3]):
-                tap = nest.row_taps[r, 1] * nest.kernel_width + nest.column_taps[s, 1]
+def pack_line(nest, x, line, out):
+    """All copies of a line of the image, for some blocks, some pixels at a time."""
+    pixel_step = nest.step * nest.c
+    for part in range(nest.step):
+        first = (part - nest.left) % nest.step
+        columns = (nest.w - first + nest.step - 1) // nest.step
+        place = part * nest.terms * nest.copy + (first + nest.left) // nest.step * LANES
+        for column in range(0, columns, PIXELS):
+            i, pixels = (line * nest.w + first) * nest.c + column * pixel_step, min(PIXELS, columns - column)
+            for block in range(x.first, x.last):
                 for term in range(nest.terms):
-                    taps[0, n] = start + nest.column_taps[s, 0] + term * copy
-                    taps[1, n] = (tap * nest.terms + term) * LANES
-                    n += 1
-    return n
+                    copy = pointer(out, (block - x.first) * nest.line + term * nest.copy + place + column * LANES)
+                    if nest.loads[block, term]:
+                        _gather(nest, block, term, x, i, pixel_step, pixels, copy)
+                    else:
+                        _copy(x, i + nest.offsets[block, term, 0], pixel_step, pixels, copy)
 
 
 @jit
-def sum_taps(x, weights, taps, tap_count, start, is_relu, y, step, pixels, channels):
+def _copy(x, i, step, pixels, out):
+    """out (pixels, LANES) = neighbouring channels of pixels that are `step` apart."""
+    for pixel in range(pixels):
+        value = load(x.x, i + pixel * step)
+        if x.is_gated:
+            value = select(load(x.gate, i + pixel * step) > 0, value, 0)
+        store(out, pixel * LANES, value)
+
+
+@jit
+def _gather(nest, block, term, x, i, step, pixels, out):
+    """out (pixels, LANES) = channels that lie anyhow, from two loads at a time."""
+    zero = splat(np.float32(0))
+    for n in range(0, nest.loads[block, term], 2):
+        lanes = pointer(nest.lanes, ((block * nest.terms + term) * nest.lanes.shape[2] + n) * LANES)
+        first, second = nest.offsets[block, term, n], nest.offsets[block, term, n + 1]
+        of_first, of_second = load(lanes, 0) > 0, load(lanes, LANES) > 0
+        for pixel in range(pixels):
+            j = i + pixel * step
+            value = zero if n == 0 else load(out, pixel * LANES)
+            value = load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, value))
+            if x.is_gated:
+                gate = load_where(x.gate, j + second, of_second, load_where(x.gate, j + first, of_first, zero))
+                value = select(gate > 0, value, zero)
+            store(out, pixel * LANES, value)
+
+
+@jit
+def sum_taps(x, weights, places, weight_places, taps, start, is_relu, y, step, pixels, channels):
     """The micro-kernel: up to PIXELS outputs of a line, `step` apart in y, each a vector of `channels`."""
     a = b = c = d = e = f = g = h = start
-    for tap in range(tap_count):
-        i, weight = taps[0, tap], load(weights, taps[1, tap])
+    for tap in range(taps):
+        i, weight = places[tap], load(weights, weight_places[tap])
         a = a + load(x, i) * weight
         b = b + load(x, i + LANES) * weight
         c = c + load(x, i + 2 * LANES) * weight
@@ -299,66 +307,64 @@ def _grad_weight(
     nest, taps = plan.nest, plan.source.shape[1] * plan.nest.terms
     sums = memory.empty((num_threads, nest.blocks, -(-taps // TAPS) * TAPS, LANES))
     operands = GradientOperands(x, dy, result, relu, sums, np.empty((num_threads, nest.blocks * LANES), np.float32))
-    _reduce.run(num_threads, nest, operands, _lines(plan, num_threads), _table(plan, num_threads))
+    _reduce.run(num_threads, nest, operands, _packed_lines(plan, num_threads))
     total = sums.sum(axis=0)[:, :taps]
     return total.take(plan.packed).reshape(geometry.weight_shape), operands.bias_sums.sum(axis=0)[: nest.k]
 
 
 @kernel
-def _reduce(thread, num_threads, nest, operands, lines, table):
+def _reduce(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
-    ring, taps = pointer(lines, thread * lines.shape[1]), table[thread]
-    packed_dy = pointer(ring, nest.ring)
-    lines[thread] = 0
+    packed[thread] = 0
     operands.sums[thread] = 0
     operands.bias_sums[thread] = 0
+    ring = pointer(packed, thread * packed.shape[1])
+    packed_dy = pointer(ring, nest.ring)
     bias_sums = pointer(operands.bias_sums, thread * operands.bias_sums.shape[1])
     chunks = -(-nest.blocks // nest.chunk)
-    units, size = operands.x.shape[0] * nest.bands * chunks, operands.sums.shape[2]
+    units, taps = operands.x.shape[0] * nest.bands * chunks, operands.sums.shape[2]
     for unit in range(thread * units // num_threads, (thread + 1) * units // num_threads):
         image, band, chunk = unit // (nest.bands * chunks), unit // chunks % nest.bands, unit % chunks
-        start = image * nest.h * nest.w * nest.c
-        x = Lines(
-            pointer(operands.x, start), pointer(operands.x, start),
-            False, ring, chunk * nest.chunk, min(nest.blocks, (chunk + 1) * nest.chunk),
-        )  # fmt: skip
+        source = pointer(operands.x, image * nest.h * nest.w * nest.c)
+        x = Lines(source, source, False, ring, chunk * nest.chunk, min(nest.blocks, (chunk + 1) * nest.chunk))
         next_line = 0
         for row in range(band * nest.count // nest.bands, (band + 1) * nest.count // nest.bands):
             next_line = pack_lines(nest, x, row, next_line)
-            place = (image * nest.h_out + row) * nest.w_out * nest.k
-            pack_gradient(nest, operands, place, x.first, x.last, packed_dy, bias_sums)
-            count = list_taps(nest, row, 0, 0, True, taps)
-            for tap in range(count, size):
-                taps[0, tap] = taps[0, 0]  # computed in vain
+            start = (image * nest.h_out + row) * nest.w_out * nest.k
+            pack_gradient(nest, operands, start, x.first, x.last, packed_dy, bias_sums)
+            places = pointer(nest.places, row * nest.line_step % nest.slots * taps)
             for block in range(x.first, x.last):
                 own_x = pointer(x.ring, (block - x.first) * nest.line)
                 own_dy = pointer(packed_dy, (block - x.first) * nest.w_out * LANES)
-                own_sums = pointer(operands.sums, (thread * nest.blocks + block) * size * LANES)
-                for tap in range(0, size, TAPS):
-                    sum_pixels(own_x, taps, tap, own_dy, nest.w_out, pointer(own_sums, tap * LANES))
+                own_sums = pointer(operands.sums, (thread * nest.blocks + block) * taps * LANES)
+                for tap in range(0, taps, TAPS):
+                    sum_pixels(own_x, pointer(places, tap), own_dy, nest.w_out, pointer(own_sums, tap * LANES))
 
 
 @jit
-def pack_gradient(nest, operands, place, first, last, out, bias_sums):
-    """A line of dY from `place` on to (blocks, pixels, LANES), its blocks `first` to `last`, and their sums.
+def pack_gradient(nest, operands, start, first, last, out, bias_sums):
+    """A line of dY from `start` on to (blocks, pixels, LANES), its blocks `first` to `last`, and their sums.
 
     Zero where it is gated and the gate is not above 0.
     """
-    for pixel in range(nest.w_out):
+    for column in range(0, nest.w_out, PIXELS):
         for block in range(first, last):
-            i, channels = place + pixel * nest.k + block * LANES, nest.k - block * LANES
-            value = load_first(operands.dy, i, channels)
-            if operands.is_gated:
-                value = select(load_first(operands.gate, i, channels) > 0, value, 0)
-            store(out, ((block - first) * nest.w_out + pixel) * LANES, value)
-            store(bias_sums, block * LANES, load(bias_sums, block * LANES) + value)
+            i, channels = start + column * nest.k + block * LANES, nest.k - block * LANES
+            copy, total = pointer(out, ((block - first) * nest.w_out + column) * LANES), load(bias_sums, block * LANES)
+            for pixel in range(min(PIXELS, nest.w_out - column)):
+                value = load_first(operands.dy, i + pixel * nest.k, channels)
+                if operands.is_gated:
+                    value = select(load_first(operands.gate, i + pixel * nest.k, channels) > 0, value, 0)
+                store(copy, pixel * LANES, value)
+                total = total + value
+            store(bias_sums, block * LANES, total)
 
 
 @jit
-def sum_pixels(x, taps, tap, dy, pixels, sums):
+def sum_pixels(x, places, dy, pixels, sums):
     """The micro-kernel: the sums of TAPS taps += those over the pixels of a line."""
-    i0, i1, i2, i3, i4 = taps[0, tap], taps[0, tap + 1], taps[0, tap + 2], taps[0, tap + 3], taps[0, tap + 4]
-    i5, i6, i7, i8 = taps[0, tap + 5], taps[0, tap + 6], taps[0, tap + 7], taps[0, tap + 8]
+    i0, i1, i2, i3, i4 = places[0], places[1], places[2], places[3], places[4]
+    i5, i6, i7, i8 = places[5], places[6], places[7], places[8]
     a, b, c = load(sums, 0), load(sums, LANES), load(sums, 2 * LANES)
     d, e, f = load(sums, 3 * LANES), load(sums, 4 * LANES), load(sums, 5 * LANES)
     g, h, k = load(sums, 6 * LANES), load(sums, 7 * LANES), load(sums, 8 * LANES)

@@ -18,6 +18,7 @@ successive outputs' pixels at constant offsets. The input gradient is the same o
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 from math import gcd, prod
 from typing import NamedTuple
 
@@ -38,7 +39,10 @@ LINES_SHARE = 0.5
 
 
 class LineNest(NamedTuple):
-    """What the compiled loops follow. Sizes of packed lines are in numbers; blocks are of LANES output channels."""
+    """What the compiled loops follow. Sizes of packed lines are in numbers; blocks are of LANES output channels.
+
+    Lines are numbered from the first that a result reads, which may be padding.
+    """
 
     h: int
     w: int
@@ -46,30 +50,29 @@ class LineNest(NamedTuple):
     h_out: int
     w_out: int
     k: int  # channels that are written
+    top: int  # lines of padding
+    left: int  # columns before the first of a packed line
     terms: int  # copies of a line
     step: int  # columns of the input from an output to the next of its phase
-    left: int  # columns before the first of a packed line
-    length: int  # pixels of a part of a packed line: those of one remainder modulo `step`
-    line: int  # numbers of a packed line of a block
-    slots: int  # lines that are kept packed; one of zeros follows
+    line_step: int  # lines of the input from a row of outputs to the next of its phase
+    row_step: int  # rows of the result from one to the next of a phase
+    column_step: int
+    copy: int  # numbers of a copy of a line's pixels of one remainder modulo `step`
+    line: int  # and of all of them: of a packed line
+    slots: int  # lines that are kept packed: those that a row of outputs reads
     blocks: int
     chunk: int  # blocks that are packed together
     ring: int  # numbers of all packed lines of a chunk
     bands: int  # of an image's rows of outputs
     count: int  # rows of outputs, of the phase that has most
-    line_step: int  # lines of the input from a row of outputs to the next of its phase
-    first_shift: int  # the first and last of the lines that a row of outputs reads
-    last_shift: int
-    row_step: int  # rows of the result from one to the next of a phase; columns alike
-    column_step: int
-    kernel_width: int
-    rows: np.ndarray  # (phases, 4): the first row, their number, and from where to where in `row_taps`
-    row_taps: np.ndarray  # (taps, 2): line to read, relative to count * line_step, and which tap that is
-    columns: np.ndarray  # (phases, 4): as `rows`
-    column_taps: np.ndarray  # (taps, 2): offset in a packed line, and which tap that is
-    whole: np.ndarray  # (blocks, terms): whether a copy's lanes lie together in the input
-    loads: np.ndarray  # (blocks, terms): how many loads it takes
-    offsets: np.ndarray  # (blocks, terms, loads): of the loads, from the pixel's first channel
+    rows: np.ndarray  # (phases, 4): the first row, their number, and from where to where in `shifts`
+    columns: np.ndarray  # (phases, 3): the first column, their number, and that of their taps in a line
+    shifts: np.ndarray  # (rows of the kernel): the line that they read, of the first row of outputs
+    begins: np.ndarray  # (phases of rows, phases of columns): where their taps are in what follows
+    places: np.ndarray  # (slots, taps): offset in the ring, if the first line that is read lies in that slot
+    weights: np.ndarray  # (taps): offset in a block's packed weights
+    loads: np.ndarray  # (blocks, terms): how many loads a copy takes; 0 if it is LANES neighbours of the input
+    offsets: np.ndarray  # (blocks, terms, loads): of the loads, from the pixel's first channel; two or more
     lanes: np.ndarray  # (blocks, terms, loads, LANES): 1 where a lane comes from that load
 
 
@@ -106,17 +109,18 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
 
     step, count = columns[0].step, max(axis.count for axis in rows)
     shifts_h, shifts_w = ([shift for axis in axes for shift in axis.shifts] or [0] for axes in (rows, columns))
-    left = max(0, -min(shifts_w))
+    top, left = -min(shifts_h), max(0, -min(shifts_w))
+    slots = max(shifts_h) + top + 1
     reach = max((_round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
-    length = (left + max(reach, w - 1)) // step + 1
-    span = max(shifts_h) - min(shifts_h) + 1
-    slots = min(span, h)
-    part = length * LANES
-    line = step * terms * part
-    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * (slots + 1) * line))
+    copy = LANES * ((left + max(reach, w - 1)) // step + 1)
+    line = step * terms * copy
+    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * slots * line))
     chunk = -(-blocks // -(-blocks // most))
-    units = max(1, n) * -(-blocks // chunk)
     loads, offsets, lanes = _loads(reads)
+    begins, taps, shifts = _taps(rows, columns, terms, geometry.weight_shape[1])
+    shift_h, shift_w, tap, number = taps.T  # (taps of all phases)
+    in_line = ((shift_w + left) % step * terms + number) * copy + (shift_w + left) // step * LANES
+    in_ring = (np.arange(slots)[:, None] + shift_h + top) % slots * chunk * line
     nest = LineNest(
         h=h,
         w=w,
@@ -124,30 +128,27 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
         h_out=oh,
         w_out=ow,
         k=k,
+        top=top,
+        left=left,
         terms=terms,
         step=step,
-        left=left,
-        length=length,
+        line_step=rows[0].step,
+        row_step=rows[0].step_out,
+        column_step=columns[0].step_out,
+        copy=copy,
         line=line,
         slots=slots,
         blocks=blocks,
         chunk=chunk,
-        ring=(slots + 1) * chunk * line,
-        bands=_bands(units, count, num_threads),
+        ring=slots * chunk * line,
+        bands=_bands(max(1, n) * -(-blocks // chunk), count, num_threads),
         count=count,
-        line_step=rows[0].step,
-        first_shift=min(shifts_h),
-        last_shift=max(shifts_h),
-        row_step=rows[0].step_out,
-        column_step=columns[0].step_out,
-        kernel_width=geometry.weight_shape[1],
         rows=_phase_table(rows),
-        row_taps=_tap_table(rows, lambda shift: shift),
-        columns=_phase_table(columns),
-        column_taps=_tap_table(
-            columns, lambda shift: (shift + left) % step * terms * part + (shift + left) // step * LANES
-        ),
-        whole=(loads == 1) & lanes[:, :, 0].all(axis=-1),
+        columns=np.array([(axis.first_out, axis.count, len(axis.shifts)) for axis in columns], np.int64),
+        shifts=shifts,
+        begins=begins,
+        places=_whole(in_ring + in_line),
+        weights=_whole((tap * terms + number) * LANES),
         loads=loads,
         offsets=offsets,
         lanes=lanes,
@@ -170,23 +171,43 @@ def _phase_table(axes: list[Axis]) -> np.ndarray:
     return np.array(table, np.int64)
 
 
-def _tap_table(axes: list[Axis], place) -> np.ndarray:
-    table = [(place(s), tap) for axis in axes for s, (tap,) in zip(axis.shifts, axis.taps, strict=True)]
-    return np.array(table, np.int64).reshape(-1, 2)
+def _taps(rows: list[Axis], columns: list[Axis], terms: int, kw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The taps of all phases, line by line, as (line, column, tap of the kernel, term); where each phase begins.
+
+    Returns (begins, taps, lines of all rows of the kernel, phase by phase).
+    """
+    begins, taps = np.zeros((len(rows), len(columns)), np.int64), []
+    for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
+        begins[i, j] = len(taps)
+        for (y, (r,)), (x, (s,)) in product(_shifts(row), _shifts(column)):
+            taps += [(y, x, r * kw + s, number) for number in range(terms)]
+    shifts = [shift for axis in rows for shift in axis.shifts]
+    return begins, np.array(taps, np.int64).reshape(-1, 4), np.array(shifts, np.int64)
+
+
+def _shifts(axis: Axis) -> zip:
+    return zip(axis.shifts, axis.taps, strict=True)
+
+
+def _whole(table: np.ndarray) -> np.ndarray:
+    """The table filled up to whole TAPS with its first tap, which is computed in vain."""
+    missing = -table.shape[-1] % TAPS if table.size else 0
+    return np.concatenate([table, *[table[..., :1]] * missing], axis=-1)
 
 
 def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(loads, offsets, lanes) of a LineNest, for lanes that read those channels; -1 where they read none."""
-    shifts = np.where(reads < 0, np.iinfo(np.int64).max, reads - np.arange(LANES))  # of a load, if only it were whole
+    none = np.iinfo(np.int64).max
+    shifts = np.where(reads < 0, none, reads - np.arange(LANES))  # of a load that has that lane
     ordered = np.sort(shifts, axis=-1)
-    is_new = (np.diff(ordered, prepend=np.iinfo(np.int64).min, axis=-1) != 0) & (ordered < np.iinfo(np.int64).max)
+    is_new = (np.diff(ordered, prepend=-none, axis=-1) != 0) & (ordered < none)
     loads = is_new.sum(axis=-1)
-    number = np.cumsum(is_new, axis=-1) - 1
-    offsets = np.zeros((*reads.shape[:2], int(loads.max())), np.int64)
-    place = np.nonzero(is_new)
-    offsets[place[0], place[1], number[is_new]] = ordered[is_new]
-    lanes = (shifts[:, :, None, :] == offsets[..., None]) & (np.arange(offsets.shape[2]) < loads[..., None])[..., None]
-    return loads, offsets, lanes.astype(np.float32)
+    offsets = np.zeros((*loads.shape, _round_up(int(loads.max()), 2)), np.int64)
+    offsets[(*np.nonzero(is_new)[:2], (np.cumsum(is_new, axis=-1) - 1)[is_new])] = ordered[is_new]
+    is_used = np.arange(offsets.shape[2]) < loads[..., None]
+    lanes = ((shifts[:, :, None] == offsets[..., None]) & is_used[..., None]).astype(np.float32)
+    is_whole = (loads == 1) & lanes[:, :, 0].all(axis=-1)
+    return np.where(is_whole, 0, loads), offsets, lanes
 
 
 def _weight_tables(
