@@ -198,6 +198,19 @@ def pointer(typing, array, offset):
 
 
 @intrinsic
+def opaque(typing, number):
+    """An integer as it is, but LLVM does not know that: what is computed from it is not computed ahead in outer loops.
+
+    Of many offsets that it would keep up to date instead, it can keep few in registers.
+    """
+
+    def emit(context, builder, sig, args):
+        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", args, False)
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
 def prefetch(typing, array, offset):
     """Have array[offset:] brought nearer, to be read soon; it need not exist."""
     return types.void(array, types.int64), _emit_prefetch(write=0)

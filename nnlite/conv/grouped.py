@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.compiler.jit import ENABLED, jit, kernel
-from nnlite.compiler.simd import LANES, load, load_first, load_where, pointer, relu, select, splat, store, store_first
+from nnlite.compiler.simd import LANES, load, load_first, load_where, opaque, pointer, relu, select, splat, store, store_first
 from nnlite.conv import grouped_plan
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values
@@ -85,7 +85,7 @@ class Operands(NamedTuple):
     x: np.ndarray
     gate: np.ndarray
     is_gated: bool
-    weights: np.ndarray  # (blocks, taps of the kernel, terms, LANES)
+    weights: np.ndarray  # (blocks, taps, LANES)
     start: np.ndarray  # (blocks * LANES)
     y: np.ndarray
     relu: bool
@@ -171,21 +171,27 @@ def correlate_row(nest, operands, x, count, phase, y):
         begin, before = begin + 1, before + 1
     while begin < end and first_line + nest.shifts[end - 1] >= nest.h:
         end -= 1
-    step = nest.column_step * nest.k
-    size = operands.weights.shape[1] * nest.terms * LANES
+    step, size = nest.column_step * nest.k, operands.weights.shape[1] * LANES
     for column_phase in range(nest.columns.shape[0]):
         first, columns, taps = nest.columns[column_phase]
         start = nest.begins[phase, column_phase] + before * taps * nest.terms
-        own_places, own_weights = pointer(places, start), pointer(nest.weights, start)
+        own_places, weights, out = pointer(places, start), pointer(operands.weights, start * LANES), first * nest.k
         for block in range(x.first, x.last):
-            source, weights = pointer(x.ring, (block - x.first) * nest.line), pointer(operands.weights, block * size)
-            out = pointer(y, first * nest.k + block * LANES)
-            for pixel in range(0, columns, PIXELS):
-                sum_taps(
-                    pointer(source, pixel * LANES), weights, own_places, own_weights, (end - begin) * taps * nest.terms,
-                    load(operands.start, block * LANES), operands.relu,
-                    pointer(out, pixel * step), step, columns - pixel, nest.k - block * LANES,
-                )  # fmt: skip
+            correlate_line(
+                pointer(x.ring, (block - x.first) * nest.line), pointer(weights, block * size), own_places,
+                (end - begin) * taps * nest.terms, load(operands.start, block * LANES), operands.relu,
+                pointer(y, out + block * LANES), step, columns, nest.k - block * LANES,
+            )  # fmt: skip
+
+
+@jit
+def correlate_line(x, weights, places, taps, start, is_relu, y, step, columns, channels):
+    """A row of outputs of a block, `step` apart in y, each a vector of `channels`."""
+    for pixel in range(0, columns, PIXELS):
+        sum_taps(
+            pointer(x, pixel * LANES), weights, places, taps, start, is_relu,
+            pointer(y, pixel * step), step, columns - pixel, channels,
+        )  # fmt: skip
 
 
 @jit
@@ -227,6 +233,11 @@ def pack_line(nest, x, line, out):
 @jit
 def _copy(x, i, step, pixels, out):
     """out (pixels, LANES) = neighbouring channels of pixels that are `step` apart."""
+    i, step = opaque(i), opaque(step)
+    if pixels == PIXELS and not x.is_gated:
+        for pixel in range(PIXELS):  # unrolled
+            store(out, pixel * LANES, load(x.x, i + pixel * step))
+        return
     for pixel in range(pixels):
         value = load(x.x, i + pixel * step)
         if x.is_gated:
@@ -237,11 +248,17 @@ def _copy(x, i, step, pixels, out):
 @jit
 def _gather(nest, block, term, x, i, step, pixels, out):
     """out (pixels, LANES) = channels that lie anyhow, from two loads at a time."""
+    i, step = opaque(i), opaque(step)
     zero = splat(np.float32(0))
     for n in range(0, nest.loads[block, term], 2):
         lanes = pointer(nest.lanes, ((block * nest.terms + term) * nest.lanes.shape[2] + n) * LANES)
         first, second = nest.offsets[block, term, n], nest.offsets[block, term, n + 1]
         of_first, of_second = load(lanes, 0) > 0, load(lanes, LANES) > 0
+        if pixels == PIXELS and n == 0 and not x.is_gated:
+            for pixel in range(PIXELS):  # unrolled
+                j = i + pixel * step
+                store(out, pixel * LANES, load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, zero)))
+            continue
         for pixel in range(pixels):
             j = i + pixel * step
             value = zero if n == 0 else load(out, pixel * LANES)
@@ -253,11 +270,12 @@ def _gather(nest, block, term, x, i, step, pixels, out):
 
 
 @jit
-def sum_taps(x, weights, places, weight_places, taps, start, is_relu, y, step, pixels, channels):
+def sum_taps(x, weights, places, taps, start, is_relu, y, step, pixels, channels):
     """The micro-kernel: up to PIXELS outputs of a line, `step` apart in y, each a vector of `channels`."""
+    step = opaque(step)
     a = b = c = d = e = f = g = h = start
     for tap in range(taps):
-        i, weight = places[tap], load(weights, weight_places[tap])
+        i, weight = places[tap], load(weights, tap * LANES)
         a = a + load(x, i) * weight
         b = b + load(x, i + LANES) * weight
         c = c + load(x, i + 2 * LANES) * weight
@@ -294,7 +312,7 @@ class GradientOperands(NamedTuple):
     dy: np.ndarray
     gate: np.ndarray
     is_gated: bool
-    sums: np.ndarray  # (threads, blocks, taps, LANES): taps of the kernel * terms, filled up to whole TAPS
+    sums: np.ndarray  # (threads, blocks, taps, LANES)
     bias_sums: np.ndarray  # (threads, blocks * LANES)
 
 
@@ -304,18 +322,18 @@ def _grad_weight(
     """(dweight, dbias); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     num_threads = threads.kernel_parts()
     plan = grouped_plan.forward(geometry, num_threads)
-    nest, taps = plan.nest, plan.source.shape[1] * plan.nest.terms
-    sums = memory.empty((num_threads, nest.blocks, -(-taps // TAPS) * TAPS, LANES))
+    nest = plan.nest
+    sums = memory.empty((num_threads, *plan.source.shape))
     operands = GradientOperands(x, dy, result, relu, sums, np.empty((num_threads, nest.blocks * LANES), np.float32))
     _reduce.run(num_threads, nest, operands, _packed_lines(plan, num_threads))
-    total = sums.sum(axis=0)[:, :taps]
-    return total.take(plan.packed).reshape(geometry.weight_shape), operands.bias_sums.sum(axis=0)[: nest.k]
+    dweight = sums.sum(axis=0).take(grouped_plan.packed_places(geometry, num_threads))
+    return dweight.reshape(geometry.weight_shape), operands.bias_sums.sum(axis=0)[: nest.k]
 
 
 @kernel
 def _reduce(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
-    packed[thread] = 0
+    packed[thread, : nest.ring] = 0
     operands.sums[thread] = 0
     operands.bias_sums[thread] = 0
     ring = pointer(packed, thread * packed.shape[1])
@@ -349,14 +367,20 @@ def pack_gradient(nest, operands, start, first, last, out, bias_sums):
     """
     for column in range(0, nest.w_out, PIXELS):
         for block in range(first, last):
-            i, channels = start + column * nest.k + block * LANES, nest.k - block * LANES
+            i, step, channels = start + column * nest.k + block * LANES, opaque(nest.k), nest.k - block * LANES
             copy, total = pointer(out, ((block - first) * nest.w_out + column) * LANES), load(bias_sums, block * LANES)
-            for pixel in range(min(PIXELS, nest.w_out - column)):
-                value = load_first(operands.dy, i + pixel * nest.k, channels)
-                if operands.is_gated:
-                    value = select(load_first(operands.gate, i + pixel * nest.k, channels) > 0, value, 0)
-                store(copy, pixel * LANES, value)
-                total = total + value
+            if column + PIXELS <= nest.w_out and channels >= LANES and not operands.is_gated:
+                for pixel in range(PIXELS):  # unrolled
+                    value = load(operands.dy, i + pixel * step)
+                    store(copy, pixel * LANES, value)
+                    total = total + value
+            else:
+                for pixel in range(min(PIXELS, nest.w_out - column)):
+                    value = load_first(operands.dy, i + pixel * step, channels)
+                    if operands.is_gated:
+                        value = select(load_first(operands.gate, i + pixel * step, channels) > 0, value, 0)
+                    store(copy, pixel * LANES, value)
+                    total = total + value
             store(bias_sums, block * LANES, total)
 
 

@@ -70,7 +70,6 @@ class LineNest(NamedTuple):
     shifts: np.ndarray  # (rows of the kernel): the line that they read, of the first row of outputs
     begins: np.ndarray  # (phases of rows, phases of columns): where their taps are in what follows
     places: np.ndarray  # (slots, taps): offset in the ring, if the first line that is read lies in that slot
-    weights: np.ndarray  # (taps): offset in a block's packed weights
     loads: np.ndarray  # (blocks, terms): how many loads a copy takes; 0 if it is LANES neighbours of the input
     offsets: np.ndarray  # (blocks, terms, loads): of the loads, from the pixel's first channel; two or more
     lanes: np.ndarray  # (blocks, terms, loads, LANES): 1 where a lane comes from that load
@@ -80,8 +79,7 @@ class Grouped(NamedTuple):
     """A pass: its loop nest, and where its packed weights come from."""
 
     nest: LineNest
-    source: np.ndarray  # (blocks, taps of the kernel, terms, LANES): which weight that is; any beyond the last channel
-    packed: np.ndarray  # (weights): where each weight lies in these
+    source: np.ndarray  # (blocks, taps, LANES): which weight that is; any beyond the last channel
 
 
 @lru_cache(maxsize=512)
@@ -119,6 +117,7 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
     loads, offsets, lanes = _loads(reads)
     begins, taps, shifts = _taps(rows, columns, terms, geometry.weight_shape[1])
     shift_h, shift_w, tap, number = taps.T  # (taps of all phases)
+    group_size = prod(geometry.weight_shape[2:])  # weights of a tap
     in_line = ((shift_w + left) % step * terms + number) * copy + (shift_w + left) // step * LANES
     in_ring = (np.arange(slots)[:, None] + shift_h + top) % slots * chunk * line
     nest = LineNest(
@@ -148,12 +147,11 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
         shifts=shifts,
         begins=begins,
         places=_whole(in_ring + in_line),
-        weights=_whole((tap * terms + number) * LANES),
         loads=loads,
         offsets=offsets,
         lanes=lanes,
     )
-    return Grouped(nest, *_weight_tables(geometry, term, channel, back))
+    return Grouped(nest, _whole(_weight_places(geometry, term, channel, back)[:, number] + (tap * group_size)[:, None]))
 
 
 def _round_up(count: int, to: int) -> int:
@@ -190,9 +188,9 @@ def _shifts(axis: Axis) -> zip:
 
 
 def _whole(table: np.ndarray) -> np.ndarray:
-    """The table filled up to whole TAPS with its first tap, which is computed in vain."""
-    missing = -table.shape[-1] % TAPS if table.size else 0
-    return np.concatenate([table, *[table[..., :1]] * missing], axis=-1)
+    """A table (..., taps, ...) filled up to whole TAPS with its first tap, which is computed in vain."""
+    missing = -table.shape[1] % TAPS if table.size else 0
+    return np.concatenate([table, *[table[:, :1]] * missing], axis=1)
 
 
 def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,20 +208,22 @@ def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.where(is_whole, 0, loads), offsets, lanes
 
 
-def _weight_tables(
-    geometry: Geometry, term: np.ndarray, channel: np.ndarray, back: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    kh, kw, group_in, k = geometry.weight_shape
-    written = k if not back else geometry.input_shape[3]
-    is_written = np.broadcast_to((channel < written)[:, None], (len(term), kh * kw, *term.shape[1:]))
-    channel = np.minimum(channel, written - 1)
-    if back:  # a channel of x reads those of its group in dY
-        inner, outer = channel % group_in, channel // group_in * (k // geometry.groups) + term
-    else:
-        inner, outer = term, channel
-    place = inner * k + outer  # (blocks, terms, LANES)
-    taps = np.arange(kh * kw)[:, None, None] * group_in * k
-    source = place[:, None] + taps
-    packed = np.empty(prod(geometry.weight_shape), np.int64)
-    packed[source[is_written]] = np.arange(source.size).reshape(source.shape)[is_written]
-    return source, packed
+def _weight_places(geometry: Geometry, term: np.ndarray, channel: np.ndarray, back: bool) -> np.ndarray:
+    """(blocks, terms, LANES): where the weights of the kernel's first tap lie, for the channels that lanes write."""
+    k = geometry.weight_shape[3]
+    if not back:
+        return term * k + np.minimum(channel, k - 1)
+    c, group_in = geometry.input_shape[3], geometry.weight_shape[2]
+    channel = np.minimum(channel, c - 1)  # of x; it reads those of its group in dY
+    return channel % group_in * k + channel // group_in * (k // geometry.groups) + term
+
+
+@lru_cache(maxsize=512)
+def packed_places(geometry: Geometry, num_threads: int) -> np.ndarray:
+    """(weights): where the forward pass has each weight, packed."""
+    nest, source = forward(geometry, num_threads)
+    lanes, taps = nest.k - LANES * np.arange(nest.blocks), prod(geometry.weight_shape[:3])
+    is_weight = (np.arange(LANES) < lanes[:, None, None]) & (np.arange(source.shape[1]) < taps)[:, None]
+    places = np.empty(prod(geometry.weight_shape), np.int64)
+    places[source[is_weight]] = np.flatnonzero(is_weight)
+    return places
