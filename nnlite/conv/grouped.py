@@ -178,7 +178,7 @@ def correlate_row(nest, operands, x, count, phase, y):
         own_places, weights, out = pointer(places, start), pointer(operands.weights, start * LANES), first * nest.k
         for block in range(x.first, x.last):
             correlate_line(
-                pointer(x.ring, (block - x.first) * nest.line), pointer(weights, block * size), own_places,
+                pointer(x.ring, (block - x.first) * nest.terms * nest.copy), pointer(weights, block * size), own_places,
                 (end - begin) * taps * nest.terms, load(operands.start, block * LANES), operands.relu,
                 pointer(y, out + block * LANES), step, columns, nest.k - block * LANES,
             )  # fmt: skip
@@ -202,32 +202,46 @@ def pack_lines(nest, x, count, next_line):
     """
     last = count * nest.line_step + nest.slots
     for number in range(max(next_line, count * nest.line_step), last):
-        out, line = pointer(x.ring, number % nest.slots * nest.chunk * nest.line), number - nest.top
+        out, line = pointer(x.ring, number % nest.slots * nest.step * nest.part), number - nest.top
         if 0 <= line < nest.h:
             pack_line(nest, x, line, out)
         else:
-            for i in range(0, (x.last - x.first) * nest.line, LANES):
+            for i in range(0, nest.step * nest.part, LANES):
                 store(out, i, splat(np.float32(0)))
     return max(next_line, last)
 
 
 @jit
 def pack_line(nest, x, line, out):
-    """All copies of a line of the image, for some blocks, some pixels at a time."""
-    pixel_step = nest.step * nest.c
+    """All copies of a line of the image, for some blocks."""
+    step, size = nest.step * nest.c, nest.offsets.shape[1]
+    first_copy, copies = x.first * nest.terms, (x.last - x.first) * nest.terms
     for part in range(nest.step):
         first = (part - nest.left) % nest.step
         columns = (nest.w - first + nest.step - 1) // nest.step
-        place = part * nest.terms * nest.copy + (first + nest.left) // nest.step * LANES
-        for column in range(0, columns, PIXELS):
-            i, pixels = (line * nest.w + first) * nest.c + column * pixel_step, min(PIXELS, columns - column)
-            for block in range(x.first, x.last):
-                for term in range(nest.terms):
-                    copy = pointer(out, (block - x.first) * nest.line + term * nest.copy + place + column * LANES)
-                    if nest.loads[block, term]:
-                        _gather(nest, block, term, x, i, pixel_step, pixels, copy)
+        start, place = (line * nest.w + first) * nest.c, part * nest.part + (first + nest.left) // nest.step * LANES
+        if nest.is_plain and not x.is_gated:
+            for column in range(columns):
+                i = start + column * step + x.first * LANES
+                _copy_pixel(pointer(x.x, i), copies, pointer(out, place + column * LANES), nest.copy)
+        else:
+            for column in range(0, columns, PIXELS):
+                i, pixels = start + column * step, min(PIXELS, columns - column)
+                own_out = pointer(out, place + column * LANES)
+                for n in range(copies):
+                    loads, offsets = nest.loads[first_copy + n], pointer(nest.offsets, (first_copy + n) * size)
+                    lanes = pointer(nest.lanes, (first_copy + n) * size * LANES)
+                    if loads:
+                        _gather(x, i, step, pixels, offsets, lanes, loads, pointer(own_out, n * nest.copy))
                     else:
-                        _copy(x, i + nest.offsets[block, term, 0], pixel_step, pixels, copy)
+                        _copy(x, i + offsets[0], step, pixels, pointer(own_out, n * nest.copy))
+
+
+@jit
+def _copy_pixel(x, vectors, out, step):
+    """A pixel's vectors, to places that are `step` apart."""
+    for n in range(vectors):
+        store(out, n * step, load(x, n * LANES))
 
 
 @jit
@@ -246,14 +260,13 @@ def _copy(x, i, step, pixels, out):
 
 
 @jit
-def _gather(nest, block, term, x, i, step, pixels, out):
+def _gather(x, i, step, pixels, offsets, lanes, loads, out):
     """out (pixels, LANES) = channels that lie anyhow, from two loads at a time."""
     i, step = opaque(i), opaque(step)
     zero = splat(np.float32(0))
-    for n in range(0, nest.loads[block, term], 2):
-        lanes = pointer(nest.lanes, ((block * nest.terms + term) * nest.lanes.shape[2] + n) * LANES)
-        first, second = nest.offsets[block, term, n], nest.offsets[block, term, n + 1]
-        of_first, of_second = load(lanes, 0) > 0, load(lanes, LANES) > 0
+    for n in range(0, loads, 2):
+        first, second = offsets[n], offsets[n + 1]
+        of_first, of_second = load(lanes, n * LANES) > 0, load(lanes, (n + 1) * LANES) > 0
         if pixels == PIXELS and n == 0 and not x.is_gated:
             for pixel in range(PIXELS):  # unrolled
                 j = i + pixel * step
@@ -352,7 +365,7 @@ def _reduce(thread, num_threads, nest, operands, packed):
             pack_gradient(nest, operands, start, x.first, x.last, packed_dy, bias_sums)
             places = pointer(nest.places, row * nest.line_step % nest.slots * taps)
             for block in range(x.first, x.last):
-                own_x = pointer(x.ring, (block - x.first) * nest.line)
+                own_x = pointer(x.ring, (block - x.first) * nest.terms * nest.copy)
                 own_dy = pointer(packed_dy, (block - x.first) * nest.w_out * LANES)
                 own_sums = pointer(operands.sums, (thread * nest.blocks + block) * taps * LANES)
                 for tap in range(0, taps, TAPS):

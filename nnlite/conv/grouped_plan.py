@@ -57,8 +57,8 @@ class LineNest(NamedTuple):
     line_step: int  # lines of the input from a row of outputs to the next of its phase
     row_step: int  # rows of the result from one to the next of a phase
     column_step: int
-    copy: int  # numbers of a copy of a line's pixels of one remainder modulo `step`
-    line: int  # and of all of them: of a packed line
+    copy: int  # numbers of a copy of a block of a line's pixels, of one remainder modulo `step`
+    part: int  # and of all copies of a chunk; a packed line has `step` such parts
     slots: int  # lines that are kept packed: those that a row of outputs reads
     blocks: int
     chunk: int  # blocks that are packed together
@@ -70,9 +70,10 @@ class LineNest(NamedTuple):
     shifts: np.ndarray  # (rows of the kernel): the line that they read, of the first row of outputs
     begins: np.ndarray  # (phases of rows, phases of columns): where their taps are in what follows
     places: np.ndarray  # (slots, taps): offset in the ring, if the first line that is read lies in that slot
-    loads: np.ndarray  # (blocks, terms): how many loads a copy takes; 0 if it is LANES neighbours of the input
-    offsets: np.ndarray  # (blocks, terms, loads): of the loads, from the pixel's first channel; two or more
-    lanes: np.ndarray  # (blocks, terms, loads, LANES): 1 where a lane comes from that load
+    is_plain: bool  # whether all copies are LANES neighbours of the input: blocks of whole vectors, one term each
+    loads: np.ndarray  # (blocks * terms): how many loads a copy takes; 0 if it is LANES neighbours of the input
+    offsets: np.ndarray  # (blocks * terms, loads): of the loads, from the pixel's first channel; two or more
+    lanes: np.ndarray  # (blocks * terms, loads, LANES): 1 where a lane comes from that load
 
 
 class Grouped(NamedTuple):
@@ -111,15 +112,15 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
     slots = max(shifts_h) + top + 1
     reach = max((_round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
     copy = LANES * ((left + max(reach, w - 1)) // step + 1)
-    line = step * terms * copy
-    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * slots * line))
+    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * slots * step * terms * copy))
     chunk = -(-blocks // -(-blocks // most))
-    loads, offsets, lanes = _loads(reads)
+    part = chunk * terms * copy
+    loads, offsets, lanes = _loads(reads.reshape(-1, LANES))
     begins, taps, shifts = _taps(rows, columns, terms, geometry.weight_shape[1])
     shift_h, shift_w, tap, number = taps.T  # (taps of all phases)
     group_size = prod(geometry.weight_shape[2:])  # weights of a tap
-    in_line = ((shift_w + left) % step * terms + number) * copy + (shift_w + left) // step * LANES
-    in_ring = (np.arange(slots)[:, None] + shift_h + top) % slots * chunk * line
+    in_line = (shift_w + left) % step * part + number * copy + (shift_w + left) // step * LANES
+    in_ring = (np.arange(slots)[:, None] + shift_h + top) % slots * step * part
     nest = LineNest(
         h=h,
         w=w,
@@ -135,11 +136,11 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
         row_step=rows[0].step_out,
         column_step=columns[0].step_out,
         copy=copy,
-        line=line,
+        part=part,
         slots=slots,
         blocks=blocks,
         chunk=chunk,
-        ring=slots * chunk * line,
+        ring=slots * step * part,
         bands=_bands(max(1, n) * -(-blocks // chunk), count, num_threads),
         count=count,
         rows=_phase_table(rows),
@@ -147,6 +148,7 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
         shifts=shifts,
         begins=begins,
         places=_whole(in_ring + in_line),
+        is_plain=not loads.any() and terms == 1,
         loads=loads,
         offsets=offsets,
         lanes=lanes,
@@ -194,17 +196,17 @@ def _whole(table: np.ndarray) -> np.ndarray:
 
 
 def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(loads, offsets, lanes) of a LineNest, for lanes that read those channels; -1 where they read none."""
+    """(loads, offsets, lanes) of a LineNest, for copies whose lanes read those channels; -1 where they read none."""
     none = np.iinfo(np.int64).max
     shifts = np.where(reads < 0, none, reads - np.arange(LANES))  # of a load that has that lane
     ordered = np.sort(shifts, axis=-1)
     is_new = (np.diff(ordered, prepend=-none, axis=-1) != 0) & (ordered < none)
     loads = is_new.sum(axis=-1)
-    offsets = np.zeros((*loads.shape, _round_up(int(loads.max()), 2)), np.int64)
-    offsets[(*np.nonzero(is_new)[:2], (np.cumsum(is_new, axis=-1) - 1)[is_new])] = ordered[is_new]
-    is_used = np.arange(offsets.shape[2]) < loads[..., None]
-    lanes = ((shifts[:, :, None] == offsets[..., None]) & is_used[..., None]).astype(np.float32)
-    is_whole = (loads == 1) & lanes[:, :, 0].all(axis=-1)
+    offsets = np.zeros((len(reads), _round_up(int(loads.max()), 2)), np.int64)
+    offsets[np.nonzero(is_new)[0], (np.cumsum(is_new, axis=-1) - 1)[is_new]] = ordered[is_new]
+    is_used = np.arange(offsets.shape[1]) < loads[:, None]
+    lanes = ((shifts[:, None] == offsets[..., None]) & is_used[..., None]).astype(np.float32)
+    is_whole = (loads == 1) & lanes[:, 0].all(axis=-1)
     return np.where(is_whole, 0, loads), offsets, lanes
 
 
