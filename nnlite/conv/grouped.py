@@ -23,13 +23,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.compiler.jit import ENABLED, jit, kernel
-from nnlite.compiler.simd import LANES, load, load_first, load_where, opaque, pointer, relu, select, splat, store, store_first
-from nnlite.conv import grouped_plan
+from nnlite.compiler.simd import (
+    LANES,
+    load,
+    load_first,
+    load_where,
+    opaque,
+    pointer,
+    relu,
+    select,
+    splat,
+    store,
+    store_first,
+)
+from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.grouped_plan import PIXELS, TAPS, Grouped
+from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
 
@@ -45,6 +58,9 @@ class GroupedLanes(Algorithm):
     def saves_multiplications(self, geometry: Geometry) -> bool:
         """Those with lines of padding, which the definition counts."""
         return geometry.pads[0] != (0, 0)
+
+    def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
+        return None if self.supports(geometry) else work_grouped.grouped(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _forward(x, weight, None, False, geometry)
@@ -270,7 +286,11 @@ def _gather(x, i, step, pixels, offsets, lanes, loads, out):
         if pixels == PIXELS and n == 0 and not x.is_gated:
             for pixel in range(PIXELS):  # unrolled
                 j = i + pixel * step
-                store(out, pixel * LANES, load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, zero)))
+                store(
+                    out,
+                    pixel * LANES,
+                    load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, zero)),
+                )
             continue
         for pixel in range(pixels):
             j = i + pixel * step
@@ -351,9 +371,10 @@ def _reduce(thread, num_threads, nest, operands, packed):
     operands.bias_sums[thread] = 0
     ring = pointer(packed, thread * packed.shape[1])
     packed_dy = pointer(ring, nest.ring)
-    bias_sums = pointer(operands.bias_sums, thread * operands.bias_sums.shape[1])
+    bias_sums = pointer(operands.bias_sums, thread * nest.blocks * LANES)
+    sums = pointer(operands.sums, thread * nest.blocks * nest.places.shape[1] * LANES)
     chunks = -(-nest.blocks // nest.chunk)
-    units, taps = operands.x.shape[0] * nest.bands * chunks, operands.sums.shape[2]
+    units = operands.x.shape[0] * nest.bands * chunks
     for unit in range(thread * units // num_threads, (thread + 1) * units // num_threads):
         image, band, chunk = unit // (nest.bands * chunks), unit // chunks % nest.bands, unit % chunks
         source = pointer(operands.x, image * nest.h * nest.w * nest.c)
@@ -363,13 +384,19 @@ def _reduce(thread, num_threads, nest, operands, packed):
             next_line = pack_lines(nest, x, row, next_line)
             start = (image * nest.h_out + row) * nest.w_out * nest.k
             pack_gradient(nest, operands, start, x.first, x.last, packed_dy, bias_sums)
-            places = pointer(nest.places, row * nest.line_step % nest.slots * taps)
-            for block in range(x.first, x.last):
-                own_x = pointer(x.ring, (block - x.first) * nest.terms * nest.copy)
-                own_dy = pointer(packed_dy, (block - x.first) * nest.w_out * LANES)
-                own_sums = pointer(operands.sums, (thread * nest.blocks + block) * taps * LANES)
-                for tap in range(0, taps, TAPS):
-                    sum_pixels(own_x, pointer(places, tap), own_dy, nest.w_out, pointer(own_sums, tap * LANES))
+            reduce_row(nest, x, row, packed_dy, sums)
+
+
+@jit
+def reduce_row(nest, x, row, dy, sums):
+    """sums (blocks, taps, LANES) += the weight gradient of a row of outputs of a chunk, whose packed gradient is dy."""
+    taps = nest.places.shape[1]
+    places = pointer(nest.places, row * nest.line_step % nest.slots * taps)
+    for block in range(x.first, x.last):
+        own_x = pointer(x.ring, (block - x.first) * nest.terms * nest.copy)
+        own_dy, own_sums = pointer(dy, (block - x.first) * nest.w_out * LANES), pointer(sums, block * taps * LANES)
+        for tap in range(0, taps, TAPS):
+            sum_pixels(own_x, pointer(places, tap), own_dy, nest.w_out, pointer(own_sums, tap * LANES))
 
 
 @jit

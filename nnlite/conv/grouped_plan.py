@@ -110,7 +110,7 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
     shifts_h, shifts_w = ([shift for axis in axes for shift in axis.shifts] or [0] for axes in (rows, columns))
     top, left = -min(shifts_h), max(0, -min(shifts_w))
     slots = max(shifts_h) + top + 1
-    reach = max((_round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
+    reach = max((round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
     copy = LANES * ((left + max(reach, w - 1)) // step + 1)
     most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * slots * step * terms * copy))
     chunk = -(-blocks // -(-blocks // most))
@@ -156,7 +156,8 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
     return Grouped(nest, _whole(_weight_places(geometry, term, channel, back)[:, number] + (tap * group_size)[:, None]))
 
 
-def _round_up(count: int, to: int) -> int:
+def round_up(count: int, to: int) -> int:
+    """The next multiple of `to`."""
     return -(-count // to) * to
 
 
@@ -202,7 +203,7 @@ def _loads(reads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     ordered = np.sort(shifts, axis=-1)
     is_new = (np.diff(ordered, prepend=-none, axis=-1) != 0) & (ordered < none)
     loads = is_new.sum(axis=-1)
-    offsets = np.zeros((len(reads), _round_up(int(loads.max()), 2)), np.int64)
+    offsets = np.zeros((len(reads), round_up(int(loads.max()), 2)), np.int64)
     offsets[np.nonzero(is_new)[0], (np.cumsum(is_new, axis=-1) - 1)[is_new]] = ordered[is_new]
     is_used = np.arange(offsets.shape[1]) < loads[:, None]
     lanes = ((shifts[:, None] == offsets[..., None]) & is_used[..., None]).astype(np.float32)
