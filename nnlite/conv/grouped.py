@@ -286,11 +286,8 @@ def _gather(x, i, step, pixels, offsets, lanes, loads, out):
         if pixels == PIXELS and n == 0 and not x.is_gated:
             for pixel in range(PIXELS):  # unrolled
                 j = i + pixel * step
-                store(
-                    out,
-                    pixel * LANES,
-                    load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, zero)),
-                )
+                value = load_where(x.x, j + first, of_first, zero)
+                store(out, pixel * LANES, load_where(x.x, j + second, of_second, value))
             continue
         for pixel in range(pixels):
             j = i + pixel * step
