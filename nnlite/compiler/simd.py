@@ -270,7 +270,7 @@ def load_first(typing, array, offset, count):
 
 @intrinsic
 def load_where(typing, array, offset, condition, others):
-    """The lanes of array[offset:] where the condition holds, those of `others` elsewhere; no other element is touched."""
+    """The lanes of array[offset:] where the condition holds, elsewhere those of `others`; no more is touched."""
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])

@@ -292,10 +292,12 @@ def _gather(x, i, step, pixels, offsets, lanes, loads, out):
         for pixel in range(pixels):
             j = i + pixel * step
             value = zero if n == 0 else load(out, pixel * LANES)
-            value = load_where(x.x, j + second, of_second, load_where(x.x, j + first, of_first, value))
+            first_lanes, second_lanes = of_first, of_second
             if x.is_gated:
-                gate = load_where(x.gate, j + second, of_second, load_where(x.gate, j + first, of_first, zero))
-                value = select(gate > 0, value, zero)
+                first_lanes = of_first & (load_where(x.gate, j + first, of_first, zero) > 0)
+                second_lanes = of_second & (load_where(x.gate, j + second, of_second, zero) > 0)
+            value = load_where(x.x, j + first, first_lanes, value)
+            value = load_where(x.x, j + second, second_lanes, value)
             store(out, pixel * LANES, value)
 
 
