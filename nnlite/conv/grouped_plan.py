@@ -64,7 +64,7 @@ class LineNest(NamedTuple):
     chunk: int  # blocks that are packed together
     ring: int  # numbers of all packed lines of a chunk
     bands: int  # of an image's rows of outputs
-    count: int  # rows of outputs, of the phase that has most
+    count: int  # type: ignore[assignment]  # rows of outputs, of the phase that has most
     rows: np.ndarray  # (phases, 4): the first row, their number, and from where to where in `shifts`
     columns: np.ndarray  # (phases, 3): the first column, their number, and that of their taps in a line
     shifts: np.ndarray  # (rows of the kernel): the line that they read, of the first row of outputs
@@ -177,7 +177,7 @@ def _taps(rows: list[Axis], columns: list[Axis], terms: int, kw: int) -> tuple[n
 
     Returns (begins, taps, lines of all rows of the kernel, phase by phase).
     """
-    begins, taps = np.zeros((len(rows), len(columns)), np.int64), []
+    begins, taps = np.zeros((len(rows), len(columns)), np.int64), list[tuple[int, ...]]()
     for (i, row), (j, column) in product(enumerate(rows), enumerate(columns)):
         begins[i, j] = len(taps)
         for (y, (r,)), (x, (s,)) in product(_shifts(row), _shifts(column)):

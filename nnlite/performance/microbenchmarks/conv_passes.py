@@ -40,7 +40,7 @@ def rounds_for(numbers: int, blocks: int) -> int:
     return blocks if blocks > 1 else max(1, _NUMBERS // numbers)
 
 
-def numbers(rows: int, size: int) -> np.ndarray:
+def small_numbers(rows: int, size: int) -> np.ndarray:
     """(rows, size) small numbers, whose sums over many rounds do not overflow."""
     array = memory.empty((rows, size))
     array.fill(1e-3)
@@ -82,8 +82,8 @@ def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
     x_size = reach + loops.batches * loops.x_batch + LANES
     y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
     blocks = blocks_for(x_size + y_size, working_set)
-    x, y = numbers(parts * blocks, x_size), numbers(parts * (1 if loops.load else blocks), y_size)
-    b = numbers(1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width)
+    x, y = small_numbers(parts * blocks, x_size), small_numbers(parts * (1 if loops.load else blocks), y_size)
+    b = small_numbers(1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width)
     once = 2.0 * loops.batches * rows * shape.width * loops.terms
     rounds = blocks if blocks > 1 else max(1, round(_FLOPS / once))
     return work_of(function, rounds, blocks, once, None, shape, loops, x, b, y)
@@ -116,7 +116,7 @@ def _workspace(sizes: WinogradSizes) -> np.ndarray:
 def winograd_input(size: tuple[int, ...], working_set: int) -> Work:
     images, sizes, count = _standard(size[0], size[0])
     blocks = blocks_for(images * sizes.h * sizes.w * sizes.c, working_set)
-    x = numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
+    x = small_numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
     rounds, amount = rounds_for(36 * count * sizes.c_wide, blocks), ITEMSIZE * 36.0 * count * sizes.c_wide
     return work_of(conv_kernels.winograd_input, rounds, blocks, amount, x, count, sizes, x, _workspace(sizes))
 
@@ -135,7 +135,7 @@ def winograd_output(size: tuple[int, ...], working_set: int) -> Work:
 
 
 def _output(rows: int, numbers: int, relu: bool, pool: bool) -> Output:
-    return Output(numbers(rows, numbers), _bytes(rows, numbers), relu, pool)
+    return Output(small_numbers(rows, numbers), _bytes(rows, numbers), relu, pool)
 
 
 @kind
@@ -145,7 +145,7 @@ def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
     images, sizes, count = _standard(k, k)
     numbers = images * _SIDE * _SIDE * k // (4 if pool else 1)
     blocks = blocks_for(numbers * (1 + relu), working_set)
-    dy, out = numbers(parts * blocks, numbers), _output(parts * blocks, numbers, relu, pool)
+    dy, out = small_numbers(parts * blocks, numbers), _output(parts * blocks, numbers, relu, pool)
     dbias = np.zeros((parts, sizes.k_wide), np.float32)
     rounds, amount = rounds_for(36 * count * sizes.k_wide, blocks), ITEMSIZE * 36.0 * count * sizes.k_wide
     work = conv_kernels.winograd_dy
@@ -156,7 +156,7 @@ def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
 def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
     images, sizes, count = _standard(size[0], size[0])
     blocks = blocks_for(images * sizes.h * sizes.w * sizes.c, working_set)
-    dx = numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
+    dx = small_numbers(threads.kernel_parts() * blocks * images, sizes.h * sizes.w * sizes.c)
     dx = dx.reshape(-1, sizes.h, sizes.w, sizes.c)
     rounds, amount = rounds_for(36 * count * sizes.c_wide, blocks), ITEMSIZE * 36.0 * count * sizes.c_wide
     return work_of(conv_kernels.winograd_dx, rounds, blocks, amount, None, count, sizes, dx, _workspace(sizes))
@@ -180,8 +180,8 @@ def pad(size: tuple[int, ...], working_set: int) -> Work:
     is_gated, c, parts = bool(size[0]), 16, threads.kernel_parts()
     nest = grad_weight(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, 1), padding="same")).nest
     blocks = blocks_for(nest.image_in * (1 + is_gated), working_set)
-    x, out = numbers(parts * blocks, nest.image_in), np.zeros((parts, nest.image_padded), np.float32)
-    gate, rounds = numbers(parts * blocks, nest.image_in) if is_gated else x, rounds_for(nest.image_in, blocks)
+    x, out = small_numbers(parts * blocks, nest.image_in), np.zeros((parts, nest.image_padded), np.float32)
+    gate, rounds = small_numbers(parts * blocks, nest.image_in) if is_gated else x, rounds_for(nest.image_in, blocks)
     return work_of(conv_kernels.pad, rounds, blocks, float(ITEMSIZE * nest.image_in), x, nest, x, gate, is_gated, out)
 
 
@@ -191,9 +191,9 @@ def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
     plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k)))
     columns, pixels = plan.nest.panels * plan.shape.width, _SIDE * _SIDE
     blocks = blocks_for(pixels * k * (1 + is_gated), working_set)
-    dy, out = numbers(parts * blocks, pixels * k), numbers(parts, pixels * columns)
-    gate = numbers(parts * blocks, pixels * k) if is_gated else dy
-    bias, rounds, amount = numbers(parts, columns), rounds_for(pixels * columns, blocks), float(out[0].nbytes)
+    dy, out = small_numbers(parts * blocks, pixels * k), small_numbers(parts, pixels * columns)
+    gate = small_numbers(parts * blocks, pixels * k) if is_gated else dy
+    bias, rounds, amount = small_numbers(parts, columns), rounds_for(pixels * columns, blocks), float(out[0].nbytes)
     work = conv_kernels.pack_channels
     return work_of(work, rounds, blocks, amount, dy, plan.shape, plan.nest, dy, gate, is_gated, out, bias)
 
@@ -206,8 +206,8 @@ def _lane_scratch() -> np.ndarray:
 def to_lanes(size: tuple[int, ...], working_set: int) -> Work:
     masked, length, parts = bool(size[0]), size[1], threads.kernel_parts()
     blocks = blocks_for(LANES * length * (1 + masked), working_set)
-    x, out = numbers(parts * blocks, LANES * length), numbers(parts, LANES * (length + LANES))
-    result = numbers(parts * blocks, LANES * length) if masked else x
+    x, out = small_numbers(parts * blocks, LANES * length), small_numbers(parts, LANES * (length + LANES))
+    result = small_numbers(parts * blocks, LANES * length) if masked else x
     rounds, amount = rounds_for(LANES * length, blocks), float(ITEMSIZE * LANES * length)
     work = conv_kernels.block_to_lanes
     return work_of(work, rounds, blocks, amount, x, length, x, result, masked, out, _lane_scratch())
@@ -217,7 +217,7 @@ def to_lanes(size: tuple[int, ...], working_set: int) -> Work:
 def from_lanes(size: tuple[int, ...], working_set: int) -> Work:
     length, parts = size[0], threads.kernel_parts()
     blocks = blocks_for(LANES * length, working_set)
-    x, out = numbers(parts, LANES * (length + LANES)), numbers(parts * blocks, LANES * length)
+    x, out = small_numbers(parts, LANES * (length + LANES)), small_numbers(parts * blocks, LANES * length)
     rounds, amount = rounds_for(LANES * length, blocks), float(ITEMSIZE * LANES * length)
     return work_of(conv_kernels.block_from_lanes, rounds, blocks, amount, None, length, x, out, _lane_scratch())
 
@@ -229,7 +229,7 @@ def from_lanes(size: tuple[int, ...], working_set: int) -> Work:
 def lanes_max_pool(size: tuple[int, ...], working_set: int) -> Work:
     k, relu, parts = size[0], bool(size[1]), threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
-    y, result, argmax = numbers(parts, numbers), numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
+    y, result, argmax = small_numbers(parts, numbers), small_numbers(parts, numbers // 4), _bytes(parts, numbers // 4)
     work, rounds, amount = conv_kernels.lanes_max_pool, rounds_for(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, relu, y, result, argmax), rounds * parts * amount)
 
@@ -238,7 +238,7 @@ def lanes_max_pool(size: tuple[int, ...], working_set: int) -> Work:
 def lanes_unpool(size: tuple[int, ...], working_set: int) -> Work:
     k, parts = size[0], threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
-    dresult, argmax, out = numbers(parts, numbers), _bytes(parts, numbers), numbers(parts, 4 * numbers)
+    dresult, argmax, out = small_numbers(parts, numbers), _bytes(parts, numbers), small_numbers(parts, 4 * numbers)
     work, rounds, amount = conv_kernels.lanes_unpool, rounds_for(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, dresult, argmax, out), rounds * parts * amount)
 
@@ -247,7 +247,7 @@ def lanes_unpool(size: tuple[int, ...], working_set: int) -> Work:
 def lanes_bias(size: tuple[int, ...], working_set: int) -> Work:
     k, parts = size[0], threads.kernel_parts()
     numbers = _SIDE * _SIDE * k * LANES
-    dy, sums = numbers(parts, numbers), numbers(parts, k * LANES)
+    dy, sums = small_numbers(parts, numbers), small_numbers(parts, k * LANES)
     work, rounds, amount = conv_kernels.lanes_bias, rounds_for(numbers, 1), float(ITEMSIZE * numbers)
     return Work(lambda: work(rounds, _SIDE, k, dy, sums), rounds * parts * amount)
 
@@ -255,6 +255,6 @@ def lanes_bias(size: tuple[int, ...], working_set: int) -> Work:
 @kind
 def drop(size: tuple[int, ...], working_set: int) -> Work:
     parts, numbers = threads.kernel_parts(), size[0]
-    x, y, mask = numbers(parts, numbers), numbers(parts, numbers), Mask.of(0.25, 1)
+    x, y, mask = small_numbers(parts, numbers), small_numbers(parts, numbers), Mask.of(0.25, 1)
     rounds, amount = rounds_for(numbers, 1), float(2 * ITEMSIZE * numbers)
     return Work(lambda: conv_kernels.drop_block(rounds, numbers, x, y, mask), rounds * parts * amount)

@@ -8,12 +8,13 @@ from nnlite.compiler.jit import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.conv import grouped_plan
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.grouped import Lines, Operands, correlate_row, pack_line, reduce_row
+from nnlite.conv.grouped import Operands, correlate_row, reduce_row
+from nnlite.conv.grouped_packing import Lines, pack_line
 from nnlite.conv.grouped_plan import Grouped
 from nnlite.conv.work import ITEMSIZE
 from nnlite.conv.work_grouped import gradient_flops, packed_bytes, sums_flops
 from nnlite.performance.microbenchmarks.base import Work, kind
-from nnlite.performance.microbenchmarks.conv_passes import blocks_for, numbers, rounds_for, work_of
+from nnlite.performance.microbenchmarks.conv_passes import blocks_for, rounds_for, small_numbers, work_of
 from nnlite.runtime import threads
 
 _SIDE, _CHANNELS = 32, 64  # of the small image, about
@@ -50,8 +51,11 @@ def grouped_pack(size: tuple[int, ...], working_set: int) -> Work:
     plan, image, _ = _small(size)
     is_gated, parts = bool(size[6]), threads.kernel_parts()
     blocks = blocks_for(image * (1 + is_gated), working_set)
-    x = numbers(parts * blocks, image)
-    gate, packed = numbers(parts * blocks, image) if is_gated else x, np.zeros((parts, plan.nest.ring), np.float32)
+    x = small_numbers(parts * blocks, image)
+    gate, packed = (
+        small_numbers(parts * blocks, image) if is_gated else x,
+        np.zeros((parts, plan.nest.ring), np.float32),
+    )
     amount = float(packed_bytes(plan, 1)) * plan.nest.chunk / plan.nest.blocks
     rounds = rounds_for(int(amount) // ITEMSIZE, blocks)
     return work_of(_pack, rounds, blocks, amount, x, plan.nest, x, gate, is_gated, packed)
@@ -72,11 +76,11 @@ def grouped_sums(size: tuple[int, ...], working_set: int) -> Work:
     plan, _, result = _small(size)
     nest, parts = plan.nest, threads.kernel_parts()
     blocks = blocks_for(result, working_set)
-    y, weights = numbers(parts * blocks, result), numbers(1, plan.source.size).reshape(plan.source.shape)
+    y, weights = small_numbers(parts * blocks, result), small_numbers(1, plan.source.size).reshape(plan.source.shape)
     operands = Operands(y, y, False, weights, np.zeros(nest.blocks * LANES, np.float32), y, False)
     amount = sums_flops(plan, 1) * nest.chunk / nest.blocks
     rounds = blocks if blocks > 1 else max(1, int(1e8 / amount))
-    return work_of(_sums, rounds, blocks, amount, None, nest, operands, numbers(parts, nest.ring))
+    return work_of(_sums, rounds, blocks, amount, None, nest, operands, small_numbers(parts, nest.ring))
 
 
 @kernel
@@ -93,6 +97,6 @@ def grouped_gradient(size: tuple[int, ...], working_set: int) -> Work:
     plan, _, _ = _small(size)
     nest, parts = plan.nest, threads.kernel_parts()
     amount = gradient_flops(plan, 1) * nest.chunk / nest.blocks
-    dy, sums = numbers(parts, nest.chunk * nest.w_out * LANES), np.zeros((parts, plan.source.size), np.float32)
+    dy, sums = small_numbers(parts, nest.chunk * nest.w_out * LANES), np.zeros((parts, plan.source.size), np.float32)
     rounds = max(1, int(1e8 / amount))
-    return work_of(_gradient, rounds, 1, amount, None, nest, numbers(parts, nest.ring), dy, sums)
+    return work_of(_gradient, rounds, 1, amount, None, nest, small_numbers(parts, nest.ring), dy, sums)
