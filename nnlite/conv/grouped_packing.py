@@ -1,7 +1,7 @@
 """What the loops over grouped channels read, packed: copies of lines of the input, and lines of dY.
 
-In its packed form a line has its padding, and what a kernel reads one after the other lies so: blocks of LANES channels,
-and for each input channel of a group a copy of these (nnlite.conv.grouped_plan).
+In its packed form a line has its padding, and what a kernel reads one after the other lies so: blocks of LANES
+channels, and for each input channel of a group a copy of these (nnlite.conv.grouped_plan).
 """
 
 from __future__ import annotations
