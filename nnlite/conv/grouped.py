@@ -214,6 +214,10 @@ def sum_taps(x, weights, places, taps, start, is_relu, y, step, pixels, channels
         store(y, 5 * step, f)
         store(y, 6 * step, g)
         store(y, 7 * step, h)
+    elif channels >= LANES:  # a masked store takes many times as long on some processors
+        for n, value in enumerate((a, b, c, d, e, f, g, h)):
+            if n < pixels:
+                store(y, n * step, value)
     else:
         store_first(y, 0, a, channels)
         for n, value in enumerate((b, c, d, e, f, g, h)):
