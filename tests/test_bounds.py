@@ -115,7 +115,7 @@ def in_a_process_of_its_own(*action):
     return subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
 
 
-ALGORITHMS = ["direct", "lanes", "winograd", "numba_direct", "numba_blocked", "im2col"]
+ALGORITHMS = ["direct", "grouped", "lanes", "winograd", "numba_direct", "numba_blocked", "im2col"]
 
 
 @pytest.mark.parametrize(

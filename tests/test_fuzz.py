@@ -203,7 +203,7 @@ GEOMETRIES = [
 ]
 OTHER = Geometry.of((3, 7, 7, 4), (3, 3, 4, 5))
 NAMES = [name for name in nn.conv.names() if name != "naive"]
-FUSING = ["direct", "lanes", "winograd"]
+FUSING = ["direct", "grouped", "lanes", "winograd"]
 
 
 def normal(rng, shape, dtype=np.float32):

@@ -161,11 +161,11 @@ def first_lanes_value(builder: Any, count: Any) -> Any:
     return builder.icmp_signed("<", ir.Constant(INTS, list(range(LANES))), counts)
 
 
-def masked_load_value(builder: Any, address: Any, lanes: Any, typ: Any = VECTOR) -> Any:
-    """The lanes of a mask from an address, zero in the others."""
+def masked_load_value(builder: Any, address: Any, lanes: Any, typ: Any = VECTOR, others: Any = None) -> Any:
+    """The lanes of a mask from an address; in the others those of the vector `others`, or zero."""
     name, align = ("i8", 1) if typ is _BYTES else ("f32", 4)
     pointer = builder.bitcast(address, typ.as_pointer())
-    arguments = [pointer, ir.Constant(_I32, align), lanes, ir.Constant(typ, None)]
+    arguments = [pointer, ir.Constant(_I32, align), lanes, ir.Constant(typ, None) if others is None else others]
     return _call(builder, f"llvm.masked.load.v{LANES}{name}.p0", typ, arguments)
 
 
@@ -195,6 +195,19 @@ def pointer(typing, array, offset):
         return address_value(context, builder, sig.args[0], *args)
 
     return types.CPointer(array.dtype)(array, types.int64), emit
+
+
+@intrinsic
+def opaque(typing, number):
+    """An integer as it is, but LLVM does not know that: what is computed from it is not computed ahead in outer loops.
+
+    Of many offsets that it would keep up to date instead, it can keep few in registers.
+    """
+
+    def emit(context, builder, sig, args):
+        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", args, False)
+
+    return types.int64(types.int64), emit
 
 
 @intrinsic
@@ -253,6 +266,17 @@ def load_first(typing, array, offset, count):
         return masked_load_value(builder, address, first_lanes_value(builder, args[2]))
 
     return vector(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def load_where(typing, array, offset, condition, others):
+    """The lanes of array[offset:] where the condition holds, elsewhere those of `others`; no more is touched."""
+
+    def emit(context, builder, sig, args):
+        address = address_value(context, builder, sig.args[0], *args[:2])
+        return masked_load_value(builder, address, args[2], others=args[3])
+
+    return vector(array, types.int64, mask, vector), emit
 
 
 @intrinsic

@@ -32,6 +32,8 @@ WINOGRAD_SAVING = 2
 #: the lanes instead: if there are enough of them, and a block of them stays near the processor
 LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
 LANES_IMAGES, LANES_NUMBERS = 32, 32768
+#: with at most so many channels of a group, in and out, and so many in all, vectors hold channels of several groups
+GROUP_CHANNELS, GROUPED_CHANNELS = 8, 8
 
 
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
@@ -54,6 +56,11 @@ def _worth_transforming(geometry: Geometry) -> bool:
     return enough and touched_taps(geometry) >= WINOGRAD_SAVING * 36 * tiles
 
 
+def _small_groups(geometry: Geometry) -> bool:
+    c, k, groups = geometry.input_shape[3], geometry.weight_shape[3], geometry.groups
+    return groups > 1 and max(c, k) <= GROUP_CHANNELS * groups and min(c, k) >= GROUPED_CHANNELS
+
+
 def _few_channels(geometry: Geometry) -> bool:
     (n, h, w, c), k = geometry.input_shape, geometry.weight_shape[3]
     group_in, group_out = geometry.weight_shape[2], k // geometry.groups
@@ -72,6 +79,11 @@ RULES = (
         "winograd",
         f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, and "
         f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: the products saved outweigh the transforms",
+    ),
+    Rule(
+        _small_groups,
+        "grouped",
+        f"groups of at most {GROUP_CHANNELS} channels: a vector holds channels of several groups",
     ),
     Rule(
         _few_channels,

@@ -122,11 +122,11 @@ def shares_of(plan: Correlation, images: int, num_threads: int) -> np.ndarray:
 def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
     """The forward pass over the images of `geometry`, joined."""
     _, oh, ow, k = geometry.output_shape
-    rows, columns = (_outputs(geometry, axis) for axis in (0, 1))
+    rows, columns = (outputs(geometry, axis) for axis in (0, 1))
     return _correlation(rows, columns, geometry.input_shape[3], (oh, ow, k), geometry, lanes)
 
 
-def _outputs(geometry: Geometry, axis: int) -> Axis:
+def outputs(geometry: Geometry, axis: int) -> Axis:
     taps, dilation, (before, _) = range(geometry.weight_shape[axis]), geometry.dilation_rate[axis], geometry.pads[axis]
     return Axis(
         size=geometry.input_shape[1 + axis],
@@ -143,7 +143,7 @@ def _outputs(geometry: Geometry, axis: int) -> Axis:
 @lru_cache(maxsize=512)
 def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ...]:
     """The phases of the input gradient over the images of `geometry`, joined. Zeros where no tap reaches a phase."""
-    phases_h, phases_w = _phases(geometry, 0, 1), _phases(geometry, 1, 1 if lanes else _best_block(geometry))
+    phases_h, phases_w = phases(geometry, 0, 1), phases(geometry, 1, 1 if lanes else _best_block(geometry))
     return tuple(
         _correlation(rows, columns, geometry.output_shape[3], geometry.input_shape[1:], geometry, lanes)
         for rows in phases_h
@@ -151,7 +151,7 @@ def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ..
     )
 
 
-def _phases(geometry: Geometry, axis: int, block: int) -> list[Axis]:
+def phases(geometry: Geometry, axis: int, block: int) -> list[Axis]:
     """The phases of the input gradient along an axis.
 
     Blocks of several pixels are multiples of the stride, and hold all phases.

@@ -30,6 +30,7 @@ _BUILT_IN = {
     "numba_direct": "nnlite.conv.numba_direct:NumbaDirect",
     "direct": "nnlite.conv.direct:Direct",
     "lanes": "nnlite.conv.lanes:Lanes",
+    "grouped": "nnlite.conv.grouped:GroupedLanes",
     "winograd": "nnlite.conv.winograd:Winograd",
 }
 

@@ -47,7 +47,7 @@ def from_outside(item: WorkItem, nbytes: int) -> WorkItem:
     return replace(item, moved=nbytes, working_set=nbytes, bytes=max(item.bytes, nbytes))
 
 
-def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
+def operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int]:
     """Bytes of (x, weight, the result, the argmax indices of its pooling)."""
     result = prod(epilogue.result_shape(geometry.output_shape))
     x, weight = ITEMSIZE * prod(geometry.input_shape), ITEMSIZE * prod(geometry.weight_shape)
@@ -60,7 +60,7 @@ def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, in
 def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
     """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
     given = epilogue or _NONE
-    x, weight, result, _ = _operands(geometry, given)
+    x, weight, result, _ = operands(geometry, given)
     one, n = geometry.one_image, geometry.input_shape[0]
     batch = next((batch for *_, batch in direct_plan.batches(geometry)), one)
     masked = given.relu
@@ -158,7 +158,7 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
 def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
-    x, weight, result, argmax = _operands(geometry, given)
+    x, weight, result, argmax = operands(geometry, given)
     one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
@@ -223,7 +223,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> l
     """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
-    x, weight, result, argmax = _operands(geometry, given)
+    x, weight, result, argmax = operands(geometry, given)
     sizes = sizes_of(geometry)
     n = geometry.input_shape[0]
     total = n * sizes.tiles  # tiles

@@ -67,9 +67,23 @@ def test_lanes_for_few_channels(c, k, expected):
     assert chosen(128, 14, c, k) == expected
 
 
-@pytest.mark.parametrize(("groups", "expected"), [(32, "lanes"), (4, "lanes"), (2, "direct")])
-def test_lanes_for_few_channels_of_a_group(groups, expected):
+@pytest.mark.parametrize(("groups", "expected"), [(32, "grouped"), (4, "grouped"), (2, "direct"), (1, "winograd")])
+def test_grouped_for_few_channels_of_a_group(groups, expected):
     assert chosen(128, 14, 32, 32, groups=groups) == expected
+
+
+@pytest.mark.parametrize(("c", "k", "expected"), [(16, 128, "grouped"), (16, 144, "direct"), (4, 4, "lanes")])
+def test_grouped_for_small_multipliers_and_enough_channels_to_fill_a_vector(c, k, expected):
+    assert chosen(128, 14, c, k, groups=c) == expected
+
+
+def test_grouped_for_any_stride_and_few_images():
+    assert chosen(1, 14, 32, 32, groups=32) == chosen(1, 14, 32, 32, groups=32, strides=2) == "grouped"
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(3, "lanes"), (1, "lanes")])
+def test_lanes_for_few_channels_of_a_group(groups, expected):
+    assert chosen(128, 14, 6, 6, groups=groups) == expected
 
 
 @pytest.mark.parametrize(("n", "size", "expected"), [(31, 14, "direct"), (32, 14, "lanes"), (32, 63, "direct")])

@@ -93,6 +93,7 @@ def growth(algorithm, geometry, pass_name, epilogue, launches, generator):
 PLAIN = Geometry.of((IMAGES, 10, 10, 3), (3, 3, 3, 5))
 PADDED = Geometry.of((IMAGES, 9, 9, 3), (3, 3, 3, 5), padding="same")
 STRIDED = Geometry.of((IMAGES, 11, 11, 3), (3, 3, 3, 5), strides=2)
+DEPTHWISE = Geometry.of((IMAGES, 11, 9, 17), (3, 3, 1, 17), strides=(2, 1), padding="same", groups=17)
 WIDE = Geometry.of((IMAGES, 10, 10, 17), (3, 3, 17, 33))
 
 
@@ -101,6 +102,7 @@ WIDE = Geometry.of((IMAGES, 10, 10, 17), (3, 3, 17, 33))
     ("name", "geometry"),
     [
         ("direct", PLAIN), ("direct", PADDED), ("direct", STRIDED), ("direct", WIDE),
+        ("grouped", PLAIN), ("grouped", DEPTHWISE), ("grouped", STRIDED),
         ("lanes", PLAIN), ("lanes", PADDED), ("winograd", PLAIN), ("winograd", PADDED), ("winograd", WIDE),
     ],
 )  # fmt: skip
@@ -112,7 +114,7 @@ def test_a_pass_moves_what_it_declares(name, geometry, pass_name, launches, gene
 @pytest.mark.parametrize("pass_name", ["forward", "grad_weight", "gradients"])
 @pytest.mark.parametrize(
     ("name", "epilogue"),
-    [("direct", RELU), ("lanes", RELU), ("lanes", POOL), ("winograd", RELU), ("winograd", POOL)],
+    [("direct", RELU), ("grouped", RELU), ("lanes", RELU), ("lanes", POOL), ("winograd", RELU), ("winograd", POOL)],
 )
 def test_a_fused_pass_moves_what_it_declares(name, epilogue, pass_name, launches, generator):
     counted, declared = growth(nn.conv.get(name), PLAIN, pass_name, epilogue, launches, generator)

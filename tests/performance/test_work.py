@@ -142,17 +142,17 @@ def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):
     assert counted_traffic(counting) == 2 * 4 * 64
 
 
-@pytest.mark.parametrize("name", ["direct", "lanes", "winograd"])
+@pytest.mark.parametrize("name", ["direct", "grouped", "lanes", "winograd"])
 def test_fused_passes_move_less_than_the_same_unfused(name):
     """A ReLU and a pooling of their own would read and write the convolution's whole result."""
     geometry = Geometry.of((32, 26, 26, 16), (3, 3, 16, 32))
     algorithm = nn.conv.get(name)
-    epilogue = Epilogue(bias=True, relu=True, pool=name != "direct")
+    epilogue = Epilogue(bias=True, relu=True, pool=name in ("lanes", "winograd"))
     unfused = moved_bytes(algorithm.work(geometry, "forward")) + 2 * 4 * prod(geometry.output_shape)
     assert moved_bytes(algorithm.work(geometry, "forward", epilogue)) < unfused
 
 
-@pytest.mark.parametrize("name", ["im2col", "theano2017", "direct", "lanes", "winograd"])
+@pytest.mark.parametrize("name", ["im2col", "theano2017", "direct", "grouped", "lanes", "winograd"])
 def test_stages_do_the_arithmetic_of_the_pass(name):
     geometry = Geometry.of((16, 9, 9, 4), (3, 3, 4, 8))
     for pass_name in PASSES:

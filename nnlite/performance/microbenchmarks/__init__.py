@@ -21,12 +21,15 @@ from nnlite.runtime.processor import cache_sizes
 _LEAST_BYTES = 16 << 10
 _LEAST_EVICTED = 4 << 20
 #: products are bounded by arithmetic, or by the bandwidth that their operands need
-PRODUCTS = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "tiles", "lane_tiles", "vector_tiles")
+PRODUCTS = (
+    "gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "tiles", "lane_tiles", "vector_tiles",
+    "grouped_sums", "grouped_gradient",
+)  # fmt: skip
 #: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
 #: data in and taking them out needs
 IN_CACHE = (
     "pad", "pack_dy", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
-    "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx",
+    "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx", "grouped_pack",
 )  # fmt: skip
 #: they depend on their shapes alone
 _SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call")
@@ -70,7 +73,7 @@ class Microbenchmark:
     @classmethod
     def of(cls, rate: Rate) -> Microbenchmark:
         """Make it, and sample it, while the threads are those of the step."""
-        from nnlite.performance.microbenchmarks import conv_passes, kernel_passes, numpy_passes  # noqa: F401
+        from nnlite.performance.microbenchmarks import conv_passes, grouped_passes, kernel_passes, numpy_passes  # noqa: F401
 
         work: Work = KINDS[rate.kind](rate.size, rate.working_set)
         run = timed(work.run)
