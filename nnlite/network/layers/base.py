@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network import initializers
 from nnlite.performance.counts import Operation
@@ -69,8 +70,20 @@ class Layer(KnownAttributes):
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer again, as JSON values; without initializers."""
-        return {"name": self.name, "trainable": self.trainable}
+        """The arguments that make this layer again, as JSON values; without initializers.
+
+        Raises ValueError for an activation of the user's, which cannot be saved.
+        """
+        names = signature(type(self).__init__).parameters
+        config = {n: getattr(self, n) for n in names if hasattr(self, n) and not n.endswith("_initializer")}
+        if "activation" in config:
+            config["activation"] = ops.activation_name(config["activation"])
+            if config["activation"] is None:
+                raise ValueError(
+                    f"{self.label}: expected a built-in activation; others cannot be saved. "
+                    f"Received: {vars(self)['activation']!r}"
+                )
+        return config
 
     # inherited
 
