@@ -316,6 +316,25 @@ def test_the_weights_of_tensorflow_js(folder, generator):
     assert_weights(nn.load_model(tensorflow_js(folder, arrays)), arrays)
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"weightData": "AAAA", "weightSpecs": []},
+        {"weightSpecs": []},
+        {"weightsManifest": None},
+        {"weightsManifest": []},
+        {"weightsManifest": [{"weights": []}]},
+        {"weightsManifest": [{"paths": ["none.bin"], "weights": []}]},
+    ],
+)
+def test_weights_of_tensorflow_js_that_are_not_in_files_beside_it_are_not_new_without_a_word(folder, capsys, weights):
+    path = written(folder, {"modelTopology": {"model_config": described(LAYERS)}, **weights}, "model.json")
+    with pytest.raises(ValueError, match="expected weights that can be read"):
+        nn.load_model(path)
+    assert main(["summary", "model.json"]) == 0
+    assert capsys.readouterr().err.startswith("model.json: weights newly initialised: ")
+
+
 def test_weights_of_tensorflow_js_are_in_its_folder_alone(folder, generator):
     (folder / "sub").mkdir()
     path = tensorflow_js(folder / "sub", arrays_of(generator), paths=["../one.bin", "../two.bin"])
@@ -326,7 +345,7 @@ def test_weights_of_tensorflow_js_are_in_its_folder_alone(folder, generator):
 @pytest.mark.parametrize(
     ("weights", "why"),
     [
-        (None, "no model.weights.h5"),
+        (None, "no item named 'model.weights.h5'"),
         (b"no HDF5", "damaged"),
         ({}, "'c' have shapes [] instead of"),
         ({"c": np.zeros((3, 3, 1, 4))}, "'c' have shapes [(3, 3, 1, 4), (3,)] instead of [(3, 3, 1, 3), (3,)]"),

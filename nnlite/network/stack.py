@@ -12,7 +12,7 @@ from nnlite import conv
 from nnlite.autograd import Tensor
 from nnlite.network.fusion import Run, is_plain, runs
 from nnlite.network.layers import Conv2D, Dense, Input, Layer
-from nnlite.network.layers.base import Shape
+from nnlite.network.layers.base import Shape, default_name
 from nnlite.performance import counts
 from nnlite.runtime import scopes
 from nnlite.runtime.attributes import KnownAttributes
@@ -225,7 +225,7 @@ class Stack(KnownAttributes):
                 raise ValueError(f"name: expected a unique layer name. Received: {layer.name!r} twice")
             name = layer.name
         else:
-            base = layer.default_name()
+            base = default_name(type(layer).__name__)
             number = self._next_numbers.get(base, 0)
             while (name := f"{base}_{number}" if number else base) in self._names:
                 number += 1

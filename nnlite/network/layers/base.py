@@ -154,7 +154,7 @@ class Layer(KnownAttributes):
             raise ValueError(
                 f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
             )
-        with scopes.scope(self.name or self.default_name(), "forward"):
+        with scopes.scope(self.name or default_name(type(self).__name__), "forward"):
             result = self.call(x, training)
         if not isinstance(result, Tensor):
             raise TypeError(f"{self.label}: expected call to return a Tensor. Received: {type(result).__name__}")
@@ -177,12 +177,6 @@ class Layer(KnownAttributes):
         """The layer's name in messages."""
         return f"layer {self.name!r}" if self.name else type(self).__name__
 
-    @classmethod
-    def default_name(cls) -> str:
-        """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
-        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", cls.__name__)
-        return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-
     def __repr__(self) -> str:
         named = {
             name: None if value.__name__ == "linear" else value.__name__
@@ -190,6 +184,12 @@ class Layer(KnownAttributes):
             if hasattr(value, "__name__")
         }
         return as_call(self, **named)
+
+
+def default_name(class_name: str) -> str:
+    """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 def _join(shape: Shape | None) -> str:
