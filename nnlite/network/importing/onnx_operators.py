@@ -103,10 +103,10 @@ class Reader:
             shape = self.shapes[read[0]] if read else self.constants[node.input[0]].shape
             self.constants[output] = np.array(shape)[attributes.get("start", 0) : attributes.get("end")]
         elif not read and (kind in _EVALUATED or kind in _EVALUATED_IF_SMALL):
-            operands = [self.constants[name] for name in node.input if name]
-            if kind not in _EVALUATED and sum(operand.size for operand in operands) > _MOST_OF_SHAPES:
+            size = sum(self.constants[name].size for name in node.input if name)
+            if kind not in _EVALUATED and size > _MOST_OF_SHAPES:
                 raise ValueError("expected small constant operands")
-            self.constants[output] = self._evaluate(node, operands)
+            self.constants[output] = self._evaluate(node)
         elif read != [self.current]:
             self.problems.add(f"{_label(node)} that reads {', '.join(read)} (not a chain)")
         else:
@@ -145,19 +145,15 @@ class Reader:
         shape = ", ".join(map(str, self.positions.shape))
         self.problems.add(f"an output (n, {shape}) whose elements are in an unsupported order")
 
-    def _evaluate(self, node: Any, values: list[np.ndarray]) -> np.ndarray:
-        """The result of one operator, by onnx's reference evaluator."""
+    def _evaluate(self, node: Any, current: np.ndarray | None = None) -> np.ndarray:
+        """The result of one operator, by onnx's reference evaluator; `current` is the value of the chain's tensor."""
         from onnx import helper
         from onnx.reference import ReferenceEvaluator
 
-        names = [name for name in dict.fromkeys(node.input) if name]
-        inputs = [helper.make_empty_tensor_value_info(name) for name in names]
-        output = helper.make_empty_tensor_value_info(node.output[0])
-        graph = helper.make_graph([node], "one", inputs, [output])
-        model = helper.make_model(graph, opset_imports=self.opsets)
-        given = dict(zip([name for name in node.input if name], values, strict=True))
+        given = {name: self.constants.get(name, current) for name in node.input if name}
+        alone = helper.make_function("nnlite", "one", list(given), node.output[:1], [node], self.opsets)
         try:
-            (result,) = ReferenceEvaluator(model).run(None, given)
+            (result,) = ReferenceEvaluator(alone).run(None, given, {})
         except Exception as error:
             raise ValueError(f"onnx cannot compute it ({error})") from None
         return np.asarray(result)
@@ -171,8 +167,7 @@ class Reader:
         size = self.positions.size
         samples = np.arange(self.batch) * size
         batch = samples.reshape(-1, *[1] * self.positions.ndim) + self.positions
-        values = [self.constants.get(name, batch) for name in node.input if name]
-        moved = self._evaluate(node, values)
+        moved = self._evaluate(node, batch)
         alone = moved.ndim > 1 and len(moved) == self.batch and moved.size == self.batch * size
         if not alone or (moved.reshape(self.batch, -1) // size != np.arange(self.batch)[:, None]).any():
             raise ValueError(f"expected (n, ...) -> (n, ...), sample by sample. Received: a result {moved.shape}")
