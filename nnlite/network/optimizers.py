@@ -45,7 +45,7 @@ class Optimizer(KnownAttributes):
     __copy__ = copy.deepcopy
 
     def __post_init__(self) -> None:
-        self.parameters: list[Tensor] | None = None
+        self._parameters: list[Tensor] | None = None
         self.iterations = 0
         self._places: list[_Place] = []
         #: by slot and dtype: the state of all parameters of that dtype, allocated when first needed
@@ -67,12 +67,12 @@ class Optimizer(KnownAttributes):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: a duplicate")
         if not parameters:
             raise ValueError("parameters: expected at least one. Received: none")
-        if self.parameters and not {id(p) for p in self.parameters} <= {id(p) for p in parameters}:
+        if not {id(p) for p in self._parameters or ()} <= {id(p) for p in parameters}:
             raise ValueError(
                 "parameters: expected those of the model that this optimizer was built for. Received: another model's. "
                 "Make one optimizer per model"
             )
-        self.parameters = parameters
+        self._parameters = parameters
         self.iterations = 0
         self._places, self._memory = [], {}
         sizes: dict[np.dtype, int] = {}
@@ -80,6 +80,11 @@ class Optimizer(KnownAttributes):
             begin = sizes.get(parameter.dtype, 0)
             self._places.append(_Place(parameter.shape, parameter.dtype, begin))
             sizes[parameter.dtype] = begin + parameter.size
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...] | None:
+        """The parameters of `build`; None before it."""
+        return None if self._parameters is None else tuple(self._parameters)
 
     def zero_grad(self) -> None:
         """Remove the gradients, so that the next backward does not add to them."""
@@ -139,9 +144,9 @@ class Optimizer(KnownAttributes):
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _built(self) -> list[Tensor]:
-        if self.parameters is None:
+        if self._parameters is None:
             raise ValueError(f"{self.name}: expected build(model.parameters()) before the first step")
-        return self.parameters
+        return self._parameters
 
 
 @dataclass(eq=False)

@@ -72,7 +72,7 @@ class Sequential(Stack):
         self.loss = losses.get(loss)
         self._metrics = [_get_metric(metric) for metric in several("metrics", metrics, "names or functions")]
         self.fuse = boolean("fuse", fuse)
-        for layer in self.layers:
+        for layer in self._layers:
             if isinstance(layer, (Conv2D, Dense)):
                 layer.fuse = fuse
         self._hand_over()
@@ -108,7 +108,7 @@ class Sequential(Stack):
 
     def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
         """Whether the last softmax is fused with the loss: faster, and stable for logits of any size."""
-        last = self.layers[-1] if self.layers else None
+        last = self._layers[-1] if self._layers else None
         return (
             self.fuse
             and is_plain(last, Dense)
