@@ -91,7 +91,7 @@ def _plan_row(run: Run, algorithms: Sequence[Algorithm], shape: Shape, pass_name
     entries = []
     for algorithm, report in zip(algorithms, run.checks, strict=True):
         bar.step(f"checking {algorithm.name} at {shape.name}")
-        cell = Cell(algorithm.name, "timed", effective=algorithm.saves_multiplications(shape.geometry))
+        cell = Cell(algorithm.name, "timed", effective_rate=algorithm.saves_multiplications(shape.geometry))
         row.cells.append(cell)
         part = _plan(algorithm, pass_name, shape.geometry, run.seed, cell, report)
         if part is not None:
