@@ -60,6 +60,7 @@ def _compiled(function: Callable, links: Links | None, *, inline: bool = False, 
         **options,
     )(function)
     if ENABLED and not inline:
+        numba_private.ignore_read_only(compiled)
         _compiled_here.add(compiled)
         if name := cache_name(function):
             numba_private.keep_in(CodeCache(name, links), compiled)

@@ -28,6 +28,7 @@ def what_to_install(error: Exception) -> str:
 
 
 try:
+    from numba import typeof, types
     from numba.core import cgutils
     from numba.core.caching import NullCache as Cache  # what Numba asks for a function's compiled code
     from numba.core.callconv import errcode_t, excinfo_t
@@ -67,6 +68,30 @@ def machine_code(function: Any, signature: tuple) -> MachineCode:
     compiled = function.overloads[signature]
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return MachineCode(address, compiled.fndesc.restype)
+
+
+def ignore_read_only(function: Any) -> None:
+    """Have a jitted function run the same code for read-only arrays as for others: Numba would compile it again."""
+    compile_for = function._compile_for_args
+
+    def compile_writable(*args: Any, **named: Any) -> Any:
+        given = [typeof(arg) for arg in args]
+        writable = [_writable(kind) for kind in given]
+        if given == writable or named:
+            return compile_for(*args, **named)
+        code = function.compile(tuple(writable))
+        function._insert([kind._code for kind in given], code, False)  # the next call finds it
+        return code
+
+    function._compile_for_args = compile_writable
+
+
+def _writable(kind: Any) -> Any:
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseNamedTuple):
+        return types.BaseTuple.from_types([_writable(part) for part in kind], kind.instance_class)
+    return kind
 
 
 #: how Numba marks code that it copied from the called function

@@ -23,7 +23,7 @@ def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarr
         raise ValueError(f"{argument}: expected at least one sample. Received: shape {array.shape}")
     if array.dtype.kind == "f" and array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         return array.astype(np.float32)  # half and extended precision
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
