@@ -43,7 +43,7 @@ threads.compiler_locks = numba_private.compiler_locks()
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:
-    """Compile `function` with Numba on first use, from the cache where it was compiled before."""
+    """Compile `function` with Numba when it is first called, or load it from the cache."""
     if function is None:
         return lambda f: jit(f, inline=inline, **options)
     return _compiled(function, None, inline=inline, **options)
@@ -86,7 +86,7 @@ class kernel:
         self.run(threads.kernel_parts(), *arrays)
 
     def run(self, num_threads: int, *arrays: Any) -> None:
-        """Do the shares of that many threads, however many there are meanwhile."""
+        """Do the shares of `num_threads` threads, even if the number was changed since."""
         if not ENABLED:
             for thread in range(num_threads):
                 self.compiled(thread, num_threads, *arrays)
