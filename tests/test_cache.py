@@ -22,7 +22,7 @@ from nnlite.compiler import jit, cache as jit_cache
 from nnlite.compiler.simd import LANES
 jit._at_once_address(), jit._in_turn_address()  # once for the package
 compiled = []
-jit.on_compile(compiled.append)
+jit.listeners.append(compiled.append)
 """
 ADD = f"""{COUNT}
 from nnlite.kernels import peaks

@@ -473,7 +473,7 @@ def test_kernels_are_not_compiled_again_for_read_only_arrays(generator):
 
     expected = results(x, weight)
     compiled = []
-    jit.on_compile(compiled.append)
+    jit.listeners.append(compiled.append)
     for array in (x, weight):
         array.flags.writeable = False
     for got, right in zip(results(x, weight), expected, strict=True):
@@ -490,6 +490,6 @@ def test_a_kernel_takes_read_only_arrays_in_tuples_as_others():
     y, values = np.zeros(1, np.float32), np.ones(1, np.float32)
     add.run(1, _Pair((4, 5), values), y)
     compiled = []
-    jit.on_compile(compiled.append)
+    jit.listeners.append(compiled.append)
     add.run(1, _Pair((4, 6), np.broadcast_to(values, (1,))), y)
     assert (y.tolist(), compiled) == ([7.0], [])

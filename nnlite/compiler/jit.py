@@ -241,19 +241,15 @@ def _share(context: Any, module: Any, block_type: Any, call: Callable) -> Any:
 
 # Telling the user that something compiles ----------------------------------------------------------------------
 
-_listeners: list[Callable[[str], None]] = []
+#: called with the name of each function of ours before it is compiled; not if it comes from the cache
+listeners: list[Callable[[str], None]] = []
 _compiled_here: WeakSet = WeakSet()
-
-
-def on_compile(listener: Callable[[str], None]) -> None:
-    """Call `listener(name)` before each function of ours that is compiled, not for one that comes from the cache."""
-    _listeners.append(listener)
 
 
 class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         if (compiled := event.data["dispatcher"]) in _compiled_here:
-            for listener in _listeners:
+            for listener in list(listeners):
                 listener(compiled.__name__)
 
     def on_end(self, event: Any) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 from nnlite.autograd import Tensor
 from nnlite.runtime.errors import as_array, numbers
 
+#: samples and their targets, if there are any
+Batch = tuple[np.ndarray, np.ndarray | None]
+
 
 def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """`x` as a C-contiguous array of samples (n, *shape). Raises ValueError, which names the argument."""
@@ -36,7 +39,7 @@ def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
 
 def batches(
     argument: str, x: np.ndarray, y: np.ndarray | None, batch_size: int, order: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+) -> Iterator[Batch]:
     """(x, y) of each batch, in `order` or as stored; the last batch may be smaller.
 
     Raises ValueError, which names the first sample with NaN or infinity, when its batch is gathered.

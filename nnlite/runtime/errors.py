@@ -70,11 +70,11 @@ def positive_int(argument: str, value: object, minimum: int = 1) -> int:
 
 def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
     """An integer or two integers as a pair: `3` -> `(3, 3)`. Raises ValueError for anything else."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
     if len(pair) != 2:
         raise ValueError(f"{argument}: expected an integer or two integers. Received: {value!r}")
     first, second = positive_int(argument, pair[0], minimum), positive_int(argument, pair[1], minimum)
-    if max(first, second) > LARGEST:
+    if first > LARGEST or second > LARGEST:
         raise ValueError(f"{argument}: expected integers of at most {LARGEST}, as kernels take. Received: {value!r}")
     return first, second
 
