@@ -376,8 +376,8 @@ def test_operators_that_do_not_exist_here_are_listed(folder, capsys):
         ("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}, "Received: SAME_LOWER"),
         ("Transpose", [], {"perm": [0, 1, 3, 2]}, "in an unsupported order"),
         ("Transpose", [], {"perm": [1, 0, 2, 3]}, "sample by sample"),
-        ("Softmax", [], {"axis": 2}, "axis of the channels"),
-        ("Softmax", [], {"axis": 0}, "axis of the channels"),
+        ("Softmax", [], {"axis": 2}, "different results of activation"),
+        ("Softmax", [], {"axis": 0}, "different results of activation"),
         ("Flatten", [], {"axis": 2}, "sample by sample"),
         ("Flatten", [], {}, "in an unsupported order"),
         ("Reshape", [np.array([-1, 26])], {}, "sample by sample"),
@@ -408,7 +408,7 @@ def test_a_reshape_at_the_end_that_changes_the_batch_is_refused(folder):
     ("operator", "attributes", "said"),
     [
         ("Transpose", {"perm": [1, 0]}, "sample by sample"),
-        ("Softmax", {"axis": 0}, "expected the axis of the channels"),
+        ("Softmax", {"axis": 0}, "different results of dense"),
     ],
 )
 def test_what_mixes_the_samples_of_a_batch_is_refused(folder, operator, attributes, said):

@@ -1,9 +1,9 @@
 """A recorded operation: what its gradients need, and whether its arguments are as the forward saw them.
 
-So an array that an operation got must not change in place before the backward: a new array in its Tensor's `data` does
-no harm, `optimizer.step()`, `set_weights` and `w.data -= ...` do. Two elements of each parameter and each input are
-compared, which costs a microsecond per array. Not found is a change that leaves both as they were, one of an
-operation's result, and one through memory whose array is gone.
+An array that an operation got must not change in place before the backward. `optimizer.step()`, `set_weights` and
+`w.data -= ...` change it; a new array in its Tensor's `data` does not. Two elements of each parameter and input are
+compared, which costs a microsecond per array. Three changes are not found: one that leaves both elements as they were,
+one of an operation's result, and one through memory whose array is gone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _order = itertools.count()
 
 
 def _sample(array: np.ndarray) -> tuple:
-    """Two elements, by which a change in place is found. Of images they are not at the edge, which is often empty."""
+    """Two elements that show a change in place; not at the edge of images, which is often empty."""
     n = array.size
     return array.item(n // 3), array.item(n * 10 // 11)
 

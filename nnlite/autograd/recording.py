@@ -43,25 +43,25 @@ def no_grad() -> _Off:
 
 
 def is_recording() -> bool:
-    """Inside an operation: whether its backward will be kept. What only backward needs can be left out if not."""
+    """Inside an operation: whether its backward will be kept. If not, what only backward needs can be left out."""
     return _mode.recording
 
 
 def differentiable(function: Callable) -> Callable[..., Tensor]:
     """Make a function of arrays an operation on Tensors.
 
-    `function(*arrays, **options)` gets its positional arguments as ndarrays (Tensors are unwrapped, anything else
-    comes as it is) and returns `(result, backward)`. `backward` says how the gradient `dy` of the result flows back:
+    `function(*arrays, **options)` gets its positional arguments as ndarrays (Tensors are unwrapped, others are passed
+    unchanged) and returns `(result, backward)`. `backward` computes gradients from `dy`, the gradient of the result:
 
     - an operation of one argument: one callable, `backward(dy) -> dx`;
-    - of several: a tuple with one such callable an argument; those of arguments that need no gradient are not called;
-    - or, where they share work, one `backward(dy, needs) -> (gradient or None, ...)` for all arguments.
+    - of several: a tuple with one callable per argument; those of arguments that need no gradient are not called;
+    - or, if they share work, one `backward(dy, needs) -> (gradient or None, ...)` for all arguments.
 
-    Arguments count as the function declares them, also those left to their default. Keyword-only ones are options,
-    through which no gradient flows. What is annotated `Floats` is checked: ValueError unless it is a Tensor or an
-    array of float32 or float64.
+    Every declared argument counts, also one that was left to its default. Keyword-only ones are options: no gradient
+    flows through them. An argument annotated `Floats` is checked: ValueError unless it is a Tensor or an array of
+    float32 or float64.
 
-    A gradient has its argument's shape, and is a new array, `dy` itself or a view of it, never one that is kept.
+    A gradient has its argument's shape. It is a new array, `dy` itself or a view of it, never an array kept elsewhere.
 
     >>> @differentiable
     ... def square(x):
@@ -126,7 +126,7 @@ def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] |
 
 
 def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple, options: dict) -> tuple:
-    """All arguments by position: those that were passed by name, and defaults for those that were not passed."""
+    """All arguments by position, also those that were passed by name or left to their default."""
     rest = []
     for parameter in positional[len(args) :]:
         if parameter.name in options:

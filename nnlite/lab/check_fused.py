@@ -73,31 +73,26 @@ def _check_epilogue(algorithm: Algorithm, problem: Problem, epilogue: Epilogue, 
 
 
 def _after(y: np.ndarray, epilogue: Epilogue, margin: float) -> tuple[np.ndarray, Any, np.ndarray]:
-    """(the result, a function from its gradient to dy, where an error below `margin` cannot change the routing)."""
+    """(the result, a function from its gradient to dy, where an error below `margin` cannot change the routing).
+
+    Where it can, the gradient must be 0: equal maxima would all get it.
+    """
     activated = np.maximum(y, 0) if epilogue.relu else y
-    slope = (y > 0).astype(np.float64) if epilogue.relu else np.ones_like(y)
+    slope = y > 0 if epilogue.relu else np.ones(y.shape, bool)
     if not epilogue.pool:
-        return activated, lambda d: d * slope, np.abs(y) > margin if epilogue.relu else np.ones(y.shape, bool)
+        return activated, lambda d: d * slope, np.abs(y) > margin if epilogue.relu else slope
     n, oh, ow, k = epilogue.result_shape(y.shape)
-    # (n, oh, 2, ow, 2, k) -> (n, oh, ow, k, 4): the windows, row by row
-    windows = (
-        activated[:, : 2 * oh, : 2 * ow]
-        .reshape(n, oh, 2, ow, 2, k)
-        .transpose(0, 1, 3, 5, 2, 4)
-        .reshape(n, oh, ow, k, 4)
-    )
-    largest = windows.argmax(axis=4)
-    ranked = np.sort(windows, axis=4)
-    sure = ranked[..., 3] - ranked[..., 2] > margin
+    windows = activated[:, : 2 * oh, : 2 * ow].reshape(n, oh, 2, ow, 2, k)
+    ranked = np.sort(windows.transpose(0, 1, 3, 5, 2, 4).reshape(n, oh, ow, k, 4))
+    result = ranked[..., 3]
+    sure = result - ranked[..., 2] > margin
     if epilogue.relu:
-        sure &= ranked[..., 3] > margin
+        sure &= result > margin
 
     def route(d: np.ndarray) -> np.ndarray:
-        spread = np.zeros(windows.shape)
-        np.put_along_axis(spread, largest[..., None], d[..., None], axis=4)
+        largest = windows == result[:, :, None, :, None]
         dy = np.zeros(y.shape)
-        back = spread.reshape(n, oh, ow, k, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(n, 2 * oh, 2 * ow, k)
-        dy[:, : 2 * oh, : 2 * ow] = back
+        dy[:, : 2 * oh, : 2 * ow] = (largest * d[:, :, None, :, None]).reshape(n, 2 * oh, 2 * ow, k)
         return dy * slope
 
-    return ranked[..., 3], route, sure
+    return result, route, sure
