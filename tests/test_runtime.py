@@ -202,15 +202,21 @@ sys.exit(would_wait)
 def test_a_fork_while_another_thread_imports_an_algorithm():
     """The import goes on when the fork asks for the module; if it does not ask, when there is a child."""
     code = f"""
-import os, signal, sys, threading, importlib.abc
+import os, signal, sys, threading, importlib.abc, importlib.machinery, importlib.util
 import nnlite as nn
 from nnlite.runtime import threads
 importing, go_on = threading.Event(), threading.Event()
-class Slow(importlib.abc.MetaPathFinder):
+class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name == "nnlite.conv.im2col":
-            importing.set()
-            go_on.wait()
+            self.loader = importlib.machinery.PathFinder.find_spec(name, path).loader
+            return importlib.util.spec_from_loader(name, self)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        importing.set()
+        go_on.wait()
+        self.loader.exec_module(module)
 sys.meta_path.insert(0, Slow())
 assert "nnlite.conv.im2col" not in sys.modules
 import_module = threads.import_module

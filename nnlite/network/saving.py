@@ -98,7 +98,7 @@ def read_model(path: str | Path, make: type[Sequential]) -> Sequential:
             optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
             model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
     except Exception as error:
-        raise ValueError(f"path: expected a consistent model. Received: {str(path)!r} ({error!r:.200})") from None
+        raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r:.200})") from None
     return model
 
 

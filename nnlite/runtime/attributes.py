@@ -30,7 +30,8 @@ class KnownAttributes:
             raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
         of_class = getattr(type(self), name, None)
         if isinstance(of_class, property) and of_class.fset is None:
-            what = f"it unchanged: a {type(self).__name__} determines it ({(of_class.__doc__ or name).splitlines()[0]})"
+            meaning = f" ({of_class.__doc__.splitlines()[0].rstrip('.')})" if of_class.__doc__ else ""
+            what = f"it unchanged: it is computed{meaning}"
             raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
         check = self._checks.get(name)
         super().__setattr__(name, value if check is None else check(name, value))
