@@ -36,8 +36,9 @@ class Optimizer(KnownAttributes):
 
     learning_rate: float
 
-    #: also the name of the kernel in nnlite.kernels.updates
     name: ClassVar[str]
+    #: the name of its kernel in nnlite.kernels.updates
+    kernel: ClassVar[str]
     #: names of the state arrays, each of a parameter's size
     slots: ClassVar[tuple[str, ...]] = ()
     _checks: ClassVar = {"learning_rate": positive}
@@ -116,20 +117,15 @@ class Optimizer(KnownAttributes):
                 from nnlite.kernels import updates
 
                 scalars = [n if isinstance(n, bool) else dtype.type(n) for n in self.scalars()]
-                updates.run(getattr(updates, self.name), rows, self._remembered(dtype), *scalars)
+                updates.run(getattr(updates, self.kernel), rows, self._remembered(dtype), *scalars)
 
     def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
         """By slot: the state of the parameters of that dtype, initially zeros; None if it is not needed."""
-        result: list[np.ndarray | None] = []
-        for slot in self.slots:
-            array = None
-            if self.remembers(slot):
-                array = self._memory.get((slot, dtype))
-                if array is None:
-                    size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
-                    array = self._memory.setdefault((slot, dtype), np.zeros(size, dtype))
-            result.append(array)
-        return result
+        for slot in filter(self.remembers, self.slots):
+            if (slot, dtype) not in self._memory:
+                size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
+                self._memory[slot, dtype] = np.zeros(size, dtype)
+        return [self._memory[slot, dtype] if self.remembers(slot) else None for slot in self.slots]
 
     def remembers(self, slot: str) -> bool:
         """Whether this slot is needed with these options; if not, the kernel gets None."""
@@ -160,6 +156,7 @@ class RMSprop(Optimizer):
     """
 
     name: ClassVar = "rmsprop"
+    kernel: ClassVar = "rmsprop"
     slots: ClassVar = ("square", "average", "speed")
     _checks: ClassVar = Optimizer._checks | {
         "rho": fraction, "momentum": fraction, "epsilon": positive, "centered": boolean, "epsilon_inside_root": boolean,
@@ -188,6 +185,7 @@ class SGD(Optimizer):
     """
 
     name: ClassVar = "sgd"
+    kernel: ClassVar = "sgd"
     slots: ClassVar = ("speed",)
     _checks: ClassVar = Optimizer._checks | {"momentum": fraction, "nesterov": boolean}
 
@@ -207,6 +205,7 @@ class Adam(Optimizer):
     """Adam: Kingma and Ba (2015), in the form at the end of their section 2, with epsilon as in Keras."""
 
     name: ClassVar = "adam"
+    kernel: ClassVar = "adam"
     slots: ClassVar = ("mean", "square")
     _checks: ClassVar = Optimizer._checks | {"beta_1": fraction, "beta_2": fraction, "epsilon": positive}
 
@@ -226,6 +225,7 @@ class Adadelta(Optimizer):
     """Adadelta: Zeiler (2012), algorithm 1, times a learning rate as in Keras."""
 
     name: ClassVar = "adadelta"
+    kernel: ClassVar = "adadelta"
     slots: ClassVar = ("square", "moved")
     _checks: ClassVar = Optimizer._checks | {"rho": fraction, "epsilon": positive}
 
