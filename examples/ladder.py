@@ -3,22 +3,26 @@
     python examples/ladder.py [PICTURE.png] [N,C,H,W,K,R,S,stride,pad]
 
 Every correct registered algorithm is timed; slow ones on a slice of the work, scaled (marked ~).
-Writes the figure (default: ladder.png).
+Writes a bar chart of their rates (default: ladder.png).
 """
 
 import argparse
 
-from nnlite.lab.ladder import climb, picture, table, usual_shape, writable_picture
+from nnlite.lab.figures import bars
+from nnlite.lab.ladder import climb, table, usual_shape
 from nnlite.lab.shapes import resolve
 from nnlite.lab.terminal import Bar, console
 from nnlite.network.progress import announce_compilation
+from nnlite.runtime.errors import writable_file
 
 parser = argparse.ArgumentParser(description="One layer by every algorithm, from the slowest to the fastest.")
 parser.add_argument("picture", nargs="?", default="ladder.png")
 parser.add_argument("shape", nargs="?", help="default: the CNN's second layer")
 options = parser.parse_args()
 try:
-    writable_picture("picture", options.picture)
+    if not options.picture.endswith((".png", ".svg", ".pdf")):
+        raise ValueError(f"picture: expected a name that ends in .png, .svg or .pdf. Received: {options.picture!r}")
+    writable_file("picture", options.picture)
     (shape,) = resolve([options.shape], 128) if options.shape else [usual_shape(128)]
 except (ValueError, OSError) as error:
     parser.error(str(error))
@@ -27,5 +31,5 @@ announce_compilation()
 with Bar() as bar:
     ladder, run = climb(shape, bar)
 console().print(table(ladder, run))
-picture(ladder, run).savefig(options.picture, dpi=150)
+bars(run.rows, run).savefig(options.picture, dpi=150)
 print(f"wrote {options.picture}")

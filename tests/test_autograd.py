@@ -1,8 +1,10 @@
 """The tape: gradients reach every leaf once, and what cannot be done says so."""
 
 import gc
+import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +100,72 @@ def test_no_grad_records_nothing():
         y = x * 2
     assert not y.requires_grad
     assert (x * 2).requires_grad
+
+
+def test_an_interrupt_anywhere_in_no_grad_leaves_it_recording():
+    """A signal is handled between two instructions of Python: here at each in turn, of all code that no_grad runs."""
+
+    def interrupt(frame, event, argument):
+        frame.f_trace_opcodes = True
+        passed.append(None)
+        if len(passed) > at:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt
+
+    x, before = leaf(1.0), sys.gettrace()
+    for at in range(1000):
+        passed = []
+        try:
+            sys.settrace(interrupt)
+            with nn.no_grad():
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        assert (x * 2).requires_grad
+        if len(passed) <= at:
+            return
+    raise AssertionError("no_grad runs more than 1000 instructions")
+
+
+def test_no_grad_decorates_a_function_and_nests():
+    x = leaf(1.0)
+
+    @nn.no_grad()
+    def doubled():
+        with nn.no_grad():
+            pass
+        return x * 2
+
+    assert not doubled().requires_grad
+    with ThreadPoolExecutor(1) as other:
+        assert not other.submit(doubled).result().requires_grad
+        with nn.no_grad():
+            assert other.submit(lambda: x * 2).result().requires_grad  # each thread has its own
+    assert (x * 2).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f4", "<f8"])
+def test_arrays_in_another_byte_order_are_converted_where_lists_are_and_else_refused_in_words(dtype):
+    array = np.array([[1.5, -2.0]], dtype)
+    native = np.dtype(dtype).newbyteorder("=")
+    tensor = nn.Tensor(array, requires_grad=True)
+    assert tensor.dtype == native
+    assert tensor.data.tolist() == [[1.5, -2.0]]
+    (tensor * array).sum().backward()
+    assert tensor.grad.tolist() == [[1.5, -2.0]]
+    assert nn.Sequential([nn.Dense(1, kernel_initializer="ones")]).predict(array).tolist() == [[-0.5]]
+    x, weight = np.ones((1, 2, 2, 1), dtype), np.ones((1, 1, 1, 1), dtype)
+    geometry = nn.conv.Geometry.of(x.shape, weight.shape)
+    calls = (lambda: nn.ops.relu(array), lambda: nn.conv.get("im2col").forward(x, weight, geometry))
+    for call in calls:
+        if np.dtype(dtype).isnative:
+            call()
+        else:
+            with pytest.raises(ValueError, match=f"{native} in another byte order than this machine's"):
+                call()
 
 
 def test_the_graph_has_no_cycles():

@@ -22,7 +22,7 @@ from nnlite.compiler import jit, kernel, pool, cache as jit_cache
 from nnlite.compiler.simd import LANES
 kernel._in_turn_address(), pool.share_out_address(), pool._serve(pool.workers.shared, 1, 0)  # once for the package
 compiled = []
-jit.on_compile(compiled.append)
+jit.listeners.append(compiled.append)
 """
 ADD = f"""{COUNT}
 from nnlite.kernels import peaks

@@ -506,7 +506,7 @@ def test_networks_of_one_name_are_told_apart_by_their_files(folder):
         (["old.py:Tiled", "new.py:Tiled"], ["tiled@old", "tiled@new"]),
         (["old.py:Tiled"], ["tiled"]),
         (["old.py:Tiled", "old.py:Tiled"], ["tiled"]),
-        (["old.py:Tiled", "deep/old.py:Tiled"], ["tiled@{}/old", "tiled@deep/old"]),
+        (["old.py:Tiled", "deep/old.py:Tiled"], ["tiled@old:Tiled", "tiled@deep/old:Tiled"]),
         (["old.py:Tiled", "old.py:Other"], ["tiled@old:Tiled", "tiled@old:Other"]),
         (["old.py:Tiled", "itself.py:Tiled"], ["tiled@old", "tiled@itself"]),
         (["old.py:BuiltIn"], ["im2col@old"]),

@@ -60,7 +60,7 @@ def test_the_ladder_has_a_rung_for_every_algorithm_and_draws_them(tmp_path, monk
         (("mnist_mlp.py", "--epochs", "0"), "--epochs: expected an integer of at least 1. Received: 0"),
         (("mnist_cnn.py", "--epochs", "many"), "--epochs: invalid int value: 'many'"),
         (("ladder.py", "no/where.png"), "picture: expected an existing folder. Received: 'no'"),
-        (("ladder.py", "ladder.docx"), "picture: expected a name that ends in one of"),
+        (("ladder.py", "ladder.docx"), "picture: expected a name that ends in .png"),
         (("ladder.py", "ladder.png", "2,3"), "--shapes"),
     ],
 )

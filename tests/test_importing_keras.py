@@ -9,6 +9,7 @@ from inspect import signature
 
 import numpy as np
 import pytest
+from damage import damaged, refusal
 
 import nnlite as nn
 from nnlite.__main__ import main
@@ -316,6 +317,25 @@ def test_the_weights_of_tensorflow_js(folder, generator):
     assert_weights(nn.load_model(tensorflow_js(folder, arrays)), arrays)
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"weightData": "AAAA", "weightSpecs": []},
+        {"weightSpecs": []},
+        {"weightsManifest": None},
+        {"weightsManifest": []},
+        {"weightsManifest": [{"weights": []}]},
+        {"weightsManifest": [{"paths": ["none.bin"], "weights": []}]},
+    ],
+)
+def test_weights_of_tensorflow_js_that_are_not_in_files_beside_it_are_not_new_without_a_word(folder, capsys, weights):
+    path = written(folder, {"modelTopology": {"model_config": described(LAYERS)}, **weights}, "model.json")
+    with pytest.raises(ValueError, match="expected weights that can be read"):
+        nn.load_model(path)
+    assert main(["summary", "model.json"]) == 0
+    assert capsys.readouterr().err.startswith("model.json: weights newly initialised: ")
+
+
 def test_weights_of_tensorflow_js_are_in_its_folder_alone(folder, generator):
     (folder / "sub").mkdir()
     path = tensorflow_js(folder / "sub", arrays_of(generator), paths=["../one.bin", "../two.bin"])
@@ -326,7 +346,7 @@ def test_weights_of_tensorflow_js_are_in_its_folder_alone(folder, generator):
 @pytest.mark.parametrize(
     ("weights", "why"),
     [
-        (None, "no model.weights.h5"),
+        (None, "no item named 'model.weights.h5'"),
         (b"no HDF5", "damaged"),
         ({}, "'c' have shapes [] instead of"),
         ({"c": np.zeros((3, 3, 1, 4))}, "'c' have shapes [(3, 3, 1, 4), (3,)] instead of [(3, 3, 1, 3), (3,)]"),
@@ -562,23 +582,6 @@ def test_a_file_s_names_do_not_reach_the_terminal_as_commands(folder, capsys):
     assert "\\x1b[2J" in error
 
 
-def mutated(content, generator):
-    """The bytes with some flipped, taken out or doubled."""
-    content = bytearray(content)
-    for _ in range(generator.integers(1, 6)):
-        at = int(generator.integers(len(content)))
-        match generator.integers(4):
-            case 0:
-                content[at] ^= 1 << int(generator.integers(8))
-            case 1:
-                content[at] = int(generator.integers(256))
-            case 2:
-                del content[at : at + int(generator.integers(1, 30))]
-            case 3:
-                content[at:at] = content[at : at + int(generator.integers(1, 30))]
-    return bytes(content) if generator.random() < 0.8 else bytes(content[: int(generator.integers(len(content)))])
-
-
 VALUES = (None, True, -1, 0, 3, 1e30, 10**40, float("nan"), "", "relu", "\x1b", [], {}, [None], {"config": 1}, [[1, 2]])
 
 
@@ -607,18 +610,15 @@ def fuzz_keras(folder, times, seed):
         match i % 4:
             case 0:
                 path = folder / "fuzz.keras"
-                path.write_bytes(mutated(keras, generator))
+                path.write_bytes(damaged(keras, generator))
             case 1:
                 path = folder / "fuzz.h5"
-                path.write_bytes(mutated(model, generator))
+                path.write_bytes(damaged(model, generator))
             case 2:
                 path = written(folder, replaced(descriptions[i // 4 % 2], generator), "fuzz.json")
             case 3:
-                path = archive(folder / "fuzz.keras", replaced(descriptions[0], generator), mutated(weights, generator))
-        try:
-            nn.load_model(path)
-        except ValueError as error:
-            said.append(str(error))
+                path = archive(folder / "fuzz.keras", replaced(descriptions[0], generator), damaged(weights, generator))
+        said += refusal(path)
     return said
 
 

@@ -6,6 +6,7 @@ from math import prod
 
 import numpy as np
 import pytest
+from damage import damaged, refusal
 
 import nnlite as nn
 from nnlite.__main__ import main
@@ -190,12 +191,6 @@ def operands_left_out():
     return g.add("Gemm", g.weight(48, 10), "")
 
 
-def nodes_in_another_order():
-    g = constants_computed()
-    g.nodes.reverse()
-    return g
-
-
 def nodes_behind_the_output():
     g = channels_last()
     g.outputs = [g.last]
@@ -229,7 +224,7 @@ GRAPHS = [
     *(channels_first, channels_last, flattened_as_it_is, flattened_by_reshape_with_an_activation_behind),
     *(one_channel_by_reshape, flat_input, shape_of_the_tensor, shape_of_the_input, constants_computed),
     *(bias_channels_last, gemm_of_every_kind, batch_normalization, arithmetic_behind_a_product, operands_left_out),
-    *(nodes_in_another_order, nodes_behind_the_output, product_over_the_last_axis, axes_of_one),
+    *(nodes_behind_the_output, product_over_the_last_axis, axes_of_one),
     *(softmax_over_channels, image_to_image),
 ]
 
@@ -381,8 +376,8 @@ def test_operators_that_do_not_exist_here_are_listed(folder, capsys):
         ("MaxPool", [], {"kernel_shape": [2, 2], "auto_pad": "SAME_LOWER"}, "Received: SAME_LOWER"),
         ("Transpose", [], {"perm": [0, 1, 3, 2]}, "in an unsupported order"),
         ("Transpose", [], {"perm": [1, 0, 2, 3]}, "sample by sample"),
-        ("Softmax", [], {"axis": 2}, "axis of the channels"),
-        ("Softmax", [], {"axis": 0}, "axis of the channels"),
+        ("Softmax", [], {"axis": 2}, "different results of activation"),
+        ("Softmax", [], {"axis": 0}, "different results of activation"),
         ("Flatten", [], {"axis": 2}, "sample by sample"),
         ("Flatten", [], {}, "in an unsupported order"),
         ("Reshape", [np.array([-1, 26])], {}, "sample by sample"),
@@ -413,7 +408,7 @@ def test_a_reshape_at_the_end_that_changes_the_batch_is_refused(folder):
     ("operator", "attributes", "said"),
     [
         ("Transpose", {"perm": [1, 0]}, "sample by sample"),
-        ("Softmax", {"axis": 0}, "expected the axis of the channels"),
+        ("Softmax", {"axis": 0}, "different results of dense"),
     ],
 )
 def test_what_mixes_the_samples_of_a_batch_is_refused(folder, operator, attributes, said):
@@ -488,8 +483,8 @@ def test_graphs_that_are_no_chain(folder):
     for name, said in {
         "branch.onnx": "not a chain",
         "outputs.onnx": "2 outputs",
-        "circle.onnx": "a cycle of operators",
-        "twice.onnx": "two operators that write the same tensor",
+        "circle.onnx": "Add 'Add1' that reads Relu0, Tanh2 (not a chain)",
+        "twice.onnx": "not a chain",
         "nothing.onnx": "expected at least one layer. Received: none",
         "bad.onnx": "expected an ONNX file",
         "empty.onnx": "expected an ONNX file. Received: a file without a graph",
@@ -587,23 +582,6 @@ def test_a_hostile_file_is_refused_in_a_few_megabytes(folder, make, said):
     assert most < 32 * 2**20
 
 
-def mutated(content, generator):
-    """The bytes with some flipped, taken out or doubled."""
-    content = bytearray(content)
-    for _ in range(generator.integers(1, 4)):
-        at = int(generator.integers(len(content)))
-        match generator.integers(4):
-            case 0:
-                content[at] ^= 1 << int(generator.integers(8))
-            case 1:
-                content[at] = int(generator.integers(256))
-            case 2:
-                del content[at : at + int(generator.integers(1, 9))]
-            case 3:
-                content[at:at] = content[at : at + int(generator.integers(1, 9))]
-    return bytes(content)
-
-
 def fuzz_onnx(folder, times, seed):
     """Damages valid files; anything but a model or a ValueError escapes. The lines that the errors are."""
     generator = np.random.default_rng(seed)
@@ -616,11 +594,8 @@ def fuzz_onnx(folder, times, seed):
     whole = small.proto().SerializeToString()
     said = []
     for _ in range(times):
-        (folder / "fuzz.onnx").write_bytes(mutated(whole, generator))
-        try:
-            nn.load_model(folder / "fuzz.onnx")
-        except ValueError as error:
-            said.append(str(error))
+        (folder / "fuzz.onnx").write_bytes(damaged(whole, generator))
+        said += refusal(folder / "fuzz.onnx")
     return said
 
 

@@ -548,10 +548,10 @@ def test_a_layer_is_added_without_a_look_at_all_the_others():
             raise AssertionError("all layers were looked at")
 
     model = nn.Sequential([nn.Input((2,))])
-    model.layers = Layers()
+    model._layers = Layers()
     for layer in (nn.Dense(2), nn.Dense(2), nn.Dense(2, name="dense_2"), nn.Dense(2)):
         model.add(layer)
-    assert [model.layers[i].name for i in range(4)] == ["dense", "dense_1", "dense_2", "dense_3"]
+    assert [model._layers[i].name for i in range(4)] == ["dense", "dense_1", "dense_2", "dense_3"]
 
 
 # What is not trained -----------------------------------------------------------------------------------------------
@@ -829,11 +829,19 @@ def test_predict_says_how_fast_if_it_is_asked(model, data, capsys):
             lambda m: setattr(nn.models.cnn().layers[0], "bias", None),
             "bias: expected it unchanged: this Conv2D is built",
         ),
+        (lambda m: setattr(m, "layers", []), r"layers: expected it unchanged: .*`add` appends one.*Received: \[\]"),
+        (lambda m: setattr(m, "output_shape", (3,)), "output_shape: expected it unchanged: it is computed"),
+        (lambda m: setattr(m.layers[0], "built", False), "built: expected it unchanged: it is computed"),
+        (lambda m: setattr(m.optimizer, "parameters", []), "parameters: expected it unchanged: .*of `build`"),
     ],
 )
-def test_what_a_layer_was_built_with_stays(model, change, message):
+def test_what_a_layer_model_or_optimizer_was_built_with_stays(model, change, message):
     with pytest.raises(AttributeError, match=message):
         change(model)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        model.layers[0] = nn.Dense(3)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        model.optimizer.parameters[0] = nn.Tensor([1.0])
     layer = nn.Dense(3)
     layer.units = 5
     layer.build((2,))

@@ -80,6 +80,14 @@ def test_rmsprop_with_momentum_is_keras_3(problem):
     np.testing.assert_allclose(ours, w, rtol=1e-12)
 
 
+def test_a_derived_optimizer_may_have_a_name_of_its_class(problem):
+    class Mine(nn.Adam):
+        name = "mine"
+
+    gradients, start = problem
+    np.testing.assert_array_equal(run(Mine(0.01), gradients, start), run(nn.Adam(0.01), gradients, start))
+
+
 def test_adam_is_keras_3(problem):
     gradients, w = problem
     ours = run(nn.Adam(0.01, beta_1=0.8, beta_2=0.9, epsilon=0.1), gradients, w)

@@ -137,73 +137,101 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 LOCKS = {
     "autotune": "tuning._lock",
-    "random numbers": "random.generator().bit_generator.lock",
-    "compiler": "jit.numba_private.compiler_locks()[0]._lock",
-    "LLVM": "jit.numba_private.compiler_locks()[1]._lock",
+    "random numbers": "random._generator.bit_generator.lock",
+    "compiler": "threads.compiler_locks[0]",
+    "LLVM": "threads.compiler_locks[1]",
 }
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or not jit.ENABLED, reason="needs fork and the compiler")
 def test_a_fork_while_another_thread_holds_a_lock():
-    """The child tells which locks it would wait for; of some the fork itself waits until they are free."""
+    """The child tells which locks it would wait for; of some the fork itself waits until they are free.
+
+    A thread holds a lock until the fork asks for it; if it does not ask, until there is a child.
+    """
     code = f"""
-import os, sys, threading, time
+import os, sys, threading
+from types import SimpleNamespace
 import nnlite as nn
-from nnlite.compiler import jit, pool
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler import jit
 from nnlite.runtime import random, threads
 from nnlite.conv import tuning
-locks = lambda: [{", ".join(LOCKS.values())}]
-def hold(lock, patience):
+class Asked:
+    def __init__(self, lock):
+        self.lock = getattr(lock, "_lock", lock)
+    def acquire(self, **options):
+        if threading.current_thread() is threading.main_thread():
+            go_on.set()
+        return self.lock.acquire(**options)
+    __enter__ = acquire
+    def release(self, *exception):
+        self.lock.release()
+    __exit__ = release
+random._generator = SimpleNamespace(bit_generator=SimpleNamespace(lock=Asked(random._generator.bit_generator.lock)))
+threads.compiler_locks = tuple(map(Asked, threads.compiler_locks))
+locks = lambda: [getattr(lock, "lock", lock) for lock in [{", ".join(LOCKS.values())}]]
+def hold(lock):
     with lock:
         held.set()
-        forked.wait(patience)
+        go_on.wait()
 would_wait = 0
 for i in range(len(locks())):
-    held, forked = threading.Event(), threading.Event()
-    holder = threading.Thread(target=hold, args=(locks()[i], None if i < 1 else 0.3))
+    held, go_on = threading.Event(), threading.Event()
+    holder = threading.Thread(target=hold, args=(locks()[i],))
     holder.start()
     held.wait()
     child = os.fork()
     if child == 0:
-        os._exit(not locks()[i].acquire(timeout=2))
-    forked.set()
+        os._exit(not locks()[i].acquire(blocking=False))
+    go_on.set()
     holder.join()
     would_wait += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) << i
 free = []
-other = threading.Thread(target=lambda: free.extend(lock.acquire(timeout=20) for lock in locks()))
+other = threading.Thread(target=lambda: free.extend(lock.acquire(blocking=False) for lock in locks()))
 other.start()
 other.join()
 assert all(free), free
 sys.exit(would_wait)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=HANGS)
     assert [name for i, name in enumerate(LOCKS) if done.returncode >> i & 1] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_fork_while_another_thread_imports_an_algorithm():
-    code = """
-import os, signal, sys, threading, importlib.abc
+    """The import goes on when the fork asks for the module; if it does not ask, when there is a child."""
+    code = f"""
+import os, signal, sys, threading, importlib.abc, importlib.machinery, importlib.util
 import nnlite as nn
-importing = threading.Event()
-class Slow(importlib.abc.MetaPathFinder):
+from nnlite.runtime import threads
+importing, go_on = threading.Event(), threading.Event()
+class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path, target=None):
         if name == "nnlite.conv.im2col":
-            importing.set()
-            threading.Event().wait(0.3)
+            self.loader = importlib.machinery.PathFinder.find_spec(name, path).loader
+            return importlib.util.spec_from_loader(name, self)
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        importing.set()
+        go_on.wait()
+        self.loader.exec_module(module)
 sys.meta_path.insert(0, Slow())
 assert "nnlite.conv.im2col" not in sys.modules
+import_module = threads.import_module
+threads.import_module = lambda name: (go_on.set(), import_module(name))
 threading.Thread(target=nn.conv.get, args=("im2col",)).start()
 importing.wait()
 child = os.fork()
+go_on.set()
 if child == 0:
-    signal.alarm(10)
+    signal.alarm({HANGS})
     nn.conv.get("im2col")
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=120).returncode == 0
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=2 * HANGS)
+    assert done.returncode == 0
 
 
 class Fill(kernel):
@@ -417,3 +445,41 @@ def test_a_kernel_takes_tuples_of_tuples():
     for factor in (2.0, 3.0):
         scale(factor, _Pair((4, 5), np.arange(7, dtype=np.float32)), y)
         np.testing.assert_array_equal(y, factor * np.arange(7) + 5)
+
+
+@needs_kernels
+def test_kernels_are_not_compiled_again_for_read_only_arrays(generator):
+    """As np.load(mmap_mode="r") and np.broadcast_to give them."""
+    x, weight = (generator.standard_normal(shape).astype(np.float32) for shape in ((2, 8, 8, 3), (3, 3, 3, 5)))
+    labels = np.array([1, 2])
+
+    def results(x, weight):
+        w = nn.Tensor(weight, requires_grad=True)
+        y = nn.ops.flatten(nn.ops.max_pool2d(nn.ops.conv2d(nn.Tensor(x), w, relu=True, algorithm="numba"), 2))
+        loss = nn.losses.sparse_categorical_crossentropy(labels, y, from_logits=True)
+        loss.backward()
+        model = nn.Sequential([nn.Input((8, 8, 3)), nn.Flatten(), nn.Dense(3, kernel_initializer="ones")])
+        return [y.data, w.grad, model.predict(x)]
+
+    expected = results(x, weight)
+    compiled = []
+    jit.listeners.append(compiled.append)
+    for array in (x, weight):
+        array.flags.writeable = False
+    for got, right in zip(results(x, weight), expected, strict=True):
+        np.testing.assert_array_equal(got, right)
+    assert compiled == []
+
+
+@needs_kernels
+def test_a_kernel_takes_read_only_arrays_in_tuples_as_others():
+    @kernel
+    def add(thread, num_threads, pair, y):
+        y[thread] = pair.values[0] + pair.sizes[1]
+
+    y, values = np.zeros(1, np.float32), np.ones(1, np.float32)
+    add.run(1, _Pair((4, 5), values), y)
+    compiled = []
+    jit.listeners.append(compiled.append)
+    add.run(1, _Pair((4, 6), np.broadcast_to(values, (1,))), y)
+    assert (y.tolist(), compiled) == ([7.0], [])

@@ -17,7 +17,9 @@ from nnlite.explain import answer, case_study, compare, tables
 
 PACKAGE = Path(nnlite.__file__).parent
 #: rooms whose sentences, docstrings and comments are checked
-ROOMS = ("explain", "lab", "network", "performance", "runtime", "ops", "autograd")
+ROOMS = ("explain", "lab", "network", "performance", "runtime", "ops", "autograd", "compiler")
+#: rooms of which the printed sentences are checked
+PRINTING = ("conv", "kernels")
 BESIDES = [PACKAGE.parent / "examples", PACKAGE.parent / "benchmarks"]
 READMES = (PACKAGE.parent / "README.md", PACKAGE.parent / "benchmarks" / "README.md")
 #: paraphrases and metaphors -> what to write instead
@@ -79,9 +81,9 @@ def words_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, " ".join(text.split())
 
 
-def sources() -> Iterator[Path]:
+def sources(rooms: tuple[str, ...] = ROOMS) -> Iterator[Path]:
     yield from sorted(path for path in PACKAGE.glob("*.py"))
-    for folder in [*(PACKAGE / room for room in ROOMS), *BESIDES]:
+    for folder in [*(PACKAGE / room for room in rooms), *BESIDES]:
         yield from sorted(folder.rglob("*.py"))
 
 
@@ -91,7 +93,7 @@ def place(path: Path, line: int = 1) -> str:
 
 def in_code() -> Iterator[tuple[str, str]]:
     """(place, text) of every text that the program can print, as it is in the code."""
-    for path in sources():
+    for path in sources((*ROOMS, *PRINTING)):
         for line, text in words_of(ast.parse(path.read_text())):
             yield place(path, line), text
     for path in sorted(PACKAGE.rglob("*.j2")):

@@ -1,9 +1,9 @@
-"""Compiled code of nnlite's own functions on disk: where it lies, what it is keyed on, and how Numba is told.
+"""Compiled code of nnlite's functions on disk: where it is, what its key is, and how Numba finds it.
 
 The folder is named after a hash of all kernel sources, so that an edit in one file (tiles.py, say) also renews the code
 of the others that use it; Numba's own cache looks at the function's file alone, and its settings may move it elsewhere.
-Each compiled signature is one file of its own, which starts with a digest of the rest. What is damaged, or what another
-user may have written, is compiled again; without a cache everything still works.
+Each compiled signature is one file, which starts with a digest of the rest. What is damaged, or what another user
+may have written, is compiled again. Without a cache everything still works.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ threads.compiler_locks = numba_private.compiler_locks()
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:
-    """Compile `function` with Numba on first use, from the cache where it was compiled before."""
+    """Compile `function` with Numba when it is first called, or load it from the cache."""
     if function is None:
         return lambda f: jit(f, inline=inline, **options)
     return compile_with(function, None, inline=inline, **options)
@@ -50,6 +50,7 @@ def compile_with(function: Callable, links: Links | None, *, inline: bool = Fals
         **options,
     )(function)
     if ENABLED and not inline:
+        numba_private.ignore_read_only(compiled)
         _compiled_here.add(compiled)
         if name := cache_name(function):
             numba_private.keep_in(CodeCache(name, links), compiled)
@@ -58,19 +59,15 @@ def compile_with(function: Callable, links: Links | None, *, inline: bool = Fals
 
 # Telling the user that something compiles ----------------------------------------------------------------------
 
-_listeners: list[Callable[[str], None]] = []
+#: called with the name of each function of ours before it is compiled; not if it comes from the cache
+listeners: list[Callable[[str], None]] = []
 _compiled_here: WeakSet = WeakSet()
-
-
-def on_compile(listener: Callable[[str], None]) -> None:
-    """Call `listener(name)` before each function of ours that is compiled, not for one that comes from the cache."""
-    _listeners.append(listener)
 
 
 class _Announcer(event.Listener):
     def on_start(self, event: Any) -> None:
         if (compiled := event.data["dispatcher"]) in _compiled_here:
-            for listener in _listeners:
+            for listener in list(listeners):
                 listener(compiled.__name__)
 
     def on_end(self, event: Any) -> None:

@@ -1,4 +1,4 @@
-"""What nnlite uses of Numba's inner parts, each behind one function: nobody else in nnlite touches them.
+"""What nnlite uses of Numba's internals, each behind one function: nothing else in nnlite uses them.
 
 Any version of Numba may change them, so pyproject.toml takes the versions that the tests ran with and no others.
 tests/test_numba_private.py calls each function here and says which one a new Numba breaks.
@@ -18,16 +18,17 @@ TESTED = (0, 61), (0, 68)
 
 
 def what_to_install(error: Exception) -> str:
-    """What to tell who has another Numba, in one line."""
+    """The message for a user with another Numba, in one line."""
     first, last = (".".join(map(str, version)) for version in TESTED)
     return (
         f"numba: expected a version from {first} to {last}, with which nnlite was tested. "
-        f"Received: {numba.__version__}, of which nnlite cannot use the inner parts ({error}). "
+        f"Received: {numba.__version__}, whose internals have changed ({error}). "
         f"Install one: pip install 'numba>={first},<{TESTED[1][0]}.{TESTED[1][1] + 1}'"
     )
 
 
 try:
+    from numba import typeof, types
     from numba.core import cgutils
     from numba.core.caching import NullCache as Cache  # what Numba asks for a function's compiled code
     from numba.core.callconv import errcode_t, excinfo_t
@@ -68,6 +69,30 @@ def machine_code(function: Any, signature: tuple) -> MachineCode:
     return MachineCode(address, compiled.fndesc.restype)
 
 
+def ignore_read_only(function: Any) -> None:
+    """Have a jitted function run the same code for read-only arrays as for others: Numba would compile it again."""
+    compile_for = function._compile_for_args
+
+    def compile_writable(*args: Any, **named: Any) -> Any:
+        given = [typeof(arg) for arg in args]
+        writable = [_writable(kind) for kind in given]
+        if given == writable or named:
+            return compile_for(*args, **named)
+        code = function.compile(tuple(writable))
+        function._insert([kind._code for kind in given], code, False)  # the next call finds it
+        return code
+
+    function._compile_for_args = compile_writable
+
+
+def _writable(kind: Any) -> Any:
+    if isinstance(kind, types.Array):
+        return kind.copy(readonly=False)
+    if isinstance(kind, types.BaseNamedTuple):
+        return types.BaseTuple.from_types([_writable(part) for part in kind], kind.instance_class)
+    return kind
+
+
 #: how Numba marks code that it copied from the called function
 _COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
 
@@ -75,9 +100,9 @@ _COPIES = (llvm.Linkage.linkonce_odr, llvm.Linkage.weak_odr)
 class OneCopy(Compiler):
     """Numba's compiler, but what a function calls becomes part of it, under no name that others see.
 
-    Numba compiles a copy of each called function into the caller under the called one's name, and the linker takes the
-    first of that name: the called one's own code where it was compiled in this process, the caller's copy where the
-    caller comes from the cache. Both are right, but they need not round alike.
+    Numba compiles a copy of each called function into the caller, under the called function's name. The linker takes
+    the first code of that name: the called function's if it was compiled in this process, the caller's copy if the
+    caller comes from the cache. Both are correct, but they may round differently.
     """
 
     def compile_extra(self, function: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The shapes of register tiles: which is best for a result of so many columns, and how Numba gets them.
+"""The shapes of register tiles: which is best for a result with a given number of columns, and how Numba gets them.
 
 A tile's shape is part of its type (nnlite.compiler.tiles): kernels get it as an argument, a `TileShape`, and are
 compiled once for each shape they are called with. Plans, counts and kernels all ask here which it is.

@@ -14,6 +14,7 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair, PairWeights
 from nnlite.conv.work import WorkItem, moved_bytes
 from nnlite.runtime.attributes import KnownAttributes
+from nnlite.runtime.operands import dtype_said
 
 
 class Algorithm(KnownAttributes):
@@ -167,7 +168,7 @@ class Algorithm(KnownAttributes):
         dtype = np.dtype(dtype)
         if not any(dtype == known for known in self.dtypes):
             known = " or ".join(np.dtype(known).name for known in self.dtypes)
-            return f"it computes in {known}, not in {dtype.name}"
+            return f"it computes in {known}, not in {dtype_said(dtype)}"
         return self.supports(geometry)
 
     def __repr__(self) -> str:

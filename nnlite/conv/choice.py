@@ -88,8 +88,8 @@ RULES = (
     Rule(
         _few_channels,
         "lanes",
-        f"at most {LANES_OUTPUT_CHANNELS} channels out, or {LANES_CHANNELS} both in and out, would leave vectors of "
-        "channels mostly empty: images fill them",
+        f"at most {LANES_OUTPUT_CHANNELS} channels out, or {LANES_CHANNELS} both in and out: too few to fill a "
+        "vector with channels, so vectorised over images",
     ),
     Rule(_always, "direct", "register tiles serve every float32 geometry"),
     Rule(_always, "numba_blocked", "the fastest that computes in this dtype"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Literal
 
-from nnlite.runtime.errors import int_pair, positive_int
+from nnlite.runtime.errors import LARGEST, int_pair, positive_int
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Padding = Literal["valid", "same"] | int | Pads
@@ -48,6 +49,7 @@ class Geometry:
             )
         if k % g:
             raise ValueError(f"groups: expected a divisor of the {k} output channels. Received: {g}")
+        _check_memory(self.input_shape, pads, self.output_shape)
         if min(self.output_shape[1:3]) < 1:
             spread = tuple((size - 1) * d + 1 for size, d in zip(self.weight_shape[:2], dilation, strict=True))
             padded = (h + sum(pads[0]), w + sum(pads[1]))
@@ -164,6 +166,17 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, 
     return total // 2, total - total // 2
 
 
+def _check_memory(input_shape: tuple, pads: Sequence[tuple[int, int]], output_shape: tuple) -> None:
+    """Raise ValueError if the padded input or the result has more bytes than can be addressed."""
+    n, h, w, c = input_shape
+    padded = (n, h + sum(pads[0]), w + sum(pads[1]), c)
+    if 8 * max(prod(padded), prod(output_shape)) > LARGEST:
+        raise ValueError(
+            "padding: expected a padded input and a result that can be addressed. "
+            f"Received: shapes {padded} and {tuple(output_shape)}"
+        )
+
+
 def check_padding(padding: object) -> Padding:
     """`padding` itself, if it is one of the four forms whatever the sizes are. Raises ValueError if not."""
     resolve_pads(padding, (1, 1), (1, 1), (1, 1))  # type: ignore[arg-type]
@@ -217,6 +230,8 @@ def pooled(
         raise ValueError(
             f"pool_size: expected a window no larger than the padded input. Received: {pool} over {size[0]}x{size[1]}"
         )
+    if padding != "valid":
+        _check_memory((1, *size, 1), pads, (oh, ow))
     return pads, (oh, ow)
 
 

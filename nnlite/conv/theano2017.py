@@ -28,7 +28,7 @@ class Theano2017(Algorithm):
     one_thread = True
 
     def supports(self, geometry: Geometry) -> str | None:
-        return None if geometry.groups == 1 else "Theano's convolution of then had no groups"
+        return None if geometry.groups == 1 else "Theano's convolution of 2017 had no groups"
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """y = weight @ patches, an image at a time"""

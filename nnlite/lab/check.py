@@ -6,7 +6,7 @@ geometry is allowed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from nnlite.lab import reference
 from nnlite.lab.check_fused import check_fused
 from nnlite.lab.contract import Closeness, Refused, asking, call, check_kind, compare, dtypes, method_of, spoil, why_not
 from nnlite.lab.problems import FIXED, random_geometries
-from nnlite.lab.reference import Operands
+from nnlite.lab.reference import Operands, Problem
 
 RANDOM = 30
 #: on the first of the fixed geometries each pass is called again, with other operands and with the same ones
@@ -73,53 +73,45 @@ def geometries(algorithm: Algorithm, seed: int) -> list[Geometry]:
     return [*FIXED, *([] if algorithm.reference_only else random_geometries(RANDOM, seed))]
 
 
-def check_at(
-    algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Operands, right: Callable[[str], np.ndarray]
-) -> Closeness:
+def check_at(algorithm: Algorithm, pass_name: str, problem: Problem) -> Closeness:
     """The error of a pass at a timed shape, in float32; of two results, the one closer to its bound.
 
-    `given` is in float64, as are the expected results of single passes that `right` returns. Raises Refused if a
-    result is wrong.
+    Raises Refused if a result is wrong.
     """
-    results = call(algorithm, pass_name, given.astype(np.float32), geometry)
-    found = compare(algorithm, pass_name, results, right, given, geometry)
+    results = call(algorithm, pass_name, problem.operands.astype(np.float32), problem.geometry)
+    found = compare(algorithm, pass_name, results, problem)
     spoil(results)
     return max(found, key=lambda closeness: closeness.error / closeness.bound)
 
 
 def _check_geometry(algorithm: Algorithm, geometry: Geometry, seed: int, report: Report) -> bool:
     """Whether the algorithm accepts this geometry. Raises Refused if a result is wrong."""
+    problem = reference.problem(geometry, seed)
     for dtype in dtypes(algorithm):
         reason = why_not(algorithm, geometry, dtype)
         if reason is not None:
             report.declined.append((geometry, reason))
             return False
-        _check_passes(algorithm, geometry, seed, dtype, report)
+        operands = problem.operands.astype(dtype)
+        for pass_name in reference.PASSES:
+            results = call(algorithm, pass_name, operands, geometry)
+            found = compare(algorithm, pass_name, results, problem)
+            if dtype == np.float32:
+                errors = (closeness.error for closeness in found)
+                report.errors[pass_name] = max(report.errors.get(pass_name, 0.0), *errors)
+            if geometry in FIXED[:_CALLED_AGAIN]:
+                others = reference.problem(geometry, seed + 1).operands.astype(dtype)
+                _check_second_call(algorithm, pass_name, results, operands, others, geometry)
+            spoil(results)
         if type(algorithm).backward is not Algorithm.backward:
-            _check_needs(algorithm, geometry, seed, dtype)
-    check_fused(algorithm, geometry, seed)
+            _check_needs(algorithm, operands, problem)
+    check_fused(algorithm, problem, seed)
     return True
 
 
-def _check_passes(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: Any, report: Report) -> None:
-    given, right = reference.small_problem(geometry, seed)
-    operands = given.astype(dtype)
-    for pass_name in reference.PASSES:
-        results = call(algorithm, pass_name, operands, geometry)
-        found = compare(algorithm, pass_name, results, right.__getitem__, given, geometry)
-        if dtype == np.float32:
-            errors = (closeness.error for closeness in found)
-            report.errors[pass_name] = max(report.errors.get(pass_name, 0.0), *errors)
-        if geometry in FIXED[:_CALLED_AGAIN]:
-            others, _ = reference.small_problem(geometry, seed + 1)
-            _check_second_call(algorithm, pass_name, results, operands, others.astype(dtype), geometry)
-        spoil(results)
-
-
-def _check_needs(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: Any) -> None:
+def _check_needs(algorithm: Algorithm, operands: Operands, problem: Problem) -> None:
     """A custom `backward` computes what `needs` asks for and returns None for the rest. Raises Refused if not."""
-    given, right = reference.small_problem(geometry, seed)
-    operands = given.astype(dtype)
+    geometry = problem.geometry
     for needs in ((True, False), (False, True), (False, False)):
         method = f"backward with needs={needs}"
         with asking(method, geometry):
@@ -129,7 +121,7 @@ def _check_needs(algorithm: Algorithm, geometry: Geometry, seed: int, dtype: Any
         for needed, single, result in zip(needs, reference.result_passes("gradients"), results, strict=True):
             if needed:
                 check_kind(method, single, result, operands, geometry)
-                compare(algorithm, single, (result,), right.__getitem__, given, geometry, method)
+                compare(algorithm, single, (result,), problem, method)
             elif result is not None:
                 raise Refused(f"{method} returns {type(result).__name__} for {single}; expected None")
         spoil(results)
@@ -147,12 +139,8 @@ def _check_second_call(
     kept = [result.copy() for result in results]
     method = method_of(pass_name)
     call(algorithm, pass_name, others, geometry)
-    if not _equal(results, kept):
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(results, kept, strict=True)):
         raise Refused(f"{method} overwrites its earlier result on a second call for {geometry}; expected a new array")
     again = call(algorithm, pass_name, operands, geometry)
     if not all(np.allclose(a, b, rtol=1e-3, atol=1e-3 * reference.rms(b)) for a, b in zip(again, kept, strict=True)):
         raise Refused(f"{method} returns a different result for the same operands on a second call, for {geometry}")
-
-
-def _equal(results: Iterable[np.ndarray], kept: Iterable[np.ndarray]) -> bool:
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(results, kept, strict=True))

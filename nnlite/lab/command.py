@@ -10,6 +10,7 @@ from nnlite.lab import reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.results import Run, write_csv
+from nnlite.lab.table import to_rich
 from nnlite.lab.terminal import Bar, console
 from nnlite.network.progress import announce_compilation
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
@@ -125,7 +126,7 @@ def _print(result: Run) -> None:
         if result.interrupted and not row.timed:
             continue
         out.print()
-        out.print(tables.row_table(row))
+        out.print(to_rich(tables.row_table(row)))
     out.print()
     for sentence in tables.remarks(result):
         out.print(f"- {sentence}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
 from nnlite.lab.diagnose import AXES, describe
-from nnlite.lab.reference import Operands
+from nnlite.lab.reference import Operands, Problem
 
 #: the largest error bound that an algorithm may declare, relative to the result's RMS
 LARGEST_BOUND = 1e-3
@@ -75,10 +75,10 @@ def declared_bound(algorithm: Algorithm, geometry: Geometry, pass_name: str, dty
 def call(algorithm: Algorithm, pass_name: str, operands: Operands, geometry: Geometry) -> tuple[np.ndarray, ...]:
     """The results of a pass. Raises Refused if their kind is wrong or if an operand was changed."""
     method = method_of(pass_name)
-    before = {name: array.copy() for name, array in operands.arrays().items()}
+    before = {name: array.copy() for name, array in operands._asdict().items()}
     with asking(method, geometry):
         results = reference.run_pass(algorithm, pass_name, operands, geometry)
-    for name, array in operands.arrays().items():
+    for name, array in operands._asdict().items():
         if not np.array_equal(array, before[name]):
             raise Refused(f"{method} writes into its input {name} for {geometry}; expected it unchanged")
     if not isinstance(results, tuple) or len(results) != len(reference.result_passes(pass_name)):
@@ -105,33 +105,26 @@ def check_kind(method: str, single: str, result: Any, operands: Operands, geomet
         raise Refused(f"{method} returns {result.dtype} for {operands.x.dtype} operands; expected the operands' dtype")
     if not result.flags.c_contiguous:
         raise Refused(f"{method} returns an array that is not C-contiguous for {geometry}; try np.ascontiguousarray")
-    for name, array in operands.arrays().items():
+    for name, array in operands._asdict().items():
         if np.shares_memory(result, array):
             raise Refused(f"{method} returns memory of its input {name} for {geometry}; expected a new array")
 
 
 def compare(
-    algorithm: Algorithm,
-    pass_name: str,
-    results: Sequence[np.ndarray],
-    right: Callable[[str], np.ndarray],
-    given: Operands,
-    geometry: Geometry,
-    method: str | None = None,
+    algorithm: Algorithm, pass_name: str, results: Sequence[np.ndarray], problem: Problem, method: str | None = None
 ) -> list[Closeness]:
     """The error of each result of a pass, relative to its RMS. Raises Refused if one exceeds the declared bound.
 
-    `given` is in float64, as are the expected results of single passes that `right` returns. `method` is the name of
-    the pass in the message.
+    `method` is the name of the pass in the message.
     """
-    method = method or method_of(pass_name)
+    method, geometry = method or method_of(pass_name), problem.geometry
     found = []
     for single, result in zip(reference.result_passes(pass_name), results, strict=True):
         bound = declared_bound(algorithm, geometry, single, result.dtype)
-        wanted = right(single)
+        wanted = problem.expected(single)
         error = float(np.abs(result - wanted).max() / reference.rms(wanted)) if wanted.size else 0.0
         if not error <= bound:
-            where = describe(result, wanted, bound, single, given, geometry)
+            where = describe(result, bound, single, problem)
             raise Refused(f"{method} is wrong in {result.dtype} for {geometry}: {where}")
         found.append(Closeness(error, bound))
     return found

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.conv import Geometry
-from nnlite.lab.reference import Operands, expected, rms
+from nnlite.lab.reference import Operands, Problem, expected, rms
 
 #: the names of a result's axes, by pass
 AXES = {"forward": ("n", "oh", "ow", "k"), "grad_input": ("n", "h", "w", "c"), "grad_weight": ("r", "s", "c", "k")}
 RESULT = {"forward": "y", "grad_input": "dx", "grad_weight": "dweight"}
 
 
-def describe(
-    got: np.ndarray, right: np.ndarray, bound: float, pass_name: str, given: Operands, geometry: Geometry
-) -> str:
+def describe(got: np.ndarray, bound: float, pass_name: str, problem: Problem) -> str:
     """The first wrong element with both values, the number of wrong elements, and a hint at the cause."""
-    scale = rms(right)
+    right = problem.expected(pass_name)
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(got.astype(np.float64) - right) / scale
+        difference = np.abs(got.astype(np.float64) - right) / rms(right)
     wrong = ~(difference <= bound)  # NaN is wrong too
     first = tuple(int(i) for i in np.argwhere(wrong)[0])
     place = ", ".join(f"{axis}={i}" for axis, i in zip(AXES[pass_name], first, strict=True))
@@ -27,19 +24,12 @@ def describe(
         f"the first wrong element is {RESULT[pass_name]}[{place}]: expected {right[first]:.6g}, "
         f"got {got[first]:.6g}; {int(wrong.sum())} of {wrong.size} are wrong, by up to {largest} (allowed: {bound:.2g})"
     )
-    hint = _hint(got, right, wrong, bound, pass_name, given, geometry)
+    hint = _hint(got, wrong, bound, pass_name, problem)
     return f"{text}. {hint}" if hint else text
 
 
-def _hint(
-    got: np.ndarray,
-    right: np.ndarray,
-    wrong: np.ndarray,
-    bound: float,
-    pass_name: str,
-    given: Operands,
-    geometry: Geometry,
-) -> str | None:
+def _hint(got: np.ndarray, wrong: np.ndarray, bound: float, pass_name: str, problem: Problem) -> str | None:
+    right = problem.expected(pass_name)
     if not np.isfinite(got).all():
         return "Some elements are NaN or infinite: does it use memory that was never written?"
     if np.abs(got - right).max() <= 1e-6 * rms(right):
@@ -50,8 +40,8 @@ def _hint(
     edge = _common_edge(wrong, pass_name)
     if edge:
         return edge
-    flipped = Operands(given.x, np.ascontiguousarray(given.weight[::-1, ::-1]), given.dy)
-    other = expected(geometry, pass_name, flipped)
+    x, weight, dy = problem.operands
+    other = expected(problem.geometry, pass_name, Operands(x, np.ascontiguousarray(weight[::-1, ::-1]), dy))
     other = other[::-1, ::-1] if pass_name == "grad_weight" else other
     if np.abs(got - other).max() <= 4 * bound * rms(other):
         return "The result is that of a flipped kernel: expected cross-correlation, as in all neural-network libraries"

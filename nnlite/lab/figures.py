@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.lab.results import Cell, Row, Run
-from nnlite.lab.tables import number, percent
+from nnlite.lab.numbers import short
+from nnlite.lab.results import Row, Run
+from nnlite.lab.tables import milliseconds_of, percent
 from nnlite.runtime.files import write_whole
 from nnlite.runtime.scopes import PART_NAMES
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 #: safe for colour-blind readers (Okabe and Ito, 2008)
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"
+#: behind a text; keeps the peak's line off it
+_PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+_CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 #: the ratio at which the heat map's colours end
 _MOST_RATIO = 16
 
@@ -30,22 +34,18 @@ def draw(run: Run, folder: Path) -> list[str]:
     written = []
     for name, figure in (("bench-heatmap", heat_map(rows)), ("bench-bars", bars(rows, run))):
         for suffix in ("svg", "png"):
-            path = folder / f"{name}.{suffix}"
             drawn = BytesIO()
             figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
-            write_whole(path, drawn.getvalue())
-            written.append(str(path))
+            write_whole(folder / f"{name}.{suffix}", drawn.getvalue())
+            written.append(str(folder / f"{name}.{suffix}"))
     return written
 
 
 def blank(width: float, height: float) -> Figure:
     """A figure of `width` by `height` inches that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def heat_map(rows: list[Row]) -> Figure:
@@ -56,51 +56,33 @@ def heat_map(rows: list[Row]) -> Figure:
         for cell in row.timed:
             assert cell.ratio is not None
             ratios[i, names.index(cell.algorithm)] = cell.ratio.value
+    from matplotlib import colormaps
+
     figure = blank(2.6 + 0.95 * len(names), 1.6 + 0.42 * len(rows))
     axes = figure.add_subplot()
     limit = np.log2(_MOST_RATIO)
-    colours = _colours()
+    # purple is faster; the order is visible to colour-blind readers
+    colours = colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
     image = axes.imshow(np.log2(ratios), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
     for i, row in enumerate(rows):
         for cell in row.cells:
-            _annotate(axes, cell, names.index(cell.algorithm), i, ratios[i, names.index(cell.algorithm)])
+            column = names.index(cell.algorithm)
+            if cell.status == "timed":
+                light = "white" if abs(np.log2(ratios[i, column])) > 0.55 * limit else "black"
+                weight = "bold" if cell.best else "normal"
+                axes.text(column, i, milliseconds_of(cell), fontsize=9, weight=weight, color=light, **_CENTRED)
+            else:
+                axes.text(column, i, cell.status, fontsize=7, color="#666666", **_CENTRED)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
     axes.set_yticks(range(len(rows)), [f"{row.shape.name}, {PART_NAMES[row.pass_name]}" for row in rows])
     axes.tick_params(length=0)
-    for i in range(1, len(rows)):
-        if rows[i].shape != rows[i - 1].shape:
-            axes.axhline(i - 0.5, color="black", linewidth=0.8)
     axes.set_title("Time in ms. Bold: the fastest. ~: scaled from a slice of the work", loc="left", fontsize=11)
-    steps = range(-int(limit), int(limit) + 1, 2)
-    bar = figure.colorbar(image, ax=axes, ticks=list(steps), aspect=30, pad=0.01, extend="both")
-    bar.set_ticklabels([_times(step) for step in steps])
+    bar = figure.colorbar(image, ax=axes, ticks=[-4, -2, 0, 2, 4], aspect=30, pad=0.01, extend="both")
+    bar.set_ticklabels(["1/16", "1/4", "equal", "4x", "16x"])
     baselines = ", ".join(dict.fromkeys(str(row.baseline) for row in rows))
     bar.set_label(f"time relative to {baselines}")
     return figure
-
-
-def _times(log2: int) -> str:
-    return f"1/{2**-log2}" if log2 < 0 else f"{2**log2}x" if log2 else "equal"
-
-
-def _colours() -> Any:
-    from matplotlib import colormaps
-
-    # purple is faster; the order is visible to colour-blind readers
-    return colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
-
-
-def _annotate(axes: Any, cell: Cell, column: int, line: int, ratio: float) -> None:
-    if cell.status != "timed":
-        axes.text(column, line, cell.status, ha="center", va="center", fontsize=7, color="#666666")
-        return
-    text = ("~" if cell.scale != 1 else "") + number(cell.median_ms)
-    dark = abs(np.log2(ratio)) > 0.55 * np.log2(_MOST_RATIO)
-    weight = "bold" if cell.best else "normal"
-    axes.text(
-        column, line, text, ha="center", va="center", fontsize=9, weight=weight, color="white" if dark else "black"
-    )
 
 
 def bars(rows: list[Row], run: Run) -> Figure:
@@ -116,9 +98,7 @@ def bars(rows: list[Row], run: Run) -> Figure:
         cells = row.timed
         colours = [ORANGE if cell.best else GREY if cell.scale != 1 else BLUE for cell in cells]
         drawn = axes.barh([cell.algorithm for cell in cells], [cell.gflops for cell in cells], color=colours)
-        labels = [number(cell.gflops) + f" ({percent(cell.percent_of_peak)})" for cell in cells]
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # keeps the peak's line off the numbers
-        axes.bar_label(drawn, labels, fontsize=7, padding=3, bbox=paper)
+        axes.bar_label(drawn, [f"{short(c.gflops)} ({percent(c)})" for c in cells], fontsize=7, padding=3, bbox=_PAPER)
         axes.axvline(peak, color="black", linewidth=1, linestyle="--")
         axes.set_xscale("log")
         axes.set_xlim(least / 2, peak * 30)

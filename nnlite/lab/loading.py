@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
@@ -49,26 +49,18 @@ def said(error: BaseException, path: Path) -> str:
 def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
     """Load and register the user's algorithms, given as FILE.py:CLASS.
 
-    If two have the same name, the file is appended: tiled@old and tiled@new.
+    If two have the same name, the file is appended (tiled@old, tiled@new), and if need be its folder and the class.
     Raises FileNotFoundError or ValueError, of one line, if one cannot be loaded.
     """
     specs = list(dict.fromkeys(specs))
     algorithms = [_algorithm(spec) for spec in specs]
     names = [algorithm.name for algorithm in algorithms]
-    for algorithm, place in zip(algorithms, _told_apart(specs), strict=True):
+    stems = [Path(spec.rpartition(":")[0]).stem for spec in specs]
+    for algorithm, spec, stem in zip(algorithms, specs, stems, strict=True):
         if names.count(algorithm.name) > 1 or algorithm.name in conv.names():
+            place = stem if stems.count(stem) == 1 else spec.replace(".py:", ":")
             algorithm.name = f"{algorithm.name}@{place}"  # type: ignore[misc]  # of this instance alone
     return [conv.register(algorithm) for algorithm in algorithms]
-
-
-def _told_apart(specs: Sequence[str]) -> Iterator[str]:
-    """A unique suffix for each: the file's name, with folders and the class if needed."""
-    parts = [Path(spec.rpartition(":")[0]).absolute().with_suffix("").parts for spec in specs]
-    depths = range(1, max(map(len, parts), default=1) + 1)
-    depth = next(d for d in depths if len({p[-d:] for p in parts}) == len(set(parts)))
-    places = ["/".join(p[-depth:]) for p in parts]
-    for place, spec in zip(places, specs, strict=True):
-        yield place if places.count(place) == 1 else f"{place}:{spec.rpartition(':')[2]}"
 
 
 def _algorithm(spec: str) -> conv.Algorithm:

@@ -6,10 +6,10 @@ code that no algorithm shares and that needs no compiler. Tests compare it with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ _MOST_NAIVE_MACS = 5_000
 PASSES = (*conv.PASSES, "gradients")
 
 
-@dataclass(frozen=True)
-class Operands:
+class Operands(NamedTuple):
     """x (n, h, w, c), weight (kh, kw, c / groups, k) and dy (n, oh, ow, k)."""
 
     x: np.ndarray
@@ -33,10 +32,7 @@ class Operands:
 
     def astype(self, dtype: type) -> Operands:
         """Copies in another dtype."""
-        return Operands(self.x.astype(dtype), self.weight.astype(dtype), self.dy.astype(dtype))
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"x": self.x, "weight": self.weight, "dy": self.dy}
+        return Operands(*(array.astype(dtype) for array in self))
 
 
 def operands(geometry: Geometry, seed: int) -> Operands:
@@ -100,11 +96,27 @@ def by_taps(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
     return {"forward": y, "grad_input": dx, "grad_weight": dweight}[pass_name]
 
 
-@lru_cache(maxsize=256)
-def small_problem(geometry: Geometry, seed: int) -> tuple[Operands, dict[str, np.ndarray]]:
-    """(operands in float64, the expected result of each single pass), cached because every algorithm needs them."""
-    given = operands(geometry, seed)
-    return given, {name: expected(geometry, name, given) for name in conv.PASSES}
+class Problem:
+    """A geometry with its operands in float64, and the expected results, which are computed when first needed."""
+
+    def __init__(self, geometry: Geometry, seed: int):
+        self.geometry = geometry
+        self.operands = operands(geometry, seed)
+        self._expected: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def float32(self) -> Operands:
+        return self.operands.astype(np.float32)
+
+    def expected(self, pass_name: str) -> np.ndarray:
+        """The expected result of a single pass, in float64."""
+        if pass_name not in self._expected:
+            self._expected[pass_name] = expected(self.geometry, pass_name, self.operands)
+        return self._expected[pass_name]
+
+
+#: the problem of a geometry and a seed, cached because every algorithm needs it
+problem = lru_cache(maxsize=256)(Problem)
 
 
 def rms(array: np.ndarray) -> float:

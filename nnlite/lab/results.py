@@ -19,6 +19,11 @@ from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
 from nnlite.runtime.files import write_whole
 
 SCHEMA = 1
+#: of a timed cell, its attributes in JSON
+_TIMED = (
+    "median_ms", "min_ms", "samples_ms", "scale", "verdict", "best", "gflops", "percent_of_peak", "effective_rate",
+    "over_peak",
+)  # fmt: skip
 CSV_COLUMNS = (
     "shape", "pass", "algorithm", "status", "reason", "rounds", "scale", "median_ms", "min_ms", "ratio", "ratio_low",
     "ratio_high", "verdict", "best", "gflops", "percent_of_peak", "effective_rate", "over_peak", "extra_bytes",
@@ -37,7 +42,7 @@ class Cell:
     scale: float = 1.0  # whole work / timed work
     flops: int = 0  # of direct convolution: 2 per MAC
     peak_gflops: float = 0.0
-    effective: bool = False  # fewer multiplications than direct convolution: may exceed the peak
+    effective_rate: bool = False  # fewer multiplications than direct convolution: may exceed the peak
     extra_bytes: int | None = None
     error: float | None = None
     error_bound: float | None = None
@@ -46,8 +51,16 @@ class Cell:
     best: bool = False
 
     @property
+    def samples_ms(self) -> list[float]:
+        return [1e3 * s for s in self.seconds]
+
+    @property
     def median_ms(self) -> float:
-        return 1e3 * median(self.seconds)
+        return median(self.samples_ms)
+
+    @property
+    def min_ms(self) -> float:
+        return min(self.samples_ms)
 
     @property
     def gflops(self) -> float:
@@ -61,27 +74,16 @@ class Cell:
     @property
     def over_peak(self) -> bool:
         """Whether the rate exceeds the peak although the algorithm saves no FLOPs: an error of the measurement."""
-        return not self.effective and self.percent_of_peak > 100 * MOST_OF_A_PEAK
+        return not self.effective_rate and self.percent_of_peak > 100 * MOST_OF_A_PEAK
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON."""
-        content: dict[str, Any] = {"algorithm": self.algorithm, "status": self.status, "reason": self.reason}
-        content |= {"error": self.error, "error_bound": self.error_bound, "extra_bytes": self.extra_bytes}
-        if self.status != "timed":
-            return content
-        return content | {
-            "median_ms": self.median_ms,
-            "min_ms": 1e3 * min(self.seconds),
-            "samples_ms": [1e3 * s for s in self.seconds],
-            "scale": self.scale,
-            "ratio": asdict(self.ratio) if self.ratio else None,
-            "verdict": self.verdict,
-            "best": self.best,
-            "gflops": self.gflops,
-            "percent_of_peak": self.percent_of_peak,
-            "effective_rate": self.effective,
-            "over_peak": self.over_peak,
-        }
+        names = ("algorithm", "status", "reason", "error", "error_bound", "extra_bytes")
+        content = {name: getattr(self, name) for name in names}
+        if self.status == "timed":
+            content |= {name: getattr(self, name) for name in _TIMED}
+            content["ratio"] = asdict(self.ratio) if self.ratio else None
+        return content
 
 
 @dataclass
@@ -157,17 +159,12 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON."""
+        names = ("date", "command", "threads", "seed", "processor", "peak_gflops", "interrupted")
         return {
             "schema": SCHEMA,
-            "date": self.date,
-            "command": self.command,
-            "threads": self.threads,
-            "seed": self.seed,
+            **{name: getattr(self, name) for name in names},
             "dtype": "float32",
-            "processor": self.processor,
-            "peak_gflops": self.peak_gflops,
             "others_share_of_processors": self.others_share,
-            "interrupted": self.interrupted,
             "threads_given_to_blas_for": self.blas,
             "checks": [report.to_dict() for report in self.checks],
             "rows": [row.to_dict() for row in self.rows],
@@ -181,8 +178,8 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     writer.writeheader()
     for row in rows:
         for cell in row.cells:
+            ratio = asdict(cell.ratio) if cell.ratio else {}
             content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": row.rounds, **cell.to_dict()}
-            ratio = content.pop("ratio", None) or {}
             content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
-            writer.writerow({key: "" if value is None else value for key, value in content.items()})
+            writer.writerow(content)
     write_whole(path, text.getvalue())

@@ -3,58 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from nnlite.lab.numbers import threads_said
-from nnlite.lab.results import Cell, Row, Run
+from nnlite.lab import results
+from nnlite.lab.numbers import short, threads_said
+from nnlite.lab.results import Row, Run
+from nnlite.lab.table import Cell, Table
 from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
-from nnlite.performance.statistics import Ratio
 from nnlite.runtime.scopes import PART_NAMES
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def row_table(row: Row) -> Table:
     """One line per algorithm. A star marks the fastest, a tilde a time scaled from a slice."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    table.title_justify = table.caption_justify = "left"
-    table.title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}: {row.shape.geometry}"
     ratios = f"x {row.baseline}" if row.baseline else "ratio"
-    for column in ("algorithm", "ms", ratios, "95%", "", "GFLOP/s", "of peak", "extra", "error"):
-        table.add_column(column, justify="left" if column in ("algorithm", "") else "right", no_wrap=True)
-    for cell in row.cells:
-        table.add_row(*_line(cell), style="bold" if cell.best else None)
-    table.caption = " ".join(_caption(row))
-    return table
+    return Table(
+        f"{row.shape.name}, {PART_NAMES[row.pass_name]}: {row.shape.geometry}",
+        ["algorithm", "ms", ratios, "95%", "", "GFLOP/s", "of peak", "extra", "error"],
+        [_line(cell) for cell in row.cells],
+        [" ".join(_caption(row))],
+    )
 
 
-def _line(cell: Cell) -> list[str]:
-    name = f"* {cell.algorithm}" if cell.best else f"  {cell.algorithm}"
+def _line(cell: results.Cell) -> list[Cell]:
+    name = Cell(f"* {cell.algorithm}" if cell.best else f"  {cell.algorithm}")
     if cell.status != "timed":
-        return [name, cell.status]
+        return [name, Cell(cell.status), *[Cell("")] * 7]
     assert cell.ratio is not None
     assert cell.verdict is not None
-    sign = "~" if cell.scale != 1 else ""
+    low, high = cell.ratio.low, cell.ratio.high
     return [
         name,
-        sign + number(cell.median_ms),
-        ratio(cell.ratio.value),
-        _interval(cell.ratio) if cell.verdict != "baseline" else "",
-        cell.verdict,
-        number(cell.gflops),
-        percent(cell.percent_of_peak) + (" eff" if cell.effective else " !" if cell.over_peak else ""),
-        "" if cell.extra_bytes is None else human_bytes(cell.extra_bytes),
-        f"{cell.error:.0e}",
+        Cell(milliseconds_of(cell), cell.median_ms),
+        Cell(ratio(cell.ratio.value), cell.ratio.value),
+        Cell("" if low is None or cell.verdict == "baseline" else f"{ratio(low)}-{ratio(high)}", low),
+        Cell(cell.verdict),
+        Cell(short(cell.gflops), cell.gflops),
+        Cell(percent(cell), cell.percent_of_peak),
+        Cell("" if cell.extra_bytes is None else human_bytes(cell.extra_bytes), cell.extra_bytes),
+        Cell(f"{cell.error:.0e}", cell.error),
     ]
-
-
-def _interval(measured: Ratio) -> str:
-    return "" if measured.low is None or measured.high is None else f"{ratio(measured.low)}-{ratio(measured.high)}"
 
 
 def _caption(row: Row) -> Iterator[str]:
@@ -78,23 +65,23 @@ def _timing_remarks(row: Row) -> Iterator[str]:
         yield f"~ scaled from a slice of the work: {', '.join(scaled)}."
 
 
-def number(value: float) -> str:
-    """Three significant digits."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value >= 0.001 else f"{value:.1e}"
+def milliseconds_of(cell: results.Cell) -> str:
+    """The median without unit; a tilde marks one that is scaled from a slice."""
+    return ("~" if cell.scale != 1 else "") + short(cell.median_ms)
 
 
-def ratio(value: float) -> str:
+def ratio(value: float | None) -> str:
     """Two decimals, none from 100 on, thousands as k."""
-    if value >= 1000:
-        return f"{value / 1000:.3g}k"
-    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    if value is None:
+        return ""
+    return f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
-def percent(value: float) -> str:
-    """A percentage; below 0.1% only "<0.1%"."""
-    return "<0.1%" if value < 0.1 else f"{value:.1f}%" if value < 10 else f"{value:.0f}%"
+def percent(cell: results.Cell) -> str:
+    """The rate relative to the peak; "eff" if it counts more FLOPs than there are, "!" if it cannot be true."""
+    of_peak = cell.percent_of_peak
+    text = "<0.1%" if of_peak < 0.1 else f"{of_peak:.1f}%" if of_peak < 10 else f"{of_peak:.0f}%"
+    return text + (" eff" if cell.effective_rate else " !" if cell.over_peak else "")
 
 
 def checks(run: Run) -> Iterator[str]:
@@ -121,7 +108,7 @@ def remarks(run: Run) -> Iterator[str]:
         "Extra: memory besides operands and result. Error: the largest, relative to the result's RMS."
     )
     cells = [cell for row in run.rows for cell in row.timed]
-    if any(cell.effective for cell in cells):
+    if any(cell.effective_rate for cell in cells):
         yield "eff: counts the FLOPs of direct convolution. The algorithm needs fewer, so it may exceed the peak."
     if any(cell.over_peak for cell in cells):
         yield "! Error in nnlite: a rate above the measured peak. The peak, the clock or a count is wrong."

@@ -8,15 +8,14 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nnlite.conv import Algorithm, Geometry
 from nnlite.lab import reference
-from nnlite.lab.reference import Operands
 from nnlite.lab.shapes import slice_of
 from nnlite.performance.rounds import Team, timed
 from nnlite.runtime import memory
@@ -31,8 +30,7 @@ CONTROL = None
 _FIRST_SLICE_MACS = 100_000
 
 
-@dataclass(frozen=True)
-class Slice:
+class Slice(NamedTuple):
     """The timed part of a problem, the ratio of the whole to it, and about how long it takes (seconds)."""
 
     geometry: Geometry
@@ -45,16 +43,18 @@ def team(algorithm: Algorithm, pass_name: str) -> Team:
     return Team("blas" if algorithm.may_use_blas(pass_name) else "kernels")
 
 
-def plan(algorithm: Algorithm, pass_name: str, geometry: Geometry, given: Callable[[Geometry], Operands]) -> Slice:
-    """The whole problem if a call takes less than LONGEST_CALL seconds, else a slice of it.
+def call_of(algorithm: Algorithm, pass_name: str, geometry: Geometry, seed: int) -> Callable[[], object]:
+    """A call of the pass with float32 operands."""
+    return partial(reference.run_pass, algorithm, pass_name, reference.problem(geometry, seed).float32, geometry)
 
-    `given` makes the operands of a geometry, in float32.
-    """
+
+def plan(algorithm: Algorithm, pass_name: str, geometry: Geometry, seed: int) -> Slice:
+    """The whole problem if a call takes less than LONGEST_CALL seconds, else a slice of it."""
     share = min(1.0, _FIRST_SLICE_MACS / max(1, geometry.macs))
     while True:
         part = geometry if share == 1 else slice_of(geometry, share)
         scale = geometry.macs / max(1, part.macs)
-        call = partial(reference.run_pass, algorithm, pass_name, given(part), part)
+        call = call_of(algorithm, pass_name, part, seed)
         call()  # compiles
         seconds = timed(call)()
         if seconds * scale > LONGEST_CALL:  # try again: another program may have used the CPU

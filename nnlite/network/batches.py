@@ -10,6 +10,9 @@ import numpy as np
 from nnlite.autograd import Tensor
 from nnlite.runtime.errors import as_array, numbers
 
+#: samples and their targets, if there are any
+Batch = tuple[np.ndarray, np.ndarray | None]
+
 
 def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """`x` as a C-contiguous array of samples (n, *shape). Raises ValueError, which names the argument."""
@@ -23,7 +26,7 @@ def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarr
         raise ValueError(f"{argument}: expected at least one sample. Received: shape {array.shape}")
     if array.dtype.kind == "f" and array.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
         return array.astype(np.float32)  # half and extended precision
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
@@ -36,7 +39,7 @@ def as_targets(argument: str, y: Any, count: int) -> np.ndarray:
 
 def batches(
     argument: str, x: np.ndarray, y: np.ndarray | None, batch_size: int, order: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+) -> Iterator[Batch]:
     """(x, y) of each batch, in `order` or as stored; the last batch may be smaller.
 
     Raises ValueError, which names the first sample with NaN or infinity, when its batch is gathered.

@@ -11,7 +11,6 @@ import os
 import zlib
 from math import prod
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -33,9 +32,6 @@ _INSTALLED: dict[str, Path | None] = {
     "fashion_mnist": Path("/usr/share/datasets/fashion-mnist"),  # Debian's package dataset-fashion-mnist
 }
 
-#: the third byte of an IDX file: the type of its elements, big-endian
-_IDX_DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_MAX_DIMENSIONS = 64  # NumPy's limit
 _GZIP_MAGIC = b"\x1f\x8b"
 #: the most that a gzip file may inflate, as protection against decompression bombs; digits inflate 5 times
 _MOST_INFLATION = 200
@@ -70,89 +66,9 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Arr
     return _read_pair(train_images, train_labels), _read_pair(test_images, test_labels)
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """The array in an IDX file, gzipped or not, in native byte order, C-contiguous and writable.
-
-    The format: two zero bytes, the code of the dtype, the number of dimensions, each dimension as a big-endian
-    uint32, then the elements, big-endian, last dimension fastest (Y. LeCun, yann.lecun.com/exdb/mnist).
-
-    Raises FileNotFoundError for a missing file, ValueError for a malformed one.
-    """
-    path = Path(path)
-    try:
-        with _opened(path) as file:
-            return _read(path, file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: expected an IDX file. Received: no such file") from None
-    except EOFError:
-        received = f"{path.stat().st_size} bytes (truncated)"
-        raise _malformed(path, "a whole gzip stream", received) from None
-    except (gzip.BadGzipFile, zlib.error) as fault:
-        raise _malformed(path, "a gzip stream", f"a damaged one ({fault})") from None
-
-
-def _read(path: Path, file: IO[bytes]) -> np.ndarray:
-    """The array in an IDX file. Never reads or inflates more than its header declares."""
-    begin = file.read(4)
-    if len(begin) < 4:
-        raise _malformed(path, "the 4 bytes at the beginning of an IDX file", f"{len(begin)} bytes")
-    zeros, code, dimensions = begin[:2], begin[2], begin[3]
-    if zeros != b"\0\0":
-        raise _malformed(path, "an IDX file, which begins with two zero bytes", f"0x{zeros.hex()}")
-    if code not in _IDX_DTYPES:
-        raise _malformed(
-            path, f"a dtype code among {', '.join(f'0x{known:02x}' for known in _IDX_DTYPES)}", f"0x{code:02x}"
-        )
-    if not 1 <= dimensions <= _MAX_DIMENSIONS:
-        raise _malformed(path, f"1 to {_MAX_DIMENSIONS} dimensions", dimensions)
-    sizes = file.read(4 * dimensions)
-    header = 4 + 4 * dimensions
-    if len(sizes) < header - 4:
-        received = f"{4 + len(sizes)} bytes (truncated)"
-        raise _malformed(path, f"a header of {header} bytes for {dimensions} dimensions", received)
-    shape = tuple(np.frombuffer(sizes, ">u4").tolist())
-    dtype = np.dtype(_IDX_DTYPES[code])
-    size, stored = prod(shape) * dtype.itemsize, path.stat().st_size
-    expected = f"{header + size} bytes for {dtype.name} of shape {shape}"
-    if isinstance(file, gzip.GzipFile):
-        if size > _MOST_INFLATION * stored:
-            raise _malformed(path, f"at most {_MOST_INFLATION} times the {stored} bytes of the gzip file", expected)
-    elif header + size != stored:
-        fault = "truncated" if stored < header + size else "trailing bytes"
-        raise _malformed(path, expected, f"{stored} bytes ({fault})")
-    content = file.read(size)
-    if len(content) < size or file.read(1):
-        fault = f"{header + len(content)} bytes (truncated)" if len(content) < size else "more (trailing bytes)"
-        raise _malformed(path, expected, fault)
-    try:
-        return np.frombuffer(content, dtype).astype(dtype.newbyteorder("=")).reshape(shape)  # shape
-    except ValueError as fault:
-        raise _malformed(path, "a valid shape", f"{shape} ({fault})") from None
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """The opened file, decompressed if it is gzipped."""
-    with path.open("rb") as file:
-        magic = file.read(2)
-    if not magic:
-        raise _malformed(path, "an IDX file", "an empty file")
-    if magic == _GZIP_MAGIC:
-        return gzip.open(path)  # type: ignore[return-value]
-    if path.suffix == ".gz":
-        raise _malformed(path, f"a gzip file, which begins with 0x{_GZIP_MAGIC.hex()}", f"0x{magic.hex()}")
-    return path.open("rb")
-
-
 def _read_pair(image_path: Path, label_path: Path) -> Arrays:
     """(images, float32 (n, 28, 28, 1) in [0, 1]; labels, int64 (n,))."""
-    images = read_idx(image_path)  # (n, 28, 28)
-    labels = read_idx(label_path)  # (n,)
-    if images.dtype != np.uint8 or images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) == 0:
-        raise _malformed(
-            image_path, "uint8 images of shape (n, 28, 28), n at least 1", f"{images.dtype} {images.shape}"
-        )
-    if labels.dtype != np.uint8 or labels.ndim != 1:
-        raise _malformed(label_path, "uint8 labels of shape (n,)", f"{labels.dtype} {labels.shape}")
+    images, labels = _read(image_path, (28, 28)), _read(label_path, ())
     if len(labels) != len(images):
         raise _malformed(label_path, f"{len(images)} labels, one for each image of {image_path.name}", len(labels))
     if labels.max() > 9:
@@ -160,6 +76,32 @@ def _read_pair(image_path: Path, label_path: Path) -> Arrays:
         raise _malformed(label_path, "labels in 0..9", f"{labels[first]} at index {first}")
     x = np.divide(images, 255, dtype=np.float32)[..., np.newaxis]  # (n, 28, 28, 1)
     return x, labels.astype(np.int64)
+
+
+def _read(path: Path, sizes: tuple[int, ...]) -> np.ndarray:
+    """The uint8 array (n, *sizes) of an IDX file, gzipped or not. Raises ValueError for any other file.
+
+    The format: the bytes 0, 0, 8 (for uint8) and the number of dimensions, each dimension as a big-endian uint32, then
+    the elements, last dimension fastest (Y. LeCun, yann.lecun.com/exdb/mnist).
+    """
+    header, stored = 8 + 4 * len(sizes), path.stat().st_size
+    with path.open("rb") as file:
+        is_gzip = file.read(2) == _GZIP_MAGIC
+    try:
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
+            begin = file.read(header)
+            n, *found = np.frombuffer(begin[4:], ">u4").tolist() if len(begin) == header else [0]
+            if begin[:4] != bytes([0, 0, 8, 1 + len(sizes)]) or tuple(found) != sizes or not n:
+                expected = f"an IDX file of uint8, shape {('n', *sizes)} with n at least 1".replace("'", "")
+                raise _malformed(path, expected, f"{stored} bytes that begin with 0x{begin.hex()}")
+            size = n * prod(sizes)
+            content = file.read(min(size, _MOST_INFLATION * stored) + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as fault:
+        raise _malformed(path, "a whole gzip stream", f"a damaged one ({fault})") from None
+    if len(content) != size:
+        received = f"{header + len(content)} bytes" + (" or more" if len(content) > size else "")
+        raise _malformed(path, f"{header + size} bytes for shape {(n, *sizes)}", received)
+    return np.frombuffer(content, np.uint8).reshape(n, *sizes)
 
 
 def _folders(name: str, data_dir: str | os.PathLike[str] | None) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.network.layers import Conv2D, Dense, Dropout, Flatten, Input, MaxPooling2D
+from nnlite.network.layers import Conv2D, Dense, Dropout, Flatten, Input, Layer, MaxPooling2D
 from nnlite.network.sequential import Sequential
 
 #: their names on the command line
@@ -36,23 +36,10 @@ def small_cnn() -> Sequential:
 
 def mnist_cnn() -> Sequential:
     """Keras's mnist_cnn, unmodified: 1,199,882 parameters, 11,992,448 forward MACs per image."""
-    return Sequential(
-        [
-            Input((28, 28, 1)),
-            Conv2D(32, 3, activation="relu"),
-            Conv2D(64, 3, activation="relu"),
-            MaxPooling2D(2),
-            Dropout(0.25),
-            Flatten(),
-            Dense(128, activation="relu"),
-            Dropout(0.5),
-            Dense(10, activation="softmax"),
-        ],
-        name="mnist_cnn",
-    )
+    return _cnn("mnist_cnn", 32, 64, Dense(128, activation="relu"), Dropout(0.5))
 
 
-def _cnn(name: str, first: int, second: int) -> Sequential:
+def _cnn(name: str, first: int, second: int, *hidden: Layer) -> Sequential:
     return Sequential(
         [
             Input((28, 28, 1)),
@@ -61,6 +48,7 @@ def _cnn(name: str, first: int, second: int) -> Sequential:
             MaxPooling2D(2),
             Dropout(0.25),
             Flatten(),
+            *hidden,
             Dense(10, activation="softmax"),
         ],
         name=name,

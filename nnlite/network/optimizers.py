@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -15,7 +16,6 @@ from nnlite.runtime.attributes import KnownAttributes
 from nnlite.runtime.errors import boolean, fraction, one_of, positive
 
 if TYPE_CHECKING:
-    from nnlite.compiler.kernel import kernel
     from nnlite.kernels.updates import Row
 
 
@@ -27,22 +27,26 @@ class _Place(NamedTuple):
     begin: int
 
 
+@dataclass(eq=False)
 class Optimizer(KnownAttributes):
     """Base class: call `build(parameters)` once; then for each step `zero_grad()`, `loss.backward()` and `step()`.
 
-    A subclass lists its state in `slots` and defines `update`.
+    A subclass lists its state in `slots` and defines `scalars`; its fields are the constructor's arguments.
     """
 
+    learning_rate: float
+
     name: ClassVar[str]
+    #: the name of its kernel in nnlite.kernels.updates
+    kernel: ClassVar[str]
     #: names of the state arrays, each of a parameter's size
     slots: ClassVar[tuple[str, ...]] = ()
     _checks: ClassVar = {"learning_rate": positive}
     #: copies are deep, parameters included
     __copy__ = copy.deepcopy
 
-    def __init__(self, learning_rate: float):
-        self.learning_rate = learning_rate
-        self.parameters: list[Tensor] | None = None
+    def __post_init__(self) -> None:
+        self._parameters: list[Tensor] | None = None
         self.iterations = 0
         self._places: list[_Place] = []
         #: by slot and dtype: the state of all parameters of that dtype, allocated when first needed
@@ -64,12 +68,12 @@ class Optimizer(KnownAttributes):
                 raise ValueError(f"parameters[{i}]: expected each parameter once. Received: a duplicate")
         if not parameters:
             raise ValueError("parameters: expected at least one. Received: none")
-        if self.parameters and not {id(p) for p in self.parameters} <= {id(p) for p in parameters}:
+        if not {id(p) for p in self._parameters or ()} <= {id(p) for p in parameters}:
             raise ValueError(
                 "parameters: expected those of the model that this optimizer was built for. Received: another model's. "
                 "Make one optimizer per model"
             )
-        self.parameters = parameters
+        self._parameters = parameters
         self.iterations = 0
         self._places, self._memory = [], {}
         sizes: dict[np.dtype, int] = {}
@@ -77,6 +81,11 @@ class Optimizer(KnownAttributes):
             begin = sizes.get(parameter.dtype, 0)
             self._places.append(_Place(parameter.shape, parameter.dtype, begin))
             sizes[parameter.dtype] = begin + parameter.size
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...] | None:
+        """The parameters of `build`; None before it."""
+        return None if self._parameters is None else tuple(self._parameters)
 
     def zero_grad(self) -> None:
         """Remove the gradients, so that the next backward does not add to them."""
@@ -104,48 +113,39 @@ class Optimizer(KnownAttributes):
             groups.setdefault(dtype, []).append((w, g, begin))
         self.iterations += 1
         with scopes.scope(self.name, "optimizer"):
-            if groups:
+            for dtype, rows in groups.items():
                 from nnlite.kernels import updates
 
-                update, numbers = self.update()
-            for dtype, rows in groups.items():
-                scalars = [n if isinstance(n, bool) else dtype.type(n) for n in numbers]
-                updates.run(update, rows, self._remembered(dtype), *scalars)
+                scalars = [n if isinstance(n, bool) else dtype.type(n) for n in self.scalars()]
+                updates.run(getattr(updates, self.kernel), rows, self._remembered(dtype), *scalars)
 
     def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
         """By slot: the state of the parameters of that dtype, initially zeros; None if it is not needed."""
-        result: list[np.ndarray | None] = []
-        for slot in self.slots:
-            array = None
-            if self.remembers(slot):
-                array = self._memory.get((slot, dtype))
-                if array is None:
-                    size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
-                    array = self._memory.setdefault((slot, dtype), np.zeros(size, dtype))
-            result.append(array)
-        return result
+        for slot in filter(self.remembers, self.slots):
+            if (slot, dtype) not in self._memory:
+                size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
+                self._memory[slot, dtype] = np.zeros(size, dtype)
+        return [self._memory[slot, dtype] if self.remembers(slot) else None for slot in self.slots]
 
     def remembers(self, slot: str) -> bool:
         """Whether this slot is needed with these options; if not, the kernel gets None."""
         return True
 
-    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        """(a kernel of nnlite.kernels.updates, its scalar arguments) for one step."""
+    def scalars(self) -> tuple[float | bool, ...]:
+        """The kernel's scalar arguments for one step."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this optimizer again."""
-        return {"learning_rate": self.learning_rate}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.get_config().items())})"
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def _built(self) -> list[Tensor]:
-        if self.parameters is None:
+        if self._parameters is None:
             raise ValueError(f"{self.name}: expected build(model.parameters()) before the first step")
-        return self.parameters
+        return self._parameters
 
 
+@dataclass(eq=False)
 class RMSprop(Optimizer):
     """Divides the gradient by its running root mean square (Tieleman and Hinton, 2012), as in Keras 3:
 
@@ -155,123 +155,86 @@ class RMSprop(Optimizer):
     sqrt(v) + epsilon, as in PyTorch and Keras 2.
     """
 
-    name = "rmsprop"
-    slots = ("square", "average", "speed")
+    name: ClassVar = "rmsprop"
+    kernel: ClassVar = "rmsprop"
+    slots: ClassVar = ("square", "average", "speed")
     _checks: ClassVar = Optimizer._checks | {
         "rho": fraction, "momentum": fraction, "epsilon": positive, "centered": boolean, "epsilon_inside_root": boolean,
     }  # fmt: skip
 
-    def __init__(
-        self,
-        learning_rate: float = 1e-3,
-        rho: float = 0.9,
-        momentum: float = 0.0,
-        epsilon: float = 1e-7,
-        centered: bool = False,
-        epsilon_inside_root: bool = True,
-    ):
-        super().__init__(learning_rate)
-        self.rho = rho
-        self.momentum = momentum
-        self.epsilon = epsilon
-        self.centered = centered
-        self.epsilon_inside_root = epsilon_inside_root
+    learning_rate: float = 1e-3
+    rho: float = 0.9
+    momentum: float = 0.0
+    epsilon: float = 1e-7
+    centered: bool = False
+    epsilon_inside_root: bool = True
 
     def remembers(self, slot: str) -> bool:
         return {"square": True, "average": self.centered, "speed": self.momentum > 0}[slot]
 
-    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        from nnlite.kernels import updates
-
+    def scalars(self) -> tuple[float | bool, ...]:
         epsilons = (self.epsilon, 0.0) if self.epsilon_inside_root else (0.0, self.epsilon)
-        return updates.rmsprop, (self.learning_rate, self.rho, self.momentum, *epsilons)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "learning_rate": self.learning_rate,
-            "rho": self.rho,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "centered": self.centered,
-            "epsilon_inside_root": self.epsilon_inside_root,
-        }
+        return (self.learning_rate, self.rho, self.momentum, *epsilons)
 
 
+@dataclass(eq=False)
 class SGD(Optimizer):
     """Gradient descent: speed = momentum speed - learning_rate g; w += speed. `nesterov`: Nesterov (1983).
 
     The form with Nesterov momentum is Keras's: w += momentum speed - learning_rate g.
     """
 
-    name = "sgd"
-    slots = ("speed",)
+    name: ClassVar = "sgd"
+    kernel: ClassVar = "sgd"
+    slots: ClassVar = ("speed",)
     _checks: ClassVar = Optimizer._checks | {"momentum": fraction, "nesterov": boolean}
 
-    def __init__(self, learning_rate: float = 0.01, momentum: float = 0.0, nesterov: bool = False):
-        super().__init__(learning_rate)
-        self.momentum = momentum
-        self.nesterov = nesterov
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
 
     def remembers(self, slot: str) -> bool:
         return self.momentum > 0
 
-    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        from nnlite.kernels import updates
-
-        return updates.sgd, (self.learning_rate, self.momentum, self.nesterov)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate, "momentum": self.momentum, "nesterov": self.nesterov}
+    def scalars(self) -> tuple[float | bool, ...]:
+        return (self.learning_rate, self.momentum, self.nesterov)
 
 
+@dataclass(eq=False)
 class Adam(Optimizer):
     """Adam: Kingma and Ba (2015), in the form at the end of their section 2, with epsilon as in Keras."""
 
-    name = "adam"
-    slots = ("mean", "square")
+    name: ClassVar = "adam"
+    kernel: ClassVar = "adam"
+    slots: ClassVar = ("mean", "square")
     _checks: ClassVar = Optimizer._checks | {"beta_1": fraction, "beta_2": fraction, "epsilon": positive}
 
-    def __init__(self, learning_rate: float = 1e-3, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
-        super().__init__(learning_rate)
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
+    learning_rate: float = 1e-3
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
 
-    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        from nnlite.kernels import updates
-
+    def scalars(self) -> tuple[float | bool, ...]:
         t = self.iterations
         rate = self.learning_rate * sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        return updates.adam, (rate, self.beta_1, self.beta_2, self.epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "learning_rate": self.learning_rate,
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-        }
+        return (rate, self.beta_1, self.beta_2, self.epsilon)
 
 
+@dataclass(eq=False)
 class Adadelta(Optimizer):
     """Adadelta: Zeiler (2012), algorithm 1, times a learning rate as in Keras."""
 
-    name = "adadelta"
-    slots = ("square", "moved")
+    name: ClassVar = "adadelta"
+    kernel: ClassVar = "adadelta"
+    slots: ClassVar = ("square", "moved")
     _checks: ClassVar = Optimizer._checks | {"rho": fraction, "epsilon": positive}
 
-    def __init__(self, learning_rate: float = 1e-3, rho: float = 0.95, epsilon: float = 1e-7):
-        super().__init__(learning_rate)
-        self.rho = rho
-        self.epsilon = epsilon
+    learning_rate: float = 1e-3
+    rho: float = 0.95
+    epsilon: float = 1e-7
 
-    def update(self) -> tuple[kernel, tuple[float | bool, ...]]:
-        from nnlite.kernels import updates
-
-        return updates.adadelta, (self.learning_rate, self.rho, self.epsilon)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"learning_rate": self.learning_rate, "rho": self.rho, "epsilon": self.epsilon}
+    def scalars(self) -> tuple[float | bool, ...]:
+        return (self.learning_rate, self.rho, self.epsilon)
 
 
 _OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (RMSprop, SGD, Adam, Adadelta)}

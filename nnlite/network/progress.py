@@ -6,6 +6,7 @@ import copy
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from nnlite.runtime.attributes import KnownAttributes
@@ -42,34 +43,29 @@ def check_verbose(verbose: object) -> None:
         raise ValueError(f'verbose: expected 0, 1, 2 or "auto". Received: {verbose!r}')
 
 
-class _Announcement:
-    """Prints one line on stderr when the first kernel is compiled."""
+def announce_compilation() -> None:
+    """From now on, print a line on stderr when the next kernel is compiled."""
+    from nnlite.compiler import jit
 
-    def __init__(self) -> None:
-        self._listens = False
-        self.wanted = False
-
-    def want(self) -> None:
-        """Announce the next kernel that is compiled."""
-        from nnlite.compiler import jit
-
-        if not self._listens:
-            jit.on_compile(self._say)
-        self._listens = self.wanted = True
-
-    def _say(self, name: str) -> None:
-        from nnlite.compiler import cache as jit_cache
-
-        if self.wanted:
-            self.wanted = False
-            stored = "stored for the next run" if jit_cache.cache_dir() else "not stored: no writable folder was found"
-            start = "\r\x1b[2K" if sys.stderr.isatty() else ""
-            print(f"{start}compiling kernels ({stored}) ...", file=sys.stderr, flush=True)
+    if _announce not in jit.listeners:
+        jit.listeners.append(_announce)
 
 
-_announcement = _Announcement()
-#: from now on, print a line on stderr when the next kernel is compiled
-announce_compilation = _announcement.want
+def stop_announcing() -> None:
+    """Print no such line."""
+    from nnlite.compiler import jit
+
+    with suppress(ValueError):
+        jit.listeners.remove(_announce)
+
+
+def _announce(_: str) -> None:
+    from nnlite.compiler import cache
+
+    stop_announcing()
+    stored = "stored for the next run" if cache.cache_dir() else "not stored: no writable folder was found"
+    start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    print(f"{start}compiling kernels ({stored}) ...", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -116,7 +112,7 @@ class Progress:
     def stop(self) -> None:
         """Restore the terminal, also after an error."""
         if not self.silent:
-            _announcement.wanted = False
+            stop_announcing()
         if self.bar is not None:
             self.bar.stop()
 

@@ -67,11 +67,10 @@ def _is_sealed(content: bytes) -> bool:
     return whole.hexdigest().encode() == found[1]
 
 
-def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer]]:
-    """(the model's description, its built layers with their weights) from a file by `save_model`.
+def read_model(path: str | Path, make: type[Sequential]) -> Sequential:
+    """See `load_model` in nnlite.network.sequential."""
+    from safetensors.numpy import load
 
-    Raises FileNotFoundError if there is no file, ValueError if it is damaged or not by nnlite.
-    """
     path = _path(path)
     existing_file("path", path, "a file written by model.save")
     content = path.read_bytes()
@@ -92,16 +91,15 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], list[Layer]]:
         raise ValueError(f"path: expected weights of dtype F32. Received: {str(path)!r}, of {sorted(dtypes)!r:.200}")
     try:
         described = json.loads(metadata["model"])
-        return described, _layers(described, _arrays(content))
+        weights = [array for _, array in sorted(load(content).items())]
+        model = make(_layers(described, weights), name=printable(described["name"]))
+        chosen = described["compile"]
+        if chosen is not None:
+            optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
+            model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
     except Exception as error:
         raise ValueError(f"path: expected a description of a model. Received: {str(path)!r} ({error!r:.200})") from None
-
-
-def _arrays(content: bytes) -> list[np.ndarray]:
-    """The arrays of a safetensors file, in the order of their names."""
-    from safetensors.numpy import load
-
-    return [array for _, array in sorted(load(content).items())]
+    return model
 
 
 def _path(path: object) -> Path:

@@ -12,13 +12,14 @@ import numpy as np
 from nnlite import ops
 from nnlite.autograd import Tensor, no_grad
 from nnlite.network import batches, losses, metrics, optimizers
+from nnlite.network import metrics as known_metrics
 from nnlite.network.fusion import is_plain
 from nnlite.network.layers import Conv2D, Dense, Layer
 from nnlite.network.layers.base import Shape
 from nnlite.network.progress import History, Progress, check_verbose, describe
 from nnlite.network.stack import Stack
 from nnlite.runtime import random, scopes
-from nnlite.runtime.errors import boolean, positive_int, printable, several
+from nnlite.runtime.errors import boolean, positive_int, several
 
 
 class Sequential(Stack):
@@ -70,9 +71,9 @@ class Sequential(Stack):
         """
         self.optimizer = optimizers.get(optimizer)
         self.loss = losses.get(loss)
-        self._metrics = [_get_metric(metric) for metric in several("metrics", metrics, "names or functions")]
+        self._metrics = [known_metrics.get(metric) for metric in several("metrics", metrics, "names or functions")]
         self.fuse = boolean("fuse", fuse)
-        for layer in self.layers:
+        for layer in self._layers:
             if isinstance(layer, (Conv2D, Dense)):
                 layer.fuse = fuse
         self._hand_over()
@@ -108,7 +109,7 @@ class Sequential(Stack):
 
     def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
         """Whether the last softmax is fused with the loss: faster, and stable for logits of any size."""
-        last = self.layers[-1] if self.layers else None
+        last = self._layers[-1] if self._layers else None
         return (
             self.fuse
             and is_plain(last, Dense)
@@ -159,14 +160,11 @@ class Sequential(Stack):
             for epoch in range(epochs):
                 progress.start(epoch)
                 order = random.generator().permutation(len(x)) if shuffle else None
-                sums: dict[str, float] = {}
-                done = 0
-                for batch_x, batch_y in batches.batches("x", x, y, batch_size, order):
-                    assert batch_y is not None
-                    _add(sums, self._train_step(batch_x, batch_y, optimizer, loss_function))
-                    done += len(batch_x)
-                    progress.advance(len(batch_x), {name: total / done for name, total in sums.items()})
-                values = {name: total / done for name, total in sums.items()}
+                values = self._means(
+                    batches.batches("x", x, y, batch_size, order),
+                    lambda x, y: self._train_step(x, y, optimizer, loss_function),
+                    progress.advance,
+                )
                 if validation_data is not None:
                     results = self._evaluate("validation_data[0]", *validation_data, batch_size=batch_size)
                     values |= {f"val_{name}": value for name, value in results.items()}
@@ -189,13 +187,31 @@ class Sequential(Stack):
         _, loss_function = self._require_compiled()
         x = batches.as_samples(argument, x, self.input_shape)
         y = batches.as_targets("y", y, len(x))
-        sums: dict[str, float] = {}
+
+        def totals(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+            return self._totals(y, *self._loss(x, y, loss_function, training=False))
+
         with no_grad():
-            for batch_x, batch_y in batches.batches(argument, x, y, batch_size):
-                assert batch_y is not None
-                loss, outputs = self._loss(batch_x, batch_y, loss_function, training=False)
-                _add(sums, self._totals(batch_y, loss, outputs))
-        return {name: total / len(x) for name, total in sums.items()}
+            return self._means(batches.batches(argument, x, y, batch_size), totals)
+
+    def _means(
+        self,
+        parts: Iterable[batches.Batch],
+        step: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+        advance: Callable[[int, dict[str, float]], None] = lambda samples, means: None,
+    ) -> dict[str, float]:
+        """The means over all batches of what `step` sums over each; `advance` gets the means so far."""
+        sums: dict[str, float] = {}
+        means: dict[str, float] = {}
+        done = 0
+        for x, y in parts:
+            assert y is not None
+            for name, total in step(x, y).items():
+                sums[name] = sums.get(name, 0.0) + total
+            done += len(x)
+            means = {name: total / done for name, total in sums.items()}
+            advance(len(x), means)
+        return means
 
     def predict(self, x: Any, batch_size: int = 32, verbose: int | str = 0) -> np.ndarray:
         """The results for x (n, *input_shape) as an array (n, *output_shape), in batches.
@@ -247,28 +263,10 @@ def load_model(path: str | Path) -> Sequential:
     """
     from nnlite.network.saving import read_model
 
-    described, layers = read_model(path)
-    try:
-        model = Sequential(layers, name=printable(described["name"]))
-        chosen = described["compile"]
-        if chosen is not None:
-            optimizer = optimizers.get(chosen["optimizer"]["name"], **chosen["optimizer"]["config"])
-            model.compile(optimizer, chosen["loss"], chosen["metrics"], fuse=chosen["fuse"])
-    except Exception as error:  # a malformed description may raise anything
-        raise ValueError(f"path: expected a consistent model. Received: {str(path)!r} ({error!r})") from None
-    return model
-
-
-def _get_metric(metric: str | metrics.Metric) -> tuple[str, metrics.Metric]:
-    return metrics.get(metric)  # a function, because the argument of compile hides the module
+    return read_model(path, Sequential)
 
 
 def _pair(argument: str, value: Any) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{argument}: expected (x, y). Received: {type(value).__name__}")
     return value[0], value[1]
-
-
-def _add(sums: dict[str, float], values: dict[str, float]) -> None:
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + value

@@ -12,7 +12,7 @@ from nnlite import conv
 from nnlite.autograd import Tensor
 from nnlite.network.fusion import Run, is_plain, runs
 from nnlite.network.layers import Conv2D, Dense, Input, Layer
-from nnlite.network.layers.base import Shape
+from nnlite.network.layers.base import Shape, default_name
 from nnlite.performance import counts
 from nnlite.runtime import scopes
 from nnlite.runtime.attributes import KnownAttributes
@@ -28,13 +28,18 @@ class Stack(KnownAttributes):
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
         self.name = name
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
         self._names: set[str] = set()
         self._next_numbers: dict[str, int] = {}  # of names such as conv2d_1
         self.input_shape: Shape | None = None
         self.fuse = True
         for layer in several("layers", layers, "layers"):
             self.add(layer)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in order, without Input; `add` appends one."""
+        return tuple(self._layers)
 
     # Building ---------------------------------------------------------------------------------------------------
 
@@ -43,7 +48,7 @@ class Stack(KnownAttributes):
         if not isinstance(layer, Layer):
             raise TypeError(f"layer: expected a layer. Received: {layer!r}")
         if isinstance(layer, Input):
-            if self.layers or self.input_shape is not None:
+            if self._layers or self.input_shape is not None:
                 raise ValueError(
                     "layer: expected Input only as the first layer. Received: a second Input, or one after a layer"
                 )
@@ -52,7 +57,7 @@ class Stack(KnownAttributes):
         layer.name = self._unique_name(layer)
         if self.input_shape is not None:
             layer.build(self.output_shape)
-        self.layers.append(layer)
+        self._layers.append(layer)
         self._names.add(layer.name)
         if isinstance(layer, (Conv2D, Dense)):
             layer.fuse = self.fuse
@@ -64,9 +69,9 @@ class Stack(KnownAttributes):
         if self.built:
             return
         shape: Shape = tuple(input_shape)
-        unbuilt = [layer for layer in self.layers if not layer.built]
+        unbuilt = [layer for layer in self._layers if not layer.built]
         try:
-            for layer in self.layers:
+            for layer in self._layers:
                 layer.build(shape)
                 shape = layer.output_shape or ()
         except BaseException:
@@ -83,35 +88,35 @@ class Stack(KnownAttributes):
     def output_shape(self) -> Shape:
         """The shape of the result, without the batch."""
         self._require_built()
-        shape = self.layers[-1].output_shape if self.layers else self.input_shape
+        shape = self._layers[-1].output_shape if self._layers else self.input_shape
         assert shape is not None
         return shape
 
     @property
     def trainable(self) -> bool:
         """Whether any layer is trained. Setting it sets every layer."""
-        return any(layer.trainable for layer in self.layers)
+        return any(layer.trainable for layer in self._layers)
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        for layer in self.layers:
+        for layer in self._layers:
             layer.trainable = boolean("trainable", value)
 
     def parameters(self) -> list[Tensor]:
         """All parameters, trained or not, layer by layer."""
-        return [parameter for layer in self.layers for parameter in layer.parameters()]
+        return [parameter for layer in self._layers for parameter in layer.parameters()]
 
     def count_params(self) -> int:
         """The number of elements of all parameters."""
         self._require_built()
-        return sum(layer.count_params() for layer in self.layers)
+        return sum(layer.count_params() for layer in self._layers)
 
     def cost(self, batch_size: int = 1) -> counts.Cost:
         """Exact counts of a training step of `batch_size` samples: parameters, MACs, minimum traffic (unfused)."""
         self._require_built()
         layers = [
             counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
-            for layer in self.layers
+            for layer in self._layers
         ]
         return counts.count(self.name, batch_size, layers)
 
@@ -159,7 +164,7 @@ class Stack(KnownAttributes):
             if run.compute is not None:
                 with scopes.scope(run.name, "forward"):
                     x = run.compute(x)
-            elif logits and layer is self.layers[-1] and is_plain(layer, Dense):
+            elif logits and layer is self._layers[-1] and is_plain(layer, Dense):
                 with scopes.scope(layer.name, "forward"):
                     x = layer.product(x)
             else:
@@ -171,11 +176,11 @@ class Stack(KnownAttributes):
     ) -> Iterable[Run]:
         """The layers in fused runs, or one by one with `fuse=False`."""
         if not self.fuse:
-            return (Run((layer,)) for layer in self.layers)
-        return runs(self.layers, batch, dtype, training=training, needs_gradient=needs_gradient)
+            return (Run((layer,)) for layer in self._layers)
+        return runs(self._layers, batch, dtype, training=training, needs_gradient=needs_gradient)
 
     def _check_input(self, x: Tensor) -> None:
-        if not self.layers:
+        if not self._layers:
             raise ValueError("model: expected at least one layer. Received: none")
         if self.input_shape is None:
             self.build(x.shape[1:])
@@ -207,7 +212,7 @@ class Stack(KnownAttributes):
 
     def __repr__(self) -> str:
         first = [] if self.input_shape is None else [Input(self.input_shape)]
-        lines = "".join(f"    {layer!r},\n" for layer in [*first, *self.layers])
+        lines = "".join(f"    {layer!r},\n" for layer in [*first, *self._layers])
         return f"{type(self).__name__}([\n{lines}], name={self.name!r})"
 
     # Checks -----------------------------------------------------------------------------------------------------
@@ -225,7 +230,7 @@ class Stack(KnownAttributes):
                 raise ValueError(f"name: expected a unique layer name. Received: {layer.name!r} twice")
             name = layer.name
         else:
-            base = layer.default_name()
+            base = default_name(type(layer).__name__)
             number = self._next_numbers.get(base, 0)
             while (name := f"{base}_{number}" if number else base) in self._names:
                 number += 1

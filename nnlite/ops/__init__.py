@@ -1,12 +1,11 @@
 """Differentiable operations, each with its gradient beside it. They know nothing of layers."""
 
 from nnlite.ops.activation import activation_name, get_activation, linear, relu, sigmoid, softmax, tanh
-from nnlite.ops.arithmetic import add, divide, matmul, multiply, negative, power, subtract
+from nnlite.ops.arithmetic import add, divide, exp, log, matmul, multiply, negative, power, sqrt, subtract
 from nnlite.ops.convolution import conv2d
 from nnlite.ops.crossentropy import categorical_crossentropy, sparse_categorical_crossentropy
 from nnlite.ops.dense import dense
 from nnlite.ops.dropout import dropout
-from nnlite.ops.elementwise import exp, log, sqrt
 from nnlite.ops.pair import conv2d_pair
 from nnlite.ops.pooling import max_pool2d
 from nnlite.ops.reduction import max, mean, sum

@@ -79,7 +79,7 @@ def linear(x: Floats) -> Result:
     return x, lambda dy: dy
 
 
-_ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {
     "linear": linear,
     "relu": relu,
     "sigmoid": sigmoid,
@@ -94,9 +94,9 @@ def get_activation(activation: str | Callable | None) -> Callable[..., Tensor]:
         return linear
     if callable(activation):
         return activation
-    return one_of("activation", activation, _ACTIVATIONS)
+    return one_of("activation", activation, ACTIVATIONS)
 
 
 def activation_name(activation: Callable[..., Tensor]) -> str | None:
     """The name under which `get_activation` knows an operation, None if it does not."""
-    return next((name for name, known in _ACTIVATIONS.items() if known is activation), None)
+    return next((name for name, known in ACTIVATIONS.items() if known is activation), None)

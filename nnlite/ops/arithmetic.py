@@ -1,4 +1,4 @@
-"""Elementwise arithmetic with NumPy's broadcasting, and the matrix product."""
+"""Elementwise arithmetic with NumPy's broadcasting, functions of one element, and the matrix product."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd import Backward, Tensor, differentiable
+from nnlite.autograd import Tensor, differentiable
 from nnlite.runtime.errors import numbers
 from nnlite.runtime.operands import Floats
 
@@ -62,6 +62,26 @@ def power(x: Floats, *, exponent: float) -> Result:
 
 
 @differentiable
+def exp(x: Floats) -> Result:
+    """e ** x"""
+    y = np.exp(x)
+    return y, lambda dy: dy * y
+
+
+@differentiable
+def log(x: Floats) -> Result:
+    """The natural logarithm."""
+    return np.log(x), lambda dy: dy / x
+
+
+@differentiable
+def sqrt(x: Floats) -> Result:
+    """The square root."""
+    y = np.sqrt(x)
+    return y, lambda dy: dy / (2 * y)
+
+
+@differentiable
 def matmul(x: Floats, y: Floats) -> Result:
     """x @ y: matrices (m, k) and (k, n) -> (m, n), with leading batch axes broadcast; vectors as NumPy has them."""
     z = np.matmul(x, y)
@@ -98,9 +118,9 @@ def _attach() -> None:
     for name, operation in operators.items():
         setattr(Tensor, f"__{name}__", lambda x, y, op=operation: op(x, _operand(y, x)))
         setattr(Tensor, f"__r{name}__", lambda x, y, op=operation: op(_operand(y, x), x))
-    Tensor.__neg__ = negative  # type: ignore[method-assign]
+    for name, function in {"__neg__": negative, "exp": exp, "log": log, "sqrt": sqrt}.items():
+        setattr(Tensor, name, function)
     Tensor.__pow__ = _power  # type: ignore[method-assign]
 
 
 _attach()
-__all__ = ["Backward", "add", "divide", "matmul", "multiply", "negative", "power", "subtract", "unbroadcast"]

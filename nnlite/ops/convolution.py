@@ -37,11 +37,11 @@ def conv2d(
 
     "Convolution" is cross-correlation, as in every framework. `padding` is "valid", "same" (TensorFlow's), an
     integer, or ((top, bottom), (left, right)). `algorithm` is a name of `nn.conv.names()` or "auto".
-    `relu` and `max_pool` (2x2, strides 2, valid) follow the convolution, in its own kernel where the algorithm fuses
-    them; `max_pool` is for algorithms that do. Arrays may lie anyhow in memory: nnlite.conv.checks.
+    `relu` and `max_pool` (2x2, strides 2, valid) follow the convolution, in one kernel if the algorithm fuses them;
+    `max_pool` needs an algorithm that does. Arrays may have any memory layout (nnlite.conv.checks).
 
-    Raises ValueError that names the argument where shapes do not fit, Unsupported (a ValueError) where the named
-    algorithm declines.
+    Raises ValueError, which names the argument, if shapes do not fit; Unsupported (a ValueError) if the named algorithm
+    declines.
     """
     relu, max_pool = boolean("relu", relu), boolean("max_pool", max_pool)
     geometry = Geometry.of(
@@ -87,7 +87,7 @@ def _composed(
 def _gradients(
     algorithm: Algorithm, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, ...]
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Both gradients, each pass announced; at once where the algorithm shares work between them."""
+    """Both gradients; each pass is announced. In one pass if the algorithm shares work between them."""
     dx = dweight = None
     if needs[0] and needs[1] and type(algorithm).backward is not Algorithm.backward:
         with scopes.scope(None, "gradients"):

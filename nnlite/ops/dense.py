@@ -41,8 +41,8 @@ def dense(
 ) -> tuple[np.ndarray, Any]:
     """y = x @ weight + bias: x (..., in), weight (in, out), bias (out) -> y (..., out). With `relu`, max(y, 0).
 
-    With `relu`, also what `ops.dropout` does with that rate and that seed. What was dropped is 0, as what ReLU holds
-    back is, so that the gradient needs no second mask.
+    With `relu`, `dropout` and `seed` do what `ops.dropout` does. Dropped elements are 0, as negative ones are after
+    ReLU, so the gradient needs no second mask.
     float32 is computed on register tiles, with bias and ReLU in their store; float64 by NumPy.
     Raises ValueError if the shapes or dtypes do not fit, `dropout` is not in [0, 1) or asked for without `relu`, or
     `seed` no integer of at least 0.

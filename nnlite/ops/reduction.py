@@ -56,14 +56,6 @@ def max(x: Floats, axis: Axis = None, keepdims: bool = False) -> Result:
     return y, backward
 
 
-def _method(operation: Any) -> Any:
-    def method(self: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return operation(self, axis, keepdims)
-
-    method.__doc__ = operation.__doc__
-    return method
-
-
-Tensor.sum = _method(sum)  # type: ignore[method-assign]
-Tensor.mean = _method(mean)  # type: ignore[method-assign]
-Tensor.max = _method(max)  # type: ignore[method-assign]
+Tensor.sum = sum  # type: ignore[method-assign]
+Tensor.mean = mean  # type: ignore[method-assign]
+Tensor.max = max  # type: ignore[method-assign]

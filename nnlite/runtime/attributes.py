@@ -28,6 +28,11 @@ class KnownAttributes:
             instead = f"write into {name}.data, or call set_weights" if tensor else "make a new one"
             what = f"it unchanged: this {type(self).__name__} is built; {instead}"
             raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
+        of_class = getattr(type(self), name, None)
+        if isinstance(of_class, property) and of_class.fset is None:
+            meaning = f" ({of_class.__doc__.splitlines()[0].rstrip('.')})" if of_class.__doc__ else ""
+            what = f"it unchanged: it is computed{meaning}"
+            raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
         check = self._checks.get(name)
         super().__setattr__(name, value if check is None else check(name, value))
 

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 Value = TypeVar("Value")
+#: of a 64-bit integer
+LARGEST = 2**63 - 1
 
 
 class NNLiteError(Exception):
@@ -68,12 +70,13 @@ def positive_int(argument: str, value: object, minimum: int = 1) -> int:
 
 def int_pair(argument: str, value: object, minimum: int = 1) -> tuple[int, int]:
     """An integer or two integers as a pair: `3` -> `(3, 3)`. Raises ValueError for anything else."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            raise ValueError(f"{argument}: expected an integer or two integers. Received: {value!r}")
-        return positive_int(argument, value[0], minimum), positive_int(argument, value[1], minimum)
-    number = positive_int(argument, value, minimum)
-    return number, number
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{argument}: expected an integer or two integers. Received: {value!r}")
+    first, second = positive_int(argument, pair[0], minimum), positive_int(argument, pair[1], minimum)
+    if first > LARGEST or second > LARGEST:
+        raise ValueError(f"{argument}: expected integers of at most {LARGEST}, as kernels take. Received: {value!r}")
+    return first, second
 
 
 def printable(text: object) -> str:
@@ -138,9 +141,10 @@ def several(argument: str, value: Any, what: str) -> list[Any]:
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
-    """`value` as an array. Raises ValueError for lists whose rows differ in length."""
+    """`value` as an array in this machine's byte order. Raises ValueError for lists whose rows differ in length."""
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     except ValueError:
         kind = type(value).__name__
         raise ValueError(

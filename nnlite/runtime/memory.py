@@ -98,7 +98,10 @@ def private_block(size: int, advice: str | None = None) -> mmap.mmap:
     `advice`: the name in mmap of the advice on the page size; ignored if the system does not support it.
     """
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    block = mmap.mmap(-1, size, **private)
+    try:
+        block = mmap.mmap(-1, size, **private)
+    except (OSError, OverflowError):
+        raise MemoryError(f"expected {size:,} bytes of memory. Received: a refusal of the system") from None
     if advice and hasattr(mmap, advice):
         with contextlib.suppress(OSError):
             block.madvise(getattr(mmap, advice))

@@ -14,6 +14,11 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ndarray = np.ndarray
 
 
+def dtype_said(dtype: np.dtype) -> str:
+    """A dtype in messages, with its byte order if that is not this machine's: convert with astype(np.float32)."""
+    return str(dtype) if dtype.isnative else f"{dtype.name} in another byte order than this machine's ({dtype})"
+
+
 def fitting(argument: str, array: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """The array, copied if it is not C-contiguous and aligned.
 
@@ -24,7 +29,7 @@ def fitting(argument: str, array: Any, shape: tuple[int, ...], dtype: Any) -> np
     if not isinstance(array, _ndarray):
         received = type(array).__name__
     elif array.shape != shape or array.dtype != dtype:
-        received = f"{array.dtype} of shape {array.shape}"
+        received = f"{dtype_said(array.dtype)} of shape {array.shape}"
     else:
         return readable(array)
     raise ValueError(f"{argument}: expected {np.dtype(dtype)} of shape {shape}. Received: {received}")
@@ -52,7 +57,7 @@ def require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
     if isinstance(value, (np.ndarray, np.generic)):
         if value.dtype in FLOATS:
             return
-        received = f"dtype {value.dtype}"
+        received = f"dtype {dtype_said(value.dtype)}"
     elif isinstance(value, beside):
         return
     else:

@@ -103,4 +103,4 @@ def test_float64_goes_to_what_computes_in_it():
 def test_the_reason_is_that_of_the_rule_that_applied():
     reason = nn.conv.why(Geometry.of((4, 18, 18, 16), (3, 3, 16, 16)), np.float32).reason
     assert "64 tiles" in reason
-    assert "images fill them" in nn.conv.why(Geometry.of((32, 16, 16, 1), (3, 3, 1, 4)), np.float32).reason
+    assert "vectorised over images" in nn.conv.why(Geometry.of((32, 16, 16, 1), (3, 3, 1, 4)), np.float32).reason

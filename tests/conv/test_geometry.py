@@ -1,10 +1,12 @@
 """Shapes of convolutions, and what is said about those that do not fit."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
+from nnlite.runtime import memory
 
 Geometry = nn.conv.Geometry
 
@@ -73,3 +75,29 @@ def test_is_hashable_and_knows_each_result():
     geometry = Geometry.of((2, 5, 5, 1), (3, 3, 1, 4))
     assert {geometry: 1}[Geometry((2, 5, 5, 1), (3, 3, 1, 4))] == 1
     assert [geometry.result_shape(p) for p in nn.conv.PASSES] == [(2, 3, 3, 4), (2, 5, 5, 1), (3, 3, 1, 4)]
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "im2col", "numba"])
+@pytest.mark.parametrize("size", [10**9, 10**12, 10**30])
+@pytest.mark.parametrize("argument", ["padding", "strides", "dilation_rate"])
+def test_a_number_that_no_kernel_takes_is_refused_by_the_name_of_its_argument(argument, size, algorithm):
+    x, weight = np.ones((1, 5, 5, 1), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    if argument != "padding" and size < 2**63:  # then only the first pixel counts
+        assert nn.ops.conv2d(x, weight, algorithm=algorithm, **{argument: size}).shape[0] == 1
+        return
+    with pytest.raises(ValueError, match=f"^{argument[:3]}.*: expected"):
+        nn.ops.conv2d(x, weight, algorithm=algorithm, **{argument: size})
+
+
+@pytest.mark.parametrize(
+    "options", [{"strides": 10**30}, {"pool_size": 10**30}, {"pool_size": 10**12, "strides": 1, "padding": 10**12 - 1}]
+)
+def test_a_number_that_no_kernel_of_pooling_takes_is_refused_by_the_name_of_its_argument(options):
+    with pytest.raises(ValueError, match=r"^(strides|pool_size|padding): expected"):
+        nn.ops.max_pool2d(np.ones((1, 5, 5, 1), np.float32), **options)
+
+
+def test_memory_that_the_system_refuses_is_a_memory_error():
+    for count in (2**60, 2**70):  # as mmap refuses it, and as it cannot even be asked
+        with pytest.raises(MemoryError, match="expected .* bytes of memory"):
+            memory.empty((count,))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from nnlite import conv
 from nnlite.__main__ import main
 from nnlite.lab import bench as bench_module
 from nnlite.lab import timing
-from nnlite.lab.bench import bench, first_share
+from nnlite.lab.bench import bench
 from nnlite.lab.shapes import resolve, slice_of
 
 SMALL = ["--shapes", "2,3,8,9,4,3,3,1,0", "--rounds", "5"]
@@ -119,7 +120,7 @@ def test_too_little_memory_is_not_the_algorithms_fault(folder, capsys, monkeypat
 
     monkeypatch.setattr(timing, "plan", plan)
     assert main(["bench", "--algorithm", "mine.py:Mine", "--only", "im2col", *SMALL]) == 0
-    assert "mine declines: there is too little memory (1 PiB)." in capsys.readouterr().out
+    assert "mine declines: there is too little memory (1 PiB)." in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_stall_is_not_taken_for_the_time_of_a_call(monkeypatch):
@@ -127,7 +128,7 @@ def test_a_stall_is_not_taken_for_the_time_of_a_call(monkeypatch):
     monkeypatch.setattr(timing, "timed", lambda call: lambda: next(clock))
     monkeypatch.setattr(timing.reference, "run_pass", lambda *arguments: None)
     geometry = conv.Geometry.of((64, 16, 16, 8), (3, 3, 8, 8))
-    assert timing.plan(conv.get("im2col"), "forward", geometry, lambda part: None) == timing.Slice(geometry, 1, 1e-3)
+    assert timing.plan(conv.get("im2col"), "forward", geometry, 0) == timing.Slice(geometry, 1, 1e-3)
 
 
 def test_one_that_is_wrong_only_where_it_would_be_timed_is_refused_everywhere(folder, capsys):
@@ -252,11 +253,19 @@ def test_extra_memory_is_what_a_call_needs_beside_its_result():
     assert extra == pytest.approx(8 << 20, rel=0.4)
 
 
-def test_time_is_shared_so_that_the_quick_leave_theirs_to_the_slow():
-    assert first_share([1, 1, 1], 100) == 98  # there is enough for all
-    assert first_share([100, 100], 10) == 5
-    assert first_share([100, 1], 10) == 9
-    assert first_share([1, 100], 10) == pytest.approx(1)
+def test_what_a_row_leaves_of_its_time_goes_to_those_after_it(monkeypatch):
+    """Three rows with 9 s: the first takes 1 s, the second 2 s."""
+    clock, given = [0.0], []
+
+    def take(candidates, *, seconds, **options):
+        given.append(seconds)
+        clock[0] += len(given)
+
+    monkeypatch.setattr(bench_module, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(bench_module, "run_rounds", take)
+    shapes = resolve([f"1,{c},5,5,3,3,3,1,0" for c in (1, 2, 3)], 1)
+    bench([conv.get("im2col")], shapes, ["forward"], seconds=3.0)
+    assert given == [3.0, 4.0, 6.0]
 
 
 def test_a_broken_algorithm_of_an_installed_package_is_named(monkeypatch):

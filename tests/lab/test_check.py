@@ -294,11 +294,10 @@ class LeavesTheLastRowUnwritten(Right):
 
 def test_right_values_of_an_earlier_result_do_not_help_one_that_leaves_memory_unwritten():
     geometry, wrong = Geometry.of((1, 5, 6, 1), (3, 3, 1, 1)), LeavesTheLastRowUnwritten()
-    given, right = reference.small_problem(geometry, 0)
-    arguments = "forward", geometry, given, right.__getitem__
-    assert check_at(wrong, *arguments).error < LARGEST_BOUND  # of whom the memory was before
+    problem = reference.Problem(geometry, 0)
+    assert check_at(wrong, "forward", problem).error < LARGEST_BOUND  # of whom the memory was before
     with pytest.raises(Refused, match=r"oh=2, ow=0, k=0\]: expected .*, got nan.*never written"):
-        check_at(wrong, *arguments)
+        check_at(wrong, "forward", problem)
 
 
 def test_of_both_gradients_the_one_nearer_to_its_bound_is_told():
@@ -310,8 +309,7 @@ def test_of_both_gradients_the_one_nearer_to_its_bound_is_told():
             return {"grad_input": 1e-6, "grad_weight": 1e-3}[pass_name]
 
     geometry = Geometry.of((1, 5, 6, 1), (3, 3, 1, 1))
-    given, right = reference.small_problem(geometry, 0)
-    error, bound = check_at(Uneven(), "gradients", geometry, given, right.__getitem__)
+    error, bound = check_at(Uneven(), "gradients", reference.Problem(geometry, 0))
     assert bound == 1e-6
     assert 0 < error < bound
 

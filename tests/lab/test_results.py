@@ -13,6 +13,7 @@ from nnlite.lab.bench import bench
 from nnlite.lab.ladder import rungs, table
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import LARGE_BATCH, resolve
+from nnlite.lab.table import to_rich
 from nnlite.performance.contention import TOLERATED
 
 
@@ -24,7 +25,12 @@ def row():
         return Cell(name, "timed", seconds=[seconds] * 5, flops=int(30e9), peak_gflops=100.0, error=1e-6, **more)
 
     (shape, *_) = resolve(["vgg"], 1)
-    cells = [cell("im2col", 1), cell("direct", 0.25), cell("winograd", 0.5, effective=True), cell("naive", 8, scale=64)]
+    cells = [
+        cell("im2col", 1),
+        cell("direct", 0.25),
+        cell("winograd", 0.5, effective_rate=True),
+        cell("naive", 8, scale=64),
+    ]
     found = Row(shape, "forward", cells, baseline="im2col", control_seconds=[1.0] * 5)
     found.compare()
     return found
@@ -37,7 +43,7 @@ def run(row):
 
 def test_the_table_marks_the_best_slices_effective_rates_and_defects(row, run):
     out = Console(file=StringIO(), width=100, color_system=None)
-    out.print(tables.row_table(row))
+    out.print(to_rich(tables.row_table(row)))
     lines = {line.replace("*", "").split()[0]: line for line in out.file.getvalue().splitlines() if line.strip()}
     assert [name for name in ("im2col", "direct", "winograd", "naive") if "*" in lines[name]] == ["direct"]
     assert [name for name in ("im2col", "direct", "winograd", "naive") if "~" in lines[name]] == ["naive"]
@@ -45,7 +51,7 @@ def test_the_table_marks_the_best_slices_effective_rates_and_defects(row, run):
     assert "60% eff" in lines["winograd"]
     assert "naive 1/64" in " ".join(out.file.getvalue().split())
     assert any("Error in nnlite" in sentence for sentence in tables.remarks(run))
-    row.cells[1].effective = True
+    row.cells[1].effective_rate = True
     assert not any("Error in nnlite" in sentence for sentence in tables.remarks(run))
 
 
@@ -76,7 +82,7 @@ def test_the_heat_map_is_of_the_ratios_and_the_bars_orange_is_the_fastest(row, r
 def test_large_images_come_in_small_batches_and_that_is_said(row):
     assert {shape.geometry.input_shape[0] for shape in resolve(["vgg", "resnet", "alexnet"], 128)} == {LARGE_BATCH}
     assert {shape.geometry.input_shape[0] for shape in resolve(["seed"], 128)} == {128}
-    assert "Batch size: 4, not the published 64." in tables.row_table(row).caption
+    assert "Batch size: 4, not the published 64." in tables.row_table(row).notes[0]
 
 
 def test_the_baseline_is_the_one_asked_for_and_both_gradients_are_twice_the_work():
@@ -99,4 +105,4 @@ def test_with_too_few_rounds_the_table_says_so_and_claims_nothing(row):
     row.control_seconds = row.control_seconds[:4]
     row.compare()
     assert {cell.verdict for cell in row.cells} == {"baseline", "too few rounds"}
-    assert "4 rounds; too few rounds for intervals" in tables.row_table(row).caption
+    assert "4 rounds; too few rounds for intervals" in tables.row_table(row).notes[0]

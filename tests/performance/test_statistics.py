@@ -66,7 +66,7 @@ def test_the_interval_covers_the_truth():
 
 def test_a_rate_above_the_peak_is_a_defect_unless_the_algorithm_multiplies_less():
     def cell(effective):
-        return Cell("a", "timed", seconds=[1.0], flops=int(104e9), peak_gflops=100.0, effective=effective)
+        return Cell("a", "timed", seconds=[1.0], flops=int(104e9), peak_gflops=100.0, effective_rate=effective)
 
     assert cell(effective=False).over_peak
     assert not cell(effective=True).over_peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 from nnlite import ops
 from nnlite.network.importing import keras_weights
 from nnlite.network.importing.chain import MOST_LAYERS, Chain
+from nnlite.network.importing.keras_weights import Weights
 from nnlite.network.importing.problems import Problems
 from nnlite.network.layers import Activation, Conv2D, Dense, Dropout, Flatten, Layer, MaxPooling2D
+from nnlite.network.layers.base import default_name
 from nnlite.network.sequential import Sequential
+from nnlite.ops.activation import ACTIVATIONS
 
 Config = dict[str, Any]
 
@@ -91,51 +94,39 @@ def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     for _, layer in made:
         chain.add(layer)
     model = chain.build()
-    return model, keras_weights.write(weights, model, [entry for entry, _ in made]) if weights is not None else None
+    return model, None if weights is None else keras_weights.write(weights, model, [entry for entry, _ in made])
 
 
-def _read(path: Path, problems: Problems) -> tuple[Config, keras_weights.Source | None]:
-    """(the description; the source of the weights, None if the format has none)."""
+def _read(path: Path, problems: Problems) -> tuple[Config, Weights | None]:
+    """(the description; the weights, None if the format has none)."""
     suffix = path.suffix.lower()
     text: bytes | str
-    weights: keras_weights.Source | None
+    weights: Weights | None = None
     if suffix in (".h5", ".hdf5"):
         text, weights = keras_weights.open_h5(path, problems)
     elif suffix == ".keras":
         text, weights = _unzip(path, problems)
     else:
-        text, weights = path.read_bytes(), None
+        text = path.read_bytes()
     try:
         description = json.loads(text)
-    except RecursionError:
-        raise problems.unreadable("the JSON of a Keras model", "JSON that is nested too deep") from None
-    except ValueError as error:
-        raise problems.unreadable("the JSON of a Keras model", f"invalid JSON ({error})") from None
-    if isinstance(description, dict) and "weightsManifest" in description and suffix == ".json":
-        weights = keras_weights.TensorFlowJS(path.parent, description["weightsManifest"])
-    return description, weights
+    except (RecursionError, ValueError) as error:
+        received = "JSON that is nested too deep" if isinstance(error, RecursionError) else f"invalid JSON ({error})"
+        raise problems.unreadable("the JSON of a Keras model", received) from None
+    return description, weights or keras_weights.of_json(description, path.parent)
 
 
-def _unzip(path: Path, problems: Problems) -> tuple[bytes, keras_weights.Source]:
+def _unzip(path: Path, problems: Problems) -> tuple[bytes, Weights]:
+    def read(entries: Sequence[Entry]) -> keras_weights.Arrays:
+        with zipfile.ZipFile(path) as archive:
+            return keras_weights.in_archive(_member(archive, "model.weights.h5"), entries)
+
     try:
         with zipfile.ZipFile(path) as archive:
-            return _member(archive, "config.json"), keras_weights.InArchive(_weights_of(archive))
-    except KeyError:
-        raise problems.unreadable("a .keras file with a config.json", "a zip archive without it") from None
-    except zipfile.BadZipFile as error:
-        raise problems.unreadable("a .keras file, which is a zip archive", f"another file ({error})") from None
-    except Exception as error:  # encrypted, another compression, truncated, too large
-        raise problems.unreadable("a .keras file as Keras writes it", error) from None
-
-
-def _weights_of(archive: zipfile.ZipFile) -> bytes | str:
-    """The content of the HDF5 file with the weights, or why there is none."""
-    try:
-        return _member(archive, "model.weights.h5")
-    except KeyError:
-        return "it has no model.weights.h5"
-    except Exception as error:
-        return f"model.weights.h5 is damaged ({error})"
+            return _member(archive, "config.json"), Weights(_RATIO * path.stat().st_size, read)
+    except Exception as error:  # another file, encrypted, another compression, truncated, too large
+        expected = "a .keras file, which is a zip archive with a config.json"
+        raise problems.unreadable(expected, f"another file ({error})") from None
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -175,7 +166,7 @@ def _entries(
             problems.add(f"{layer_kind} {name!r} with inputs {', '.join(sources)} (not a chain)")
         previous = name
         number = counts[layer_kind] = counts.get(layer_kind, -1) + 1
-        key = keras_weights.snake_case(layer_kind) + (f"_{number}" if number else "")
+        key = default_name(layer_kind) + (f"_{number}" if number else "")
         if layer_kind in _MODELS:
             yield from _entries(entry, problems, (*names, name), (*keys, key))
         else:
@@ -233,7 +224,9 @@ def _layer(entry: Entry, problems: Problems) -> Layer | None:
     if "activation" in given:
         given["activation"] = _activation(given["activation"])
         if given["activation"] is None:
-            problems.add(f"{what} with the activation {_said(entry.config['activation'])}")
+            activation = entry.config["activation"]
+            named = f"of the class {activation.get('class_name')!r}" if isinstance(activation, dict) else activation
+            problems.add(f"{what} with the activation {named}")
     if len(problems.found) > before:
         return None
     if entry.config.get("trainable") is False and "trainable" in signature(make).parameters:
@@ -250,23 +243,11 @@ def _activation(given: Any) -> str | None:
 
     Keras writes a name, or an object for a function ({"class_name": "function", "config": "relu"}) or for a layer.
     """
-    if isinstance(given, dict):
-        kind, config = given.get("class_name"), given.get("config")
-        if kind == "function" and isinstance(config, str):
-            given = config
-        elif kind in ("Activation", "ReLU", "Softmax") and isinstance(config, dict):
-            layer = _layer(Entry(kind, "", config, (), ()), Problems(""))
-            return ops.activation_name(layer.activation) if isinstance(layer, Activation) else None
-    try:
-        return ops.activation_name(ops.get_activation(given)) if isinstance(given, str) else None
-    except ValueError:
-        return None
-
-
-def _said(activation: Any) -> str:
-    if isinstance(activation, dict):
-        return f"of the class {activation.get('class_name')!r}"
-    return str(activation)
+    if isinstance(given, dict) and isinstance(given.get("config"), dict):
+        layer = _layer(Entry(str(given.get("class_name")), "", given["config"], (), ()), Problems(""))
+        return ops.activation_name(layer.activation) if type(layer) is Activation else None
+    name = given.get("config") if isinstance(given, dict) and given.get("class_name") == "function" else given
+    return name if isinstance(name, str) and name in ACTIVATIONS else None
 
 
 def _tupled(value: Any) -> Any:

@@ -17,9 +17,18 @@ Attributes = dict[str, Any]
 #: an operator's operands: None for the chain's tensor, and for a missing one
 Values = list[np.ndarray | None]
 
-#: operators on constants that are evaluated: those that keep the size, and those on shapes
-_SAME_SIZE = {"Constant", "Identity", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Cast"}
-_OF_SHAPES = {"Gather", "Concat", "Slice", "Add", "Sub", "Mul", "Div"}
+#: operators that only move elements
+_MOVES = {"Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"}
+#: those of a constant scale and shift: the constant -> (scale, shift)
+_AFFINE: dict[str, Callable[[np.ndarray], tuple[Any, Any]]] = {
+    "Add": lambda value: (1, value),
+    "Sub": lambda value: (1, -value),
+    "Mul": lambda value: (value, 0),
+    "Div": lambda value: (1 / value, 0),
+}
+#: those that are evaluated if their operands are constant: of any size, and small ones, as in computations of shapes
+_EVALUATED = _MOVES | {"Constant"}
+_EVALUATED_IF_SMALL = {"Gather", "Concat", "Slice", *_AFFINE}
 _MOST_OF_SHAPES = 1000  # elements
 #: the batch size if the file does not set it
 _BATCH = 2
@@ -35,10 +44,9 @@ class Reader:
     def __init__(self, proto: Any, problems: Problems):
         from onnx import numpy_helper
 
-        self.proto, self.graph, self.problems = proto, proto.graph, problems
+        self.opsets, self.graph, self.problems = proto.opset_import, proto.graph, problems
         self.constants = {i.name: numpy_helper.to_array(i) for i in self.graph.initializer}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.current = ""
         #: weight and bias of each Conv2D and Dense
         self.weights: dict[Layer, list[np.ndarray]] = {}
         #: the name in ONNX of each layer's result, and its positions
@@ -52,7 +60,7 @@ class Reader:
         if len(inputs) != 1:
             self.problems.add(f"{len(inputs)} inputs")
             return
-        self.current = inputs[0].name
+        self.input = self.current = inputs[0].name
         tensor = inputs[0].type.tensor_type
         batch, *shape = [d.dim_value for d in tensor.shape.dim] or [0]
         if not shape or min(shape) < 1 or batch < 0:
@@ -70,7 +78,7 @@ class Reader:
         #: the position of each element of the file's input in nnlite's input
         self.given = self.positions.reshape(-1)
         self.shapes[self.current] = (self.batch, *shape)
-        known = _OPERATORS.keys() | _SAME_SIZE | _OF_SHAPES | {"Shape"}
+        known = _OPERATORS.keys() | _AFFINE.keys() | _EVALUATED | _EVALUATED_IF_SMALL | {"Shape"}
         for node in self.graph.node:
             if node.op_type not in known or node.domain not in ("", "ai.onnx"):
                 self.problems.add(_label(node))
@@ -85,39 +93,47 @@ class Reader:
             self._finish()
 
     def _follow(self, node: Any) -> None:
+        """Read one operator: of constants, or the next of the chain."""
         from onnx import helper
 
-        read = [name for name in node.input if name and name not in self.constants]
-        if node.op_type == "Shape" and set(read) <= self.shapes.keys():
-            shape = np.empty(self.shapes[read[0]], np.bool_) if read else self.constants[node.input[0]]
-            self.constants[node.output[0]] = self._evaluate(node, [shape])
-            return
-        if not read and (node.op_type in _SAME_SIZE or node.op_type in _OF_SHAPES):
-            values = [self.constants[name] for name in node.input if name]
-            if node.op_type in _OF_SHAPES and sum(value.size for value in values) > _MOST_OF_SHAPES:
-                raise ValueError("expected small constant operands")
-            self.constants[node.output[0]] = self._evaluate(node, values)
-            return
-        if read != [self.current]:
-            self.problems.add(f"{_label(node)} that reads {', '.join(read)} (not a chain)")
-            return
-        if node.op_type not in _OPERATORS:
-            raise ValueError("expected constant operands")
-        if node.input[0] != self.current and node.op_type not in ("Add", "Mul"):
-            raise ValueError("expected a computed first operand. Received: a constant")
+        kind, (output,) = node.op_type, node.output[:1]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        values = [self.constants.get(name) if name else None for name in node.input]
-        if _OPERATORS[node.op_type] is Reader.move:
-            self._move(node)
+        read = [name for name in node.input if name and name not in self.constants]
+        if kind == "Shape" and set(read) <= self.shapes.keys():
+            shape = self.shapes[read[0]] if read else self.constants[node.input[0]].shape
+            self.constants[output] = np.array(shape)[attributes.get("start", 0) : attributes.get("end")]
+        elif not read and (kind in _EVALUATED or kind in _EVALUATED_IF_SMALL):
+            size = sum(self.constants[name].size for name in node.input if name)
+            if kind not in _EVALUATED and size > _MOST_OF_SHAPES:
+                raise ValueError("expected small constant operands")
+            self.constants[output] = self._evaluate(node)
+        elif read != [self.current]:
+            self.problems.add(f"{_label(node)} that reads {', '.join(read)} (not a chain)")
         else:
-            _OPERATORS[node.op_type](self, attributes, values)
-            if self.chain.layers:
-                self.results[self.chain.layers[-1]] = (node.output[0], self.positions)
-        check_size("numbers in a batch", self.batch * self.positions.size, 2 * MOST_RESULTS)
-        self.current = node.output[0]
-        self.shapes[self.current] = (self.batch, *self.positions.shape)
-        if node.op_type == "Dropout":  # as in inference
-            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1]))
+            self._next(node, attributes)
+            check_size("numbers in a batch", self.batch * self.positions.size, 2 * MOST_RESULTS)
+            self.current = output
+            self.shapes[output] = (self.batch, *self.positions.shape)
+            if kind == "Dropout":  # as in inference
+                node.CopyFrom(helper.make_node("Identity", node.input[:1], [output]))
+
+    def _next(self, node: Any, attributes: Attributes) -> None:
+        """Read an operator on the chain's tensor."""
+        kind = node.op_type
+        values = [self.constants.get(name) if name else None for name in node.input]
+        if kind not in _OPERATORS and kind not in _AFFINE and kind not in _MOVES:
+            raise ValueError("expected constant operands")
+        if node.input[0] != self.current and kind not in ("Add", "Mul"):
+            raise ValueError("expected a computed first operand. Received: a constant")
+        if kind in _MOVES:
+            self._move(node)
+            return
+        if kind in _AFFINE:
+            self._scale(*_AFFINE[kind](_weight(next((value for value in values if value is not None), None))))
+        else:
+            _OPERATORS[kind](self, attributes, values)
+        if self.chain.layers:
+            self.results[self.chain.layers[-1]] = (node.output[0], self.positions)
 
     def _finish(self) -> None:
         """Check that the output has nnlite's layout, or channels first."""
@@ -129,27 +145,20 @@ class Reader:
         shape = ", ".join(map(str, self.positions.shape))
         self.problems.add(f"an output (n, {shape}) whose elements are in an unsupported order")
 
-    def _evaluate(self, node: Any, values: list[np.ndarray]) -> np.ndarray:
-        """The result of one operator, by onnx's reference evaluator."""
+    def _evaluate(self, node: Any, current: np.ndarray | None = None) -> np.ndarray:
+        """The result of one operator, by onnx's reference evaluator; `current` is the value of the chain's tensor."""
         from onnx import helper
         from onnx.reference import ReferenceEvaluator
 
-        names = [name for name in dict.fromkeys(node.input) if name]
-        inputs = [helper.make_empty_tensor_value_info(name) for name in names]
-        output = helper.make_empty_tensor_value_info(node.output[0])
-        graph = helper.make_graph([node], "one", inputs, [output])
-        model = helper.make_model(graph, opset_imports=self.proto.opset_import)
-        given = dict(zip([name for name in node.input if name], values, strict=True))
+        given = {name: self.constants.get(name, current) for name in node.input if name}
+        alone = helper.make_function("nnlite", "one", list(given), node.output[:1], [node], self.opsets)
         try:
-            (result,) = ReferenceEvaluator(model).run(None, given)
+            (result,) = ReferenceEvaluator(alone).run(None, given, {})
         except Exception as error:
             raise ValueError(f"onnx cannot compute it ({error})") from None
         return np.asarray(result)
 
     # operators that only move elements -------------------------------------------------------------------------------
-
-    def move(self, attributes: Attributes, values: Values) -> None:
-        """See `_move`."""
 
     def _move(self, node: Any) -> None:
         """Apply Reshape, Transpose and similar operators to the positions of a batch."""
@@ -158,8 +167,7 @@ class Reader:
         size = self.positions.size
         samples = np.arange(self.batch) * size
         batch = samples.reshape(-1, *[1] * self.positions.ndim) + self.positions
-        values = [self.constants.get(name, batch) for name in node.input if name]
-        moved = self._evaluate(node, values)
+        moved = self._evaluate(node, batch)
         alone = moved.ndim > 1 and len(moved) == self.batch and moved.size == self.batch * size
         if not alone or (moved.reshape(self.batch, -1) // size != np.arange(self.batch)[:, None]).any():
             raise ValueError(f"expected (n, ...) -> (n, ...), sample by sample. Received: a result {moved.shape}")
@@ -200,31 +208,25 @@ class Reader:
         )
         self._add(layer, weight.transpose(2, 3, 1, 0))
         self.positions = _channels_first(self.chain.shape)
-        if len(values) > 2 and values[2] is not None:
-            self._scale(1, _weight(values[2]).reshape(-1, 1, 1))
+        self._bias(values, lambda bias: bias.reshape(-1, 1, 1))
 
     def gemm(self, attributes: Attributes, values: Values) -> None:
         if attributes.get("transA", 0) or self.positions.ndim != 1:
             raise ValueError("expected (n, features), and no transA")
         weight = _weight(values[1])
         self._dense(attributes.get("alpha", 1.0) * (weight.T if attributes.get("transB", 0) else weight))
-        if len(values) > 2 and values[2] is not None:
-            self._scale(1, attributes.get("beta", 1.0) * _weight(values[2]))
+        self._bias(values, lambda bias: attributes.get("beta", 1.0) * bias)
 
     def matmul(self, attributes: Attributes, values: Values) -> None:
         self._dense(_weight(values[1]))
 
     def _dense(self, weight: np.ndarray) -> None:
         shape = self.positions.shape
-        flat = len(shape) == 1
-        if (
-            weight.ndim != 2
-            or len(weight) != shape[-1]
-            or not (flat or (shape == self.chain.shape and _in_order(self.positions)))
-        ):
+        fits = len(shape) == 1 or (shape == self.chain.shape and _in_order(self.positions))
+        if not fits or weight.ndim != 2 or len(weight) != shape[-1]:
             received = f"(n, {', '.join(map(str, shape))}) by a weight of shape {weight.shape}"
             raise ValueError(f"expected (n, features) by a matrix. Received: {received}")
-        if flat:
+        if len(shape) == 1:
             self._flatten()
             rows = np.empty_like(weight)
             rows[self.positions] = weight
@@ -236,18 +238,9 @@ class Reader:
         self.chain.add(layer)
         self.weights[layer] = [np.array(weight)]
 
-    def add(self, attributes: Attributes, values: Values) -> None:
-        """A bias of the product before it; see also `sub`, `mul` and `div`."""
-        self._scale(1, _constant(values))
-
-    def sub(self, attributes: Attributes, values: Values) -> None:
-        self._scale(1, -_constant(values))
-
-    def mul(self, attributes: Attributes, values: Values) -> None:
-        self._scale(_constant(values), 0)
-
-    def div(self, attributes: Attributes, values: Values) -> None:
-        self._scale(1 / _constant(values), 0)
+    def _bias(self, values: Values, converted: Callable[[np.ndarray], np.ndarray]) -> None:
+        if len(values) > 2 and values[2] is not None:
+            self._scale(1, converted(_weight(values[2])))
 
     def batch_normalization(self, attributes: Attributes, values: Values) -> None:
         """Folded into the product before it, as is usual for inference."""
@@ -317,15 +310,8 @@ class Reader:
             self.chain.add(Activation(name))
 
     def softmax(self, attributes: Attributes, values: Values) -> None:
+        """Over the channels. Another axis gives other numbers, which the comparison with onnxruntime finds."""
         self._flatten()
-        rank = 1 + self.positions.ndim
-        axis = attributes.get("axis", -1)
-        if axis % rank == 0 or not -rank <= axis < rank:
-            raise ValueError(f"expected the axis of the channels. Received: {axis}")
-        rows = np.moveaxis(self.positions, axis % rank - 1, -1)
-        rows, channels = rows.reshape(-1, rows.shape[-1]), self.chain.shape[-1]
-        if rows.shape[1] != channels or (rows // channels != rows[:, :1] // channels).any():
-            raise ValueError(f"expected the axis of the channels. Received: {axis}")
         self.activation("softmax")
 
 
@@ -350,10 +336,6 @@ def _weight(value: np.ndarray | None) -> np.ndarray:
     return value
 
 
-def _constant(values: Values) -> np.ndarray:
-    return _weight(next((value for value in values if value is not None), None))
-
-
 def _padding(attributes: Attributes) -> Any:
     auto = attributes.get("auto_pad", b"NOTSET").decode()
     if auto in ("SAME_UPPER", "VALID"):
@@ -367,22 +349,15 @@ def _padding(attributes: Attributes) -> Any:
     return ((top, bottom), (left, right)) if any(pads) else "valid"
 
 
-def _activation(name: str) -> Callable[[Reader, Attributes, Values], None]:
-    return lambda reader, attributes, values: reader.activation(name)
-
-
 _OPERATORS: dict[str, Callable[[Reader, Attributes, Values], None]] = {
     "Conv": Reader.conv,
     "Gemm": Reader.gemm,
     "MatMul": Reader.matmul,
-    "Add": Reader.add,
-    "Sub": Reader.sub,
-    "Mul": Reader.mul,
-    "Div": Reader.div,
     "BatchNormalization": Reader.batch_normalization,
     "MaxPool": Reader.max_pool,
     "Dropout": Reader.dropout,
     "Softmax": Reader.softmax,
-    **{name: _activation(name.lower()) for name in ("Relu", "Sigmoid", "Tanh")},
-    **dict.fromkeys(("Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity", "Cast"), Reader.move),
+    "Relu": lambda reader, *_: reader.activation("relu"),
+    "Sigmoid": lambda reader, *_: reader.activation("sigmoid"),
+    "Tanh": lambda reader, *_: reader.activation("tanh"),
 }

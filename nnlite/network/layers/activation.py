@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
@@ -38,16 +38,3 @@ class Activation(Layer):
         if self.activation is ops.linear:
             return []
         return [counts.elementwise(ops.activation_name(self.activation) or "activation", size)]
-
-    def get_config(self) -> dict[str, Any]:
-        return {"activation": activation_config(self, self.activation), **super().get_config()}
-
-
-def activation_config(layer: Layer, activation: Callable[..., Tensor]) -> str:
-    """The name of a layer's activation. Raises ValueError for a custom function, which cannot be saved."""
-    name = ops.activation_name(activation)
-    if name is None:
-        raise ValueError(
-            f"{layer.label}: expected a built-in activation; others cannot be saved. Received: {activation!r}"
-        )
-    return name

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network import initializers
 from nnlite.performance.counts import Operation
@@ -69,8 +70,20 @@ class Layer(KnownAttributes):
         return []
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that make this layer again, as JSON values; without initializers."""
-        return {"name": self.name, "trainable": self.trainable}
+        """The arguments that make this layer again, as JSON values; without initializers.
+
+        Raises ValueError for an activation of the user's, which cannot be saved.
+        """
+        names = signature(type(self).__init__).parameters
+        config = {n: getattr(self, n) for n in names if hasattr(self, n) and not n.endswith("_initializer")}
+        if "activation" in config:
+            config["activation"] = ops.activation_name(config["activation"])
+            if config["activation"] is None:
+                raise ValueError(
+                    f"{self.label}: expected a built-in activation; others cannot be saved. "
+                    f"Received: {vars(self)['activation']!r}"
+                )
+        return config
 
     # inherited
 
@@ -141,7 +154,7 @@ class Layer(KnownAttributes):
             raise ValueError(
                 f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
             )
-        with scopes.scope(self.name or self.default_name(), "forward"):
+        with scopes.scope(self.name or default_name(type(self).__name__), "forward"):
             result = self.call(x, training)
         if not isinstance(result, Tensor):
             raise TypeError(f"{self.label}: expected call to return a Tensor. Received: {type(result).__name__}")
@@ -164,12 +177,6 @@ class Layer(KnownAttributes):
         """The layer's name in messages."""
         return f"layer {self.name!r}" if self.name else type(self).__name__
 
-    @classmethod
-    def default_name(cls) -> str:
-        """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
-        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", cls.__name__)
-        return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
-
     def __repr__(self) -> str:
         named = {
             name: None if value.__name__ == "linear" else value.__name__
@@ -177,6 +184,12 @@ class Layer(KnownAttributes):
             if hasattr(value, "__name__")
         }
         return as_call(self, **named)
+
+
+def default_name(class_name: str) -> str:
+    """Conv2D -> conv2d, MaxPooling2D -> max_pooling2d: Keras's rule."""
+    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", class_name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
 def _join(shape: Shape | None) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.conv.geometry import Padding, check_padding
 from nnlite.network.initializers import Initializer
-from nnlite.network.layers.activation import Activation, activation_config, as_activation
+from nnlite.network.layers.activation import Activation, as_activation
 from nnlite.network.layers.base import Layer, Shape, expect_rank, expect_shape
 from nnlite.performance import counts
 from nnlite.runtime.errors import boolean, int_pair, positive_int
@@ -115,17 +115,3 @@ class Conv2D(Layer):
         geometry = self.geometry(batch)
         n, oh, ow, k = geometry.output_shape
         return [counts.conv2d(geometry, self.use_bias), *Activation(self.activation).costs(n * oh * ow * k)]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "filters": self.filters,
-            "kernel_size": list(self.kernel_size),
-            "strides": list(self.strides),
-            "padding": self.padding,
-            "dilation_rate": list(self.dilation_rate),
-            "groups": self.groups,
-            "activation": activation_config(self, self.activation),
-            "use_bias": self.use_bias,
-            "algorithm": self.algorithm,
-            **super().get_config(),
-        }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network.initializers import Initializer
-from nnlite.network.layers.activation import Activation, activation_config, as_activation
+from nnlite.network.layers.activation import Activation, as_activation
 from nnlite.network.layers.base import Layer, Shape, expect_shape
 from nnlite.performance import counts
 from nnlite.runtime.errors import boolean, positive_int
@@ -67,11 +67,3 @@ class Dense(Layer):
         rows = batch * prod(self.input_shape[:-1])
         product = counts.dense(rows, self.input_shape[-1], self.units, self.use_bias)
         return [product, *Activation(self.activation).costs(rows * self.units)]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "units": self.units,
-            "activation": activation_config(self, self.activation),
-            "use_bias": self.use_bias,
-            **super().get_config(),
-        }

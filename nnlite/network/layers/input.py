@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nnlite.autograd import Tensor
 from nnlite.network.layers.base import Layer, Shape
 from nnlite.runtime.errors import positive_int
@@ -20,6 +18,3 @@ class Input(Layer):
 
     def call(self, x: Tensor, training: bool) -> Tensor:
         return x
-
-    def get_config(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), **super().get_config()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 from nnlite import ops
 from nnlite.autograd import Tensor
@@ -51,11 +50,3 @@ class MaxPooling2D(Layer):
         assert self.input_shape is not None
         assert self.output_shape is not None
         return [counts.max_pool2d(batch * prod(self.input_shape), batch * prod(self.output_shape))]
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "pool_size": list(self.pool_size),
-            "strides": list(self.strides),
-            "padding": self.padding,
-            **super().get_config(),
-        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from nnlite import ops
 from nnlite.autograd import Tensor
@@ -47,6 +47,3 @@ class Dropout(Layer):
     def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None
         return [counts.dropout(batch * prod(self.input_shape))] if self.rate else []
-
-    def get_config(self) -> dict[str, Any]:
-        return {"rate": self.rate, "seed": self.seed, **super().get_config()}

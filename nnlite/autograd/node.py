@@ -1,0 +1,105 @@
+"""A recorded operation: what its gradients need, and whether its arguments are as the forward saw them.
+
+An array that an operation got must not change in place before the backward. `optimizer.step()`, `set_weights` and
+`w.data -= ...` change it; a new array in its Tensor's `data` does not. Two elements of each parameter and input are
+compared, which costs a microsecond per array. Three changes are not found: one that leaves both elements as they were,
+one of an operation's result, and one through memory whose array is gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnlite.runtime import scopes
+from nnlite.runtime.errors import GraphError
+
+if TYPE_CHECKING:
+    from nnlite.autograd.tensor import Tensor
+
+Backward = Callable[..., Any]
+_ndarray = np.ndarray
+_order = itertools.count()
+
+
+def _sample(array: np.ndarray) -> tuple:
+    """Two elements that show a change in place; not at the edge of images, which is often empty."""
+    n = array.size
+    return array.item(n // 3), array.item(n * 10 // 11)
+
+
+class Node:
+    """One recorded operation: where its gradients go and how they are computed."""
+
+    __slots__ = ("arrays", "backward", "dtype", "layer", "operation", "order", "parents", "shapes")
+
+    def __init__(
+        self, operation: str, parents: tuple, shapes: tuple, backward: Backward, dtype: np.dtype, arrays: Sequence
+    ):
+        self.operation = operation
+        self.dtype = dtype  # of the result, and of the gradient that `backward` gets
+        self.parents: tuple[Node | Tensor | None, ...] = parents  # a leaf Tensor, or None where no gradient goes
+        self.shapes = shapes
+        self.backward: Backward | None = backward
+        self.order = next(_order)
+        self.layer = scopes.current_layer()
+        #: of each argument that is an array and no operation's result: it, as long as it lives, and a sample of it
+        self.arrays = [
+            (i, weakref.ref(array), _sample(array))
+            for i, (array, parent) in enumerate(zip(arrays, parents, strict=True))
+            if array.__class__ is _ndarray and parent.__class__ is not Node and array.size
+        ]
+
+    def check(self) -> None:
+        """Raise GraphError if the graph was freed, or if an argument is seen to have changed since."""
+        if self.backward is None:
+            raise GraphError(
+                f"backward: the graph was already freed by an earlier backward (at {self.operation!r}). "
+                "Pass retain_graph=True to the earlier one, or compute the tensor again"
+            )
+        for i, reference, sample in self.arrays:
+            array = reference()
+            if array is not None and _sample(array) != sample and repr(_sample(array)) != repr(sample):  # NaN != NaN
+                raise GraphError(
+                    f"backward of {self.operation!r}: expected argument {i} as it was in the forward. Received: one "
+                    "that was changed in place since (optimizer.step(), set_weights and x.data[...] = do that). "
+                    "Call backward first, or compute the tensor again"
+                )
+
+    def gradients(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
+        """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
+        needs = tuple([parent is not None for parent in self.parents])
+        assert self.backward is not None
+        if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
+            dy = dy.astype(self.dtype)
+        with scopes.scope(self.layer, "grad_input"):
+            gradients = self.backward(dy, needs)
+        if len(gradients) != len(needs):
+            raise GraphError(
+                f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
+                f"Received: {len(gradients)}"
+            )
+        for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
+            if need and getattr(gradient, "shape", None) != shape and (gradient is None or np.shape(gradient) != shape):
+                received = "None" if gradient is None else f"shape {np.shape(gradient)}"
+                raise GraphError(
+                    f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
+                    f"Received: {received}"
+                )
+        return gradients
+
+
+def reachable(last: Node) -> list[Node]:
+    """The nodes that `last` was computed from, itself included, latest first."""
+    found = {last}
+    stack = [last]
+    while stack:
+        for parent in stack.pop().parents:
+            if isinstance(parent, Node) and parent not in found:
+                found.add(parent)
+                stack.append(parent)
+    return sorted(found, key=lambda node: node.order, reverse=True)
