@@ -18,6 +18,8 @@ from typing import Literal
 from nnlite.conv.geometry import Geometry
 
 ITEMSIZE = 4  # bytes of a float32
+#: bytes of the working set at which a pass is measured whose data stay in cache
+IN_CACHE = 1 << 20
 
 #: products are counted in FLOPs, what moves numbers in the bytes that its kernel reads and writes
 Unit = Literal["flops", "bytes"]

@@ -13,7 +13,7 @@ from math import prod
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
-from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_plan import Correlation, WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
@@ -70,7 +70,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         if not len(plan.nest.runs):
             return None
         products = correlation(plan, n, geometry.flops, lanes=False)
-        copies = [_pad(n * plan.nest.image_in, False, x)] if plan.is_padded else []
+        copies = [_pad(n * plan.nest.image_in, x)] if plan.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
@@ -80,7 +80,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         for phase, plan in enumerate(phases):  # each reads dY
             copied = masked or plan.is_padded
             if copied:
-                items.append(_pad(n * plan.nest.image_in, masked, incoming))
+                items.append(_pad(n * plan.nest.image_in, incoming))
             products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
             items.append(from_outside(products, outside) if outside else products)
@@ -115,25 +115,31 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
     return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
 
 
-def _pad(numbers: int, masked: bool, outside: int) -> WorkItem:
-    item = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
+def _pad(numbers: int, outside: int) -> WorkItem:
+    item = move("copy into a border", "pad", (), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
     return from_outside(item, outside)
 
 
 def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
     plan = direct_plan.grad_weight(one)
+    nest, width = plan.nest, plan.shape.width
+    packed = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * width
+    copies = move("dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed, arrays=packed)
+    products = weight_products(plan, n, n * one.flops)
+    if plan.is_packed and not (given.bias or given.relu):
+        return [from_outside(products, x + weight + incoming)]
+    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+
+
+def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
+    """Products of dW of `n` images: a tile of dW is a sum over the pixels of a band of lines."""
     nest, shape = plan.nest, plan.shape
-    packed_bytes = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * shape.width
-    copies = move(
-        "dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed_bytes, arrays=packed_bytes
-    )
-    lines = -(-nest.h_out // nest.bands)
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=1,
-        runs=lines,
+        runs=-(-nest.h_out // nest.bands),
         run_step=nest.line,
         length=nest.w_out,
         step=nest.pixel,
@@ -142,14 +148,10 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
         pitch=shape.width,
         load=1,
     )
-    count = n * nest.bands * nest.groups * nest.panels
-    products = tiles("tiles", "products", shape, loops, count, n * one.flops)
+    item = tiles("tiles", "products", shape, loops, n * nest.bands * nest.groups * nest.panels, flops)
     top, bottom, left, right = nest.inside.T
     terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
-    products = replace(products, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
-    if plan.is_packed and not (given.bias or given.relu):
-        return [from_outside(products, x + weight + incoming)]
-    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+    return replace(item, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
 
 
 # Lanes -------------------------------------------------------------------------------------------------------------
@@ -159,59 +161,67 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
     x, weight, result, argmax = _operands(geometry, given)
-    one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
+    one, images = geometry.with_batch(1), geometry.input_shape[0]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
-    x_lanes = into_lanes("images into lanes", x, images)
+    x_lanes = transposition("images into lanes", x, images)
+    pooling = replace(copy_of_blocks("pooling", y + result, n), moved=argmax)
     if pass_name == "forward":
-        plan = direct_plan.forward(one, lanes=True)
-        items = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
-        if given.pool:
-            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=argmax))
-        return [*items, _out_of_lanes("results out of lanes", result, images, weight)]
-    items = [into_lanes("dY into lanes", result, images, given.relu)]
-    items.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
-    if given.pool:
-        items.append(
-            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=argmax)
-        )
+        products = correlation(direct_plan.forward(one, lanes=True), n, geometry.flops, lanes=True)
+        out = transposition("results out of lanes", result, images, weight)
+        return [x_lanes, products, *([pooling] if given.pool else []), out]
+    items = [
+        transposition("dY into lanes", result, images, arrays=1 + given.relu),
+        copy_of_blocks("sums of dY for the bias", result, n),
+        *([pooling] if given.pool else []),
+    ]
     if pass_name in ("grad_weight", "gradients"):
         items += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
         items += [
             correlation(plan, n, geometry.flops, lanes=True),
-            _out_of_lanes("gradients out of lanes", x, images, weight),
+            transposition("gradients out of lanes", x, images, weight),
         ]
     return items
 
 
-def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> WorkItem:
-    """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
-    size = (int(masked), nbytes // ITEMSIZE // max(1, images))
-    return from_outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
+def transposition(what: str, nbytes: int, images: int, outside: int = 0, *, arrays: int = 1) -> WorkItem:
+    """`images` of `nbytes` in all into lanes or out of them; `outside` more bytes come from or go out of cache.
 
-
-def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> WorkItem:
+    `arrays`: how many of that size are read, the result of a ReLU beside its gradient.
+    """
     size = (nbytes // ITEMSIZE // max(1, images),)
-    return from_outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
+    item = move(what, "transpose", size, touched=arrays * nbytes, arrays=2 * nbytes)
+    return from_outside(item, arrays * nbytes + outside)
+
+
+def copy_of_blocks(what: str, touched: int, n: int) -> WorkItem:
+    """A pass over `touched` bytes of `n` images, a block of lanes at a time, which stays in cache."""
+    block = touched * LANES // max(n, 1)
+    return move(what, "copy", (), touched=touched, arrays=touched, moved=0, working_set=block)
 
 
 def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
+    """A line of pixels at a time is added to all tiles of dW."""
     plan = direct_plan.grad_weight(one, lanes=True)
-    nest, shape = plan.nest, plan.shape
+    nest, shape, channels = plan.nest, plan.shape, one.weight_shape[3] * LANES
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=LANES,
-        runs=nest.h_out,
-        run_step=nest.line * LANES,
+        runs=1,
+        run_step=0,
         length=nest.w_out,
         step=nest.pixel * LANES,
-        b_step=one.weight_shape[3] * LANES,
+        b_step=channels,
         width=shape.width,
         pitch=shape.width,
+        load=1,
+        batches=nest.h_out,
+        x_batch=nest.line * LANES,
+        b_batch=nest.w_out * channels,
     )
     return tiles("vector_tiles", "products", shape, loops, n // LANES * nest.groups * nest.panels, flops)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from nnlite import conv
 from nnlite.conv.work import ITEMSIZE
 from nnlite.explain import document as doc
 from nnlite.explain.case import Case, least_step
@@ -126,9 +124,8 @@ def _rounds(
     say: Callable[[str], object],
 ) -> tuple[Samples, int]:
     """(samples of all steps, by their index, and of all rates; number of completed rounds)"""
-    around = lambda algorithm: partial(conv.use, algorithm)  # noqa: E731
     say("running each microbenchmark once ...")
-    first = run_rounds(benchmarks.candidates(around), rounds=1)
+    first = run_rounds(benchmarks.candidates(), rounds=1)
     for model in models:
         benchmarks.often(model.dominant(first))
     steps = [case.candidate(i) for i, case in enumerate(cases)]
@@ -140,9 +137,7 @@ def _rounds(
     before = [len(case.profile.steps) for case in cases]
     try:
         say(f"timing: round 0 of {rounds} ...")
-        run_rounds(
-            [*steps, *benchmarks.candidates(around)], rounds=rounds, warm=False, samples=samples, progress=progress
-        )
+        run_rounds([*steps, *benchmarks.candidates()], rounds=rounds, warm=False, samples=samples, progress=progress)
     except KeyboardInterrupt:
         if not samples.get(0):
             raise
@@ -206,8 +201,8 @@ def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: 
         return row
     row.predicted_ms = 1e3 * float(np.median(part.seconds))
     row.moved_bytes = part.moved_bytes
-    row.bound = part.bound
     terms = part.terms
+    row.bound = max(terms, key=lambda term: terms[term])
     scale = row.predicted_ms / (sum(terms.values()) or 1)  # the median of a sum is not the sum of medians
     row.terms_ms = {name: scale * seconds for name, seconds in terms.items()}
     row.work = [
