@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
 from nnlite.explain.compare import WITHIN, differences, predictions
-from nnlite.explain.document import Document, Interval, Network, Row
-from nnlite.explain.measure import ROUNDS
+from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import spoken
+from nnlite.explain.rows import ROUNDS
 from nnlite.lab.numbers import listed, milliseconds, short
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 
 #: what bounds a pass, as a sentence names it
 _BOUNDS = {"compute": "arithmetic", "memory": "memory traffic", "overhead": "call overhead"}
@@ -41,7 +42,7 @@ def _times(ratio: float) -> str:
     return f"{short(ratio)} times"
 
 
-def _known(ratio: Interval | None) -> bool:
+def _known(ratio: Ratio | None) -> bool:
     return ratio is not None and ratio.low is not None
 
 

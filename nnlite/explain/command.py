@@ -12,9 +12,9 @@ from nnlite import conv
 from nnlite.explain import case_study, report, screen, sweeps
 from nnlite.explain.case import RANDOM
 from nnlite.explain.document import Document
-from nnlite.explain.measure import ROUNDS
+from nnlite.explain.measure import explain_networks
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_networks
-from nnlite.explain.run import explain_networks
+from nnlite.explain.rows import ROUNDS
 from nnlite.lab.check import check
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.table import to_rich

@@ -8,11 +8,12 @@ from typing import Any
 
 from nnlite.explain import formulas
 from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
-from nnlite.explain.document import Document, Interval, Network, Row
+from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import pass_name, shorten, spelled_out
 from nnlite.lab.numbers import milliseconds, miss, percent, short, threads_said, times
 from nnlite.lab.table import MISSING, Cell, Formula, Table, without_missing
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 
 _TERMS = ("compute", "memory", "overhead")
 
@@ -54,7 +55,7 @@ def _bytes(count: float | None, formula: Formula | None = None) -> Cell:
     return MISSING if count is None else Cell(human_bytes(count), count, formula)
 
 
-def interval(measured: Interval) -> str:
+def interval(measured: Ratio) -> str:
     """17.4 (17.1–17.9), or the value alone."""
     said = short(measured.value)
     return said if measured.low is None else f"{said} ({short(measured.low)}–{short(measured.high or 0)})"

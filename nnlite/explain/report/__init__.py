@@ -6,7 +6,6 @@ import base64
 import csv
 import json
 import re
-from dataclasses import dataclass
 from io import BytesIO, StringIO
 from itertools import count
 from pathlib import Path
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _COLUMNS = ("algorithm", "network", "layer", "pass", "flops", "minimum_traffic", "memory_traffic", "ms", "predicted_ms",
             "bound")  # fmt: skip
-
-
-@dataclass
-class _Drawn:
-    """A panel of the page; `svg` is markup."""
-
-    svg: Any
-
-
-@dataclass
-class _Shown:
-    """A figure of the page."""
-
-    sentence: str
-    algorithm: str
-    panels: list[_Drawn]
 
 
 def write(document: Document, folder: Path) -> list[Path]:
@@ -60,19 +43,14 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
     from nnlite.explain.report import figures, theme
 
     files: dict[str, bytes] = {}
-    shown: dict[str, list[_Shown]] = {}
     with rc_context(figures.STYLE):
-        for section, pictures in figures.draw(document).items():
-            shown[section] = []
-            for picture in pictures:
-                panels = []
-                for panel in picture.panels:
-                    files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
-                    panel.figure.set_layout_engine("none")  # the layout is done
-                    if pixels:
-                        files[f"{panel.name}.png"] = _saved(panel.figure, "png")
-                    panels.append(_Drawn(Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))))
-                shown[section].append(_Shown(picture.sentence, picture.algorithm, panels))
+        pictures = figures.draw(document)
+        for panel in figures.panels(pictures):
+            files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
+            panel.figure.set_layout_engine("none")  # the layout is done
+            if pixels:
+                files[f"{panel.name}.png"] = _saved(panel.figure, "png")
+            panel.svg = Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))
     light, dark = theme.variables(dark=False), theme.variables(dark=True)
     css = (_FOLDER / "page.css").read_text().replace("/*light*/", light).replace("/*dark*/", dark)
     numbers = count()
@@ -82,7 +60,7 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
         names=[n.name for n in document.models],
         algorithms=list(document.by_algorithm),
         formulas=lambda: f"f{next(numbers)}",
-        pictures=shown,
+        pictures=pictures,
         case_study=case_study.sections(document) if document.case_study else {},
         facts=_facts(document),
         downloads={

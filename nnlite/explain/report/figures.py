@@ -56,11 +56,12 @@ STYLE: dict[str, Any] = {
 
 @dataclass
 class Panel:
-    """One drawing, and its description in words for screen readers."""
+    """One drawing, and its description in words for screen readers. `svg`: its markup on the page, once it is saved."""
 
     name: str
     figure: Figure
     alt: str
+    svg: str = ""
 
 
 @dataclass
