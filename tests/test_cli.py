@@ -312,7 +312,9 @@ def observed(command, arguments, folder, monkeypatch, capsys):
         return documents.single(rounds=options["rounds"])
 
     monkeypatch.setattr(explain, "explain_networks", explained)
-    monkeypatch.setattr(explain.report, "write", lambda document, out: seen.notes.append(f"report {out}") or [out])
+    monkeypatch.setattr(
+        "nnlite.explain.report.write", lambda document, out: seen.notes.append(f"report {out}") or [out]
+    )
     monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
     monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
     try:

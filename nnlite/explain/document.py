@@ -156,6 +156,14 @@ class Document:
         """The network of that name with that algorithm; None if it was not timed."""
         return next((n for n in self.by_algorithm.get(algorithm, []) if n.name == name), None)
 
+    def peak_rates(self, threads: int) -> tuple[float, dict[str, float]]:
+        """(GFLOP/s, GB/s of a copy by level) of one thread or of all; 0 and none if they were not measured."""
+        if self.machine is None:
+            return 0.0, {}
+        count = 1 if threads == 1 else self.machine["threads"]
+        copies = {b["level"]: b["copy_gbs"] for b in self.machine["bandwidths"] if b["threads"] == count}
+        return self.machine["fma_gflops_one" if threads == 1 else "fma_gflops_all"], copies
+
     def to_json(self) -> dict[str, Any]:
         """The content of explain.json."""
         content = {"schema": SCHEMA, **asdict(self)}

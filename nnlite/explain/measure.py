@@ -161,7 +161,7 @@ def _rounds(
 ) -> tuple[Samples, int]:
     """(samples of all steps, by their index, and of all rates; number of completed rounds)"""
     say("running each microbenchmark once ...")
-    first = run_rounds(benchmarks.candidates(), rounds=1)
+    first = run_rounds(benchmarks.candidates(), rounds=1, warm=False)
     for model in models:
         benchmarks.often(model.dominant(first))
     steps = [case.candidate(i) for i, case in enumerate(cases)]

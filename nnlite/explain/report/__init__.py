@@ -145,11 +145,8 @@ def _facts(document: Document) -> dict[str, str]:
     facts["data"] = f"{document.data}, batches of {document.batch_size}"
     facts["rounds"] = f"{document.rounds} of {document.rounds_asked}"
     if machine:
-        one, several = machine["fma_gflops_one"], machine["fma_gflops_all"]
-        facts["peak rates"] = f"{several:.0f} GFLOP/s ({one:.0f} with one thread)"
-        copies = [
-            f"{b['level']} {b['copy_gbs']:.0f}" for b in machine["bandwidths"] if b["threads"] == machine["threads"]
-        ]
-        facts["bandwidths"] = f"{', '.join(copies)} GB/s"
+        peak, copies = document.peak_rates(machine["threads"])
+        facts["peak rates"] = f"{peak:.0f} GFLOP/s ({document.peak_rates(1)[0]:.0f} with one thread)"
+        facts["bandwidths"] = f"{', '.join(f'{level} {gbs:.0f}' for level, gbs in copies.items())} GB/s"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())
     return facts

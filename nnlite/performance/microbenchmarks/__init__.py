@@ -58,8 +58,9 @@ class Microbenchmark:
 
     def __init__(self, rate: Rate):
         self._work = kinds()[rate.kind].make(rate.size, rate.working_set)
-        self._time, self._evicted, self._last = timed(self._work.run), rate.evicted, 0.0
         self.amount = self._work.amount
+        self._time, self._evicted = timed(self._work.run), rate.evicted
+        self._last = self._time()  # it compiles
 
     def sample(self) -> float:
         for _ in range(_REPEATS if self._last < _SHORT else 0):

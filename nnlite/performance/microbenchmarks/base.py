@@ -69,9 +69,7 @@ def kinds() -> dict[str, Kind]:
 def prepare(work: Work, evicted: int) -> None:
     """Prepare caches and threads as in a step that has used `evicted` other bytes since it last used these arrays."""
     evict(evicted)
-    blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
-    keep_awake(blas_threads)
-    if work.before is not None and max(blas_threads, threads.kernel_parts()) > 1:
+    if work.before is not None and max(_blas_threads(), threads.kernel_parts()) > 1:
         work.before()
     if threads.kernel_parts() > 1:
         from nnlite.kernels import peaks
@@ -87,23 +85,24 @@ _square = np.ones((256, 256), np.float32)
 
 
 def evict(nbytes: int) -> None:
-    """Read and write `nbytes` of other memory with all kernel threads, to evict everything else from cache."""
+    """Read and write `nbytes` of other memory with all kernel threads, to evict everything else from cache.
+
+    Then wake all threads, as the call before does in a step.
+    """
     from nnlite.kernels import peaks
 
     global _other
     if _other.nbytes < nbytes:
         _other = np.zeros(nbytes // ITEMSIZE, np.float32)
     peaks.rewrite(_other[: nbytes // ITEMSIZE], _ZERO)
-
-
-def keep_awake(blas_threads: int) -> None:
-    """Wake the threads, as the call before it does in a step."""
-    from nnlite.kernels import peaks
-
     if threads.kernel_parts() > 1:
         peaks.nothing(np.zeros(threads.kernel_parts(), np.int64))
-    if blas_threads > 1:
+    if _blas_threads() > 1:
         np.matmul(_square, _square)
+
+
+def _blas_threads() -> int:
+    return 1 if threads.owner() == "kernels" else threads.get_num_threads()
 
 
 def power_of_two(nbytes: float) -> int:

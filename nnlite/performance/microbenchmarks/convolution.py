@@ -7,6 +7,7 @@ cache, or the memory, that it comes from in a step; what stays in a thread's wor
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nnlite.conv.loops import Loops
 from nnlite.conv.winograd_tiles import Workspace, sizes_of, transform_weight, workspace
 from nnlite.conv.work import ITEMSIZE
 from nnlite.performance.microbenchmarks import conv_kernels
-from nnlite.performance.microbenchmarks.base import Work, kind
+from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind
 from nnlite.runtime import memory, threads
 
 #: FLOPs, and elements transferred, per thread and sample: about a millisecond
@@ -68,22 +69,8 @@ def _filled(shape: tuple[int, int]) -> np.ndarray:
 # Products on register tiles -----------------------------------------------------------------------------------------
 
 
-@kind("product")
-def tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(conv_kernels.tiles, Loops(*size), working_set)
-
-
-@kind("product")
-def lane_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(conv_kernels.lane_tiles, Loops(*size), working_set)
-
-
-@kind("product")
-def vector_tiles(size: tuple[int, ...], working_set: int) -> Work:
-    return _sums(conv_kernels.vector_tiles, Loops(*size), working_set)
-
-
-def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
+def _sums(function: kernel, size: tuple[int, ...], working_set: int) -> Work:
+    loops = Loops(*size)
     shape, rows = loops.shape, loops.tiles * loops.rows
     reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
     x_size = reach + loops.batches * loops.x_batch + LANES
@@ -92,6 +79,10 @@ def _sums(function: kernel, loops: Loops, working_set: int) -> Work:
     x, y = blocks.moved(x_size), blocks.own(y_size) if loops.load else blocks.moved(y_size)
     b = _filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width))
     return blocks.work(function, 2.0 * loops.batches * rows * shape.width * loops.terms, _FLOPS, shape, loops, x, b, y)
+
+
+_TILES = (conv_kernels.tiles, conv_kernels.lane_tiles, conv_kernels.vector_tiles)
+KINDS.update({function.__name__: Kind(partial(_sums, function), "product") for function in _TILES})
 
 
 # Winograd's transforms -----------------------------------------------------------------------------------------------
