@@ -26,16 +26,16 @@ _NONE = Epilogue()
 # The three passes share these -------------------------------------------------------------------------------------
 
 
-def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> WorkItem:
+def tiles(kind: str, loops: Loops, count: float, flops: int, what: str = "products") -> WorkItem:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
-    width = shape.rows * shape.width * 2 * loops.terms
-    held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
+    rows, width = loops.tiles * loops.rows, loops.shape.width
+    held = ITEMSIZE * loops.batches * (rows * (loops.row_step or 1) + loops.terms * width)
     return WorkItem(
         what=what,
         kind=kind,
         size=tuple(int(value) for value in loops),
-        amount=float(count * loops.batches * loops.tiles * width),
-        bytes=count * held,
+        amount=2.0 * count * loops.batches * rows * width * loops.terms,
+        bytes=int(count * held),
         moved=0,
         working_set=held,
         flops=flops,
@@ -110,9 +110,8 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
         pitch=pitch * scale,
     )
     count = (-(-n // LANES) if lanes else n / nest.images) * nest.groups * nest.panels
-    item = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
     products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
-    return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
+    return replace(tiles("lane_tiles" if lanes else "tiles", loops, count, flops), amount=2.0 * products)
 
 
 def _pad(numbers: int, outside: int) -> WorkItem:
@@ -148,7 +147,7 @@ def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
         pitch=shape.width,
         load=1,
     )
-    item = tiles("tiles", "products", shape, loops, n * nest.bands * nest.groups * nest.panels, flops)
+    item = tiles("tiles", loops, n * nest.bands * nest.groups * nest.panels, flops)
     top, bottom, left, right = nest.inside.T
     terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
     return replace(item, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
@@ -211,8 +210,6 @@ def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=LANES,
-        runs=1,
-        run_step=0,
         length=nest.w_out,
         step=nest.pixel * LANES,
         b_step=channels,
@@ -223,7 +220,7 @@ def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
         x_batch=nest.line * LANES,
         b_batch=nest.w_out * channels,
     )
-    return tiles("vector_tiles", "products", shape, loops, n // LANES * nest.groups * nest.panels, flops)
+    return tiles("vector_tiles", loops, n // LANES * nest.groups * nest.panels, flops)
 
 
 # Winograd ----------------------------------------------------------------------------------------------------------
@@ -282,8 +279,6 @@ def _winograd_products(
         vectors=shape.vectors,
         tiles=-(-rows // shape.rows),
         row_step=row_step,
-        runs=1,
-        run_step=0,
         length=depth,
         step=step,
         b_step=pitch,
@@ -295,7 +290,4 @@ def _winograd_products(
         b_batch=batches[1],
         y_batch=batches[2],
     )
-    panels = pitch // shape.width
-    item = tiles("tiles", what, shape, loops, panels, flops)
-    blocks = total_rows / rows
-    return replace(item, amount=item.amount * blocks, bytes=int(item.bytes * blocks))
+    return tiles("tiles", loops, pitch // shape.width * total_rows / rows, flops, what)
