@@ -1,8 +1,8 @@
 """What the compiled algorithms do, as work items: `direct`, `lanes` and `winograd`.
 
-Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so an item's
-`amount` of FLOPs is what the tiles execute, its `flops` what the layer asks for. An image, or a block of tiles, stays
-in cache: `moved` is what the whole pass reads and writes outside of it.
+Their products run on register tiles. A tile at the edge computes more than the layer needs: an item's `amount` is the
+FLOPs that the tiles execute, its `flops` those of the layer. An image, or a block of tiles, stays in cache: `moved` is
+what the whole pass reads and writes outside of it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, in
 
 
 def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
-    """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
+    """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all of the kernel is on padding."""
     given = epilogue or _NONE
     x, weight, result, _ = _operands(geometry, given)
     one, n = geometry.one_image, geometry.input_shape[0]
@@ -90,7 +90,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
 
 
 def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
-    """Products of `n` images; the rate is that of a tile with all taps, as most have."""
+    """Products of `n` images; the rate is that of a tile with all kernel positions, as most have."""
     nest, scale = plan.nest, LANES if lanes else 1
     pitch = nest.groups * nest.group_out
     begin, end = nest.ends[nest.regions[plan.terms.argmax()]][[0, -1]]

@@ -1,7 +1,7 @@
 """What the kernels of a network's first two convolutions do (nnlite.conv.pair), as work items.
 
-They are those of the two convolutions by themselves, but that the intermediate tensor moves only within the cache, and
-that the first convolution is computed again for the gradients, which is no arithmetic of the layer's.
+They are those of the two convolutions, with two differences: the intermediate tensor stays in cache, and the first
+convolution is recomputed in the backward pass, which is not counted as arithmetic of the layer.
 """
 
 from __future__ import annotations

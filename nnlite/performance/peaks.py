@@ -1,6 +1,6 @@
 """This machine's measured peak rates, the reference of every "percent of the peak".
 
-A peak rate is the rate of the undisturbed machine: the best of many repeats, and of several kernels if different
+A peak rate is the best of many repeats, while no other program runs, and of several kernels if different
 processors need different ones. Each process measures it again.
 """
 
