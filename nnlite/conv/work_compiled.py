@@ -58,7 +58,7 @@ def _operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, in
 
 
 def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
-    """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all of the kernel is on padding."""
+    """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all is padding."""
     given = epilogue or _NONE
     x, weight, result, _ = _operands(geometry, given)
     one, n = geometry.one_image, geometry.input_shape[0]

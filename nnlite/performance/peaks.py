@@ -1,7 +1,7 @@
 """This machine's measured peak rates, the reference of every "percent of the peak".
 
-A peak rate is the best of many repeats, while no other program runs, and of several kernels if different
-processors need different ones. Each process measures it again.
+A peak rate is the best of many repeats, the one that other programs disturbed least, and of several kernels if
+different processors need different ones. Each process measures it again.
 """
 
 from __future__ import annotations
