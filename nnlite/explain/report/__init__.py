@@ -46,8 +46,9 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
     with rc_context(figures.STYLE):
         pictures = figures.draw(document)
         for panel in figures.panels(pictures):
+            panel.figure.get_layout_engine().execute(panel.figure)
+            panel.figure.set_layout_engine(None)  # saving would lay it out and draw it once more
             files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
-            panel.figure.set_layout_engine("none")  # the layout is done
             if pixels:
                 files[f"{panel.name}.png"] = _saved(panel.figure, "png")
             panel.svg = Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import pass_name, shorten, spelled_out
+from nnlite.explain.names import layer_and_pass, pass_name, shorten, spelled_out
 from nnlite.explain.report.theme import PASSES, light, series
 from nnlite.explain.tables import shorten_name, signed
 from nnlite.lab.numbers import listed, milliseconds, short, threads_said, times
@@ -258,9 +258,7 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
 
 
 def _where(name: str, part: str) -> str:
-    if part == "other":
-        return "everything else" if name == "rest" else pass_name(part)
-    return f"{shorten(name)} {pass_name(part)}"
+    return " ".join(layer_and_pass(name, part)).strip()
 
 
 # Which metric predicts the time ------------------------------------------------------------------------------------
