@@ -22,8 +22,8 @@ from nnlite.autograd import Tensor
 from nnlite.conv import work as conv_work
 from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.performance import overhead
-from nnlite.performance.microbenchmarks import Microbenchmark, Rate
-from nnlite.performance.microbenchmarks.base import kinds, power_of_two
+from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
+from nnlite.performance.microbenchmarks.base import power_of_two
 from nnlite.performance.overhead import Overhead
 from nnlite.performance.profiler import OTHER, Key
 from nnlite.performance.rounds import Candidate, Samples, Team

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from nnlite.performance.contention import Contention
-from nnlite.performance.microbenchmarks.base import LEAST_COPIED, aligned_rows, kinds
+from nnlite.performance.microbenchmarks import kinds
+from nnlite.performance.microbenchmarks.base import LEAST_COPIED, aligned_rows
 from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name

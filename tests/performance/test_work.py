@@ -12,8 +12,7 @@ from nnlite.conv import PASSES as CONV_PASSES
 from nnlite.conv import Epilogue, Geometry
 from nnlite.conv.loops import Loops
 from nnlite.conv.work import moved_bytes
-from nnlite.performance.microbenchmarks import Microbenchmark, Rate
-from nnlite.performance.microbenchmarks.base import kinds
+from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
 from nnlite.performance.microbenchmarks.passes import PASSES
 from nnlite.performance.work import Array, Call
 from nnlite.runtime import memory

@@ -46,7 +46,8 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
     with rc_context(figures.STYLE):
         pictures = figures.draw(document)
         for panel in figures.panels(pictures):
-            panel.figure.get_layout_engine().execute(panel.figure)
+            if engine := panel.figure.get_layout_engine():
+                engine.execute(panel.figure)
             panel.figure.set_layout_engine(None)  # saving would lay it out and draw it once more
             files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
             if pixels:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nnlite.conv.work import WorkItem
-from nnlite.performance.microbenchmarks.base import MOST_BYTES, kinds, power_of_two, prepare
+from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Kind, power_of_two, prepare
 from nnlite.performance.rounds import timed
 from nnlite.runtime.processor import cache_sizes
 
@@ -22,6 +22,13 @@ _LEAST_EVICTED = 4 << 20
 _SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call")
 #: seconds; a shorter work would find its code and its threads cold in a round, and runs a few times before its sample
 _SHORT, _REPEATS = 5e-3, 3
+
+
+def kinds() -> dict[str, Kind]:
+    """All kinds by name."""
+    from nnlite.performance.microbenchmarks import convolution, passes, products  # noqa: F401
+
+    return KINDS
 
 
 class Rate(NamedTuple):

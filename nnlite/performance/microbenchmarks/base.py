@@ -59,13 +59,6 @@ def kind(bound: Literal["product", "cache", "memory", "overhead"]) -> Callable[[
     return register
 
 
-def kinds() -> dict[str, Kind]:
-    """All kinds by name."""
-    from nnlite.performance.microbenchmarks import convolution, passes, products  # noqa: F401
-
-    return KINDS
-
-
 def prepare(work: Work, evicted: int) -> None:
     """Prepare caches and threads as in a step that has used `evicted` other bytes since it last used these arrays."""
     evict(evicted)
