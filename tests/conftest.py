@@ -53,3 +53,14 @@ def torch():
 def digits():
     """The 5,000 digits: ((x_train, y_train), (x_test, y_test))."""
     return nn.datasets.load("mnist5k")
+
+
+@pytest.fixture
+def measured_before(monkeypatch):
+    """`nnlite explain` measures no networks: it shows a sample document, whatever it is asked for."""
+    import documents
+
+    def instead(networks, data, *, rounds, **options):
+        return documents.single(rounds=rounds)
+
+    monkeypatch.setattr("nnlite.explain.command.explain_networks", instead)

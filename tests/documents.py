@@ -14,14 +14,13 @@ from nnlite.explain import report
 from nnlite.explain.document import (
     Convolution,
     Document,
-    Interval,
     LayerShape,
     Network,
-    Operation,
     Row,
     Samples,
     WorkItem,
 )
+from nnlite.performance.statistics import Ratio
 
 BATCH = 128
 ROUNDS = 15
@@ -56,6 +55,16 @@ def rendered(sample: Document) -> str:
     """The report's page."""
     with answers():
         return report.render(sample, pixels=False)[0]
+
+
+def coloured():
+    """A network that takes no image of digits."""
+    convolution = nn.Conv2D(10, 2, strides=2, activation="relu")
+    return nn.Sequential([nn.Input((12, 12, 3)), convolution, nn.Flatten(), nn.Dense(5)], name="coloured")
+
+
+def wide():
+    return nn.Sequential([nn.Input((20,)), nn.Dense(50, activation="relu"), nn.Dense(3)], name="wide")
 
 
 @contextmanager
@@ -149,9 +158,9 @@ def _small(name, filters):
     )
 
 
-def _interval(values, rounds) -> Interval:
+def _interval(values, rounds) -> Ratio:
     low, value, high = np.percentile(values, [20, 50, 80])
-    return Interval(float(value), float(low), float(high)) if rounds >= ROUNDS else Interval(float(value))
+    return Ratio(float(value), float(low), float(high)) if rounds >= ROUNDS else Ratio(float(value))
 
 
 def _network(model, algorithm, seed, rounds, predicted) -> Network:
@@ -229,7 +238,7 @@ def structure(model) -> list[LayerShape]:
             list(layer.output_shape),
             layer.count_params(),
             next((list(p.shape) for p in layer.parameters() if p.name == "weight"), None),
-            [Operation(o.kind, o.macs, o.forward, o.grad_input, o.grad_weight) for o in layer.operations(BATCH)],
+            list(layer.operations(BATCH)),
         )
         for layer in model.layers
     ]

@@ -87,7 +87,7 @@ def test_explain_of_the_users_own_model(folder, capsys):
     assert len(lines) <= 40
 
 
-def test_details_print_every_layer(folder, capsys):
+def test_details_print_every_layer(folder, measured_before, capsys):
     assert main(["explain", "mine.py:tiny", "--rounds", "1", "--batch-size", "4", "--details"]) == 0
     text = capsys.readouterr().out
     assert "Algorithm auto" in text
@@ -159,7 +159,7 @@ def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
     assert error == "nnlite: MODEL broken_layer: a step raised ZeroDivisionError: division by zero"
 
 
-def test_the_images_are_read_once(folder, monkeypatch):
+def test_the_images_are_read_once(folder, measured_before, monkeypatch):
     from nnlite.network import datasets
 
     load, loaded = datasets.load, []
@@ -312,7 +312,9 @@ def observed(command, arguments, folder, monkeypatch, capsys):
         return documents.single(rounds=options["rounds"])
 
     monkeypatch.setattr(explain, "explain_networks", explained)
-    monkeypatch.setattr(explain.report, "write", lambda document, out: seen.notes.append(f"report {out}") or [out])
+    monkeypatch.setattr(
+        "nnlite.explain.report.write", lambda document, out: seen.notes.append(f"report {out}") or [out]
+    )
     monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
     monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
     try:

@@ -1,6 +1,7 @@
 """Tables from a document: what they say, the formulas behind their numbers, and how a terminal shows them."""
 
 import re
+from dataclasses import replace
 from io import StringIO
 
 import documents
@@ -10,8 +11,8 @@ from rich.console import Console
 import nnlite as nn
 from nnlite.explain import tables
 from nnlite.explain.compare import differences, predictions, worst_prediction
-from nnlite.explain.document import Interval
 from nnlite.lab.table import MISSING, Cell, Table, to_rich
+from nnlite.performance.statistics import Ratio
 
 
 def shown(table, width=80):
@@ -69,8 +70,8 @@ def test_a_terminal_prints_markup_as_it_is():
 
 
 def test_a_ratio_has_its_interval_and_none_from_too_few_rounds():
-    assert tables.interval(Interval(17.44, 17.1, 17.9)) == "17.4 (17.1–17.9)"
-    assert tables.interval(Interval(17.44)) == "17.4"
+    assert tables.interval(Ratio(17.44, 17.1, 17.9)) == "17.4 (17.1–17.9)"
+    assert tables.interval(Ratio(17.44)) == "17.4"
     few = tables.networks(documents.few_rounds())
     assert not any("(" in cell.text for cell in cells(few))
     assert few.notes == ["Step: median of 2 rounds on 2 threads."]
@@ -98,7 +99,7 @@ def test_columns_of_what_was_not_computed_are_left_out():
 def test_a_metric_holds_if_it_is_within_half_as_much_again_for_every_network():
     document = documents.question()
     cnn, small = document.models[1:]
-    cnn.ratio, small.ratio = Interval(10.0, 9.0, 11.0), Interval(1.0, 0.9, 1.1)
+    cnn.ratio, small.ratio = Ratio(10.0, 9.0, 11.0), Ratio(1.0, 0.9, 1.1)
     base = document.models[0].training_macs_per_image
     for macs, verdict in (((10, 1), "yes"), ((14.9, 0.67), "yes"), ((15.1, 1), "1 of 2"), ((6.6, 1.51), "no")):
         cnn.training_macs_per_image, small.training_macs_per_image = (round(times * base) for times in macs)
@@ -165,7 +166,7 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
 
 def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
-    document.comparisons["im2col"][2].prediction_error = Interval(-0.42, -0.44, -0.4)
+    document.comparisons["im2col"][2].prediction_error = Ratio(-0.42, -0.44, -0.4)
     assert "-42% (95%: -44% to -40%): small_cnn with im2col." in worst_prediction(document)
 
 
@@ -217,7 +218,8 @@ def test_the_cnns_second_convolution_is_explained_by_its_shape():
 def test_a_users_own_product_is_shown_as_its_count():
     document = documents.document([nn.models.mlp()], ("auto",))
     n = document.models[0]
-    n.structure[0].operations[0].macs //= 2  # a product that does not use each weight once
+    (product, *_) = operations = n.structure[0].operations
+    operations[0] = replace(product, macs=product.macs // 2)  # a product that does not use each weight once
     n.layers[0].flops //= 2
     found = {f.title: f.arithmetic for f in formulas(document)}
     assert found["dense, forward: FLOPs"] == "2 × 128 × 1 × 200,704 = 51,380,224"

@@ -14,13 +14,13 @@ class Loops(NamedTuple):
     vectors: int
     tiles: int  # one after the other
     row_step: int  # in x, from a row of the tile to the next
-    runs: int  # of the reduction
-    run_step: int
     length: int  # of a run
     step: int
     b_step: int  # in b, from a term of the reduction to the next
     width: int  # columns that are stored
     pitch: int  # in y, from a row to the next
+    runs: int = 1  # of the reduction
+    run_step: int = 0
     load: int = 0  # whether sums are loaded, not begun at zero
     batches: int = 1  # times all of it, elsewhere in x, b and y
     x_batch: int = 0

@@ -1,12 +1,12 @@
 """What a pass does, as data: the work items that algorithms and operations declare, for counts and for the time model.
 
-A work item is a run of equal calls of one kernel (of NumPy, of BLAS or compiled). It names the measured rate that it
-should run at by a `kind` and the `size` on which the rate depends, such as the shape of a matrix product, and says how
-much of it there is. Nothing here runs or measures anything: nnlite.performance does.
+A work item is a number of equal calls of one kernel (of NumPy, of BLAS or compiled). Its `kind` and `size`, such as the
+shape of a matrix product, name the measured rate that it should run at; its `amount` is the work. Nothing in this
+module runs or measures anything: nnlite.performance does.
 
-Bytes: each array that an item reads or writes counts once, however often the item touches it. `moved` is the part
-that passes from one kernel to the next through arrays of the whole batch; what is written and read again in a
-workspace of an image or a block of tiles, which stays in cache, is in `bytes` only.
+Bytes: each array that an item reads or writes counts once, however often the item uses it. `moved` is the memory
+traffic: arrays of the whole batch, which one kernel writes and another reads. What stays in cache, in a workspace of an
+image or a block of tiles, is in `bytes` only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Literal
 from nnlite.conv.geometry import Geometry
 
 ITEMSIZE = 4  # bytes of a float32
+#: bytes of the working set at which a pass is measured whose data stay in cache
+IN_CACHE = 1 << 20
 
-#: products are counted in FLOPs, what moves numbers in the bytes that its kernel reads and writes
+#: products are counted in FLOPs, passes over memory in the bytes that their kernel reads and writes
 Unit = Literal["flops", "bytes"]
 
 
@@ -30,8 +32,8 @@ class WorkItem:
     what: str  # in words, as reports show it
     kind: str  # which measured rate (nnlite.performance.microbenchmarks)
     size: tuple[int, ...]  # what that rate depends on
-    amount: float  # of work in the rate's unit, which is FLOPs for products and bytes touched for all else
-    bytes: int  # of the arrays that it reads and writes, each once
+    amount: float  # of work in the rate's unit: FLOPs of products, calls, and otherwise bytes read and written
+    bytes: int  # of the arrays that it reads and writes, each counted once
     moved: int  # of these, what does not stay in cache
     working_set: int  # bytes between which its calls go back and forth
     calls: int = 1
@@ -82,12 +84,12 @@ def move(
 
 
 def moved_bytes(items: Iterable[WorkItem]) -> int:
-    """What the items read from and write to memory in all."""
+    """The memory traffic of the items."""
     return sum(item.moved for item in items)
 
 
 def touched_taps(geometry: Geometry) -> int:
-    """How many pairs of an output pixel and a tap fall inside the image, of one image: patches without padding."""
+    """Pairs of an output pixel and a kernel position inside the image, for one image: patches without padding."""
     from nnlite.conv.patches import taps
 
     total = 0

@@ -1,8 +1,8 @@
 """What the compiled algorithms do, as work items: `direct`, `lanes` and `winograd`.
 
-Their products run on register tiles; a tile that overhangs computes numbers that nobody asked for, so an item's
-`amount` of FLOPs is what the tiles execute, its `flops` what the layer asks for. An image, or a block of tiles, stays
-in cache: `moved` is what the whole pass reads and writes outside of it.
+Their products run on register tiles. A tile at the edge computes more than the layer needs: an item's `amount` is the
+FLOPs that the tiles execute, its `flops` those of the layer. An image, or a block of tiles, stays in cache: `moved` is
+what the whole pass reads and writes outside of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import prod
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
-from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_plan import Correlation, WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
@@ -26,16 +26,16 @@ _NONE = Epilogue()
 # The three passes share these -------------------------------------------------------------------------------------
 
 
-def tiles(kind: str, what: str, shape: TileShape, loops: Loops, count: int, flops: int) -> WorkItem:
+def tiles(kind: str, loops: Loops, count: float, flops: int, what: str = "products") -> WorkItem:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
-    width = shape.rows * shape.width * 2 * loops.terms
-    held = ITEMSIZE * loops.batches * (loops.tiles * shape.rows * (loops.row_step or 1) + loops.terms * shape.width)
+    rows, width = loops.tiles * loops.rows, loops.shape.width
+    held = ITEMSIZE * loops.batches * (rows * (loops.row_step or 1) + loops.terms * width)
     return WorkItem(
         what=what,
         kind=kind,
         size=tuple(int(value) for value in loops),
-        amount=float(count * loops.batches * loops.tiles * width),
-        bytes=count * held,
+        amount=2.0 * count * loops.batches * rows * width * loops.terms,
+        bytes=int(count * held),
         moved=0,
         working_set=held,
         flops=flops,
@@ -58,7 +58,7 @@ def operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int
 
 
 def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
-    """Bias and ReLU happen in the store; ReLU's gradient in the copy of dY. None where every tap is in the padding."""
+    """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all is padding."""
     given = epilogue or _NONE
     x, weight, result, _ = operands(geometry, given)
     one, n = geometry.one_image, geometry.input_shape[0]
@@ -70,7 +70,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         if not len(plan.nest.runs):
             return None
         products = correlation(plan, n, geometry.flops, lanes=False)
-        copies = [_pad(n * plan.nest.image_in, False, x)] if plan.is_padded else []
+        copies = [_pad(n * plan.nest.image_in, x)] if plan.is_padded else []
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
@@ -80,7 +80,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         for phase, plan in enumerate(phases):  # each reads dY
             copied = masked or plan.is_padded
             if copied:
-                items.append(_pad(n * plan.nest.image_in, masked, incoming))
+                items.append(_pad(n * plan.nest.image_in, incoming))
             products = correlation(plan, n, 0 if phase else geometry.flops, lanes=False)
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
             items.append(from_outside(products, outside) if outside else products)
@@ -90,7 +90,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
 
 
 def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
-    """Products of `n` images; the rate is that of a tile with all taps, as most have."""
+    """Products of `n` images; the rate is that of a tile with all kernel positions, as most have."""
     nest, scale = plan.nest, LANES if lanes else 1
     pitch = nest.groups * nest.group_out
     begin, end = nest.ends[nest.regions[plan.terms.argmax()]][[0, -1]]
@@ -110,30 +110,35 @@ def correlation(plan: Correlation, n: int, flops: int, lanes: bool) -> WorkItem:
         pitch=pitch * scale,
     )
     count = (-(-n // LANES) if lanes else n / nest.images) * nest.groups * nest.panels
-    item = tiles("lane_tiles" if lanes else "tiles", "products", plan.shape, loops, 1, flops)
     products = count * plan.shape.rows * plan.shape.width * int(plan.terms.sum())
-    return replace(item, amount=2.0 * products, bytes=int(count * item.bytes))
+    return replace(tiles("lane_tiles" if lanes else "tiles", loops, count, flops), amount=2.0 * products)
 
 
-def _pad(numbers: int, masked: bool, outside: int) -> WorkItem:
-    item = move("copy into a border", "pad", (int(masked),), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
+def _pad(numbers: int, outside: int) -> WorkItem:
+    item = move("copy into a border", "pad", (), touched=ITEMSIZE * numbers, arrays=ITEMSIZE * numbers)
     return from_outside(item, outside)
 
 
 def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
     plan = direct_plan.grad_weight(one)
+    nest, width = plan.nest, plan.shape.width
+    packed = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * width
+    copies = move("dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed, arrays=packed)
+    products = weight_products(plan, n, n * one.flops)
+    if plan.is_packed and not (given.bias or given.relu):
+        return [from_outside(products, x + weight + incoming)]
+    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+
+
+def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
+    """Products of dW of `n` images: a tile of dW is a sum over the pixels of a band of lines."""
     nest, shape = plan.nest, plan.shape
-    packed_bytes = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * shape.width
-    copies = move(
-        "dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed_bytes, arrays=packed_bytes
-    )
-    lines = -(-nest.h_out // nest.bands)
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=1,
-        runs=lines,
+        runs=-(-nest.h_out // nest.bands),
         run_step=nest.line,
         length=nest.w_out,
         step=nest.pixel,
@@ -142,14 +147,10 @@ def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: 
         pitch=shape.width,
         load=1,
     )
-    count = n * nest.bands * nest.groups * nest.panels
-    products = tiles("tiles", "products", shape, loops, count, n * one.flops)
+    item = tiles("tiles", loops, n * nest.bands * nest.groups * nest.panels, flops)
     top, bottom, left, right = nest.inside.T
     terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
-    products = replace(products, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
-    if plan.is_packed and not (given.bias or given.relu):
-        return [from_outside(products, x + weight + incoming)]
-    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+    return replace(item, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
 
 
 # Lanes -------------------------------------------------------------------------------------------------------------
@@ -159,61 +160,67 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     """A block of images is transposed into the lanes, and the result out of them."""
     given = epilogue or _NONE
     x, weight, result, argmax = operands(geometry, given)
-    one, images, k = geometry.with_batch(1), geometry.input_shape[0], geometry.weight_shape[3]
+    one, images = geometry.with_batch(1), geometry.input_shape[0]
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
-    x_lanes = into_lanes("images into lanes", x, images)
+    x_lanes = transposition("images into lanes", x, images)
+    pooling = replace(copy_of_blocks("pooling", y + result, n), moved=argmax)
     if pass_name == "forward":
-        plan = direct_plan.forward(one, lanes=True)
-        items = [x_lanes, correlation(plan, n, geometry.flops, lanes=True)]
-        if given.pool:
-            items.append(move("maxima", "lanes_max_pool", (k, int(given.relu)), touched=y, arrays=y, moved=argmax))
-        return [*items, _out_of_lanes("results out of lanes", result, images, weight)]
-    items = [into_lanes("dY into lanes", result, images, given.relu)]
-    items.append(move("sums of dY for the bias", "lanes_bias", (k,), touched=result, arrays=result, moved=0))
-    if given.pool:
-        items.append(
-            move("dY before the pooling", "lanes_unpool", (k,), touched=result, arrays=result + y, moved=argmax)
-        )
+        products = correlation(direct_plan.forward(one, lanes=True), n, geometry.flops, lanes=True)
+        out = transposition("results out of lanes", result, images, weight)
+        return [x_lanes, products, *([pooling] if given.pool else []), out]
+    items = [
+        transposition("dY into lanes", result, images, arrays=1 + given.relu),
+        copy_of_blocks("sums of dY for the bias", result, n),
+        *([pooling] if given.pool else []),
+    ]
     if pass_name in ("grad_weight", "gradients"):
         items += [x_lanes, from_outside(lanes_grad_weight(one, n, geometry.flops), weight)]
     if pass_name in ("grad_input", "gradients"):
         (plan,) = direct_plan.grad_input(one, lanes=True)
         items += [
             correlation(plan, n, geometry.flops, lanes=True),
-            _out_of_lanes("gradients out of lanes", x, images, weight),
+            transposition("gradients out of lanes", x, images, weight),
         ]
     return items
 
 
-def into_lanes(what: str, nbytes: int, images: int, masked: bool = False) -> WorkItem:
-    """`images` of `nbytes` in all into lanes, with ReLU's gradient if `masked`, for which its result is read too."""
-    size = (int(masked), nbytes // ITEMSIZE // max(1, images))
-    return from_outside(move(what, "to_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes * (1 + masked))
+def transposition(what: str, nbytes: int, images: int, outside: int = 0, *, arrays: int = 1) -> WorkItem:
+    """`images` of `nbytes` in all into lanes or out of them; `outside` more bytes come from or go out of cache.
 
-
-def _out_of_lanes(what: str, nbytes: int, images: int, weight: int) -> WorkItem:
+    `arrays`: how many of that size are read, the result of a ReLU beside its gradient.
+    """
     size = (nbytes // ITEMSIZE // max(1, images),)
-    return from_outside(move(what, "from_lanes", size, touched=nbytes, arrays=2 * nbytes), nbytes + weight)
+    item = move(what, "transpose", size, touched=arrays * nbytes, arrays=2 * nbytes)
+    return from_outside(item, arrays * nbytes + outside)
+
+
+def copy_of_blocks(what: str, touched: int, n: int) -> WorkItem:
+    """A pass over `touched` bytes of `n` images, a block of lanes at a time, which stays in cache."""
+    block = touched * LANES // max(n, 1)
+    return move(what, "copy", (), touched=touched, arrays=touched, moved=0, working_set=block)
 
 
 def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
+    """A line of pixels at a time is added to all tiles of dW."""
     plan = direct_plan.grad_weight(one, lanes=True)
-    nest, shape = plan.nest, plan.shape
+    nest, shape, channels = plan.nest, plan.shape, one.weight_shape[3] * LANES
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=LANES,
-        runs=nest.h_out,
-        run_step=nest.line * LANES,
         length=nest.w_out,
         step=nest.pixel * LANES,
-        b_step=one.weight_shape[3] * LANES,
+        b_step=channels,
         width=shape.width,
         pitch=shape.width,
+        load=1,
+        batches=nest.h_out,
+        x_batch=nest.line * LANES,
+        b_batch=nest.w_out * channels,
     )
-    return tiles("vector_tiles", "products", shape, loops, n // LANES * nest.groups * nest.panels, flops)
+    return tiles("vector_tiles", loops, n // LANES * nest.groups * nest.panels, flops)
 
 
 # Winograd ----------------------------------------------------------------------------------------------------------
@@ -272,8 +279,6 @@ def _winograd_products(
         vectors=shape.vectors,
         tiles=-(-rows // shape.rows),
         row_step=row_step,
-        runs=1,
-        run_step=0,
         length=depth,
         step=step,
         b_step=pitch,
@@ -285,7 +290,4 @@ def _winograd_products(
         b_batch=batches[1],
         y_batch=batches[2],
     )
-    panels = pitch // shape.width
-    item = tiles("tiles", what, shape, loops, panels, flops)
-    blocks = total_rows / rows
-    return replace(item, amount=item.amount * blocks, bytes=int(item.bytes * blocks))
+    return tiles("tiles", loops, pitch // shape.width * total_rows / rows, flops, what)

@@ -75,8 +75,8 @@ def explain(
     Raises ValueError, which names the argument, if there is no network, if one is not built, if two have the same name,
     or if a name is unknown.
     """
-    from nnlite.explain.measure import ROUNDS
-    from nnlite.explain.run import explain_networks
+    from nnlite.explain.measure import explain_networks
+    from nnlite.explain.rows import ROUNDS
     from nnlite.network.sequential import Sequential
 
     if not networks:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
 from nnlite.explain.compare import WITHIN, differences, predictions
-from nnlite.explain.document import Document, Interval, Network, Row
-from nnlite.explain.measure import ROUNDS
+from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import spoken
+from nnlite.explain.rows import ROUNDS
 from nnlite.lab.numbers import listed, milliseconds, of
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 
 #: what limits a pass, as a sentence names it
 _LIMITS = {"compute": "arithmetic", "memory": "data movement", "overhead": "call overhead"}
@@ -38,7 +40,7 @@ def sentences(document: Document) -> list[str]:
     return [*found, *_data(document)]
 
 
-def _known(ratio: Interval | None) -> bool:
+def _known(ratio: Ratio | None) -> bool:
     return ratio is not None and ratio.low is not None
 
 
@@ -184,13 +186,9 @@ def _gain(n: Network, document: Document) -> list[str]:
 
 def floor_ms(row: Row, n: Network, document: Document) -> float:
     """The time of a pass at the peak rates, ms: of its executed FLOPs or its memory traffic, whichever is longer."""
-    assert document.machine is not None
-    one = n.threads == 1
-    peak = document.machine["fma_gflops_one" if one else "fma_gflops_all"]
-    count = 1 if one else document.machine["threads"]
-    copies = [b["copy_gbs"] for b in document.machine["bandwidths"] if (b["threads"], b["level"]) == (count, "L3")]
+    peak, copies = document.peak_rates(n.threads)
     compute = sum(item.amount for item in row.work if item.flops) / peak / 1e6
-    memory = (row.moved_bytes or 0) / max(copies, default=float("inf")) / 1e6
+    memory = (row.moved_bytes or 0) / copies.get("L3", inf) / 1e6
     return min(row.ms, max(compute, memory))
 
 

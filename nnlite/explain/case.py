@@ -27,6 +27,17 @@ RANDOM = "random"
 WARMING, LONG = 0.03, 0.05
 
 
+@contextmanager
+def training(model: Sequential) -> Iterator[None]:
+    """Turns an exception of a custom layer, raised during training inside, into a ValueError of one line."""
+    try:
+        yield
+    except BrokenPipeError:  # by what is printed during training
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
+
+
 @dataclass
 class Case:
     """A network, the algorithm of its convolutions, and the batches that it is trained on."""
@@ -73,11 +84,8 @@ class Case:
         first = self._position if self._position + self.batch_size <= len(self.images) else 0
         self._position = first + self.batch_size
         batch = slice(first, self._position)
-        try:
+        with training(self.model):
             self.model.train_on_batch(self.images[batch], self.labels[batch])
-        except (Exception, SystemExit) as error:
-            message = f"MODEL {self.model.name}: a step raised {type(error).__name__}: {error}"
-            raise ValueError(message) from error
 
     def candidate(self, name: object) -> Candidate:
         """The profiled step, for paired rounds."""

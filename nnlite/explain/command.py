@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnlite import conv
-from nnlite.explain import case_study, report, screen, sweeps
+from nnlite.explain import Explanation, case_study, screen, sweeps
 from nnlite.explain.case import RANDOM
 from nnlite.explain.document import Document
-from nnlite.explain.measure import ROUNDS
+from nnlite.explain.measure import explain_networks
 from nnlite.explain.request import MODEL_HELP, add_autotune_argument, add_data_arguments, resolve_networks
-from nnlite.explain.run import explain_networks
+from nnlite.explain.rows import ROUNDS
 from nnlite.lab.check import check
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.table import to_rich
@@ -133,23 +133,15 @@ def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
     shape = ladder.usual_shape(batch_size)
     rungs, run = ladder.climb(shape)
     out.print(ladder.table(rungs, run))
-    found = [
-        {
-            "name": rung.cell.algorithm,
-            "ms": rung.cell.median_ms,
-            "changes": rung.change,
-            "scaled": rung.cell.scale != 1,
-        }
-        for rung in rungs
-    ]
+    cells = [(rung.cell, rung.change) for rung in rungs]
+    found = [{"name": c.algorithm, "ms": c.median_ms, "changes": how, "scaled": c.scale != 1} for c, how in cells]
     return {"ladder_layer": str(shape.geometry), "ladder": found}
 
 
 def _write(document: Document, options: argparse.Namespace) -> str:
     """Write explain.json and the report. Returns the line that names them."""
+    Explanation(document).save(options.out)
+    if options.json:
+        write_json(options.json, document.to_json())
     out = Path(options.out)
-    content = document.to_json()
-    for path in (out / "explain.json", *([Path(options.json)] if options.json else [])):
-        write_json(path, content)
-    report.write(document, out)
     return f"Details: --details; the report: {out / 'report.html'}; all numbers: {out / 'explain.json'}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nnlite.explain.document import Document, Interval, Network
+from nnlite.explain.document import Document, Network
 from nnlite.lab.numbers import listed, percent
+from nnlite.performance.statistics import Ratio
 
 #: a prediction holds if it is within this factor of the measured ratio
 WITHIN = 1.5
@@ -30,7 +31,7 @@ class Prediction:
     base: Network
     value: float
     base_value: float
-    measured: Interval
+    measured: Ratio
 
     @property
     def predicted(self) -> float:

@@ -1,36 +1,27 @@
 """explain.json as typed data: the result of a measurement, and the only input of the terminal and the report.
 
-Tables, sentences, figures and page read a `Document` and nothing else, so `Document.from_json(document.to_json())`
-shows the same. Times are in milliseconds, bytes are per step, MACs per image. A value that was not
-computed is None (null).
+Tables, sentences, figures and page read a `Document` and nothing else. Times are in milliseconds, bytes are per step,
+MACs per image. A value that was not computed is None (null).
 """
 
 from __future__ import annotations
 
-import types
-import typing
-from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
+
+from nnlite.performance.counts import Operation
+from nnlite.performance.statistics import Ratio
 
 SCHEMA = 1
 
 
 @dataclass
-class Interval:
-    """The median over paired rounds and its 95% interval; no interval with too few rounds."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass
 class WorkItem:
-    """One kind of work in a pass, and the rate it is predicted to run at: `ms` = `amount` / `rate` + calls.
+    """One kind of work in a pass, and the rate it is predicted to run at.
 
-    `rate` is in FLOPs or bytes per second; `moved_bytes` is the memory traffic.
+    `ms` is `amount` / `rate`, or what its memory traffic, `moved_bytes`, takes, if that is longer. `rate` is in FLOPs,
+    bytes or calls per second.
     """
 
     what: str
@@ -87,17 +78,6 @@ class Convolution:
 
 
 @dataclass
-class Operation:
-    """The cost of one operation for a batch: MACs of one product; elements read and written by each pass."""
-
-    kind: str
-    macs: int
-    forward: int
-    grad_input: int
-    grad_weight: int
-
-
-@dataclass
 class LayerShape:
     """A layer; shapes do not include the batch."""
 
@@ -126,8 +106,8 @@ class Network:
     moved_bytes_per_step: int | None
     step_ms: Samples
     predicted_ms: float | None
-    prediction_error: Interval | None  # predicted / measured - 1
-    ratio: Interval | None  # step / the baseline's step with the same algorithm; None for the baseline
+    prediction_error: Ratio | None  # predicted / measured - 1
+    ratio: Ratio | None  # step / the baseline's step with the same algorithm; None for the baseline
     epoch_s_60000: float
     not_predicted: list[str]  # operations and algorithms that do not declare their work
     convolutions: list[Convolution]
@@ -176,6 +156,14 @@ class Document:
         """The network of that name with that algorithm; None if it was not timed."""
         return next((n for n in self.by_algorithm.get(algorithm, []) if n.name == name), None)
 
+    def peak_rates(self, threads: int) -> tuple[float, dict[str, float]]:
+        """(GFLOP/s, GB/s of a copy by level) of one thread or of all; 0 and none if they were not measured."""
+        if self.machine is None:
+            return 0.0, {}
+        count = 1 if threads == 1 else self.machine["threads"]
+        copies = {b["level"]: b["copy_gbs"] for b in self.machine["bandwidths"] if b["threads"] == count}
+        return self.machine["fma_gflops_one" if threads == 1 else "fma_gflops_all"], copies
+
     def to_json(self) -> dict[str, Any]:
         """The content of explain.json."""
         content = {"schema": SCHEMA, **asdict(self)}
@@ -183,33 +171,3 @@ class Document:
             for row in (row for network in networks for row in network["layers"]):
                 row["pass"] = row.pop("part")
         return content
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Document:
-        """The document of a content that `to_json` returned."""
-        return _build(cls, content)
-
-
-def _build(cls: Any, content: Any) -> Any:
-    """An instance of the dataclass `cls` from JSON content, nested dataclasses included."""
-    hints = _hints(cls)
-    values = {name: content["pass" if (cls is Row and name == "part") else name] for name in hints}
-    return cls(**{name: _value(hints[name], value) for name, value in values.items()})
-
-
-@cache
-def _hints(cls: Any) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _value(hint: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _value(next(a for a in arguments if a is not type(None)), value)
-    if origin is list:
-        return [_value(arguments[0], item) for item in value]
-    if origin is dict:
-        return {key: _value(arguments[1], item) for key, item in value.items()}
-    return _build(hint, value) if is_dataclass(hint) else value

@@ -1,65 +1,76 @@
-"""Count, predict and time networks; the result is a document."""
+"""Count, predict and time networks: from networks to the document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+import copy
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
-from typing import Any
-
-import numpy as np
 
 from nnlite import conv
 from nnlite.conv.work import ITEMSIZE
-from nnlite.explain import document as doc
-from nnlite.explain.case import Case, least_step
-from nnlite.network.layers import Layer
+from nnlite.explain import case_study
+from nnlite.explain.case import RANDOM, Case, batches, least_step
+from nnlite.explain.document import Document, Network
+from nnlite.explain.rows import ROUNDS, network_of
+from nnlite.network.datasets import Arrays
+from nnlite.network.layers import Conv2D
+from nnlite.network.sequential import Sequential
 from nnlite.performance import peaks
 from nnlite.performance.contention import Contention, caution
-from nnlite.performance.counts import Cost
-from nnlite.performance.model import Microbenchmarks, PassTime, StepModel
+from nnlite.performance.model import Microbenchmarks, StepModel
 from nnlite.performance.overhead import trace
-from nnlite.performance.profiler import Key
 from nnlite.performance.rounds import Samples, run_rounds
-from nnlite.performance.statistics import Ratio, interval, paired_ratio
-from nnlite.runtime import memory, scopes, threads
+from nnlite.performance.statistics import paired_ratio
+from nnlite.runtime import memory, threads
+from nnlite.runtime.errors import positive_int, unknown
 from nnlite.runtime.processor import processor_name
 
-#: the fewest rounds for an interval; with fewer, no network is called faster or slower
-ROUNDS = 15
-#: images in an epoch of MNIST
-EPOCH_IMAGES = 60_000
 #: arrays per parameter in memory: the parameter, its gradient and its mean square
 _ARRAYS_PER_PARAMETER = 3
+#: algorithms that "auto" is compared with, if there are convolutions
+COMPARED = ("im2col",)
 
 
-def measure(
-    cases: Sequence[Case],
+def explain_networks(
+    networks: Sequence[Sequential],
+    data: Arrays | None,
     *,
-    baseline: str,
-    algorithm: str,
-    data: str,
+    data_name: str = RANDOM,
+    algorithm: str = "auto",
+    baseline: str | None = None,
+    batch_size: int = 128,
     rounds: int = ROUNDS,
-    case_study: bool = False,
+    seed: int = 0,
     command: str = "",
     say: Callable[[str], object] = lambda text: None,
-) -> doc.Document:
-    """Time `rounds` interleaved training steps of each case, and sample in the same rounds the rates they need.
+) -> Document:
+    """Count, predict and time `rounds` interleaved training steps of each network, with the rates they need.
 
-    A KeyboardInterrupt ends the rounds early; the completed rounds are used. Without Numba's compiler there is no
-    prediction.
+    `data` is (images, labels), or None for random images. The networks have unique names and are not changed. The first
+    is the baseline unless one is named. A KeyboardInterrupt ends the rounds early; the completed rounds are used.
+    Raises ValueError, which names the argument, for an unknown baseline and if a network's step fails.
     """
-    from nnlite.compiler import jit
-
-    batch_size = cases[0].batch_size
-    for case in cases:
-        with case.at_work():
-            case.step()  # compiles; a custom network may raise here, before anything is measured
-    machine = None
-    if jit.ENABLED:
-        say("measuring this machine's peak rates ...")
-        machine = peaks.measure()
+    positive_int("--rounds", rounds)
+    positive_int("--batch-size", batch_size)
+    names = [network.name for network in networks]
+    if baseline is not None and baseline not in names:
+        raise unknown("--baseline", baseline, names)
+    if data is not None and batch_size > len(data[0]):
+        expected = f"1 to {len(data[0])}, the images of {data_name}"
+        raise ValueError(f"--batch-size: expected {expected}. Received: {batch_size}")
+    study = _is_case_study(networks)
+    others: tuple[str, ...] = ()
+    if algorithm == "auto" and any(isinstance(layer, Conv2D) for network in networks for layer in network.layers):
+        others = (case_study.ALGORITHM, *COMPARED) if study else COMPARED
+    cases = []
+    for name in (algorithm, *others):
+        if name != "auto":
+            conv.get(name)
+        for given in networks:
+            model = copy.deepcopy(given)
+            source, arrays = batches(model, data_name, data, batch_size, seed)
+            cases.append(Case(model, name, source, *arrays, batch_size))
+    machine = _peaks(cases, say)
     benchmarks = Microbenchmarks()
     say("tracing the operations of each step ...")
     models = [_model(case, benchmarks) for case in cases] if machine else []
@@ -67,34 +78,57 @@ def measure(
     samples, done = _rounds(cases, models, benchmarks, rounds, say)
     share = contention.share()
     memory.trim()
-    networks: dict[str, list[doc.Network]] = {}
+    by_algorithm: dict[str, list[Network]] = {}
     for i, case in enumerate(cases):
-        base = next(j for j, c in enumerate(cases) if c.model.name == baseline and c.algorithm == case.algorithm)
+        base = next(
+            j for j, c in enumerate(cases) if (c.model.name, c.algorithm) == (baseline or names[0], case.algorithm)
+        )
         ratio = None if i == base else paired_ratio(samples[i], samples[base], fewest=ROUNDS)
-        model = models[i] if models else None
-        networks.setdefault(case.algorithm, []).append(_network(case, model, samples, i, ratio))
-    cautions = caution(share)
-    if done < rounds:
-        effect = f"no intervals, which need {ROUNDS}" if done < ROUNDS else "intervals are wider than planned"
-        cautions.append(f"Interrupted after {done} of {rounds} rounds: {effect}. Run it again.")
-    elif done < ROUNDS:
-        cautions.append(f"Too few rounds ({done} of {ROUNDS}): ratios have no intervals. Use --rounds {ROUNDS}.")
-    cautions += _beyond_peak([n for group in networks.values() for n in group], machine)
-    return doc.Document(
+        counted = network_of(case, models[i] if models else None, samples, i, ratio)
+        by_algorithm.setdefault(case.algorithm, []).append(counted)
+    everything = [n for group in by_algorithm.values() for n in group]
+    return Document(
         machine=machine.to_dict() if machine else None,
         batch_size=batch_size,
         threads=threads.get_num_threads(),
         algorithm=algorithm,
-        data=data,
-        baseline=baseline,
+        data=data_name,
+        baseline=baseline or names[0],
         rounds=done,
         rounds_asked=rounds,
-        cautions=cautions,
-        models=networks.pop(algorithm),
-        comparisons=networks,
-        case_study=case_study,
-        run=_facts(command),
+        cautions=caution(share) + _too_few(done, rounds) + (_beyond_peak(everything, machine) if machine else []),
+        models=by_algorithm.pop(algorithm),
+        comparisons=by_algorithm,
+        case_study=study,
+        run={
+            "command": command,
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "processor": processor_name(),
+            "versions": peaks.versions(),
+        },
     )
+
+
+def _peaks(cases: Sequence[Case], say: Callable[[str], object]) -> peaks.Machine | None:
+    """The machine's peak rates; None without Numba's compiler, when there is no prediction either.
+
+    Each step runs once before: it compiles, and a custom network may raise before anything is measured.
+    """
+    from nnlite.compiler import jit
+
+    for case in cases:
+        with case.at_work():
+            case.step()
+    if not jit.ENABLED:
+        return None
+    say("measuring this machine's peak rates ...")
+    return peaks.measure()
+
+
+def _is_case_study(networks: Sequence[Sequential]) -> bool:
+    """Whether these are the three networks of the 2017 question."""
+    found = {network.name: network.count_params() for network in networks}
+    return found == case_study.PARAMETERS
 
 
 def _model(case: Case, benchmarks: Microbenchmarks) -> StepModel:
@@ -126,9 +160,8 @@ def _rounds(
     say: Callable[[str], object],
 ) -> tuple[Samples, int]:
     """(samples of all steps, by their index, and of all rates; number of completed rounds)"""
-    around = lambda algorithm: partial(conv.use, algorithm)  # noqa: E731
     say("running each microbenchmark once ...")
-    first = run_rounds(benchmarks.candidates(around), rounds=1)
+    first = run_rounds(benchmarks.candidates(), rounds=1, warm=False)
     for model in models:
         benchmarks.often(model.dominant(first))
     steps = [case.candidate(i) for i, case in enumerate(cases)]
@@ -140,9 +173,7 @@ def _rounds(
     before = [len(case.profile.steps) for case in cases]
     try:
         say(f"timing: round 0 of {rounds} ...")
-        run_rounds(
-            [*steps, *benchmarks.candidates(around)], rounds=rounds, warm=False, samples=samples, progress=progress
-        )
+        run_rounds([*steps, *benchmarks.candidates()], rounds=rounds, warm=False, samples=samples, progress=progress)
     except KeyboardInterrupt:
         if not samples.get(0):
             raise
@@ -152,128 +183,22 @@ def _rounds(
     return samples, done
 
 
-def _network(case: Case, model: StepModel | None, samples: Samples, index: int, ratio: Ratio | None) -> doc.Network:
-    steps = np.asarray(samples[index])  # (rounds,)
-    counts = case.model.cost(case.batch_size)
-    parts = model.predict(samples) if model else {}
-    predicted = sum(part.seconds for part in parts.values()) if model and not model.missing else None
-    error = interval(predicted / steps - 1, fewest=ROUNDS) if predicted is not None else None
-    with case.at_work():
-        algorithms = case.model.algorithms(case.batch_size)
-    step = doc.Samples.of([1e3 * seconds for seconds in steps.tolist()])
-    return doc.Network(
-        name=case.model.name,
-        algorithm=case.algorithm,
-        data=case.data,
-        input_shape=list(case.model.input_shape or ()),
-        threads=case.team.threads or threads.get_num_threads(),
-        parameters=counts.parameters,
-        forward_macs_per_image=counts.forward_macs_per_image,
-        training_macs_per_image=counts.training_macs_per_image,
-        unfused_least_bytes_per_step=counts.minimum_traffic,
-        moved_bytes_per_step=model.moved_bytes if model else None,
-        step_ms=step,
-        predicted_ms=None if predicted is None else 1e3 * float(np.median(predicted)),
-        prediction_error=_interval(error),
-        ratio=_interval(ratio),
-        epoch_s_60000=-(-EPOCH_IMAGES // case.batch_size) * step.median / 1e3,
-        not_predicted=model.missing if model else [],
-        convolutions=[doc.Convolution(name, *choice) for name, choice in algorithms.items()],
-        structure=[_shape(layer, case.batch_size) for layer in case.model.layers],
-        layers=_rows(case, counts, parts),
-    )
-
-
-def _interval(ratio: Ratio | None) -> doc.Interval | None:
-    return None if ratio is None else doc.Interval(**asdict(ratio))
-
-
-def _rows(case: Case, counts: Cost, parts: Mapping[Key, PassTime]) -> list[doc.Row]:
-    """One row per measured part, with its counts and its prediction, in the network's order. Their sum is the step."""
-    medians = case.profile.medians()
-    order = [layer.name for layer in case.model.layers]
-
-    def place(key: Key) -> tuple[int, int]:
-        first = key[0].split("+")[0]
-        return order.index(first) if first in order else len(order), scopes.PARTS.index(key[1])
-
-    return [_row(key, 1e3 * medians[key], counts, medians, parts.get(key)) for key in sorted(medians, key=place)]
-
-
-def _row(key: Key, ms: float, counts: Cost, medians: Mapping[Key, float], part: PassTime | None) -> doc.Row:
-    row = doc.Row(*key, *_counted(counts, medians, key), ms=ms)
-    if part is None or part.missing:
-        return row
-    row.predicted_ms = 1e3 * float(np.median(part.seconds))
-    row.moved_bytes = part.moved_bytes
-    row.bound = part.bound
-    terms = part.terms
-    scale = row.predicted_ms / (sum(terms.values()) or 1)  # the median of a sum is not the sum of medians
-    row.terms_ms = {name: scale * seconds for name, seconds in terms.items()}
-    row.work = [
-        doc.WorkItem(
-            what=work.item.what,
-            kind=work.item.kind,
-            size=[int(size) for size in work.item.size],
-            calls=work.item.calls,
-            flops=work.item.flops,
-            moved_bytes=work.item.moved,
-            amount=float(work.item.amount),
-            rate=work.rate,
-            ms=1e3 * float(np.median(work.seconds)),
-        )
-        for work in part.work
-    ]
-    return row
-
-
-def _counted(counts: Cost, medians: Mapping[Key, float], key: Key) -> tuple[int | None, int | None]:
-    """FLOPs and minimum traffic, unfused, of a part. "+" joins the names of fused layers."""
-    layer, part = key
-    if part == "grad_input" and (layer, "gradients") in medians:
-        return None, None  # both gradients are one pass: this is the code around it
-    if part == "optimizer":
-        passes = [p for p in counts.passes if p.part == "optimizer"]
-    else:
-        parts = ("grad_input", "grad_weight") if part == "gradients" else (part,)
-        passes = [p for p in counts.passes if p.layer in layer.split("+") and p.part in parts]
-    if not passes:
-        return None, None
-    return sum(p.flops for p in passes), sum(p.bytes for p in passes)
-
-
-def _shape(layer: Layer, batch: int) -> doc.LayerShape:
-    weights = [list(p.shape) for p in layer.parameters() if p.name == "weight"]
-    return doc.LayerShape(
-        name=layer.name or "",
-        class_name=type(layer).__name__,
-        input_shape=list(layer.input_shape or ()),
-        output_shape=list(layer.output_shape or ()),
-        parameters=layer.count_params(),
-        weight_shape=weights[0] if weights else None,
-        operations=[doc.Operation(**asdict(operation)) for operation in layer.operations(batch)],
-    )
-
-
-def _beyond_peak(networks: Sequence[doc.Network], machine: peaks.Machine | None) -> list[str]:
+def _beyond_peak(networks: Sequence[Network], machine: peaks.Machine) -> list[str]:
     """A caution if a rate exceeds the measured peak: the peak, the clock or a count of nnlite is wrong."""
     found = []
-    if machine is None:
-        return []
-    for network in networks:
-        for row in network.layers:
-            executed = sum(item.amount for item in row.work if item.flops)
-            share = executed / row.ms / 1e6 / machine.fma_gflops(network.threads) if row.ms else 0.0
-            if share > peaks.MOST_OF_A_PEAK:
-                found.append(f"{network.name}, {network.algorithm}, {row.name} {row.part}: {100 * share:.0f}%")
+    for network, row in [(n, row) for n in networks for row in n.layers]:
+        executed = sum(item.amount for item in row.work if item.flops)
+        share = executed / row.ms / 1e6 / machine.fma_gflops(network.threads) if row.ms else 0.0
+        if share > peaks.MOST_OF_A_PEAK:
+            found.append(f"{network.name}, {network.algorithm}, {row.name} {row.part}: {100 * share:.0f}%")
     return [f"Error in nnlite: rates above the measured FMA peak ({'; '.join(found)}). Ignore these."] if found else []
 
 
-def _facts(command: str) -> dict[str, Any]:
-    """What is needed to repeat the run."""
-    return {
-        "command": command,
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "processor": processor_name(),
-        "versions": peaks.versions(),
-    }
+def _too_few(done: int, rounds: int) -> list[str]:
+    """A caution if there were fewer rounds than an interval needs, or than were asked for."""
+    if done < rounds:
+        effect = f"no intervals, which need {ROUNDS}" if done < ROUNDS else "intervals are wider than planned"
+        return [f"Interrupted after {done} of {rounds} rounds: {effect}. Run it again."]
+    if done < ROUNDS:
+        return [f"Too few rounds ({done} of {ROUNDS}): ratios have no intervals. Use --rounds {ROUNDS}."]
+    return []

@@ -26,6 +26,13 @@ def shorten(name: str) -> str:
     return f"{first}+{len(rest)}" if rest else first
 
 
+def layer_and_pass(name: str, part: str) -> tuple[str, str]:
+    """A layer's short name and its pass, for tables and figures; time outside of layers has no pass."""
+    if part == "other":
+        return "everything else" if name == "rest" else pass_name(part), ""
+    return shorten(name), pass_name(part)
+
+
 def spelled_out(names: Iterable[str]) -> list[str]:
     """For each name that `shorten` changes, the layers it stands for."""
     together = dict.fromkeys(name for name in names if "+" in name)

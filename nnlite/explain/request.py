@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 
@@ -111,15 +110,9 @@ def check_outputs(model: Sequential, labels: np.ndarray) -> None:
         )
 
 
-@contextmanager
-def training(model: Sequential) -> Iterator[None]:
-    """Turns an exception of a custom layer, raised during training inside, into a ValueError of one line."""
-    try:
-        yield
-    except BrokenPipeError:  # by what is printed during training
-        raise
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"MODEL {model.name}: a step raised {type(error).__name__}: {error}") from error
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, for the commands of one network."""
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
 
 
 def add_autotune_argument(parser: argparse.ArgumentParser) -> None:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from nnlite.explain.request import MODEL_HELP, resolve_model
+from nnlite.explain.request import add_model_argument, resolve_model
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help=MODEL_HELP,
-    )
+    add_model_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:

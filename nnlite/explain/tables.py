@@ -8,11 +8,12 @@ from typing import Any
 
 from nnlite.explain import formulas
 from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
-from nnlite.explain.document import Document, Interval, Network, Row
-from nnlite.explain.names import pass_name, shorten, spelled_out
+from nnlite.explain.document import Document, Network, Row
+from nnlite.explain.names import layer_and_pass, pass_name, spelled_out
 from nnlite.lab.numbers import milliseconds, miss, percent, short, threads_said, times
 from nnlite.lab.table import MISSING, Cell, Formula, Table, without_missing
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 
 _TERMS = ("compute", "memory", "overhead")
 
@@ -54,7 +55,7 @@ def _bytes(count: float | None, formula: Formula | None = None) -> Cell:
     return MISSING if count is None else Cell(human_bytes(count), count, formula)
 
 
-def interval(measured: Interval) -> str:
+def interval(measured: Ratio) -> str:
     """17.4 (17.1–17.9), or the value alone."""
     said = short(measured.value)
     return said if measured.low is None else f"{said} ({short(measured.low)}–{short(measured.high or 0)})"
@@ -105,7 +106,7 @@ def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
         formula = formulas.predicted(title, row.terms_ms, row.predicted_ms, row)
         predicted = Cell(short(row.predicted_ms), row.predicted_ms, formula)
     return [
-        *_where(row.name, row.part),
+        *map(Cell, layer_and_pass(row.name, row.part)),
         flops,
         _bytes(row.bytes, formulas.minimum_traffic(network, row, batch)),
         _bytes(row.moved_bytes),
@@ -115,13 +116,6 @@ def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
         _error(title, row.predicted_ms, row.ms),
         Cell(row.bound) if row.bound else MISSING,
     ]
-
-
-def _where(name: str, part: str) -> list[Cell]:
-    """The cells of the layer and the pass; time outside of layers has no pass."""
-    if part == "other":
-        return [Cell("everything else" if name == "rest" else pass_name(part)), Cell("")]
-    return [Cell(shorten(name)), Cell(pass_name(part))]
 
 
 def _error(title: str, predicted_ms: float | None, ms: float) -> Cell:
@@ -158,7 +152,7 @@ def difference(network: Network, base: Network) -> Table:
     steps = base.step_ms.median, network.step_ms.median
     rows = [
         [
-            *_where(d.name, d.part),
+            *map(Cell, layer_and_pass(d.name, d.part)),
             Cell(short(d.base_ms), d.base_ms) if d.base_ms else MISSING,
             Cell(short(d.ms), d.ms) if d.ms else MISSING,
             Cell(signed(d.more, max(steps)), d.more),

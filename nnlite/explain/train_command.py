@@ -8,15 +8,14 @@ from math import ceil
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.explain.case import loss_of
+from nnlite.explain.case import loss_of, training
 from nnlite.explain.request import (
-    MODEL_HELP,
     add_autotune_argument,
     add_data_arguments,
+    add_model_argument,
     check_outputs,
     fit_images,
     resolve_model,
-    training,
 )
 from nnlite.network import datasets, optimizers
 from nnlite.network.progress import announce_compilation
@@ -26,11 +25,7 @@ from nnlite.runtime.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help=MODEL_HELP,
-    )
+    add_model_argument(parser)
     parser.add_argument("--epochs", type=int, default=3, metavar="N", help="passes over the data (default: 3)")
     parser.add_argument(
         "--optimizer", default="rmsprop", metavar="NAME", help="rmsprop, sgd, adam or adadelta (default: rmsprop)"

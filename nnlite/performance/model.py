@@ -1,8 +1,7 @@
 """The time model: the time of a training step, predicted from its work items and this machine's rates.
 
     time of a work item = max(work / rate at that shape, traffic / bandwidth of the level that holds its working set)
-                          + further calls x cost of a call
-    time of a pass      = its work items + the overhead of calling its operations
+    time of a pass      = its work items + its further calls x cost of a call + the overhead of calling its operations
 
 Operations and algorithms declare the work items (nnlite.performance.work, nnlite.conv.work). The rates are
 microbenchmarks, sampled in the same rounds as the step, so that drift of the machine meets both; each round gives a
@@ -13,15 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnlite import conv
 from nnlite.autograd import Tensor
 from nnlite.conv import work as conv_work
 from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.performance import overhead
-from nnlite.performance.microbenchmarks import IN_CACHE, PRODUCTS, Microbenchmark, Rate
+from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
 from nnlite.performance.microbenchmarks.base import power_of_two
 from nnlite.performance.overhead import Overhead
 from nnlite.performance.profiler import OTHER, Key
@@ -33,23 +34,21 @@ from nnlite.runtime.processor import cache_sizes
 SHARE, SELDOM = 0.9, 4
 #: the backward passes of a layer
 _BACKWARD = ("grad_input", "grad_weight", "gradients")
+#: what a pass's time consists of
+TERMS = ("compute", "memory", "overhead")
 
+#: of a microbenchmark: its threads, the algorithm in use, and what it measures
 Name = tuple[Team, str, Rate | str]
 
 
 @dataclass
 class WorkTime:
-    """A work item and its predicted seconds in each round: the larger of arithmetic and traffic, plus calls."""
+    """A work item, its median rate in units per second, its predicted seconds in each round, and what bounds it."""
 
     item: WorkItem
-    rate: float  # the median, units per second
-    compute: np.ndarray  # (rounds,)
-    memory: np.ndarray
-    calls: np.ndarray
-
-    @property
-    def seconds(self) -> np.ndarray:
-        return np.maximum(self.compute, self.memory) + self.calls
+    rate: float
+    seconds: np.ndarray  # (rounds,)
+    bound: str  # "compute", "memory" or "overhead"
 
 
 @dataclass
@@ -63,24 +62,15 @@ class PassTime:
     @property
     def seconds(self) -> np.ndarray:
         """(rounds,), or () if there is only overhead."""
-        total = np.asarray(self.overhead)
-        for work in self.work:
-            total = total + work.seconds
-        return total
+        return np.asarray(self.overhead + sum(work.seconds for work in self.work))
 
     @property
     def terms(self) -> dict[str, float]:
         """Median seconds of compute, memory and overhead."""
-        compute = sum(float(np.median(np.where(w.compute >= w.memory, w.compute, 0))) for w in self.work)
-        memory = sum(float(np.median(np.where(w.compute >= w.memory, 0, w.memory))) for w in self.work)
-        calls = self.overhead + sum(float(np.median(w.calls)) for w in self.work)
-        return {"compute": compute, "memory": memory, "overhead": calls}
-
-    @property
-    def bound(self) -> str:
-        """The largest term: "compute", "memory" or "overhead"."""
-        terms = self.terms
-        return max(terms, key=lambda name: terms[name])
+        terms = dict.fromkeys(TERMS, 0.0) | {"overhead": self.overhead}
+        for work in self.work:
+            terms[work.bound] += float(np.median(work.seconds))
+        return terms
 
     @property
     def moved_bytes(self) -> int:
@@ -88,60 +78,55 @@ class PassTime:
 
 
 class Microbenchmarks:
-    """The microbenchmarks of several steps, one for each rate, team of threads and algorithm."""
+    """The microbenchmarks of several steps, each once."""
 
     def __init__(self) -> None:
-        self._rates: dict[Name, Microbenchmark] = {}
-        self._overheads: dict[Name, Overhead] = {}
-        self._every: dict[Name, int] = {}
+        self._found: dict[Name, Any] = {}  # a Microbenchmark or an Overhead
+        self._often: set[Name] = set()
 
     def add_rate(self, team: Team, rate: Rate) -> Name:
         """Add a rate. Call it while the team has the threads."""
-        name = (team, "", rate)
-        if name not in self._rates:
-            self._rates[name] = Microbenchmark.of(rate)
-        return name
+        return self._add((team, "auto", rate), lambda: Microbenchmark(rate))
 
     def add_overhead(self, team: Team, algorithm: str, key: str, run: Callable[[], object], evicted: int) -> Name:
         """Add the overhead of `run`, after `evicted` bytes of other memory were used."""
-        name = (team, algorithm, f"{key} {evicted}")
-        if name not in self._overheads:
-            self._overheads[name] = Overhead(run, evicted)
+        return self._add((team, algorithm, f"{key} {evicted}"), lambda: Overhead(run, evicted))
+
+    def _add(self, name: Name, make: Callable[[], Microbenchmark | Overhead]) -> Name:
+        if name not in self._found:
+            self._found[name] = make()
         return name
 
-    def candidates(self, around: Callable[[str], Callable]) -> list[Candidate]:
-        """The candidates of all microbenchmarks. `around(algorithm)` is the context of the algorithm's calls."""
-        rates = [
-            Candidate(name, b.sample, name[0], every=self._every.get(name, SELDOM)) for name, b in self._rates.items()
+    def candidates(self) -> list[Candidate]:
+        """The candidates of all microbenchmarks."""
+        return [
+            Candidate(
+                name, b.sample, name[0], around=partial(conv.use, name[1]), every=1 if name in self._often else SELDOM
+            )
+            for name, b in self._found.items()
         ]
-        calls = [
-            Candidate(name, o.sample, name[0], around=around(name[1]), every=self._every.get(name, SELDOM))
-            for name, o in self._overheads.items()
-        ]
-        return rates + calls
 
     def often(self, names: Sequence[Name]) -> None:
-        """Sample these rates in every round."""
-        self._every.update(dict.fromkeys(names, 1))
+        """Sample these in every round."""
+        self._often.update(names)
 
     def seconds_per_unit(self, name: Name, samples: Samples) -> np.ndarray:
         """(rounds,) seconds per unit of work; a round without a sample takes the one before."""
         seconds = np.asarray(samples[name])
         latest = np.maximum.accumulate(np.where(np.isnan(seconds), 0, np.arange(len(seconds))))
-        return seconds[latest] / self._rates[name].amount
+        return seconds[latest] / self._found[name].amount
 
     def overhead(self, name: Name) -> Overhead:
-        return self._overheads[name]
+        return self._found[name]
 
 
 class Declared(NamedTuple):
-    """A work item of a pass, and the names of its rate, its bandwidth and its call overhead."""
+    """A work item of a pass, and the names of its rate and of its bandwidth."""
 
     key: Key
     item: WorkItem
     rate: Name
-    bandwidth: Name | None
-    calls: Name | None
+    bandwidth: Name | None = None
 
 
 class StepModel:
@@ -190,10 +175,12 @@ class StepModel:
     def _declare(self, key: Key, items: Sequence[WorkItem], team: Team, footprint: int) -> None:
         add = self._benchmarks.add_rate
         for item in items:
-            bounded = item.kind in PRODUCTS or item.kind in IN_CACHE
-            bandwidth = add(team, Rate.of_bandwidth(item.working_set)) if bounded and item.moved else None
-            calls = add(team, Rate("numpy_call")) if item.calls > 1 else None
-            self._work.append(Declared(key, item, add(team, Rate.of(item, footprint)), bandwidth, calls))
+            bounded = item.moved and kinds()[item.kind].bound in ("product", "cache")
+            bandwidth = add(team, Rate.of_bandwidth(item.working_set)) if bounded else None
+            self._work.append(Declared(key, item, add(team, Rate.of(item, footprint)), bandwidth))
+            if item.calls > 1:
+                calls = WorkItem("further calls", "numpy_call", (), item.calls - 1, 0, 0, 0)
+                self._work.append(Declared(key, calls, add(team, Rate("numpy_call"))))
 
     @property
     def missing(self) -> list[str]:
@@ -222,23 +209,22 @@ class StepModel:
         return parts
 
     def _work_time(self, samples: Samples, declared: Declared) -> WorkTime:
-        _, item, rate, bandwidth, calls = declared
+        _, item, rate, bandwidth = declared
         per_unit = self._benchmarks.seconds_per_unit(rate, samples)
-        none = np.zeros(len(per_unit))
-        work = item.amount * per_unit
-        traffic = item.moved * self._benchmarks.seconds_per_unit(bandwidth, samples) if bandwidth else none
-        if bandwidth is None and not (item.kind in PRODUCTS or item.kind in IN_CACHE):
-            work, traffic = none, work  # a pass over memory
-        extra = (item.calls - 1) * self._benchmarks.seconds_per_unit(calls, samples) if calls else none
-        return WorkTime(item, 1 / float(np.median(per_unit)), work, traffic, extra)
+        seconds, bound = item.amount * per_unit, kinds()[item.kind].bound
+        term = "compute" if bound in ("product", "cache") else bound
+        if bandwidth:
+            traffic = item.moved * self._benchmarks.seconds_per_unit(bandwidth, samples)
+            term = "memory" if np.median(traffic) > np.median(seconds) else term
+            seconds = np.maximum(seconds, traffic)
+        return WorkTime(item, 1 / float(np.median(per_unit)), seconds, term)
 
     def dominant(self, samples: Samples) -> list[Name]:
         """The rates and overheads of SHARE of the predicted time, according to these samples."""
         taking: dict[Name, float] = {}
         for declared in self._work:
             time = self._work_time(samples, declared)
-            by_traffic = declared.bandwidth and time.memory[-1] > time.compute[-1]
-            chosen = declared.bandwidth if declared.bandwidth and by_traffic else declared.rate
+            chosen = declared.bandwidth if declared.bandwidth and time.bound == "memory" else declared.rate
             taking[chosen] = taking.get(chosen, 0.0) + float(time.seconds[-1])
         for _, name in self._calls:
             taking[name] = taking.get(name, 0.0) + sum(self._benchmarks.overhead(name).by_part().values())
@@ -255,11 +241,6 @@ def _largest(taking: Mapping[Name, float], share: float) -> Iterator[Name]:
 
 
 def _update(optimizer: str, parameters: Sequence[Tensor]) -> WorkItem:
-    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two.
-
-    The rate depends on the columns of the largest parameter: they determine which kernels use it before.
-    """
-    size = sum(parameter.size for parameter in parameters)
-    columns = max(parameters, key=lambda parameter: parameter.size).shape[-1] if size else 1
-    moved, arrays = (3 + 2) * ITEMSIZE * size, 3 * ITEMSIZE * size
-    return conv_work.move("update", optimizer, (columns,), touched=moved, arrays=arrays, moved=moved)
+    """The optimizer's pass over all of its parameters: it reads each, its gradient and its mean, and writes two."""
+    size = ITEMSIZE * sum(parameter.size for parameter in parameters)
+    return conv_work.move("update", optimizer, (), touched=5 * size, arrays=3 * size, moved=5 * size)

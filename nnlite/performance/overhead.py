@@ -15,10 +15,10 @@ import numpy as np
 
 from nnlite.autograd import Tensor
 from nnlite.conv import Geometry
-from nnlite.performance.microbenchmarks.base import evict, keep_awake
+from nnlite.performance.microbenchmarks.base import evict
 from nnlite.performance.profiler import Key, StepProfile
 from nnlite.performance.work import Array, Call, problem
-from nnlite.runtime import scopes, threads
+from nnlite.runtime import scopes
 from nnlite.runtime.errors import int_pair
 
 #: calls per sample
@@ -46,13 +46,14 @@ class Overhead:
     evicted: int  # bytes of other memory that are used before each run
     profile: StepProfile = field(default_factory=StepProfile)
 
+    def __post_init__(self) -> None:
+        self.run()  # it compiles
+
     def sample(self) -> float:
         """Profile CALLS runs. Returns their total seconds."""
-        blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
         total = 0.0
         for _ in range(CALLS):
             evict(self.evicted)
-            keep_awake(blas_threads)
             total += self.profile.record(self.run)
         return total
 

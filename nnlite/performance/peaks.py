@@ -1,7 +1,7 @@
 """This machine's measured peak rates, the reference of every "percent of the peak".
 
-A peak rate is the rate of the undisturbed machine: the best of at least 30 repeats, and of several kernels if different
-processors need different ones. Each process measures it again.
+A peak rate is the best of many repeats, the one that other programs disturbed least, and of several kernels if
+different processors need different ones. Each process measures it again.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from nnlite.performance.contention import Contention
+from nnlite.performance.microbenchmarks import kinds
+from nnlite.performance.microbenchmarks.base import LEAST_COPIED, aligned_rows
 from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name
 
-REPEATS = 30
+REPEATS = 20
 #: seconds for which short work is repeated: with many repeats, some are not disturbed by other programs
-SECONDS = 0.1
+SECONDS = 0.05
 #: a larger share of a peak rate is an error in the peak, the clock or a count
 MOST_OF_A_PEAK = 1.03
 _MOST_MEMORY = 256 << 20  # bytes, the largest working set for the bandwidth of memory
@@ -71,13 +73,6 @@ class Machine:
     def fma_gflops(self, threads: int) -> float:
         """The FMA peak of one thread or of all threads, GFLOP/s."""
         return self.fma_gflops_one if threads == 1 else self.fma_gflops_all
-
-    def bandwidth(self, nbytes: float, threads: int) -> Bandwidth:
-        """The bandwidth of the smallest cache that can hold `nbytes`, or of memory; with one thread or with all."""
-        mine = [b for b in self.bandwidths if b.threads == (1 if threads == 1 else self.threads)]
-        private = {"L1": mine[0].threads, "L2": mine[0].threads}
-        fits = [level for level, size in self.caches.items() if nbytes <= size * private.get(level, 1)]
-        return next(b for b in mine if b.level == (fits[0] if fits else "memory"))
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON."""
@@ -187,45 +182,28 @@ def _bandwidths(caches: dict[str, int], count: int) -> tuple[Bandwidth, ...]:
 
 
 def _bandwidth(level: str, nbytes: int, count: int) -> Bandwidth:
-    from nnlite.compiler.simd import LANES
     from nnlite.kernels import peaks as kernels
 
-    unit = 8 * LANES  # elements per iteration of the kernels
-    size = max(nbytes // 4 // count // (2 * unit) * (2 * unit), 2 * unit)
-    x = _ones(count, size)
-    rounds = max(1, (32 << 20) // (4 * size * count))  # long enough that thread start-up is negligible
-    out = np.zeros(count * LANES, np.float32)
+    # source and target together have the size of what is read
+    copy, x = kinds()["copy"].make((), nbytes), aligned_rows(count, nbytes)
+    rounds, out = max(1, LEAST_COPIED // x.nbytes), np.zeros(16 * count, np.float32)
     read = _best_seconds(lambda: kernels.read(rounds, x, out))
-    # source and target together have the same size
-    source, target = _ones(count, size // 2), _ones(count, size // 2)
-    copied = _best_seconds(lambda: kernels.copy(rounds, source, target))
-    transferred = 4 * count * size * rounds
-    return Bandwidth(level, 4 * count * size, count, transferred / read / 1e9, transferred / copied / 1e9)
-
-
-def _ones(count: int, size: int) -> np.ndarray:
-    """(count, size) ones, page-aligned: vectors across cache lines would run at a third of the rate."""
-    block = np.ones(count * size + PAGE // 4, np.float32)
-    skipped = -block.ctypes.data % PAGE // 4
-    return block[skipped : skipped + count * size].reshape(count, size)
+    return Bandwidth(
+        level, x.nbytes, count, rounds * x.nbytes / read / 1e9, copy.amount / _best_seconds(copy.run) / 1e9
+    )
 
 
 def _call_costs() -> tuple[float, float]:
     """(time of a NumPy call, time of a call of compiled code), microseconds."""
     from nnlite.kernels import peaks as kernels
 
-    a, b, c = np.ones(1, np.float32), np.ones(1, np.float32), np.ones(1, np.float32)
-    count = 1000
-
-    def numpy_calls() -> None:
-        for _ in range(count):
-            np.add(a, b, c)
+    a, numpy_calls = np.ones(1, np.float32), kinds()["numpy_call"].make((), 0)
 
     def numba_calls() -> None:
-        for _ in range(count):
+        for _ in range(1000):
             kernels.call(a)
 
-    return _best_seconds(numpy_calls) / count * 1e6, _best_seconds(numba_calls) / count * 1e6
+    return _best_seconds(numpy_calls.run) / numpy_calls.amount * 1e6, _best_seconds(numba_calls) / 1000 * 1e6
 
 
 def _first_touch_gbs(advice: str) -> float:

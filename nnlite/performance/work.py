@@ -15,7 +15,7 @@ import numpy as np
 from nnlite.conv import Epilogue, Geometry, choice, work
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import pooled
-from nnlite.conv.work import ITEMSIZE, WorkItem
+from nnlite.conv.work import IN_CACHE, ITEMSIZE, WorkItem
 from nnlite.ops.dense import drops_in_kernel
 from nnlite.runtime.errors import int_pair
 from nnlite.runtime.scopes import gradient_part
@@ -33,7 +33,7 @@ class Array:
     """The shape and type of an array: all that a work item depends on."""
 
     shape: tuple[int, ...]
-    dtype: np.dtype
+    dtype: np.dtype | type = np.float32
 
     @property
     def size(self) -> int:
@@ -78,7 +78,6 @@ def problem(call: Call) -> tuple[Algorithm, Geometry, Epilogue]:
 
 def _conv2d(call: Call) -> Parts:
     algorithm, geometry, epilogue = problem(call)
-    together = type(algorithm).backward is not Algorithm.backward
 
     def of(pass_name: str, with_epilogue: Epilogue | None = None) -> list[WorkItem]:
         declared = algorithm.work(geometry, pass_name, with_epilogue)
@@ -89,16 +88,16 @@ def _conv2d(call: Call) -> Parts:
     if algorithm.fuses(geometry, epilogue):
         gradients = gradient_part(call.needs)
         return {"forward": of("forward", epilogue), "grad_input": [], gradients: of(gradients, epilogue)}
-    size, k = prod(geometry.output_shape), geometry.weight_shape[3]
+    y = Array(geometry.output_shape)
     parts: Parts = {"forward": of("forward"), "grad_input": [], "grad_weight": []}
     if epilogue.bias:
-        parts["forward"].append(_per_row("bias", "add_row", size, k, 2))
+        parts["forward"].append(_pass("bias", "add_row", y))
         if call.needs[2]:
-            parts["grad_weight"].append(_per_row("bias gradient", "sum_rows", size, k, 1))
+            parts["grad_weight"].append(_pass("bias gradient", "sum_rows", y))
     if epilogue.relu:
-        parts["forward"].append(_elementwise("ReLU", "maximum", size, 2))
-        parts["grad_input"].append(_relu_gradient(size))
-    if call.needs[0] and call.needs[1] and together:
+        parts["forward"].append(_pass("ReLU", "maximum", y))
+        parts["grad_input"].append(_pass("ReLU gradient", "mask", y))
+    if call.needs[0] and call.needs[1] and type(algorithm).backward is not Algorithm.backward:
         parts["gradients"] = of("gradients")
     else:
         parts["grad_input"] += of("grad_input") if call.needs[0] else []
@@ -114,33 +113,29 @@ def _conv2d_pair(call: Call) -> Parts:
     return {**declared, "grad_input": []}
 
 
-# Products, pooling, dropout -------------------------------------------------------------------------------------
+# Dense layers and pooling ---------------------------------------------------------------------------------------
 
 
 def _dense(call: Call) -> Parts:
-    from nnlite.compiler.tile_shapes import tile_shape
     from nnlite.kernels.tall_skinny import WIDEST
 
     x, weight, bias = call.arguments
     k, n = weight.shape
-    m = x.size // max(k, 1)
-    is_tall_skinny = n <= WIDEST
-    kind = "tall_skinny" if is_tall_skinny else "matmul"
-    parts: Parts = {"forward": [work.product("product", kind, m, n, k)], "grad_input": []}
+    y = Array((x.size // max(k, 1), n))
+    m, is_tall_skinny = y.shape[0], n <= WIDEST
+    parts: Parts = {
+        "forward": [work.product("product", "tall_skinny" if is_tall_skinny else "matmul", m, n, k)],
+        "grad_input": [],
+    }
     if call.options.get("dropout"):
-        touched = 2 * ITEMSIZE * m * n
-        if drops_in_kernel(n, x.dtype):
-            width = min(n, tile_shape(n).width)  # a row of a tile at a time
-            parts["forward"].append(work.move("dropout", "drop", (width,), touched=touched, arrays=touched, moved=0))
-        else:
-            parts["forward"].append(work.move("dropout", "dropout", (), touched=touched, arrays=touched))
+        item = _pass("dropout", "dropout", y)
+        if drops_in_kernel(n, x.dtype):  # a row of a tile at a time
+            item = replace(item, moved=0, working_set=min(item.working_set // 2, IN_CACHE))
+        parts["forward"].append(item)
     if call.options.get("relu"):
-        nbytes = 3 * ITEMSIZE * m * n
-        parts["grad_input"].append(
-            work.move("ReLU and bias gradients", "relu_backward", (n,), touched=nbytes, arrays=nbytes)
-        )
+        parts["grad_input"].append(_pass("ReLU and bias gradients", "relu_backward", y))
     elif bias is not None and call.needs[2]:
-        parts["grad_input"].append(_per_row("bias gradient", "bias_gradient", m * n, n, 1))
+        parts["grad_input"].append(_pass("bias gradient", "bias_gradient", y))
     if is_tall_skinny:
         both = int(call.needs[0]) + int(call.needs[1])
         shared = work.product("both products", "tall_skinny_gradients", m, n, k, layout=both)
@@ -171,73 +166,36 @@ def _max_pool2d(call: Call) -> Parts:
     }
 
 
-def _dropout(call: Call) -> Parts:
-    size = call.arguments[0].size
-    if not call.options["rate"]:
-        return {"forward": [], "grad_input": []}
-    once = work.move("mask", "dropout", (), touched=2 * ITEMSIZE * size, arrays=2 * ITEMSIZE * size)
-    return {"forward": [once], "grad_input": [once]}
+# Passes over whole arrays, and the loss --------------------------------------------------------------------------
 
 
-# Elementwise operations and the loss ---------------------------------------------------------------------------
+def _pass(what: str, kind: str, array: Array) -> WorkItem:
+    """A pass over arrays of that shape."""
+    from nnlite.performance.microbenchmarks.passes import PASSES
+
+    nbytes, size = int(ITEMSIZE * PASSES[kind].arrays * array.size), array.shape[-1:] if PASSES[kind].by_row else ()
+    return work.move(what, kind, size, touched=nbytes, arrays=nbytes)
 
 
-def _elementwise(what: str, kind: str, size: int, arrays: int) -> WorkItem:
-    """NumPy's pass over `arrays` arrays of `size` float32."""
-    nbytes = ITEMSIZE * arrays * size
-    return work.move(what, kind, (), touched=nbytes, arrays=nbytes)
+#: operation -> (words, kind) of its pass forward and of its pass back
+_SIMPLE = {
+    "dropout": (("mask", "dropout"), ("mask", "dropout")),
+    "relu": (("ReLU", "maximum"), ("ReLU gradient", "mask")),
+    "sigmoid": (("sigmoid", "sigmoid"), ("sigmoid gradient", "sigmoid_gradient")),
+    "softmax": (("exponentials and sums", "softmax"), ("softmax gradient", "softmax_gradient")),
+    "tanh": (("tanh", "tanh"), ("tanh gradient", "tanh_gradient")),
+    "categorical_crossentropy": (("logarithms", "softmax"), ("probabilities", "softmax_gradient")),
+}
 
 
-def _per_row(what: str, kind: str, size: int, k: int, arrays: int) -> WorkItem:
-    """NumPy's pass over rows of k numbers, whose inner loop is as long as a row."""
-    nbytes = ITEMSIZE * arrays * size
-    return work.move(what, kind, (k,), touched=nbytes, arrays=nbytes)
-
-
-def _relu_gradient(size: int) -> WorkItem:
-    """dy * (y > 0): reads y and dy, writes the product, and a byte each for the mask, which it reads again."""
-    nbytes = (3 * ITEMSIZE + 2) * size
-    return work.move("ReLU gradient", "mask", (), touched=nbytes, arrays=nbytes)
-
-
-def _relu(call: Call) -> Parts:
-    size = call.arguments[0].size
-    return {"forward": [_elementwise("ReLU", "maximum", size, 2)], "grad_input": [_relu_gradient(size)]}
-
-
-def _tanh(call: Call) -> Parts:
-    size = call.arguments[0].size
-    return {
-        "forward": [_elementwise("tanh", "tanh", size, 2)],
-        "grad_input": [_elementwise("tanh gradient", "tanh_gradient", size, 7)],  # dy * (1 - y * y): three passes
-    }
-
-
-def _sigmoid(call: Call) -> Parts:
-    size = call.arguments[0].size
-    return {
-        "forward": [_elementwise("sigmoid", "sigmoid", size, 8)],  # 1 / (1 + e ** -x): four passes
-        "grad_input": [_elementwise("sigmoid gradient", "sigmoid_gradient", size, 8)],  # dy * y * (1 - y): three
-    }
-
-
-def _softmax(call: Call) -> Parts:
-    size, columns = call.arguments[0].size, call.arguments[0].shape[-1]
-    return {
-        "forward": [_per_row("exponentials and sums", "softmax", size, columns, 5)],
-        "grad_input": [_per_row("softmax gradient", "softmax_gradient", size, columns, 5)],
-    }
-
-
-def _crossentropy(call: Call) -> Parts:
-    size, columns = call.arguments[0].size, call.arguments[0].shape[-1]
+def _simple(call: Call) -> Parts:
+    name = call.name.removeprefix("sparse_")
+    if name == "dropout" and not call.options["rate"]:
+        return _view(call)
+    forward, back = _SIMPLE[name]
     if call.name.startswith("sparse") and call.options.get("from_logits"):
-        once = _per_row("loss and its gradient", "crossentropy", size, columns, 2)
-        return {"forward": [once], "grad_input": [_elementwise("scaled gradient", "multiply", size, 2)]}
-    return {
-        "forward": [_per_row("logarithms", "softmax", size, columns, 5)],
-        "grad_input": [_per_row("probabilities", "softmax_gradient", size, columns, 5)],
-    }
+        forward, back = ("loss and its gradient", "crossentropy"), ("scaled gradient", "multiply")
+    return {"forward": [_pass(*forward, call.arguments[0])], "grad_input": [_pass(*back, call.arguments[0])]}
 
 
 def _view(call: Call) -> Parts:
@@ -250,14 +208,6 @@ _OPERATIONS: dict[str, Callable[[Call], Parts]] = {
     "conv2d_pair": _conv2d_pair,
     "dense": _dense,
     "max_pool2d": _max_pool2d,
-    "dropout": _dropout,
-    "relu": _relu,
-    "sigmoid": _sigmoid,
-    "softmax": _softmax,
-    "tanh": _tanh,
-    "sparse_categorical_crossentropy": _crossentropy,
-    "categorical_crossentropy": _crossentropy,
-    "flatten": _view,
-    "reshape": _view,
-    "linear": _view,
+    **dict.fromkeys((*_SIMPLE, "sparse_categorical_crossentropy"), _simple),
+    **dict.fromkeys(("flatten", "reshape", "linear"), _view),
 }

@@ -7,8 +7,9 @@ from documents import all_samples, document, few_rounds, no_machine, odd_names, 
 
 import nnlite as nn
 from nnlite.explain import answer, case_study, screen
-from nnlite.explain.document import Interval, Samples
+from nnlite.explain.document import Samples
 from nnlite.lab.numbers import milliseconds
+from nnlite.performance.statistics import Ratio
 
 
 @pytest.mark.parametrize("name", all_samples())
@@ -46,9 +47,9 @@ def test_the_answer_is_made_from_this_runs_numbers():
 @pytest.mark.parametrize(
     ("interval", "said"),
     [
-        (Interval(2.0, 1.5, 2.5), "takes 2.00 times the time of mlp. It has 1.79 times the parameters"),
-        (Interval(0.5, 0.4, 0.6), "takes 1/2 of the time of mlp. It has"),
-        (Interval(1.1, 0.9, 1.3), "takes about the time of mlp. It has"),
+        (Ratio(2.0, 1.5, 2.5), "takes 2.00 times the time of mlp. It has 1.79 times the parameters"),
+        (Ratio(0.5, 0.4, 0.6), "takes 1/2 of the time of mlp. It has"),
+        (Ratio(1.1, 0.9, 1.3), "takes about the time of mlp. It has"),
     ],
 )
 def test_a_ratio_is_claimed_only_if_its_interval_leaves_out_1(interval, said):

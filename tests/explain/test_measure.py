@@ -4,25 +4,16 @@ import json
 
 import numpy as np
 import pytest
+from documents import coloured, wide
 
 import nnlite as nn
 from nnlite.compiler import jit
-from nnlite.explain.case import Case, batches, loss_of, random_batch
-from nnlite.explain.document import Document
-from nnlite.explain.measure import measure
+from nnlite.explain.case import RANDOM, Case, batches, loss_of, random_batch
+from nnlite.explain.measure import _model, explain_networks
+from nnlite.performance.model import Microbenchmarks
+from nnlite.performance.overhead import Overhead
 
 BATCH = 8
-
-
-def coloured(name="coloured"):
-    """A network that takes no image of digits."""
-    return nn.Sequential(
-        [nn.Input((12, 12, 3)), nn.Conv2D(10, 2, strides=2, activation="relu"), nn.Flatten(), nn.Dense(5)], name=name
-    )
-
-
-def wide():
-    return nn.Sequential([nn.Input((20,)), nn.Dense(50, activation="relu"), nn.Dense(3)], name="wide")
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +59,12 @@ def test_with_too_few_rounds_there_is_no_interval_and_the_count_is_said(explaine
     assert any("Too few rounds (2 of 15)" in caution for caution in explained.cautions)
 
 
-def test_the_document_survives_json(explained):
+def test_the_document_is_json_with_the_keys_that_others_read(explained):
     content = json.loads(json.dumps(explained.to_json()))
     assert content["schema"] == 1
     assert {"pass", "flops", "bytes", "ms", "predicted_ms", "bound"} <= content["models"][0]["layers"][0].keys()
-    assert Document.from_json(content) == explained
+    assert content["models"][1]["ratio"]["value"] == explained.models[1].ratio.value
+    assert content["comparisons"]["im2col"][1]["structure"][0]["operations"][0]["kind"] == "conv2d"
 
 
 def test_it_shows_itself(explained):
@@ -99,7 +91,6 @@ def test_as_many_rounds_are_timed_as_were_asked_for(rounds):
 
 
 def test_interrupted_it_keeps_whole_rounds_and_says_so():
-    case = Case(wide(), "auto", "random", *random_batch(wide(), 2, 0), 2)
     rounds = []
 
     def say(text):
@@ -107,7 +98,7 @@ def test_interrupted_it_keeps_whole_rounds_and_says_so():
         if len(rounds) == 4:  # after three rounds
             raise KeyboardInterrupt
 
-    found = measure([case], baseline="wide", algorithm="auto", data="random", rounds=9, say=say)
+    found = explain_networks([wide()], None, batch_size=2, rounds=9, say=say)
     assert found.rounds == len(found.models[0].step_ms.samples) == 3
     assert "Interrupted after 3 of 9 rounds: no intervals, which need 15. Run it again." in found.cautions
 
@@ -201,10 +192,18 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
 @pytest.mark.parametrize("algorithm", ["auto", "im2col"])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "small_cnn"])
 def test_the_networks_of_the_question_are_predicted_whole(name, algorithm):
-    """Their fused kernels too, whose overhead is measured on the smallest pair of convolutions."""
-    (n,) = nn.explain(getattr(nn.models, name)(), algorithm=algorithm, batch_size=4, rounds=1).document.models
-    assert n.not_predicted == []
-    assert all(row.predicted_ms is not None for row in n.layers)
+    """Each of their operations declares its work, and runs on its smallest input, as a fused pair does."""
+    model = getattr(nn.models, name)()
+    case = Case(model, algorithm, RANDOM, *random_batch(model, 4, 0), 4)
+    benchmarks = Microbenchmarks()
+    found = _model(case, benchmarks)
+    assert found.missing == []
+    smallest = [b for b in benchmarks._found.values() if isinstance(b, Overhead)]
+    assert len(smallest) > len(model.layers) / 2
+    with case.at_work():
+        for operation in smallest:
+            operation.run()

@@ -111,7 +111,7 @@ def test_each_network_has_the_median_of_its_rounds(monkeypatch):
 
 
 @pytest.mark.parametrize("name", sweeps.names())
-def test_each_runs(name, tmp_path, monkeypatch, capsys):
+def test_each_runs(name, measured_before, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for values in ("FILTERS", "BATCHES", "KERNELS", "IMAGES"):
         monkeypatch.setattr(sweeps, values, (9, 11, 13))
@@ -127,7 +127,9 @@ def test_each_runs(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (ValueError, 2)])
-def test_what_was_measured_before_a_sweep_or_a_ladder_fails_is_written(tmp_path, monkeypatch, capsys, error, status):
+def test_what_was_measured_before_a_sweep_or_a_ladder_fails_is_written(
+    measured_before, tmp_path, monkeypatch, capsys, error, status
+):
     def fails(*arguments, **options):
         raise error("no more")
 
@@ -147,7 +149,7 @@ def test_what_was_measured_before_a_sweep_or_a_ladder_fails_is_written(tmp_path,
     assert json.loads((tmp_path / "nnlite-report" / "explain.json").read_text())["sweeps"] == []
 
 
-def test_the_ladder_is_of_the_batch_asked_for(tmp_path, monkeypatch):
+def test_the_ladder_is_of_the_batch_asked_for(measured_before, tmp_path, monkeypatch):
     def climb(shape):
         assert str(shape.geometry) == "3x26x26x32 -> 64, 3x3"
         raise ValueError("asked")

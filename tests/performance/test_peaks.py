@@ -11,7 +11,9 @@ import pytest
 
 from nnlite.__main__ import main
 from nnlite.compiler import jit
+from nnlite.compiler.simd import LANES
 from nnlite.performance import peaks
+from nnlite.performance.microbenchmarks.base import aligned_rows
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the compiler measures")
 
@@ -96,20 +98,13 @@ def test_other_memory_is_really_rewritten():
     assert (x == 1).all()
 
 
-@pytest.mark.parametrize("size", [16, 1024, 100_000])
-def test_bandwidths_are_those_of_whole_cache_lines(size):
+@pytest.mark.parametrize("nbytes", [64, 4096, 400_000])
+def test_bandwidths_are_those_of_whole_cache_lines(nbytes):
     for _ in range(5):
-        x = peaks._ones(2, size)
-        assert (x.ctypes.data % 4096, x.shape, x.flags.c_contiguous) == (0, (2, size), True)
-
-
-def test_the_bandwidth_of_a_working_set_is_that_of_the_smallest_cache_that_holds_it(machine):
-    caches = machine.caches
-    assert machine.bandwidth(1, machine.threads).level == "L1"
-    assert machine.bandwidth(caches["L1"] * machine.threads + 1, machine.threads).level == "L2"
-    assert machine.bandwidth(10 * caches["L3"], 1) == next(
-        b for b in machine.bandwidths if (b.level, b.threads) == ("memory", 1)
-    )
+        x = aligned_rows(2, nbytes)
+        assert (x.ctypes.data % 4096, len(x), x.shape[1] % (8 * LANES)) == (0, 2, 0)
+        assert x.flags.c_contiguous
+        assert x.nbytes == max(nbytes // (64 * LANES) * 64 * LANES, 64 * LANES)
 
 
 def test_the_command_prints_and_writes_them(machine, tmp_path, capsys):

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.conv import PASSES, Epilogue, Geometry
+from nnlite.compiler import jit
+from nnlite.compiler.simd import LANES
+from nnlite.conv import PASSES as CONV_PASSES
+from nnlite.conv import Epilogue, Geometry
+from nnlite.conv.loops import Loops
 from nnlite.conv.work import moved_bytes
-from nnlite.performance.microbenchmarks import Microbenchmark, Rate
+from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
+from nnlite.performance.microbenchmarks.passes import PASSES
 from nnlite.performance.work import Array, Call
 from nnlite.runtime import memory
 
+TILES = ("tiles", "lane_tiles", "vector_tiles")
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
     Geometry.of((2, 8, 8, 3), (3, 2, 3, 4), strides=2),
@@ -73,7 +79,7 @@ def counting(monkeypatch):
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("pass_name", CONV_PASSES)
 def test_im2col_moves_what_it_declares(geometry, pass_name, counting, generator):
     x, weight, dy = (
         generator.standard_normal(shape, np.float32).view(Counted)
@@ -88,7 +94,7 @@ def test_im2col_moves_what_it_declares(geometry, pass_name, counting, generator)
     assert counted - added_to == moved_bytes(algorithm.work(geometry, pass_name))
 
 
-@pytest.mark.parametrize("pass_name", PASSES)
+@pytest.mark.parametrize("pass_name", CONV_PASSES)
 @pytest.mark.parametrize("geometry", [GEOMETRIES[0], Geometry.of((3, 9, 8, 2), (2, 3, 2, 5), strides=2)], ids=str)
 def test_theano2017_moves_what_it_declares(geometry, pass_name, counting, generator, monkeypatch):
     """Of twice as many images it moves more by as much as it declares; the patches of an image stay in cache."""
@@ -127,13 +133,13 @@ def test_activations_move_what_they_declare(name, counting, generator):
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [(n, p) for n in ("relu", "tanh", "sigmoid") for p in ("forward", "grad_input")][1:]
+    ("name", "part"), [(n, p) for n in ("relu", "tanh", "sigmoid") for p in ("forward", "grad_input")]
 )
 def test_the_rate_of_an_activation_is_for_as_many_bytes_as_it_declares(name, part):
-    """The work of an item's own working set is the item's; ReLU's forward is measured in place, on half of it."""
+    """The work of an item's own working set is the item's."""
     (item,) = Call("layer", getattr(nn.ops, name), (Array((64, 50), np.dtype(np.float32)),), {}, (True,)).parts()[part]
     rate = Rate(item.kind, item.size, item.working_set)
-    assert Microbenchmark.of(rate).amount == pytest.approx(item.amount)
+    assert Microbenchmark(rate).amount == pytest.approx(item.amount)
 
 
 def test_the_count_sees_a_pass_that_is_not_declared(counting, generator):
@@ -155,5 +161,26 @@ def test_fused_passes_move_less_than_the_same_unfused(name):
 @pytest.mark.parametrize("name", ["im2col", "theano2017", "direct", "grouped", "lanes", "winograd"])
 def test_stages_do_the_arithmetic_of_the_pass(name):
     geometry = Geometry.of((16, 9, 9, 4), (3, 3, 4, 8))
-    for pass_name in PASSES:
+    for pass_name in CONV_PASSES:
         assert sum(s.flops for s in nn.conv.get(name).work(geometry, pass_name)) == geometry.flops
+
+
+def smallest_sizes():
+    """The sizes of work items that a rate can be measured for: of every kind the smallest of its sort."""
+    loops = tuple(Loops(rows=3, vectors=1, tiles=2, row_step=LANES, runs=2, run_step=LANES, length=2, step=LANES,
+                        b_step=2 * LANES, width=LANES, pitch=LANES))  # fmt: skip
+    sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1)) | dict.fromkeys(TILES, loops)
+    sizes |= {"tall_skinny_gradients": (3, 2, 5, 2), "assign": (4, 2, 3, 6, 0), "accumulate": (4, 2, 3, 6, 2)}
+    sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
+    sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1)}
+    sizes |= dict.fromkeys(("winograd_input", "winograd_dx", "winograd_weight", "transpose"), (5,))
+    by_row = {name: (4,) for name, found in PASSES.items() if found.by_row}
+    return {name: (sizes | by_row).get(name, ()) for name in kinds()}
+
+
+@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+@pytest.mark.parametrize("name", kinds() if jit.ENABLED else ())
+def test_every_kind_of_work_can_be_measured(name):
+    benchmark = Microbenchmark(Rate(name, smallest_sizes()[name], 1 << 16, 1 << 16))
+    assert benchmark.sample() > 0
+    assert benchmark.amount > 0

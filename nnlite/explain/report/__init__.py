@@ -6,7 +6,6 @@ import base64
 import csv
 import json
 import re
-from dataclasses import dataclass
 from io import BytesIO, StringIO
 from itertools import count
 from pathlib import Path
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent
 _COLUMNS = ("algorithm", "network", "layer", "pass", "flops", "minimum_traffic", "memory_traffic", "ms", "predicted_ms",
             "bound")  # fmt: skip
-
-
-@dataclass
-class _Drawn:
-    """A panel of the page; `svg` is markup."""
-
-    svg: Any
-
-
-@dataclass
-class _Shown:
-    """A figure of the page."""
-
-    sentence: str
-    algorithm: str
-    panels: list[_Drawn]
 
 
 def write(document: Document, folder: Path) -> list[Path]:
@@ -60,19 +43,16 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
     from nnlite.explain.report import figures, theme
 
     files: dict[str, bytes] = {}
-    shown: dict[str, list[_Shown]] = {}
     with rc_context(figures.STYLE):
-        for section, pictures in figures.draw(document).items():
-            shown[section] = []
-            for picture in pictures:
-                panels = []
-                for panel in picture.panels:
-                    files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
-                    panel.figure.set_layout_engine("none")  # the layout is done
-                    if pixels:
-                        files[f"{panel.name}.png"] = _saved(panel.figure, "png")
-                    panels.append(_Drawn(Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))))
-                shown[section].append(_Shown(picture.sentence, picture.algorithm, panels))
+        pictures = figures.draw(document)
+        for panel in figures.panels(pictures):
+            if engine := panel.figure.get_layout_engine():
+                engine.execute(panel.figure)
+            panel.figure.set_layout_engine(None)  # saving would lay it out and draw it once more
+            files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
+            if pixels:
+                files[f"{panel.name}.png"] = _saved(panel.figure, "png")
+            panel.svg = Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))
     light, dark = theme.variables(dark=False), theme.variables(dark=True)
     css = (_FOLDER / "page.css").read_text().replace("/*light*/", light).replace("/*dark*/", dark)
     numbers = count()
@@ -82,7 +62,7 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
         names=[n.name for n in document.models],
         algorithms=list(document.by_algorithm),
         formulas=lambda: f"f{next(numbers)}",
-        pictures=shown,
+        pictures=pictures,
         case_study=case_study.sections(document) if document.case_study else {},
         facts=_facts(document),
         downloads={
@@ -168,11 +148,8 @@ def _facts(document: Document) -> dict[str, str]:
     facts["data"] = f"{document.data}, batches of {document.batch_size}"
     facts["rounds"] = f"{document.rounds} of {document.rounds_asked}"
     if machine:
-        one, several = machine["fma_gflops_one"], machine["fma_gflops_all"]
-        facts["peak rates"] = f"{several:.0f} GFLOP/s ({one:.0f} with one thread)"
-        copies = [
-            f"{b['level']} {b['copy_gbs']:.0f}" for b in machine["bandwidths"] if b["threads"] == machine["threads"]
-        ]
-        facts["bandwidths"] = f"{', '.join(copies)} GB/s"
+        peak, copies = document.peak_rates(machine["threads"])
+        facts["peak rates"] = f"{peak:.0f} GFLOP/s ({document.peak_rates(1)[0]:.0f} with one thread)"
+        facts["bandwidths"] = f"{', '.join(f'{level} {gbs:.0f}' for level, gbs in copies.items())} GB/s"
     facts["versions"] = ", ".join(f"{name} {version}" for name, version in (run.get("versions") or {}).items())
     return facts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import pass_name, shorten, spelled_out
+from nnlite.explain.names import layer_and_pass, pass_name, shorten, spelled_out
 from nnlite.explain.report.theme import PASSES, light, series
 from nnlite.explain.tables import shorten_name, signed
 from nnlite.lab.numbers import listed, milliseconds, short, threads_said, times
@@ -56,11 +56,12 @@ STYLE: dict[str, Any] = {
 
 @dataclass
 class Panel:
-    """One drawing, and its description in words for screen readers."""
+    """One drawing, and its description in words for screen readers. `svg`: its markup on the page, once it is saved."""
 
     name: str
     figure: Figure
     alt: str
+    svg: str = ""
 
 
 @dataclass
@@ -106,6 +107,14 @@ def _log(axes: Axes, **labels: str) -> None:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _rows(axes: Axes, names: Sequence[str], right: float) -> None:
+    """One horizontal bar per name, the first on top, on an axis from 0 to `right`."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlim(0, right)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
 
 
 def _style(document: Document, name: str) -> tuple[str, str]:
@@ -163,14 +172,9 @@ def _passes(document: Document) -> Picture:
             for part, ms in _by_pass(n).items():
                 axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part) if not place else None)
                 left += ms
-            axes.annotate(
-                milliseconds(left), (left, place), (4, 0), textcoords="offset points", va="center", fontsize=9
-            )
-        axes.set_yticks(range(len(found)), [n.algorithm for n in found])
+            axes.annotate(milliseconds(left), (left, place), **BESIDE)
         axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
-        axes.set_xlim(0, 1.22 * max(n.step_ms.median for n in found))
-        axes.invert_yaxis()
-        axes.grid(axis="y", visible=False)
+        _rows(axes, [n.algorithm for n in found], 1.22 * max(n.step_ms.median for n in found))
         handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3)
         words = [f"{n.algorithm}: {', '.join(f'{pass_name(p)} {milliseconds(ms)}' for p, ms in _by_pass(n).items())}"
@@ -246,20 +250,15 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
         axes.annotate(text, (end, place), **BESIDE)
         if place <= len(rows):
             axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), names)
     axes.set(title=shorten_name(n.name, 30), xlabel="ms per step")
-    axes.set_xlim(0, 1.22 * widest)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
+    _rows(axes, names, 1.22 * widest)
     said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
     alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
     return Panel(f"difference-{n.algorithm}-{_slug(document, n.name)}", figure, alt)
 
 
 def _where(name: str, part: str) -> str:
-    if part == "other":
-        return "everything else" if name == "rest" else pass_name(part)
-    return f"{shorten(name)} {pass_name(part)}"
+    return " ".join(layer_and_pass(name, part)).strip()
 
 
 # Which metric predicts the time ------------------------------------------------------------------------------------
@@ -300,15 +299,12 @@ def _roofline(document: Document, algorithm: str) -> Picture | None:
     networks = [n for n in document.by_algorithm[algorithm] if _dots(n)]
     if not networks:
         return None
-    machine, n_threads = document.machine, networks[0].threads
-    peak, slopes = 0.0, []
-    if machine:
-        n_threads = 1 if n_threads == 1 else machine["threads"]
-        peak = machine["fma_gflops_one" if n_threads == 1 else "fma_gflops_all"]
-        slopes = [(b["level"], b["copy_gbs"]) for b in machine["bandwidths"] if b["threads"] == n_threads]
+    n_threads = networks[0].threads
+    peak, slopes = document.peak_rates(n_threads)
     panels = [_roofline_panel(document, n, peak, slopes) for n in networks]
     sentence = f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step."
-    if machine:
+    if document.machine:
+        n_threads = 1 if n_threads == 1 else document.machine["threads"]
         best = max((dot[2] / peak, _row(dot[0]), n.name) for n in networks for dot in _dots(n))
         sentence += (
             f" The peak of {threads_said(n_threads)} is {short(peak)} GFLOP/s; the highest share of it is "
@@ -327,7 +323,7 @@ def _dots(n: Network) -> list[tuple[Row, float, float]]:
     return [(r, r.flops / (r.moved_bytes or r.bytes), r.flops / r.ms / 1e6) for r in rows if r.flops and r.bytes]
 
 
-def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequence[tuple[str, float]]) -> Panel:
+def _roofline_panel(document: Document, n: Network, peak: float, slopes: dict[str, float]) -> Panel:
     figure, axes = _new(5.1, 3.7)
     dots = _dots(n)
     for row, x, y in dots:
@@ -338,7 +334,7 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: Sequenc
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     if peak:
         top = max(top, 1.6 * peak)
-        for level, gbs in slopes:
+        for level, gbs in slopes.items():
             ends = [left, min(right, peak / gbs)]
             if ends[1] > ends[0]:
                 axes.plot(ends, [gbs * x for x in ends], color=light("muted"), linewidth=1)

@@ -9,30 +9,26 @@ that another kernel has just written in a step are written again, so that caches
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from nnlite.conv.work import WorkItem
-from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Work, power_of_two, prepare
+from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Kind, power_of_two, prepare
 from nnlite.performance.rounds import timed
 from nnlite.runtime.processor import cache_sizes
 
 _LEAST_BYTES = 16 << 10
 _LEAST_EVICTED = 4 << 20
-#: products are bounded by arithmetic, or by the bandwidth that their operands need
-PRODUCTS = (
-    "gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "tiles", "lane_tiles", "vector_tiles",
-    "grouped_sums", "grouped_gradient",
-)  # fmt: skip
-#: what compiled algorithms do with data that stay in cache: bounded by that work, or by the bandwidth that bringing the
-#: data in and taking them out needs
-IN_CACHE = (
-    "pad", "pack_dy", "to_lanes", "from_lanes", "lanes_max_pool", "lanes_unpool", "lanes_bias", "drop",
-    "winograd_weight", "winograd_input", "winograd_output", "winograd_dy", "winograd_dx", "grouped_pack",
-)  # fmt: skip
 #: they depend on their shapes alone
 _SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call")
+#: seconds; a shorter work would find its code and its threads cold in a round, and runs a few times before its sample
+_SHORT, _REPEATS = 5e-3, 3
+
+
+def kinds() -> dict[str, Kind]:
+    """All kinds by name."""
+    from nnlite.performance.microbenchmarks import convolution, grouped, passes, products  # noqa: F401
+
+    return KINDS
 
 
 class Rate(NamedTuple):
@@ -49,8 +45,10 @@ class Rate(NamedTuple):
 
         If it passes over its arrays once, the step's other arrays have evicted them from cache.
         """
+        if item.kind == "copy":
+            return cls.of_bandwidth(item.working_set)
         working_set = 0 if item.kind in _SHAPED else min(max(item.working_set, _LEAST_BYTES), MOST_BYTES)
-        once = item.working_set >= item.bytes or (item.kind in IN_CACHE and item.moved > 0)
+        once = item.working_set >= item.bytes or (kinds()[item.kind].bound == "cache" and item.moved > 0)
         return cls(item.kind, item.size, working_set, _evicted(footprint, item.working_set) if once else 0)
 
     @classmethod
@@ -59,35 +57,24 @@ class Rate(NamedTuple):
         return cls("copy", (), min(max(power_of_two(nbytes), _LEAST_BYTES), MOST_BYTES))
 
 
-#: seconds; a shorter work would find its code and its threads cold in a round, and runs a few times before its sample
-_SHORT, _REPEATS = 5e-3, 3
-
-
-@dataclass
 class Microbenchmark:
-    """A rate's work, ready to run: `sample` gives the seconds of one run, of `amount` in the unit of its kind."""
+    """A rate's work, ready to run: `sample` returns the seconds of one run, of `amount` in the unit of its kind.
 
-    amount: float
-    sample: Callable[[], float]
+    Make it, and sample it, while the threads are those of the step.
+    """
 
-    @classmethod
-    def of(cls, rate: Rate) -> Microbenchmark:
-        """Make it, and sample it, while the threads are those of the step."""
-        from nnlite.performance.microbenchmarks import conv_passes, grouped_passes, kernel_passes, numpy_passes  # noqa: F401
+    def __init__(self, rate: Rate):
+        self._work = kinds()[rate.kind].make(rate.size, rate.working_set)
+        self.amount = self._work.amount
+        self._time, self._evicted = timed(self._work.run), rate.evicted
+        self._last = self._time()  # it compiles
 
-        work: Work = KINDS[rate.kind](rate.size, rate.working_set)
-        run = timed(work.run)
-
-        takes = [0.0]  # seconds, as of the last sample
-
-        def sample() -> float:
-            for _ in range(_REPEATS if takes[0] < _SHORT else 0):
-                work.run()
-            prepare(work, rate.evicted)
-            takes[0] = run()
-            return takes[0]
-
-        return cls(work.amount, sample)
+    def sample(self) -> float:
+        for _ in range(_REPEATS if self._last < _SHORT else 0):
+            self._work.run()
+        prepare(self._work, self._evicted)
+        self._last = self._time()
+        return self._last
 
 
 def _evicted(footprint: int, own: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from nnlite.runtime import memory, threads
 
 #: the largest working set, bytes; products use up to twice as much
 MOST_BYTES = 96 << 20
+#: bytes that a bandwidth is measured on at least, so that thread start-up is negligible
+LEAST_COPIED = 32 << 20
 _ZERO = np.float32(0)
 
 
@@ -29,22 +31,38 @@ class Work(NamedTuple):
     before: Callable[[], object] | None = None
 
 
-#: kind of work item -> a function of (size, bytes of the working set) that returns its work
-KINDS: dict[str, Callable[[tuple[int, ...], int], Work]] = {}
+#: a function of (size, bytes of the working set) that returns a kind's work
+Make = Callable[[tuple[int, ...], int], Work]
 
 
-def kind(function: Callable[[tuple[int, ...], int], Work]) -> Callable[[tuple[int, ...], int], Work]:
-    """Register a kind of work item under the function's name."""
-    KINDS[function.__name__] = function
-    return function
+class Kind(NamedTuple):
+    """A kind of work item, and what bounds it.
+
+    Products, and what compiled algorithms do with data that stay in cache, are bounded by their own rate, or by the
+    bandwidth that their operands need. A pass over memory and the cost of calls are their own rate alone.
+    """
+
+    make: Make
+    bound: Literal["product", "cache", "memory", "overhead"]
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def kind(bound: Literal["product", "cache", "memory", "overhead"]) -> Callable[[Make], Make]:
+    """Register a kind of work item under its function's name."""
+
+    def register(make: Make) -> Make:
+        KINDS[make.__name__] = Kind(make, bound)
+        return make
+
+    return register
 
 
 def prepare(work: Work, evicted: int) -> None:
     """Prepare caches and threads as in a step that has used `evicted` other bytes since it last used these arrays."""
     evict(evicted)
-    blas_threads = 1 if threads.owner() == "kernels" else threads.get_num_threads()
-    keep_awake(blas_threads)
-    if work.before is not None and max(blas_threads, threads.kernel_parts()) > 1:
+    if work.before is not None and max(_blas_threads(), threads.kernel_parts()) > 1:
         work.before()
     if threads.kernel_parts() > 1:
         from nnlite.kernels import peaks
@@ -60,23 +78,24 @@ _square = np.ones((256, 256), np.float32)
 
 
 def evict(nbytes: int) -> None:
-    """Read and write `nbytes` of other memory with all kernel threads, to evict everything else from cache."""
+    """Read and write `nbytes` of other memory with all kernel threads, to evict everything else from cache.
+
+    Then wake all threads, as the call before does in a step.
+    """
     from nnlite.kernels import peaks
 
     global _other
     if _other.nbytes < nbytes:
         _other = np.zeros(nbytes // ITEMSIZE, np.float32)
     peaks.rewrite(_other[: nbytes // ITEMSIZE], _ZERO)
-
-
-def keep_awake(blas_threads: int) -> None:
-    """Wake the threads, as the call before it does in a step."""
-    from nnlite.kernels import peaks
-
     if threads.kernel_parts() > 1:
         peaks.nothing(np.zeros(threads.kernel_parts(), np.int64))
-    if blas_threads > 1:
+    if _blas_threads() > 1:
         np.matmul(_square, _square)
+
+
+def _blas_threads() -> int:
+    return 1 if threads.owner() == "kernels" else threads.get_num_threads()
 
 
 def power_of_two(nbytes: float) -> int:
@@ -91,12 +110,14 @@ def ones(shape: int | tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def operands(size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int, int, int]:
-    """(a, b, m, n, k) of a product in its layout. The longest side is halved while the arrays exceed 2 * MOST_BYTES."""
-    m, n, k, layout = size
-    while ITEMSIZE * (m * k + k * n + m * n) > 2 * MOST_BYTES:
-        longest = max(m, n, k)
-        m, n, k = (side // 2 if side == longest else side for side in (m, n, k))
-    a = ones((k, m) if layout == 1 else (m, k))
-    b = ones((n, k) if layout == 2 else (k, n))
-    return a, b, m, n, k
+def aligned_rows(rows: int, nbytes: int) -> np.ndarray:
+    """(rows, size) ones of `nbytes` in all, which the kernels of bandwidths read 8 vectors at a time.
+
+    Page-aligned: vectors across cache lines would run at a third of the rate.
+    """
+    from nnlite.compiler.simd import LANES
+
+    size = max(1, nbytes // (ITEMSIZE * rows * 8 * LANES)) * 8 * LANES
+    array = memory.empty((max(rows * size, memory.SMALLEST),))[: rows * size].reshape(rows, size)
+    array.fill(1)
+    return array
