@@ -13,7 +13,7 @@ from nnlite.network import models
 
 @pytest.fixture(autouse=True)
 def _peak(monkeypatch):
-    monkeypatch.setattr("nnlite.performance.peaks.peak_gflops", lambda threads: 100.0)
+    monkeypatch.setattr(session.Session, "peak_gflops", lambda self: 100.0)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

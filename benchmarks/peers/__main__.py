@@ -11,34 +11,40 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from benchmarks.peers import chart, report
 from benchmarks.peers.frameworks import PEERS
-from benchmarks.peers.networks import BATCH_SIZE, NETWORKS
-from benchmarks.peers.session import Session, open_session
+from benchmarks.peers.isa import AVX2, ISAS, NATIVE, environment, processor_has
+from benchmarks.peers.networks import IMAGES, NETWORKS
+from benchmarks.peers.session import Conditions, Session, open_session
 from nnlite import conv
 from nnlite.lab import shapes
 from nnlite.network import models
-from nnlite.performance import peaks
 from nnlite.runtime import threads
 from nnlite.runtime.processor import processor_name
 
-TASKS = ("step", "inference", "memory", "shapes")
+TASKS = ("step", "inference", "memory", "shapes", "grouped")
 #: the network whose training's memory is measured
 MEMORY_MODEL = "cnn"
 #: the layers of other benchmarks, by nnlite.lab.shapes' names
 SHAPE_SETS = ("vgg", "resnet")
+GROUPED_SETS = ("grouped",)
+#: more images than in any published batch
+NOT_CUT = 1 << 10
+#: fewer steps in an epoch say little about how the loss falls
+FEWEST_STEPS = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    peak = peaks.peak_gflops(options.threads)
-    with console.status("starting") as status, open_session(options.peers, options.threads, status.update) as session:
-        document = _describe(session, options, peak)
+    conditions = Conditions(options.threads, options.batch_size, options.isa, options.busy)
+    with console.status("starting") as status, open_session(options.peers, conditions, status.update) as session:
+        document = _describe(session, options)
         run = Run(session, options, console, status.update, document)
+        for name, lines in session.instructions.items():
+            console.print(f"{name}, held to AVX2, says: " + "; ".join(lines))
         for name, reason in session.skipped.items():
             console.print(f"skipped: {name} ({reason})")
         for task in (task for task in TASKS if task in options.only):
@@ -65,11 +71,16 @@ class Run:
         peak = self.document["fma_gflops"]
         for model in self.options.models:
             outcome = self.session.step(model, self.options.rounds, self.say)
-            flops = 2 * BATCH_SIZE * getattr(models, model)().cost().training_macs_per_image
+            flops = 2 * self.options.batch_size * getattr(models, model)().cost().training_macs_per_image
             found[model] = {**report.outcome_json(outcome), "flops": flops, "peak_ms": flops / peak / 1e6}
             report.print_outcome(self.console, self._title(model, "a training step"), outcome, "loss, in an epoch")
-            ideal = f"{flops / peak / 1e6:.3g} ms"
-            self.console.print(f"  its {flops / 1e9:.3g} GFLOP at the measured FMA peak, {peak:.0f} GFLOP/s: {ideal}")
+            report.print_summary(self.console, found[model], report.STEP)
+            self._print_share_of_peak(found[model], peak)
+        ours = {model: row["peers"][report.OURS]["median_ms"] for model, row in found.items() if _has_ours(row)}
+        if "mlp" in ours:
+            for model in ours.keys() - {"mlp"}:
+                share = ours[model] / ours["mlp"]
+                self.console.print(f"{report.OURS}'s {model} step takes {share:.2f} times its mlp step")
 
     def inference(self) -> None:
         found = self.document["inference"] = {}
@@ -77,6 +88,7 @@ class Run:
             outcome = self.session.inference(model, self.options.rounds, self.say)
             found[model] = report.outcome_json(outcome)
             report.print_outcome(self.console, self._title(model, "inference"), outcome, "distance")
+            report.print_summary(self.console, found[model], report.INFERENCE)
 
     def memory(self) -> None:
         peaks, failed = self.session.memory(MEMORY_MODEL, self.say)
@@ -85,35 +97,62 @@ class Run:
         report.print_memory(self.console, title, peaks, failed)
 
     def shapes(self) -> None:
-        rows = self.document["shapes"] = []
-        for shape in shapes.resolve(SHAPE_SETS, BATCH_SIZE):
+        images = self.options.shape_batch
+        self._passes("shapes", SHAPE_SETS, images, f"single passes, batches cut to {images}")
+
+    def grouped(self) -> None:
+        self._passes("grouped", GROUPED_SETS, NOT_CUT, "single passes of grouped and depthwise convolutions")
+
+    def _passes(self, task: str, sets: Sequence[str], most_images: int, title: str) -> None:
+        rows = self.document[task] = []
+        for shape in shapes.resolve(sets, self.options.batch_size, most_images):
             for pass_name in conv.geometry.PASSES:
                 outcome = self.session.convolution(shape.geometry, pass_name, self.options.rounds, self.say)
-                algorithm = conv.select(shape.geometry, np.float32).name
                 about = {"layer": shape.name, "geometry": _short(shape.geometry), "pass": pass_name}
-                rows.append({**about, "algorithm": algorithm, **report.outcome_json(outcome)})
-        title = f"single passes, {self.options.threads} threads, batches cut to {shapes.LARGE_BATCH}"
-        report.print_shapes(self.console, title, rows)
+                rows.append({**about, "algorithm": outcome.algorithm, **report.outcome_json(outcome)})
+        report.print_shapes(self.console, f"{title}, {self.session.conditions}", rows)
+
+    def _print_share_of_peak(self, found: dict[str, Any], peak: float) -> None:
+        ideal = (
+            f"{found['flops'] / 1e9:.3g} GFLOP at the measured FMA peak, {peak:.0f} GFLOP/s: {found['peak_ms']:.3g} ms"
+        )
+        share = found["peers"][report.OURS]["median_ms"] / found["peak_ms"] if _has_ours(found) else None
+        self.console.print(f"  {ideal}" + (f"; {report.OURS} takes {share:.2f} times as long" if share else ""))
 
     def _title(self, model: str, what: str) -> str:
-        return f"{model}: {what}, batch {BATCH_SIZE}, {self.options.threads} threads"
+        return f"{model}: {what}, batch {self.options.batch_size}, {self.session.conditions}"
+
+
+def _has_ours(found: dict[str, Any]) -> bool:
+    return report.OURS in found["peers"]
 
 
 def _short(geometry: conv.Geometry) -> str:
     n, h, w, c = geometry.input_shape
     kh, kw, _, k = geometry.weight_shape
     text = f"{n}x{h}x{w}x{c} -> {k}, {kh}x{kw}"
+    if geometry.groups > 1:
+        text += ", depthwise" if geometry.groups == c else f", {geometry.groups} groups"
     return text + (f", stride {geometry.strides[0]}" if geometry.strides[0] > 1 else "")
 
 
-def _describe(session: Session, options: argparse.Namespace, peak: float) -> dict[str, Any]:
+def _describe(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "schema": 1,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": processor_name(),
-        "fma_gflops": peak,
+        "conditions": str(session.conditions),
+        "fma_gflops": session.peak_gflops(),
         "threads": options.threads,
-        "batch_size": BATCH_SIZE,
+        "batch_size": options.batch_size,
+        "shape_batch": options.shape_batch,
+        "busy": options.busy,
+        "isa": {
+            "asked": options.isa,
+            "processor_has_avx512": processor_has("avx512f"),
+            "variables": {process.name: environment(process.name, options.isa) for process in session.processes},
+            "seen": session.instructions,
+        },
         "rounds": options.rounds,
         "versions": {process.name: process.versions for process in session.processes},
         "skipped": session.skipped,
@@ -137,10 +176,38 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=15, help="bursts of steps of each peer (default: 15)")
     available = threads.available_cpus()
     parser.add_argument("--threads", type=int, default=min(2, available), help="threads of each peer (default: 2)")
+    parser.add_argument(
+        "--batch-size", type=int, default=128, help="images of a training step and of inference (default: 128)"
+    )
+    parser.add_argument(
+        "--shape-batch",
+        type=int,
+        default=shapes.LARGE_BATCH,
+        help=f"images that the batches of `shapes` are cut to (default: {shapes.LARGE_BATCH})",
+    )
+    parser.add_argument(
+        "--isa",
+        choices=ISAS,
+        default=NATIVE,
+        help="avx2: hold all peers to AVX2 where the processor has more; one that cannot be held is left out",
+    )
+    parser.add_argument(
+        "--busy",
+        type=int,
+        default=0,
+        help="programs that keep a CPU busy each, beside the measured rounds (default: 0)",
+    )
     parser.add_argument("--out", type=Path, default=Path("nnlite-peers"), help="folder (default: nnlite-peers)")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds: expected at least 1. Received: {options.rounds}")
+    for name, least in (("rounds", 1), ("shape_batch", 1), ("busy", 0)):
+        if getattr(options, name) < least:
+            option = name.replace("_", "-")
+            parser.error(f"--{option}: expected at least {least}. Received: {getattr(options, name)}")
+    most = IMAGES // FEWEST_STEPS
+    if not 1 <= options.batch_size <= most:
+        parser.error(f"--batch-size: expected 1 to {most}, of {IMAGES} images. Received: {options.batch_size}")
+    if options.isa == AVX2 and not processor_has("avx2"):
+        parser.error("--isa: expected native, because this processor has no AVX2. Received: avx2")
     if not 1 <= options.threads <= available:
         parser.error(f"--threads: expected 1 to {available}, the processors there are. Received: {options.threads}")
     return options

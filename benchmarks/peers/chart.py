@@ -27,9 +27,10 @@ def write(document: dict[str, Any], folder: Path) -> list[Path]:
     panels = _panels(document)
     if panels:
         written += _save(_draw_panels(panels, document), folder / "peers")
-    rows = [row for row in document.get("shapes", []) if {OURS, _SHAPES_PEER} <= set(row["peers"])]
-    if rows:
-        written += _save(_draw_shapes(rows, document), folder / "shapes")
+    for task in ("shapes", "grouped"):
+        rows = [row for row in document.get(task, []) if {OURS, _SHAPES_PEER} <= set(row["peers"])]
+        if rows:
+            written += _save(_draw_shapes(rows, document), folder / task)
     return written
 
 
@@ -57,9 +58,7 @@ def _draw_panels(panels: list[tuple[str, str, Bars]], document: dict[str, Any]) 
         _draw_bars(axis, title, unit, bars)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(
-        f"Batch {document['batch_size']}, {document['threads']} threads, {document['machine']}", fontsize=12
-    )
+    figure.suptitle(f"Batch {document['batch_size']}, {document['conditions']}, {document['machine']}", fontsize=12)
     figure.supxlabel(f"{_NOTE}; {document['date'][:10]}", fontsize=8, color="#555555")
     return figure
 
@@ -87,7 +86,10 @@ def _draw_bars(axis: Any, title: str, unit: str, bars: Bars) -> None:
 
 
 def _draw_shapes(rows: list[dict[str, Any]], document: dict[str, Any]) -> Any:
-    """PyTorch's time / nnlite's time for each layer, one mark per pass; the line is ratio 1."""
+    """PyTorch's time / nnlite's time for each layer, one mark per pass; the line is ratio 1.
+
+    A ratio of few rounds has no interval, and none is drawn.
+    """
     from matplotlib.figure import Figure
 
     layers = list(dict.fromkeys((row["layer"], row["geometry"]) for row in rows))
@@ -99,7 +101,8 @@ def _draw_shapes(rows: list[dict[str, Any]], document: dict[str, Any]) -> Any:
         ratios = [row["peers"][_SHAPES_PEER]["times_nnlite"] for row in mine]
         places = [layers.index((row["layer"], row["geometry"])) + 0.2 * (i - 1) for row in mine]
         values = [ratio["value"] for ratio in ratios]
-        axis.hlines(places, [r["low"] for r in ratios], [r["high"] for r in ratios], color=colour)
+        lows, highs = ([r["value"] if r[end] is None else r[end] for r in ratios] for end in ("low", "high"))
+        axis.hlines(places, lows, highs, color=colour)
         axis.plot(values, places, marker, color=colour, label=pass_name)
     axis.axvline(1, color="black", linewidth=1)
     axis.set_xscale("log")
@@ -109,7 +112,7 @@ def _draw_shapes(rows: list[dict[str, Any]], document: dict[str, Any]) -> Any:
     axis.set_yticks(range(len(layers)), [f"{layer}: {geometry}" for layer, geometry in layers], fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel("PyTorch's time (channels last) in nnlite's; right of the line nnlite is faster", fontsize=9)
-    axis.set_title(f"Single passes, {document['threads']} threads, {document['machine']}", fontsize=11, loc="left")
+    axis.set_title(f"Single passes, {document['conditions']}, {document['machine']}", fontsize=11, loc="left")
     axis.legend(fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     return figure

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH_SIZE = 128
 CLASSES = 10
+#: the training images of mnist5k
+IMAGES = 4000
 #: the settings of Keras 3's RMSprop, whose epsilon is inside of the root
 LEARNING_RATE, RHO, EPSILON = 1e-3, 0.9, 1e-7
 
@@ -92,10 +93,10 @@ def write_data(path: Path) -> None:
     np.savez(path, images=images, labels=labels)
 
 
-def read_batches(path: Path, network: Network) -> list[tuple[np.ndarray, np.ndarray]]:
-    """All whole batches: images (128, *input_shape) float32, labels (128,) int64."""
+def read_batches(path: Path, network: Network, batch_size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All whole batches: images (batch_size, *input_shape) float32, labels (batch_size,) int64."""
     with np.load(path) as content:
         images, labels = content["images"], content["labels"]
     images = images.reshape(len(images), *network.input_shape)
-    starts = range(0, len(images) - BATCH_SIZE + 1, BATCH_SIZE)
-    return [(images[i : i + BATCH_SIZE].copy(), labels[i : i + BATCH_SIZE].copy()) for i in starts]
+    starts = range(0, len(images) - batch_size + 1, batch_size)
+    return [(images[i : i + batch_size].copy(), labels[i : i + batch_size].copy()) for i in starts]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,24 @@ class PeerFailed(Exception):
 class PeerProcess:
     """Starts a worker and asks it for things, one at a time."""
 
-    def __init__(self, name: str, threads: int, data: Path):
+    def __init__(self, name: str, threads: int, data: Path, environment: Mapping[str, str]):
         self.name = name
-        environment = {
+        variables = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
             "NUMBA_NUM_THREADS": str(threads),
             **PEERS[name].environment,
+            **environment,
         }
-        self._log = data.with_name(f"{name}.log").open("w+")
+        self.log = data.with_name(f"{name}.log")
+        self._log = self.log.open("w+")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", name, str(threads), str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment,
+            env=variables,
             cwd=_ROOT,
         )
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,12 @@ from nnlite.performance.statistics import paired_ratio
 
 #: the peer that all ratios are relative to
 OURS = "nnlite"
+#: what nnlite is set beside at the end of a table: the fastest of these peers
+FASTEST: dict[str, tuple[str, ...]] = {"the fastest peer": ()}
+STEP = {**FASTEST, "PyTorch, better of two layouts": ("torch", "torch-channels-last")}
+INFERENCE = {**FASTEST, "ONNX Runtime": ("onnxruntime",)}
+#: passes where the fastest peer takes less than this share of nnlite's time are counted
+LEAST_RATIO = 0.95
 #: above this, a peer that should have slept disturbed the others
 MOST_IDLE_SHARE = 0.02
 
@@ -33,7 +40,26 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         }
         for name, samples in outcome.samples.items()
     }
-    return {"peers": peers, "failed": outcome.failed, "differing": outcome.differing}
+    found = {"peers": peers, "failed": outcome.failed, "differing": outcome.differing}
+    return {**found, "busy_cpus": outcome.busy_cpus} if outcome.busy_cpus else found
+
+
+def beside(found: dict[str, Any], names: tuple[str, ...] = ()) -> tuple[str, dict[str, float]] | None:
+    """(the fastest of these peers, or of all, that do the same work; its time in nnlite's), if there is one."""
+    rated = {name: peer for name, peer in found["peers"].items() if peer["times_nnlite"]}
+    rated = {name: peer for name, peer in rated.items() if name not in found["differing"]}
+    able = [name for name in rated if not names or name in names]
+    if not able or OURS in found["differing"]:
+        return None
+    fastest = min(able, key=lambda name: rated[name]["median_ms"])
+    return fastest, rated[fastest]["times_nnlite"]
+
+
+def print_summary(console: Console, found: dict[str, Any], sets: dict[str, tuple[str, ...]]) -> None:
+    """One line for each set of peers: how much longer the fastest of it takes than nnlite."""
+    for what, names in sets.items():
+        if rated := beside(found, names):
+            console.print(f"  {what} ({rated[0]}): {_ratio(rated[1])} times {OURS}'s time")
 
 
 def print_outcome(console: Console, title: str, outcome: Outcome, check: str) -> None:
@@ -45,7 +71,7 @@ def print_outcome(console: Console, title: str, outcome: Outcome, check: str) ->
     for name in sorted(outcome.samples, key=lambda name: outcome.samples[name].median):
         samples = outcome.samples[name]
         low, high = samples.quartiles
-        ratio = "{value:.2f} ({low:.2f}-{high:.2f})".format(**ratios[name]) if name in ratios else ""
+        ratio = _ratio(ratios[name]) if name in ratios else ""
         table.add_row(
             name,
             _ms(samples.median),
@@ -63,6 +89,8 @@ def print_outcome(console: Console, title: str, outcome: Outcome, check: str) ->
     for name, samples in outcome.samples.items():
         if samples.idle_share > MOST_IDLE_SHARE:
             console.print(f"  {name} took {samples.idle_share:.0%} of a CPU during the others' turns")
+    if outcome.busy_cpus:
+        console.print(f"  the busy programs took {outcome.busy_cpus:.2f} CPUs during the rounds")
 
 
 def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]], failed: dict[str, str]) -> None:
@@ -80,6 +108,7 @@ def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]],
 def print_shapes(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
     """One row per pass of a layer: all times, and ratios to nnlite's."""
     names = list(dict.fromkeys(name for row in rows for name in row["peers"]))
+    rated = [(found[1], row) for row in rows if (found := beside(row))]
     table = Table("N x H x W x C -> K", "pass", "auto", title=title, title_justify="left")
     for name in names:
         table.add_column(f"{name}, ms" if name == OURS else f"{name}, ms (times {OURS}'s)", justify="right")
@@ -89,13 +118,13 @@ def print_shapes(console: Console, title: str, rows: list[dict[str, Any]]) -> No
         distance = max((peer["check"] for peer in row["peers"].values()), default=float("nan"))
         table.add_row(row["geometry"], row["pass"], row["algorithm"], *cells, _seen(distance))
     console.print(table)
-    for name in names:
-        ratios = [row["peers"][name]["times_nnlite"] for row in rows if name in row["peers"]]
-        values = [ratio["value"] for ratio in ratios if ratio]
-        if values:
-            faster = sum(value > 1 for value in values)
-            worst = f"at worst {name} takes {min(values):.2f} of its time"
-            console.print(f"  {OURS} is faster than {name} in {faster} of {len(values)}; {worst}")
+    if rated:
+        values = [ratio["value"] for ratio, _ in rated]
+        least, worst = min(rated, key=lambda pair: pair[0]["value"])
+        console.print(f"  the fastest peer of each pass, in {OURS}'s time: median {median(values):.2f}")
+        console.print(f"  least: {_ratio(least)}, {worst['geometry']}, {worst['pass']}")
+        below = {limit: sum(value < limit for value in values) for limit in (LEAST_RATIO, 1)}
+        console.print(f"  of {len(values)} passes: " + ", ".join(f"{n} below {limit}" for limit, n in below.items()))
     for row in rows:
         for name, reason in row["failed"].items():
             console.print(f"  {row['geometry']}, {row['pass']}: {name} failed: {reason}")
@@ -116,6 +145,12 @@ def _ratios(samples: dict[str, Samples]) -> dict[str, dict[str, float]]:
         return {}
     ratios = {name: paired_ratio(mine.ms, samples[OURS].ms) for name, mine in samples.items() if name != OURS}
     return {name: {"value": r.value, "low": r.low, "high": r.high} for name, r in ratios.items()}
+
+
+def _ratio(ratio: dict[str, Any]) -> str:
+    """With its interval, if there are enough rounds for one."""
+    known = ratio["low"] is not None
+    return f"{ratio['value']:.2f} " + (f"({ratio['low']:.2f}-{ratio['high']:.2f})" if known else "(few rounds)")
 
 
 def _ms(value: float) -> str:

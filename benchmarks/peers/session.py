@@ -11,20 +11,37 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import isa
+from benchmarks.peers.busy import busy_programs
 from benchmarks.peers.frameworks import PEERS
-from benchmarks.peers.networks import write_data
+from benchmarks.peers.networks import IMAGES, write_data
 from benchmarks.peers.process import PeerFailed, PeerProcess
 from benchmarks.peers.rounds import Samples, interleave
 from nnlite.conv import Geometry
 
-#: steps of the check that losses fall alike: one epoch of mnist5k's whole batches
-LOSS_STEPS = 31
-#: the loss that is compared is the mean over the last of them
-LOSS_WINDOW = 10
+#: steps at most of the check that losses fall alike; an epoch of mnist5k is less, unless batches are small
+MOST_LOSS_STEPS = 1000
+#: the first loss that is compared is the mean over so many images, or one batch; the last is over a third of the steps
+FIRST_IMAGES = 128
 #: how far a peer's loss may be from the median of all, as a share: dropout's random numbers differ
 LOSS_TOLERANCE = 0.2
 #: how far a probability, or a convolution's result relative to its rms, may be from the median of all
 RESULT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What is the same for all peers of a run."""
+
+    threads: int
+    batch_size: int
+    isa: str
+    busy: int  # programs that run beside during the measured rounds
+
+    def __str__(self) -> str:
+        held = ", AVX2 only" if self.isa == isa.AVX2 else ""
+        beside = f", {_count(self.busy, 'busy program')} beside" if self.busy else ""
+        return _count(self.threads, "thread") + held + beside
 
 
 @dataclass
@@ -37,25 +54,34 @@ class Outcome:
     seen: dict[str, Any] = field(default_factory=dict)
     #: peers that do not do the same work as the others, and how that shows
     differing: dict[str, str] = field(default_factory=dict)
+    #: single passes: what nnlite's `auto` chose
+    algorithm: str = ""
+    #: how many CPUs the busy programs took during the rounds
+    busy_cpus: float = 0.0
 
 
 class Session:
     """Starts the peers and keeps them, asleep, until it is closed."""
 
-    def __init__(self, names: Sequence[str], threads: int, folder: Path, say: Callable[[str], object]):
-        self.threads = threads
+    def __init__(self, names: Sequence[str], conditions: Conditions, folder: Path, say: Callable[[str], object]):
+        self.conditions = conditions
         self.data = folder / "data.npz"
         self.skipped: dict[str, str] = {}
+        #: with --isa avx2: what each peer's libraries say of the instructions that they use
+        self.instructions: dict[str, list[str]] = {}
         self.processes: list[PeerProcess] = []
         write_data(self.data)
         for name in names:
             missing = PEERS[name].missing()
-            if missing:
-                self.skipped[name] = f"not installed: {', '.join(missing)}"
+            unheld = isa.why_unheld(name, conditions.isa)
+            if missing or unheld:
+                self.skipped[name] = f"not installed: {', '.join(missing)}" if missing else unheld
                 continue
             say(f"starting {name}")
             try:
-                self.processes.append(PeerProcess(name, threads, self.data))
+                if conditions.isa != isa.NATIVE:
+                    self.instructions[name] = isa.witness(name, conditions.threads, self.data, conditions.isa)
+                self.processes.append(self._start(name))
             except PeerFailed as failure:
                 self.skipped[name] = str(failure)
 
@@ -63,17 +89,27 @@ class Session:
         for process in self.processes:
             process.close()
 
+    def peak_gflops(self) -> float:
+        """The FMA peak of the peers' threads, measured by nnlite in a process of its own, held as the peers are."""
+        process = self._start("nnlite")
+        try:
+            return process.ask("peak_gflops", threads=self.conditions.threads)
+        finally:
+            process.close()
+
     def step(self, model: str, rounds: int, say: Callable[[str], object]) -> Outcome:
         """Training steps of a network, after an epoch in which the losses are seen to fall alike."""
         trainers = [process for process in self.processes if PEERS[process.name].trains]
+        batch_size = self.conditions.batch_size
 
         def check(process: PeerProcess) -> tuple[float, float]:
-            process.ask("prepare", task="step", model=model)
-            process.ask("burst", steps=LOSS_STEPS, unmeasured=0)
+            process.ask("prepare", task="step", model=model, batch_size=batch_size)
+            process.ask("burst", steps=loss_steps(batch_size), unmeasured=0)
             losses = process.ask("losses")
-            return losses[0], float(np.mean(losses[-LOSS_WINDOW:]))
+            first = -(-FIRST_IMAGES // batch_size)
+            return float(np.mean(losses[:first])), float(np.mean(losses[-(len(losses) // 3) :]))
 
-        outcome = _measure(trainers, check, rounds, f"{model}, training", say)
+        outcome = self._measure(trainers, check, rounds, f"{model}, training", say)
         outcome.differing = differing_losses(outcome.seen)
         return outcome
 
@@ -81,11 +117,11 @@ class Session:
         """The network without dropout, after its probabilities for a batch are seen to be the same."""
 
         def check(process: PeerProcess) -> np.ndarray:
-            process.ask("prepare", task="inference", model=model)
+            process.ask("prepare", task="inference", model=model, batch_size=self.conditions.batch_size)
             process.ask("burst", steps=1, unmeasured=0)
             return self._result_of(process)
 
-        outcome = _measure(self.processes, check, rounds, f"{model}, inference", say)
+        outcome = self._measure(self.processes, check, rounds, f"{model}, inference", say)
         outcome.seen, outcome.differing = distances(outcome.seen)
         return outcome
 
@@ -97,15 +133,19 @@ class Session:
             "dy": geometry.output_shape,
             "stride": geometry.strides[0],
             "padding": geometry.pads[0][0],
+            "groups": geometry.groups,
         }
 
+        algorithms = []
+
         def check(process: PeerProcess) -> np.ndarray:
-            process.ask("prepare_convolution", problem=problem, pass_name=pass_name)
+            algorithms.append(process.ask("prepare_convolution", problem=problem, pass_name=pass_name))
             process.ask("burst", steps=1, unmeasured=0)
             return self._result_of(process)
 
         able = [process for process in self.processes if PEERS[process.name].convolves]
-        outcome = _measure(able, check, rounds, f"{geometry}, {pass_name}", say)
+        outcome = self._measure(able, check, rounds, f"{geometry}, {pass_name}", say)
+        outcome.algorithm = "".join(algorithms)  # only nnlite's has a name
         outcome.seen, outcome.differing = distances(outcome.seen)
         return outcome
 
@@ -120,20 +160,55 @@ class Session:
             try:
                 if PEERS[name].caches:
                     self._peaks(name, model, steps=1)
-                peaks[name] = self._peaks(name, model, steps=LOSS_STEPS)
+                peaks[name] = self._peaks(name, model, steps=loss_steps(self.conditions.batch_size))
             except PeerFailed as failure:
                 failed[name] = str(failure)
         return peaks, failed
 
     def _peaks(self, name: str, model: str, steps: int) -> dict[str, int]:
-        process = PeerProcess(name, self.threads, self.data)
+        process = self._start(name)
         try:
             started = process.ask("peak_memory")
-            process.ask("prepare", task="step", model=model)
+            process.ask("prepare", task="step", model=model, batch_size=self.conditions.batch_size)
             process.ask("burst", steps=steps, unmeasured=0)
             return {"started": started, "trained": process.ask("peak_memory")}
         finally:
             process.close()
+
+    def _measure(
+        self,
+        processes: Sequence[PeerProcess],
+        check: Callable[[PeerProcess], Any],
+        rounds: int,
+        title: str,
+        say: Callable[[str], object],
+    ) -> Outcome:
+        """`check` for each peer, then rounds over those that passed through it, with the busy programs beside."""
+        outcome = Outcome({})
+        ready = []
+        for process in processes:
+            say(f"{title}: preparing {process.name}")
+            try:
+                outcome.seen[process.name] = check(process)
+                ready.append(process)
+            except PeerFailed as failure:
+                outcome.failed[process.name] = str(failure)
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            say(f"{title}: round {done // len(ready) + 1 if done < rounds * len(ready) else rounds} of {rounds}")
+
+        with busy_programs(self.conditions.busy) as cpus:
+            outcome.samples, failed = interleave(ready, rounds, advance)
+            outcome.busy_cpus = cpus()
+        outcome.failed |= failed
+        return outcome
+
+    def _start(self, name: str) -> PeerProcess:
+        held = isa.environment(name, self.conditions.isa)
+        return PeerProcess(name, self.conditions.threads, self.data, held)
 
     def _result_of(self, process: PeerProcess) -> np.ndarray:
         path = self.data.with_name("result.npy")
@@ -142,43 +217,23 @@ class Session:
 
 
 @contextmanager
-def open_session(names: Sequence[str], threads: int, say: Callable[[str], object]) -> Iterator[Session]:
+def open_session(names: Sequence[str], conditions: Conditions, say: Callable[[str], object]) -> Iterator[Session]:
     """A session whose processes and files are gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(names, threads, Path(folder), say)
+        session = Session(names, conditions, Path(folder), say)
         try:
             yield session
         finally:
             session.close()
 
 
-def _measure(
-    processes: Sequence[PeerProcess],
-    check: Callable[[PeerProcess], Any],
-    rounds: int,
-    title: str,
-    say: Callable[[str], object],
-) -> Outcome:
-    """`check` for each peer, then rounds over those that passed through it."""
-    outcome = Outcome({})
-    ready = []
-    for process in processes:
-        say(f"{title}: preparing {process.name}")
-        try:
-            outcome.seen[process.name] = check(process)
-            ready.append(process)
-        except PeerFailed as failure:
-            outcome.failed[process.name] = str(failure)
-    done = 0
+def loss_steps(batch_size: int) -> int:
+    """How many steps the check of the losses has: an epoch of whole batches, if that is not too long."""
+    return min(MOST_LOSS_STEPS, IMAGES // batch_size)
 
-    def advance() -> None:
-        nonlocal done
-        done += 1
-        say(f"{title}: round {done // len(ready) + 1 if done < rounds * len(ready) else rounds} of {rounds}")
 
-    outcome.samples, failed = interleave(ready, rounds, advance)
-    outcome.failed |= failed
-    return outcome
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def differing_losses(seen: dict[str, tuple[float, float]]) -> dict[str, str]:

@@ -40,10 +40,10 @@ class Worker:
         """Of the peer's packages, those that are installed."""
         return {name: version for name in self._peer.packages if (version := _version(name))}
 
-    def prepare(self, task: str, model: str) -> None:
+    def prepare(self, task: str, model: str, batch_size: int) -> None:
         """Get ready to train the network of that name, or to infer with it."""
         network = NETWORKS[model]
-        arguments = (network, network.first_weights(), read_batches(self._data, network))
+        arguments = (network, network.first_weights(), read_batches(self._data, network, batch_size))
         if task == "step":
             self._peer.prepare_training(*arguments)
             self._steps = self._peer.train
@@ -52,13 +52,17 @@ class Worker:
             self._steps = self._peer.infer
         self._burst_ended = None
 
-    def prepare_convolution(self, problem: dict[str, Any], pass_name: str) -> None:
-        """Get ready to compute one pass of a convolution on random numbers, the same for every peer."""
+    def prepare_convolution(self, problem: dict[str, Any], pass_name: str) -> str:
+        """Get ready to compute one pass of a convolution on random numbers, the same for every peer.
+
+        Returns the name of the algorithm, if the peer names it.
+        """
         generator = np.random.default_rng(0)
         arrays = [generator.standard_normal(problem[name], np.float32) for name in ("x", "weight", "dy")]
-        self._peer.prepare_convolution(problem, pass_name, arrays)
+        algorithm = self._peer.prepare_convolution(problem, pass_name, arrays)
         self._steps = self._peer.convolve
         self._burst_ended = None
+        return algorithm
 
     def burst(self, steps: int, unmeasured: int) -> dict[str, float]:
         """Time `steps` steps, after `unmeasured` ones that bring code, data and threads back from their sleep."""
@@ -82,6 +86,16 @@ class Worker:
     def save_result(self, path: str) -> None:
         """Write what the last burst's last step computed."""
         np.save(path, np.asarray(self._result))
+
+    def instruction_sets(self) -> list[str]:
+        """What the peer's libraries say of the instructions that they use."""
+        return self._peer.instruction_sets()
+
+    def peak_gflops(self, threads: int) -> float:
+        """The FMA peak of so many threads, as nnlite measures it."""
+        from nnlite.performance import peaks
+
+        return peaks.peak_gflops(threads)
 
     def peak_memory(self) -> int:
         """The most memory that this process ever had resident, bytes."""

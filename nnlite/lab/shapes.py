@@ -24,7 +24,7 @@ class Shape(NamedTuple):
         return self.published_batch != self.geometry.input_shape[0]
 
 
-#: set -> (N, C, H, W, K, R, S, stride, pad) of its layers, as published
+#: set -> (N, C, H, W, K, R, S, stride, pad) of its layers, as published; grouped ones end in the number of groups
 SETS: dict[str, tuple[tuple[int, ...], ...]] = {
     "seed": (
         (128, 1, 28, 28, 32, 3, 3, 1, 0),
@@ -48,38 +48,46 @@ SETS: dict[str, tuple[tuple[int, ...], ...]] = {
     "googlenet": ((96, 32, 28, 28, 96, 5, 5, 1, 2),),
     "alexnet": ((256, 3, 227, 227, 96, 11, 11, 4, 0),),
     "deepbench": ((16, 1, 48, 480, 16, 3, 3, 1, 1),),
+    # slow in PyTorch (issue 13716, and the same with fewer channels), TensorFlow (19390) and OpenCV (14190)
+    "grouped": (
+        (16, 256, 56, 56, 256, 3, 3, 1, 1, 256),
+        (8, 128, 64, 64, 128, 3, 3, 1, 1, 128),
+        (32, 64, 32, 32, 64, 3, 3, 1, 1, 16),
+        (64, 16, 64, 64, 16, 3, 3, 1, 1, 16),
+    ),
 }
 #: the names of the question's layers in their networks
 _SEED_NAMES = ("cnn conv2d", "cnn conv2d_1", "small_cnn conv2d", "small_cnn conv2d_1")
 
 
-def resolve(requests: Sequence[str], batch_size: int) -> list[Shape]:
+def resolve(requests: Sequence[str], batch_size: int, most_images: int = LARGE_BATCH) -> list[Shape]:
     """The shapes of all requests without duplicates. A request is a set's name, "all", or N,C,H,W,K,R,S,stride,pad.
 
-    `batch_size` is that of the question's layers. Raises ValueError, which names the request, for any other.
+    `batch_size` is that of the question's layers; published batches are cut to `most_images`. Raises ValueError, which
+    names the request, for any other.
     """
     found: dict[Geometry, Shape] = {}
     for request in requests:
-        for shape in _shapes(request, batch_size):
+        for shape in _shapes(request, batch_size, most_images):
             found.setdefault(shape.geometry, shape)
     return list(found.values())
 
 
-def _shapes(request: str, batch_size: int) -> list[Shape]:
+def _shapes(request: str, batch_size: int, most_images: int) -> list[Shape]:
     if "," in request:
         return [_parse(request)]
     if request == "all":
-        return [shape for name in SETS for shape in _of_set(name, batch_size)]
+        return [shape for name in SETS for shape in _of_set(name, batch_size, most_images)]
     if request not in SETS:
         raise unknown("--shapes", request, [*SETS, "all", "N,C,H,W,K,R,S,stride,pad"])
-    return _of_set(request, batch_size)
+    return _of_set(request, batch_size, most_images)
 
 
-def _of_set(name: str, batch_size: int) -> list[Shape]:
+def _of_set(name: str, batch_size: int, most_images: int) -> list[Shape]:
     shapes = []
     for i, numbers in enumerate(SETS[name]):
         published = batch_size if name == "seed" else numbers[0]
-        batch = batch_size if name == "seed" else min(published, LARGE_BATCH)
+        batch = batch_size if name == "seed" else min(published, most_images)
         label = _SEED_NAMES[i] if name == "seed" else f"{name} {i + 1}"
         shapes.append(Shape(label, _geometry((batch, *numbers[1:])), published))
     return shapes
@@ -99,8 +107,9 @@ def _parse(request: str) -> Shape:
 
 
 def _geometry(numbers: tuple[int, ...]) -> Geometry:
-    n, c, h, w, k, r, s, stride, pad = numbers
-    return Geometry.of((n, h, w, c), (r, s, c, k), strides=stride, padding=pad)
+    n, c, h, w, k, r, s, stride, pad = numbers[:9]
+    groups = numbers[9] if len(numbers) > 9 else 1
+    return Geometry.of((n, h, w, c), (r, s, c // groups, k), strides=stride, padding=pad, groups=groups)
 
 
 def slice_of(geometry: Geometry, share: float) -> Geometry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_info
 
 from benchmarks.peers.networks import Network
 
@@ -37,13 +38,22 @@ class Peer:
         """The probabilities for `steps` batches, in order; the last ones are returned."""
         raise NotImplementedError
 
-    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> None:
-        """One pass of one convolution: `arrays` are x, weight and dy, channels last."""
+    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> str:
+        """One pass of one convolution: `arrays` are x, weight and dy, channels last.
+
+        Returns the name of the algorithm, or nothing if it has none.
+        """
         raise NotImplementedError
 
     def convolve(self, steps: int) -> Any:
         """Run the pass `steps` times; the last result is returned."""
         raise NotImplementedError
+
+    def instruction_sets(self) -> list[str]:
+        """What the framework's libraries say of the instructions that they use, one line each."""
+        return [
+            f"{pool['internal_api']}: {pool['architecture']}" for pool in threadpool_info() if "architecture" in pool
+        ]
 
 
 class Cycle:

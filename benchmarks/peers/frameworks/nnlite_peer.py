@@ -9,6 +9,7 @@ import numpy as np
 import nnlite as nn
 from benchmarks.peers.frameworks.base import Batches, Cycle, Peer
 from benchmarks.peers.networks import EPSILON, LEARNING_RATE, RHO, Network
+from nnlite.compiler import simd
 
 
 class NnlitePeer(Peer):
@@ -38,14 +39,20 @@ class NnlitePeer(Peer):
                 probabilities = self._model(self._batch())
         return probabilities.numpy()
 
-    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> None:
+    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> str:
         x, weight, dy = arrays
-        geometry = nn.conv.Geometry.of(x.shape, weight.shape, strides=problem["stride"], padding=problem["padding"])
+        geometry = nn.conv.Geometry.of(
+            x.shape, weight.shape, strides=problem["stride"], padding=problem["padding"], groups=problem["groups"]
+        )
         algorithm = nn.conv.select(geometry, x.dtype)
         operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
         self._pass = lambda: getattr(algorithm, pass_name)(*operands, geometry)
+        return algorithm.name
 
     def convolve(self, steps: int) -> Any:
         for _ in range(steps):
             result = self._pass()
         return result
+
+    def instruction_sets(self) -> list[str]:
+        return [f"nnlite's kernels: vectors of {simd.LANES} float32", *super().instruction_sets()]

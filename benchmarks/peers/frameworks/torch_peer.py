@@ -65,29 +65,32 @@ class TorchPeer(Peer):
                 probabilities = self._forward(self._batch())
         return probabilities.numpy()
 
-    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> None:
+    def prepare_convolution(self, problem: dict[str, Any], pass_name: str, arrays: list[np.ndarray]) -> str:
         x, weight, dy = arrays
         x_t, dy_t = (torch.from_numpy(a).permute(0, 3, 1, 2) for a in (x, dy))  # channels last in memory
         weight_t = torch.from_numpy(weight).permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-        stride, padding = [problem["stride"]] * 2, [problem["padding"]] * 2
+        stride, padding, groups = [problem["stride"]] * 2, [problem["padding"]] * 2, problem["groups"]
         if pass_name == "forward":
-            self._pass = lambda: functional.conv2d(x_t, weight_t, stride=stride, padding=padding)
+            self._pass = lambda: functional.conv2d(x_t, weight_t, stride=stride, padding=padding, groups=groups)
             self._to_numpy = lambda y: y.permute(0, 2, 3, 1).numpy()
-            return
+            return ""
         needs = [pass_name == "grad_input", pass_name == "grad_weight", False]
         which = 0 if needs[0] else 1
         backward = torch.ops.aten.convolution_backward
-        self._pass = lambda: backward(dy_t, x_t, weight_t, None, stride, padding, [1, 1], False, [0, 0], 1, needs)[
-            which
-        ]
+        rest = None, stride, padding, [1, 1], False, [0, 0], groups, needs
+        self._pass = lambda: backward(dy_t, x_t, weight_t, *rest)[which]
         order = (0, 2, 3, 1) if needs[0] else (2, 3, 1, 0)
         self._to_numpy = lambda result: result.permute(*order).numpy()
+        return ""
 
     def convolve(self, steps: int) -> Any:
         with torch.no_grad():
             for _ in range(steps):
                 result = self._pass()
         return self._to_numpy(result)
+
+    def instruction_sets(self) -> list[str]:
+        return [f"ATen: {torch.backends.cpu.get_cpu_capability()}", *super().instruction_sets()]
 
     def _images(self, images: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(images)
