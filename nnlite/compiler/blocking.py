@@ -1,0 +1,16 @@
+"""How much of a product's operands is kept in which cache, while the rest passes by.
+
+The loops around a micro-kernel (BLIS's; Low et al., Analytical Modeling Is Enough for High-Performance BLIS, 2016) reduce
+KC terms at a time, so that a packed panel of b (KC x NR) stays in cache while all rows of a pass. Low et al. keep it in
+the first cache. Here it is in the second: a tile reads each number of the panel once per MR rows, which the second
+cache delivers in time, and longer panels store and load the sums less often.
+"""
+
+from __future__ import annotations
+
+from nnlite.runtime.processor import cache_sizes
+
+#: bytes of a panel of b: the larger part of the second cache is left to the rows of a and of c that pass
+PANEL_BYTES = cache_sizes()["L2"] * 3 // 8
+#: bytes of the rows of a that are packed at a time: of the third cache, which up to eight cores share
+BLOCK_BYTES = cache_sizes()["L3"] // 8
