@@ -11,6 +11,7 @@ from __future__ import annotations
 from nnlite.compiler.jit import jit, kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
+    adjacent_rows,
     even_rows,
     load_tile,
     multiply_add,
@@ -49,7 +50,11 @@ def tile_sums(part, parts, rounds, blocks, shape, loops, x, b, y):
                 for run in range(loops.runs):
                     j = run * loops.length * loops.b_step
                     place = run * loops.run_step
-                    tile = multiply_add(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
+                    if loops.row_step == 1:
+                        place, near = place + t * shape.rows, adjacent_rows(shape)
+                        tile = multiply_add(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
+                    else:
+                        tile = multiply_add(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
                 store_tile(ys, rows_out, 0, tile, loops.width)
 
 
