@@ -1,8 +1,8 @@
 """How much of a product's operands is kept in which cache, while the rest passes by.
 
 The loops around a micro-kernel are BLIS's (Low et al., Analytical Modeling Is Enough for High-Performance BLIS, 2016).
-They reduce KC terms at a time, so that a packed panel of b (KC x NR) stays in cache while all rows of a pass. Low et al.
-keep it in the first cache. Here it is in the second: a tile reads each number of the panel once per MR rows, which the
+They reduce KC terms at a time, so that a packed panel of b (KC x NR) stays in cache while all rows of a pass. Low et al
+keep it in the first cache; here it is in the second: a tile reads each number of the panel once per MR rows, which the
 second cache delivers in time, and longer panels store and load the sums less often.
 """
 

@@ -305,7 +305,7 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
 
 
 def _lowest(shape: TileShape, rows: int) -> TileShape:
-    """The lowest shape, of at least 3 rows, that computes fewest in vain: it serves more layers and is compiled once."""
+    """The lowest shape, of at least 3 rows, that computes fewest in vain: it serves more layers, compiled once."""
     heights = range(min(3, shape.rows), shape.rows + 1)
     return TileShape(min(heights, key=lambda tall: -(-rows // tall) * tall), shape.vectors)
 
