@@ -43,9 +43,35 @@ def test_the_three_products_are_numpys(products, size):
     close(products.matmul_tn(np.ascontiguousarray(a.T), b), expected, k)
 
 
-def test_a_reduction_longer_than_a_panel_is_summed_whole(products):
-    a, b, bias = operands(7, 70, 3000)
-    close(products.matmul(a, b, bias), a.astype(np.float64) @ b + bias, 3000)
+@pytest.fixture
+def small_blocks(products, monkeypatch):
+    """Little of the operands is packed at a time, whatever this processor's caches."""
+    monkeypatch.setattr(products, "PANEL_BYTES", 4 << 10)
+    monkeypatch.setattr(products, "BLOCK_BYTES", 4 << 10)
+    products._plan.cache_clear()
+    yield
+    products._plan.cache_clear()
+
+
+def test_long_reductions_and_many_rows_are_summed_in_blocks(products, small_blocks):
+    a, b, bias = operands(61, 70, 300)
+    expected, a_transposed = a.astype(np.float64) @ b, np.ascontiguousarray(a.T)
+    sizes = products._plan(61, 70, 300, is_a_transposed=True).sizes
+    assert sizes.kc < 300
+    assert sizes.block * products._shape(70).rows < 61
+    close(products.matmul(a, b, bias, relu=True), np.maximum(expected + bias, 0), 300)
+    close(products.matmul_nt(a, np.ascontiguousarray(b.T)), expected, 300)
+    close(products.matmul_tn(a_transposed, b), expected, 300)
+
+
+def test_shares_of_one_panel_or_less_pack_rows_of_their_own(products, small_blocks):
+    """The columns are one panel or two, of which three threads have parts."""
+    a, b, _ = operands(61, 16, 40)
+    plan = products._plan(61, 16, 40, is_a_transposed=True)
+    c, work = np.full((61, 16), np.nan, np.float32), np.zeros((3, plan.packed_size), np.float32)
+    transposed = np.ascontiguousarray(a.T)
+    products._gemm.run(3, plan.shape, plan.sizes, transposed, b, plan.no_bias, c, False, products._NO_MASK, work)
+    close(c, a.astype(np.float64) @ b, 40)
 
 
 def test_relu_lets_nan_through(products):

@@ -90,6 +90,34 @@ def even_rows(typing, shape, first, count, step):
 
 
 @intrinsic
+def adjacent_rows(typing, shape):
+    """The offsets of rows that are neighbouring numbers, as `copy_column` packs them: known when code is compiled.
+
+    So they take no registers, of which there are too few for a pointer a row and the rest of a loop.
+    """
+
+    def emit(context, builder, sig, args):
+        return context.make_tuple(builder, sig.return_type, [index_value(m) for m in range(sig.return_type.count)])
+
+    return _rows_type(shape.shape)(shape), emit
+
+
+@intrinsic
+def copy_column(typing, shape, source, offset, out, out_offset):
+    """out[out_offset:] = source[offset:], as many numbers as a tile of that shape has rows."""
+
+    def emit(context, builder, sig, args):
+        column = ir.VectorType(ir.FloatType(), shape.shape.rows).as_pointer()
+        place = address_value(context, builder, sig.args[1], *args[1:3])
+        out_place = address_value(context, builder, sig.args[3], *args[3:])
+        numbers = builder.load(builder.bitcast(place, column), align=4)
+        builder.store(numbers, builder.bitcast(out_place, column), align=4)
+        return context.get_dummy_value()
+
+    return types.void(shape, source, types.int64, out, types.int64), emit
+
+
+@intrinsic
 def table_rows(typing, shape, first, count, table):
     """As `even_rows`, with offsets looked up in `table`, an array of int64."""
 

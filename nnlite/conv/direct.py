@@ -28,6 +28,7 @@ from nnlite.compiler.jit import ENABLED, jit
 from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.tiles import (
+    adjacent_rows,
     even_rows,
     load_tile,
     multiply_add,
@@ -309,8 +310,9 @@ def reduce_band(shape, nest, band, first, last):
     for t in range(first, last):
         index, row = t // tiles, t % tiles
         group, column = index // nest.panels, index % nest.panels * shape.width
-        rows = table_rows(shape, row * shape.rows, nest.reduced, nest.rows)
-        rows_out = even_rows(shape, row * shape.rows, nest.reduced, k)
+        first_row = row * shape.rows
+        rows, start = table_rows(shape, first_row, nest.reduced, nest.rows), nest.rows[first_row]
+        rows_out = even_rows(shape, first_row, nest.reduced, k)
         place, columns = group * nest.group_out + column, nest.group_out - column
         if band.is_first:
             tile = zeros(shape)
@@ -322,8 +324,10 @@ def reduce_band(shape, nest, band, first, last):
             for h in range(max(band.top, inside[row, 0]), min(band.bottom, inside[row, 1])):
                 i = group * nest.group_in + n * nest.image_padded + h * nest.line + first_w * nest.pixel
                 pixel = (n * (band.bottom - band.top) + h - band.top) * nest.w_out + first_w
-                j = index * band.panel_step + pixel * band.pixel_step
-                tile = multiply_add(
-                    tile, band.x, rows, i, nest.pixel, band.dy, j, band.pixel_step, last_w - first_w
-                )  # fmt: skip
+                j, pixels = index * band.panel_step + pixel * band.pixel_step, last_w - first_w
+                if nest.adjacent:
+                    i, near = i + start, adjacent_rows(shape)
+                    tile = multiply_add(tile, band.x, near, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
+                else:
+                    tile = multiply_add(tile, band.x, rows, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
         store_tile(band.sums, rows_out, place, tile, columns)

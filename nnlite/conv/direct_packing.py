@@ -146,7 +146,10 @@ def pack_dy(nest, dy, gate, is_gated, pixels, nr, index, out):
         i = (p * nest.groups + group) * nest.group_out + first
         for column in range(0, nr, LANES):
             left = nest.group_out - first - column
-            values = load_first(dy, i + column, left)
+            if left >= LANES:  # a mask takes longer than the load
+                values = load(dy, i + column)
+            else:
+                values = load_first(dy, i + column, left)
             if is_gated:
                 values = select(load_first(gate, i + column, left) > 0, values, 0)
             store(out, p * nr + column, values)

@@ -21,18 +21,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import BAND_BYTES, LINE, LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import TileShape, lane_tile_shape, tile_shape
 from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 
-#: the longest piece of a reduction: its panel of weights (a tile wide) and what it reads have to stay in cache
-LONGEST_BLOCK = 768
-#: bytes of dY, a tile wide, that the weight gradient reduces before it goes on to the next weights
-BAND_BYTES = 1 << 18
 #: images are joined to batches of so many positions, so that reading a panel of weights is worth it, and few tiles
-#: overhang
+#: overhang; fewer where they would take more bytes, so that they stay near while panels pass
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
+#: multiply-adds that a processor has under way at a time: 2 each cycle, of 4 cycles each. Fewer sums take as long
+SUMS_IN_FLIGHT = 8
 #: stands for the number of a tap where there is none
 NO_TAP = -1
 _NOTHING = np.empty(0, np.float32)
@@ -220,6 +219,7 @@ class WeightLoopNest(NamedTuple):
     w_out: int
     line: int  # from an output row to the next, in the padded image
     pixel: int
+    adjacent: bool  # whether each tile's rows are neighbouring channels of one tap
     reduced: int  # weights of an output channel: taps * input channels of a group
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
@@ -254,14 +254,17 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
     image_padded, line = padded_h * padded_w * c, padded_w * c
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
-    shape = _dividing_rows(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, lanes)
+    if lanes:
+        shape = _lowest(lane_tile_shape(k // groups), rows.size)
+    else:
+        shape = _fastest(tile_shape(k // groups), rows.size, group_in)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
 
     copies = num_threads
     if num_threads * rows.size * k > n * (h * w * c + oh * ow * k):
         copies = 1  # it is cheaper for each thread to see all pixels, and have some of the weights
-    band_pixels = BAND_BYTES // (4 * width)
-    images = max(1, min(band_pixels // (oh * ow), JOINED_BYTES // (4 * image_padded)))
+    band_pixels = max(1, min(LINE_BYTES // min(LINE, 4 * sw * c), BAND_BYTES // (4 * width)))
+    images = max(1, band_pixels // (oh * ow))
     batches = max(1, min(n, -(-n // (images * copies)) * copies))
     bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))
     joined = -(-n // batches)
@@ -289,6 +292,7 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
         w_out=ow,
         line=sh * line,
         pixel=sw * c,
+        adjacent=group_in % shape.rows == 0,
         reduced=rows.size,
         batches=batches,
         bands=bands,
@@ -300,14 +304,22 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
     return WeightGradient(shape, nest, copies)
 
 
-def _dividing_rows(shape: TileShape, rows: int, lanes: bool) -> TileShape:
-    """The shape with at most as many rows, so that fewest are computed in vain; but at least 3, to hide latency.
-
-    Of those the tallest; in `lanes`, where it is no faster, the lowest, which serves more layers and is compiled once.
-    """
+def _lowest(shape: TileShape, rows: int) -> TileShape:
+    """The lowest shape, of at least 3 rows, that computes fewest in vain: it serves more layers, compiled once."""
     heights = range(min(3, shape.rows), shape.rows + 1)
-    fewest = min(heights, key=lambda tall: (-(-rows // tall) * tall, tall if lanes else -tall))
-    return TileShape(fewest, shape.vectors)
+    return TileShape(min(heights, key=lambda tall: -(-rows // tall) * tall), shape.vectors)
+
+
+def _fastest(shape: TileShape, rows: int, group_in: int) -> TileShape:
+    """The shape with at most as many rows that takes least time for all `rows`, taps x `group_in`.
+
+    Among equals it is one of which each tile has one tap's channels.
+    """
+
+    def cost(tall: int) -> tuple[int, bool, int]:
+        return -(-rows // tall) * max(tall * shape.vectors, SUMS_IN_FLIGHT), group_in % tall > 0, -tall
+
+    return TileShape(min(range(1, shape.rows + 1), key=cost), shape.vectors)
 
 
 def _inside(start: np.ndarray, size: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
@@ -330,7 +342,7 @@ def _correlation(
     steps_in = (padded_h * padded_w * c, padded_w * c, c)
     steps_out = (prod(result), prod(result[1:]), result[2])
     reduction = len(rows.shifts) * len(columns.shifts) * group_in
-    pieces = max(1, -(-reduction // LONGEST_BLOCK))
+    pieces = max(1, -(-reduction * 4 * shape.width // PANEL_BYTES))
     blocks = [reduction * i // pieces for i in range(pieces + 1)]
     found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
     scale = LANES if lanes else 1  # in lanes, an element is a vector

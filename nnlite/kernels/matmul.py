@@ -1,9 +1,9 @@
 """float32 matrix products on register tiles: a layer's forward product and the two of its backward pass.
 
-A tile of rows x columns of the result stays in registers while the reduction runs; the columns of b that it needs
-are copied to lie together (a panel), as many of its rows at a time as stay in cache, by the first tile as it goes. All
-three products are the same kernel: a's rows and reduction have a step each, so a transposed a is read as it lies, and a
-transposed b is turned over when its panel is copied.
+A tile of rows x columns of the result stays in registers while the reduction runs. What a tile reads lies so that each
+term of its reduction is at a constant distance from the last: the columns of b are copied to lie together (a panel), a
+transposed b is turned over in that copy, and of a transposed a each tile's rows are copied to lie together. Rows of an
+a that is not transposed are read as they lie.
 
 The same number of threads gives the same bits, and other numbers do too: threads share out the tiles, and a tile's
 sum does not depend on them.
@@ -16,17 +16,25 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import BLOCK_BYTES, PANEL_BYTES
 from nnlite.compiler.jit import jit
 from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, store
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
-from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile
+from nnlite.compiler.tiles import (
+    adjacent_rows,
+    copy_column,
+    even_rows,
+    load_tile,
+    multiply_add,
+    relu_tile,
+    repeat_row,
+    store_tile,
+)
 from nnlite.compiler.transposition import transpose
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
 from nnlite.runtime import memory, threads
 
-#: bytes of a panel of b that is reduced at a time
-PANEL_BYTES = 192 << 10
 _NO_MASK = Mask.of(0.0, 0)
 
 
@@ -38,21 +46,21 @@ def matmul(
     With a `mask`, dropout of that.
     """
     m, k = a.shape
-    return _product(a, b, _plan(m, b.shape[1], k, k, 1), bias, relu, mask)
+    return _product(a, b, _plan(m, b.shape[1], k), bias, relu, mask)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
     m, k = a.shape
-    return _product(a, b, _plan(m, b.shape[0], k, k, 1, True))
+    return _product(a, b, _plan(m, b.shape[0], k, is_b_transposed=True))
 
 
 def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
     (k, m), n = a.shape, b.shape[1]
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
-        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, 1, n)).T)  # (m, n)
-    return _product(a, b, _plan(m, n, k, 1, m))
+        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, is_a_transposed=True)).T)  # (m, n)
+    return _product(a, b, _plan(m, n, k, is_a_transposed=True))
 
 
 class Sizes(NamedTuple):
@@ -61,10 +69,11 @@ class Sizes(NamedTuple):
     m: int
     n: int
     k: int
-    row: int  # from a row of a to the next
-    step: int  # from one term of the reduction to the next, in a
-    kc: int  # rows of a panel that are reduced at a time
-    is_transposed: bool  # whether b is given as (n, k)
+    is_a_transposed: bool  # whether a is given as (k, m)
+    is_b_transposed: bool  # whether b is given as (n, k)
+    kc: int  # terms of the reduction that are summed at a time
+    block: int  # tiles whose rows of a are packed at a time
+    packed_b: int  # numbers of a packed panel of b
 
 
 class Plan(NamedTuple):
@@ -72,7 +81,7 @@ class Plan(NamedTuple):
 
     shape: TileShape
     sizes: Sizes
-    packed_size: int  # numbers of a thread's packed panel
+    packed_size: int  # numbers of a thread's packed operands
     no_bias: np.ndarray  # zeros (n, to whole tiles)
 
 
@@ -83,13 +92,17 @@ def _shape(columns: int) -> TileShape:
 
 
 @lru_cache(maxsize=1024)
-def _plan(m: int, n: int, k: int, row: int, step: int, is_transposed: bool = False) -> Plan:
+def _plan(m: int, n: int, k: int, *, is_a_transposed: bool = False, is_b_transposed: bool = False) -> Plan:
     shape = _shape(n)
     blocks = -(-k * shape.width * 4 // PANEL_BYTES)
     kc = max(1, -(-k // max(blocks, 1)))
-    packed_size = -(-kc // LANES) * LANES * shape.width + LANES * LANES
+    packed_b = -(-kc // LANES) * LANES * shape.width + LANES * LANES
+    tiles = max(1, -(-m // shape.rows))
+    block = min(tiles, max(1, BLOCK_BYTES // (4 * kc * shape.rows))) if is_a_transposed else tiles
+    packed_a = block * kc * shape.rows if is_a_transposed else 0
     no_bias = np.zeros(-(-n // shape.width) * shape.width, np.float32)
-    return Plan(shape, Sizes(m, n, k, row, step, kc, is_transposed), packed_size, no_bias)
+    sizes = Sizes(m, n, k, is_a_transposed, is_b_transposed, kc, block, packed_b)
+    return Plan(shape, sizes, packed_a + packed_b, no_bias)
 
 
 def _product(
@@ -116,55 +129,80 @@ def _product(
 def _gemm(thread, num_threads, shape, sizes, a, b, bias, c, relu, mask, work):
     """One share of the tiles of c = dropout(relu(a b + bias)), in BLIS's loops around the micro-kernel.
 
-    There are no loops 5 and 3: the matrices of a layer are small enough for the caches that these would serve.
+    There is no loop 5: the matrices of a layer are small enough for the cache that it would serve.
     """
-    tiles, nr = -(-sizes.m // shape.rows), shape.width
+    mr, nr = shape.rows, shape.width
+    tiles = -(-sizes.m // mr)
     total = -(-sizes.n // nr) * tiles
     begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
-    packed = pointer(work, thread * work.shape[1])
-    # loop 2: panels of NR columns of b
-    for index in range(begin // tiles, -(-end // tiles)):
-        column = index * nr
-        columns, is_whole = sizes.n - column, column + nr <= sizes.n
-        first_tile, last_tile = max(begin - index * tiles, 0), min(end - index * tiles, tiles)
+    first_panel, last_panel = begin // tiles, -(-end // tiles)
+    packed_b = pointer(work, thread * work.shape[1])
+    packed_a = pointer(packed_b, sizes.packed_b)
+    # loop 3: blocks of rows of a: their packed a stays in cache while all panels of b pass
+    for top in range(0, tiles, sizes.block):
+        bottom = min(top + sizes.block, tiles)
+        if first_panel + 1 == last_panel:  # a share of one panel needs its own tiles only
+            top, bottom = max(top, begin - first_panel * tiles), min(bottom, end - first_panel * tiles)
         # loop 4: blocks of KC terms of the reduction: their packed b stays in cache while all tiles pass
         for first in range(0, max(sizes.k, 1), sizes.kc):
             kc = min(sizes.kc, sizes.k - first)
-            if sizes.is_transposed:
-                _pack_transposed(pointer(b, column * sizes.k + first), kc, columns, sizes.k, shape, packed)
-            elif not is_whole:
-                _pack(pointer(b, first * sizes.n + column), kc, columns, sizes.n, shape, packed)
-            # loop 1: tiles of MR rows of a: their sums stay in registers
-            for t in range(first_tile, last_tile):
-                rows = even_rows(shape, t * shape.rows, sizes.m, sizes.row)
-                rows_out = even_rows(shape, t * shape.rows, sizes.m, sizes.n)
-                if first == 0:
-                    tile = repeat_row(shape, bias, column)
+            if sizes.is_a_transposed:
+                _pack_a(pointer(a, first * sizes.m), kc, sizes.m, top, bottom, shape, packed_a)
+            # loop 2: panels of NR columns of b
+            for index in range(first_panel, last_panel):
+                column, columns = index * nr, sizes.n - index * nr
+                first_tile, last_tile = max(begin - index * tiles, top), min(end - index * tiles, bottom)
+                if first_tile >= last_tile:
+                    continue
+                if sizes.is_b_transposed:
+                    _pack_transposed(pointer(b, column * sizes.k + first), kc, columns, sizes.k, shape, packed_b)
                 else:
-                    tile = load_tile(shape, c, rows_out, column, columns)
-                if t == first_tile and is_whole and not sizes.is_transposed:  # packs its b while it computes
-                    for i in range(kc):
-                        line = (first + i) * sizes.n + column
-                        tile = multiply_add(tile, a, rows, (first + i) * sizes.step, 0, b, line, 0, 1)
-                        for j in range(0, nr, LANES):
-                            store(packed, i * nr + j, load(b, line + j))
-                else:
-                    tile = multiply_add(tile, a, rows, first * sizes.step, sizes.step, packed, 0, nr, kc)
-                if relu and first + kc == sizes.k:
-                    tile = relu_tile(tile)
-                store_tile(c, rows_out, column, tile, columns)
-        if drops(mask):
-            for row in range(first_tile * shape.rows, min(last_tile * shape.rows, sizes.m)):
-                place = row * sizes.n + column
-                drop_in_place(pointer(c, place), place, min(nr, columns), mask)
+                    _pack_b(pointer(b, first * sizes.n + column), kc, columns, sizes.n, shape, packed_b)
+                # loop 1: tiles of MR rows of a: their sums stay in registers
+                for t in range(first_tile, last_tile):
+                    rows_out = even_rows(shape, t * mr, sizes.m, sizes.n)
+                    if first == 0:
+                        tile = repeat_row(shape, bias, column)
+                    else:
+                        tile = load_tile(shape, c, rows_out, column, columns)
+                    if sizes.is_a_transposed:
+                        rows, panel = adjacent_rows(shape), (t - top) * kc * mr
+                        tile = multiply_add(tile, packed_a, rows, panel, mr, packed_b, 0, nr, kc)
+                    else:
+                        rows = even_rows(shape, t * mr, sizes.m, sizes.k)
+                        tile = multiply_add(tile, a, rows, first, 1, packed_b, 0, nr, kc)
+                    if relu and first + kc == sizes.k:
+                        tile = relu_tile(tile)
+                    store_tile(c, rows_out, column, tile, columns)
+                if drops(mask) and first + kc == sizes.k:
+                    for row in range(first_tile * mr, min(last_tile * mr, sizes.m)):
+                        place = row * sizes.n + column
+                        drop_in_place(pointer(c, place), place, min(nr, columns), mask)
 
 
 @jit
-def _pack(b, kc, columns, step, shape, packed):
+def _pack_a(a, kc, m, top, bottom, shape, packed):
+    """packed (tiles, KC, MR) = the first KC rows of a (k, m), for tiles `top` to `bottom`; the last column repeated."""
+    mr = shape.rows
+    for i in range(kc):  # a row at a time: rows may lie pages apart
+        for t in range(top, bottom):
+            place = ((t - top) * kc + i) * mr
+            if (t + 1) * mr <= m:
+                copy_column(shape, a, i * m + t * mr, packed, place)
+            else:
+                for row in range(mr):
+                    packed[place + row] = a[i * m + min(t * mr + row, m - 1)]
+
+
+@jit
+def _pack_b(b, kc, columns, step, shape, packed):
     """packed (KC, NR) = the first columns of b, zero where there are none."""
     for i in range(kc):
         for j in range(0, shape.width, LANES):
-            store(packed, i * shape.width + j, load_first(b, i * step + j, columns - j))
+            if shape.width <= columns:
+                store(packed, i * shape.width + j, load(b, i * step + j))
+            else:
+                store(packed, i * shape.width + j, load_first(b, i * step + j, columns - j))
 
 
 @jit

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite.compiler import jit
+from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.work import touched_taps
+from nnlite.runtime.processor import cache_sizes
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("strided_view")
@@ -85,8 +87,21 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
     close(dbias, masked.astype(np.float64).sum(axis=(0, 1, 2)), 1e-5)
 
 
-def test_a_reduction_in_several_blocks_keeps_bias_and_relu():
-    geometry = Geometry.of((1, 4, 5, 300), (3, 3, 300, 20), padding=1)
+@pytest.fixture
+def small_panels(monkeypatch):
+    """Few terms of a reduction are summed at a time, whatever this processor's caches."""
+    plans = direct_plan.batches, direct_plan.forward, direct_plan.grad_input
+    monkeypatch.setattr(direct_plan, "PANEL_BYTES", 16 << 10)
+    for plan in plans:
+        plan.cache_clear()
+    yield
+    for plan in plans:
+        plan.cache_clear()
+
+
+def test_a_reduction_in_several_blocks_keeps_bias_and_relu(small_panels):
+    geometry = Geometry.of((1, 4, 5, 100), (3, 3, 100, 20), padding=1)
+    assert len(direct_plan.forward(geometry).nest.blocks) > 2
     x, weight, _, bias = operands(geometry)
     expected = ORACLE.forward(x.astype(np.float64), weight.astype(np.float64), geometry) + bias
     result = nn.conv.get("direct").forward_fused(x, weight, bias, geometry, Epilogue(bias=True, relu=True)).result
@@ -94,12 +109,11 @@ def test_a_reduction_in_several_blocks_keeps_bias_and_relu():
 
 
 @pytest.mark.parametrize("threads", sorted({1, nn.get_num_threads()}))
-def test_several_panels_of_several_joined_images(monkeypatch, threads):
+def test_several_panels_of_several_joined_images(monkeypatch, small_panels, threads):
     """Two batches of three images and one of one, each read once a panel, forward and back."""
     geometry = Geometry.of((7, 9, 8, 90), (3, 3, 90, 130), padding="same")
     monkeypatch.setattr(direct_plan, "JOINED_POSITIONS", 3 * 9 * 8)
     nn.set_num_threads(threads)
-    direct_plan.batches.cache_clear()
     assert [(first, last, one.input_shape[0]) for first, last, one in direct_plan.batches(geometry)] == [
         (0, 6, 3),
         (6, 7, 1),
@@ -114,7 +128,6 @@ def test_several_panels_of_several_joined_images(monkeypatch, threads):
     masked = (dy * (result > 0)).astype(np.float64)
     close(dx, ORACLE.grad_input(masked, weight.astype(np.float64), geometry), 2e-5)
     close(dweight, ORACLE.grad_weight(x.astype(np.float64), masked, geometry), 2e-5)
-    direct_plan.batches.cache_clear()
 
 
 def test_batches_are_equal_where_they_can_be():
@@ -171,6 +184,22 @@ def test_the_weight_gradient_leaves_padding_out():
     assert 48 % plan.shape.rows == 0  # so that each tile is of one tap
     top, bottom, left, right = plan.nest.inside.T
     assert ((bottom - top) * (right - left)).sum() * plan.shape.rows == touched_taps(geometry) * 48
+
+
+@pytest.mark.parametrize(
+    ("c", "rows"),
+    # 48 and 32 channels: as many rows as divide them; 1 channel, 9 taps: 5 + 5 rows, as 3 + 3 + 3 are no faster each
+    [(48, 6), (32, 4), (1, 5)],
+)
+def test_tiles_of_a_weight_gradient_divide_the_channels_if_that_is_no_slower(c, rows):
+    assert direct_plan._fastest(TileShape(6, 2), 9 * c, c) == TileShape(rows, 2)
+
+
+def test_a_band_of_a_weight_gradient_stays_in_the_caches():
+    plan = direct_plan.grad_weight(Geometry.of((8, 56, 56, 64), (3, 3, 64, 64), padding=1))
+    pixels = plan.nest.band // plan.shape.width
+    assert pixels * 64 <= cache_sizes()["L1"]  # a line of x for each
+    assert plan.nest.band * 4 <= cache_sizes()["L2"]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])

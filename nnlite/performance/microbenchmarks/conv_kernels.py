@@ -10,6 +10,7 @@ from nnlite.compiler.jit import jit
 from nnlite.compiler.kernel import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
+    adjacent_rows,
     even_rows,
     load_tile,
     multiply_add,
@@ -57,7 +58,11 @@ def _sums(multiply, thread, num_threads, rounds, shape, loops, x, b, y):
                 for run in range(loops.runs):
                     j = run * loops.length * loops.b_step
                     place = run * loops.run_step
-                    tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
+                    if loops.row_step == 1:
+                        place, near = place + t * shape.rows, adjacent_rows(shape)
+                        tile = multiply(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
+                    else:
+                        tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
                 store_tile(ys, rows_out, 0, tile, loops.width)
 
 
