@@ -35,6 +35,7 @@ try:
     from numba.core.compiler import Compiler, CompileResult
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.cpu import CPUTargetOptions
+    from numba.core.debuginfo import DIBuilder
     from numba.core.dispatcher import Dispatcher
     from numba.core.registry import cpu_target
     from numba.core.serialize import dumps
@@ -179,6 +180,13 @@ def compiled_for(function: Any, arguments: tuple) -> tuple:
     return function.nopython_signatures[0].args if len(function.overloads) == 1 else signature
 
 
+class _Lines(DIBuilder):
+    """Source lines and nothing else, also where Numba compiles parts of its own with its usual settings."""
+
+    def __init__(self, module: Any, filepath: str, cgctx: Any, directives_only: bool):
+        super().__init__(module, filepath, cgctx, True)
+
+
 def add_source_lines() -> None:
     """Have whatever is compiled from now on say its source lines; nothing else of the code changes."""
     finalize = CPUTargetOptions.finalize
@@ -191,3 +199,4 @@ def add_source_lines() -> None:
         finalize(self, flags, options)
 
     CPUTargetOptions.finalize = with_lines
+    cpu_target.target_context.DIBuilder = _Lines

@@ -1,10 +1,10 @@
-"""How fast a loop can be, by OSACA: cycles a turn that the execution ports need, and that dependencies need.
+"""How fast a loop can be, by OSACA: cycles per iteration that the execution ports need, and that dependencies need.
 
 OSACA is the Open Source Architecture Code Analyzer of RRZE (Laukemann et al. 2018): it knows for each processor which
 ports execute an instruction, and its latency. Caches are not in its model: all operands are in L1.
 
 Two things are done here instead. Its search for loop-carried dependencies lists every path, which takes minutes for
-long loops: here each register that a turn hands to the next is followed once. And it gives loads that broadcast a
+long loops: here each register that an iteration hands to the next is followed once. And it gives loads that broadcast a
 number to the ports of multiply-adds or shuffles, while hardware needs only a load's port for them (uops.info:
 VBROADCASTSS from memory): they are given to it as plain loads.
 """
@@ -28,7 +28,7 @@ _WIDEST = {16: "zmm", 8: "ymm", 4: "xmm"}
 
 @dataclass(frozen=True)
 class Bound:
-    """Cycles a turn: of the busiest port, and of the longest chain from one turn to the next."""
+    """Cycles per iteration: of the busiest port, and of the longest chain from one iteration to the next."""
 
     ports: float
     carried: float
@@ -67,34 +67,35 @@ class Analyser:
         self._semantics = ArchSemantics(self._parser, self._model)
 
     def bound(self, assembly: str) -> Bound:
-        """The cycles of a turn of the loop that has this text."""
+        """The cycles of an iteration of the loop that has this text."""
         lines = [_BROADCAST.sub(r"vmovups\1", line) for line in assembly.splitlines()]
         forms = self._parser.parse_file("\n".join(lines) + "\n")
         self._semantics.normalize_instruction_forms(forms)
         unknown, known = set(), []
         for form in forms:
+            name = form.line.split()[0] if form.mnemonic else ""
             try:
                 self._semantics.add_semantics([form])
             except KeyError:  # an entry of its own table that it can not read
-                unknown.add(form.mnemonic)
+                unknown.add(name)
                 continue
             known.append(form)
-            if form.mnemonic and "tp_unknown" in form.flags:
-                unknown.add(form.mnemonic)
+            if name and "tp_unknown" in form.flags and not name.startswith("j"):
+                unknown.add(name)
         self._semantics.assign_optimal_throughput(known)
         ports = max(self._semantics.get_throughput_sum(known), default=0.0)
         return Bound(float(ports), self._carried(known), tuple(sorted(unknown)))
 
     def _carried(self, forms: list[Any]) -> float:
-        """The longest chain of dependent instructions from a register in this turn to the same one in the next."""
+        """The longest chain of dependent instructions from a register in this iteration to the same one in the next."""
         forwarding = self._model.get("store_to_load_forward_latency", 0) or 0
-        turn = [_Step.of(form, forwarding) for form in forms if form.mnemonic]
+        iteration = [_Step.of(form, forwarding) for form in forms if form.mnemonic]
         written: set[str] = set()
         carried: set[str] = set()  # what is read before it is written
-        for step in turn:
+        for step in iteration:
             carried |= (step.data.keys() | step.addresses) - written
             written |= step.results
-        return max((_latency(turn, place) for place in carried & written), default=0.0)
+        return max((_latency(iteration, place) for place in carried & written), default=0.0)
 
     @cached_property
     def _peaks(self) -> dict[int, float]:
@@ -140,10 +141,10 @@ class _Step:
         return cls({k: v or 0.0 for k, v in data.items()}, addresses, form.latency or 0.0, results)
 
 
-def _latency(turn: list[_Step], place: str) -> float:
-    """Cycles from what a place holds before a turn to what it holds after it; 0 if that does not depend on it."""
+def _latency(iteration: list[_Step], place: str) -> float:
+    """Cycles from what a place holds before an iteration to what it holds after it; 0 if that does not depend on it."""
     ready = {place: 0.0}
-    for step in turn:
+    for step in iteration:
         times = [ready[p] + latency for p, latency in step.data.items() if p in ready]
         times += [ready[p] + step.latency for p in step.addresses if p in ready]
         for result in step.results:

@@ -155,7 +155,7 @@ def _reach_all() -> None:
         if not algorithm.reference_only and algorithm.supports(geometry) is None:
             _ignoring(_run_pass, algorithm, pass_name, geometry)
     networks = ((nn.models.mlp, (784,)), (nn.models.cnn, (28, 28, 1)), (nn.models.small_cnn, (28, 28, 1)))
-    optimizers = (nn.RMSprop, nn.optimizers.Adam, partial(nn.SGD, momentum=0.9))
+    optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.optimizers.Adam, partial(nn.SGD, momentum=0.9))
     for (network, shape), optimizer in product(networks, optimizers):
         model = network()
         model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy")

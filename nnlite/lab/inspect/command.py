@@ -156,7 +156,7 @@ def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
     where = f" at {loop.loop.place}" if loop.loop.place else ""
     around = loop.loop.depth - 1
     title = f"Loop {number}{where}{inside}, inside {around} other{'s' if around != 1 else ''}"
-    return Table(title, ["a turn", ""], [[Cell(name), Cell(text)] for name, text in summary(loop, lanes)])
+    return Table(title, ["per iteration", ""], [[Cell(name), Cell(text)] for name, text in summary(loop, lanes)])
 
 
 def _remarks(function: FunctionReport) -> Iterator[str]:
@@ -222,7 +222,7 @@ def _all(processors: Sequence[str | None], options: argparse.Namespace) -> int:
         [Cell(name.removeprefix("nnlite.")), *(_cell(found.get(p, [])) for p in names)]
         for name, found in sorted(hot.items())
     ]
-    legend = "Multiply-adds (fused) / spilled sums / cycles that the ports need, in a turn of the hottest loop."
+    legend = "Multiply-adds (fused) / spilled sums / cycles that the ports need, in an iteration of the hottest loop."
     console().print(to_rich(Table("Every kernel's hottest loop", ["kernel", *names], rows, [legend, ORDER])))
     if options.json:
         content = {name: {p: [r.to_dict() for r in rs] for p, rs in found.items()} for name, found in hot.items()}

@@ -1,4 +1,4 @@
-"""What a turn of a loop executes: counts of its instructions by kind. x86-64 with AVX2 or AVX-512."""
+"""What an iteration of a loop executes: counts of its instructions by kind. x86-64 with AVX2 or AVX-512."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from nnlite.lab.inspect.assembly import Instruction, Loop
 
 _FUSED = re.compile(r"vfn?m(?:add|sub)(?:132|213|231)([ps])([sd])$")
-_PLAIN = re.compile(r"v?(add|sub|mul)([ps])([sd])$")
+_PLAIN = re.compile(r"v?(add|sub|mul|div|sqrt)([ps])([sd])$")
 _DIVISION = re.compile(r"(v?(div|sqrt)[ps][sd]|i?div[bwlq]?)$")
 #: of float32 to float64, or back
 CONVERSION = re.compile(r"v?cvt(ss2sd|ps2pd|sd2ss|pd2ps)")
@@ -19,6 +19,8 @@ _GATHER = re.compile(r"vp?gather")
 _MOVES = re.compile(r"(v?mov|vextract|v?pextr|v?maskmov|vpmaskmov|vp?scatter|vp?compress|set|vcvtps2ph)")
 _NO_ACCESS = re.compile(r"(lea|nop|prefetch|call|push|pop|j)")
 _READS_ONLY = re.compile(r"(cmp|test|bt|v?ucomis|v?comis|vptest|vtestp|div|idiv|mul|imul)[a-z]*$")
+#: what uses a vector register for one number
+_ONE_NUMBER = re.compile(r"v?[a-z0-9]+s[sd]([a-z]*|2[a-z]+)$|v?mov[dq]$|v?xorps$")
 _WIDTHS = {"x": 128, "y": 256, "z": 512}
 
 
@@ -65,7 +67,7 @@ def on_stack(loop: Loop, access: Access) -> bool:
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one turn."""
+    """Of one iteration."""
 
     instructions: int
     fused: int  # multiply-adds
@@ -73,16 +75,16 @@ class Counts:
     loads: int
     stores: int
     broadcasts: int
-    bits: int  # of the widest register of float arithmetic; 0 if all of it is scalar
-    scalar: int  # float instructions of one number
-    vectors: int  # float instructions of whole vectors
+    bits: int  # of the widest vector register; 0 if all code is scalar
+    scalar: int  # arithmetic instructions of one float
+    vectors: int  # arithmetic instructions of whole vectors
     divisions: int
     conversions: int
     gathers: int
     masked_stores: int
     stack: int  # references
-    spilled_sums: int  # vectors that are read from the stack and stored there again for the next turn
-    spilled_values: int  # vectors that are stored to the stack and read again in the same turn
+    spilled_sums: int  # vectors that are read from the stack and stored there again for the next iteration
+    spilled_values: int  # vectors that are stored to the stack and read again in the same iteration
     flops: int
 
     @property
@@ -102,7 +104,7 @@ def count(loop: Loop) -> Counts:
         loads=sum(a.loads for a in found),
         stores=sum(a.stores for a in found),
         broadcasts=sum("broadcast" in i.mnemonic or "{1to" in i.text for i in code),
-        bits=max((_bits(i) for i, _ in packed), default=0),
+        bits=max((_bits(i) for i in code if not _ONE_NUMBER.match(i.mnemonic)), default=0),
         scalar=len(arithmetic) - len(packed),
         vectors=len(packed),
         divisions=sum(bool(_DIVISION.match(i.mnemonic)) for i in code),
@@ -117,7 +119,7 @@ def count(loop: Loop) -> Counts:
 
 
 def _bits(instruction: Instruction) -> int:
-    return max(_WIDTHS[letter] for letter in re.findall(r"%([xyz])mm", instruction.text))
+    return max((_WIDTHS[letter] for letter in re.findall(r"%([xyz])mm", instruction.text)), default=0)
 
 
 def _lanes(instruction: Instruction, match: re.Match[str]) -> int:
@@ -130,9 +132,9 @@ def stack_accesses(loop: Loop) -> list[Access]:
 
 
 def spills(loop: Loop) -> tuple[list[str], list[str]]:
-    """Places of the stack where vectors are spilled: (those of sums, those of values of one turn).
+    """Places of the stack where vectors are spilled: (those of sums, those of values of one iteration).
 
-    A sum is carried from turn to turn: it is read before it is stored.
+    A sum is carried from iteration to iteration: it is read before it is stored.
     """
     first: dict[str, Access] = {}
     stored = Counter[str]()

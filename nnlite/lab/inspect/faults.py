@@ -29,14 +29,14 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     if c.spilled_sums:
         yield Fault(
             "spilled sums",
-            f"{_of(c.spilled_sums, 'sum does', 'sums do')} not fit into the {registers} vector registers: each turn "
+            f"{_of(c.spilled_sums, 'sum does', 'sums do')} not fit into the {registers} vector registers: each iteration "
             "loads them from the stack and stores them again. Use a smaller tile.",
         )
     if c.spilled_values:
         yield Fault(
             "spilled values",
             f"{_of(c.spilled_values, 'vector is', 'vectors are')} stored to the stack and loaded again in the same "
-            f"turn: more are needed at once than the {registers} registers hold. Compute fewer at once.",
+            f"iteration: more are needed at once than the {registers} registers hold. Compute fewer at once.",
         )
     addresses = sum(not a.vector for a in stack_accesses(loop))
     if addresses > _MANY * c.instructions:
@@ -67,7 +67,7 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     if c.divisions:
         yield Fault(
             "division",
-            f"{_of(c.divisions, 'division or square root', 'divisions or square roots')} in each turn: each blocks "
+            f"{_of(c.divisions, 'division or square root', 'divisions or square roots')} in each iteration: each blocks "
             "its port for several cycles. Multiply by the reciprocal, computed before the loop; avoid // and %.",
         )
     if c.gathers:
@@ -110,7 +110,7 @@ _SINGLE = re.compile(
 
 
 def strided_loads(loop: Loop) -> list[Access]:
-    """Loads of single numbers, of which the next turn's is not the neighbour of this turn's."""
+    """Loads of single numbers, of which the next iteration's is not the neighbour of this iteration's."""
     groups: dict[tuple[str, str, int], list[Access]] = {}
     for access in accesses(loop.code):
         single = access.loads and access.vector and _SINGLE.match(access.instruction.mnemonic)
@@ -131,7 +131,7 @@ def strided_loads(loop: Loop) -> list[Access]:
 
 
 def _steps(loop: Loop) -> dict[str, int | str]:
-    """Register -> by how much a turn increases it: a number, "variable" or, if it is no constant step, "computed"."""
+    """Register -> by how much an iteration increases it: a number, "variable" or, if it is no constant step, "computed"."""
     steps: dict[str, int | str] = {}
     for instruction in loop.code:
         operands = instruction.operands

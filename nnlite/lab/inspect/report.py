@@ -11,11 +11,11 @@ from nnlite.lab.inspect.assembly import Loop, innermost_loops
 from nnlite.lab.inspect.bounds import Analyser, Bound
 from nnlite.lab.inspect.compiling import Compiled, Function
 from nnlite.lab.inspect.counts import Counts, accesses, count, stack_accesses
-from nnlite.lab.inspect.faults import Fault, faults
+from nnlite.lab.inspect.faults import Fault, faults, strided_loads
 
 #: how the order of loops is found, for readers
 ORDER = (
-    "Loops are in the order of their FLOPs a turn, times 10 for each loop around them, as compilers estimate it; "
+    "Loops are in the order of their FLOPs per iteration, times 10 for each loop around them, as compilers estimate it; "
     "trips are not counted."
 )
 
@@ -48,7 +48,7 @@ class FunctionReport:
     function: Function
     loops: list[LoopReport]  # the hottest
     colder: int  # loops that are not in `loops`
-    versions: int  # loops that do the same as another in fewer numbers a turn: remainders
+    versions: int  # loops that do the same as another in fewer numbers per iteration: remainders
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -84,9 +84,10 @@ def heat(loop: Loop, counts: Counts) -> tuple[float, float]:
 
 
 def without_remainders(counted: Sequence[tuple[Loop, Counts]]) -> list[tuple[Loop, Counts]]:
-    """Without loops of the same source lines as another that computes more a turn, or just the same.
+    """Without loops of the same source lines as another that computes more per iteration, or just the same.
 
-    LLVM makes several loops of one: for whole vectors, for the rest, and for arrays that may overlap.
+    LLVM makes several loops of one: for whole vectors, for the rest, for arrays that may overlap, and for a step of one
+    where the step is known only when the code runs: of those, both are kept.
     """
     different = {(loop.function, loop.sources, counts): (loop, counts) for loop, counts in reversed(counted)}
     pairs = list(different.values())
@@ -97,9 +98,14 @@ def _covers(main: Loop, main_counts: Counts, loop: Loop, counts: Counts) -> bool
     same = main.sources <= loop.sources or loop.sources <= main.sources
     if main is loop or main.function != loop.function or not same:
         return False
-    if main_counts.flops or counts.flops:
-        return (main_counts.bits, main_counts.flops) > (counts.bits, counts.flops) and counts.flops > 0
-    return main_counts.instructions > counts.instructions
+    if strided_loads(loop) and not strided_loads(main):
+        return False
+    return _size(main_counts) > _size(counts)
+
+
+def _size(counts: Counts) -> tuple[int, int, int]:
+    """How much an iteration computes."""
+    return counts.bits, counts.flops, counts.instructions
 
 
 def summary(r: LoopReport, lanes: int) -> Iterator[tuple[str, str]]:
