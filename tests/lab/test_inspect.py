@@ -23,6 +23,7 @@ from nnlite.lab.inspect.faults import faults, strided_loads
 from nnlite.lab.inspect.report import report
 
 KERNELS = Path(__file__).with_name("faulty_kernels.py")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # OSACA's, of pyparsing
 compiles = pytest.mark.skipif(
     not jit.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"), reason="no x86-64 code is compiled"
 )
@@ -136,6 +137,8 @@ def test_the_frame_pointer_points_into_the_stack_where_there_is_one():
         ("vmulps %ymm0, %ymm1, %ymm2\nvaddps %ymm2, %ymm3, %ymm3", 1),
         ("vmulps %ymm0, %ymm1, %ymm2\nvmovups (%rax), %ymm2\nvaddps %ymm2, %ymm3, %ymm3", 0),  # overwritten
         ("vmulps %ymm0, %ymm1, %ymm2\nvmulps %ymm2, %ymm3, %ymm3", 0),
+        ("vmulps %ymm0, %ymm1, %ymm2\nvdivps %ymm2, %ymm3, %ymm3", 0),
+        ("vmulps %ymm0, %ymm1, %ymm2\nvmovups %ymm2, (%rax)\nvaddps %ymm2, %ymm3, %ymm3", 0),  # is needed as well
     ],
 )
 def test_a_product_is_unfused_if_an_addition_uses_it(code, expected):
@@ -192,6 +195,24 @@ def test_what_osaca_does_not_know_is_named(haswell):
     assert haswell.bound("\tvmaskmovps\t%ymm1, %ymm2, (%rcx)\n").unknown == ("vmaskmovps",)
 
 
+def test_too_few_sums_wait_for_each_other(haswell):
+    def found(sums):
+        lines = "\n".join(f"vfmadd231ps %ymm14, %ymm15, %ymm{i}" for i in range(sums))
+        text = "f:\n.LBB0_1:\n" + lines.replace("vfm", "\tvfm") + "\n\tjne\t.LBB0_1\n"
+        compiled = compiling.Compiled("haswell", 8, (), "")
+        return report(compiling.Function("f", "", text), compiled, 1).loops[0]
+
+    assert [fault.kind for fault in found(4).faults] == ["latency"]
+    assert found(4).percent_of_peak == pytest.approx(40)  # 4 in 5 cycles, where 10 would do
+    assert found(10).faults == []
+
+
+def test_numbers_that_are_put_into_a_vector_one_by_one_are_a_gather():
+    code = "vmovss (%rax), %xmm0\nvinsertps $16, (%rbx), %xmm0, %xmm0"
+    assert kinds(code) == ["gather"]
+    assert kinds("vinsertf128 $1, (%rax), %ymm0, %ymm0") == []
+
+
 # Kernels -------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +234,7 @@ def accused(compiled, name):
     [
         ("float64", "float64", "Write np.float32(0.5) for 0.5"),
         ("scalar", "scalar", "fastmath={'reassoc'}"),
-        ("gather", "gather", "places that are not neighbours"),
+        ("gather", "gather", "one by one"),
         ("unfused", "unfused", "fastmath={'contract'}"),
         ("division", "division", "Multiply by the reciprocal"),
         ("masked", "masked stores", "under a mask"),
@@ -221,11 +242,11 @@ def accused(compiled, name):
     ],
 )
 def test_a_planted_fault_is_named_and_its_healthy_twin_is_not_accused(compiled, kernel, kind, words):
-    if (kernel, compiled.lanes) in {("gather", 8), ("masked", 16)}:
-        assert kind not in accused(compiled, f"faulty_{kernel}")  # Haswell's gathers are not used, AVX-512 has masks
+    if (kernel, compiled.lanes) == ("masked", 16):
+        assert kind not in accused(compiled, f"faulty_{kernel}")  # AVX-512 has masks
         return
     assert words in accused(compiled, f"faulty_{kernel}")[kind]
-    assert accused(compiled, f"healthy_{kernel}") == {}
+    assert accused(compiled, f"healthy_{kernel}").keys() <= {"latency"}  # of sums, which LLVM makes of four vectors
 
 
 @compiles

@@ -82,6 +82,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     try:
         if target is None:
             _reach_all()
+            stopped = _not_reached({function for function, _ in noted.functions})
         elif found is not None and algorithm is None:
             _compile_function(noted, found, request["signature"], target)
         else:
@@ -157,13 +158,28 @@ def _reach_all() -> None:
     networks = ((nn.models.mlp, (784,)), (nn.models.cnn, (28, 28, 1)), (nn.models.small_cnn, (28, 28, 1)))
     optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.optimizers.Adam, partial(nn.SGD, momentum=0.9))
     for (network, shape), optimizer in product(networks, optimizers):
-        model = network()
-        model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy")
-        x, y = np.zeros((128, *shape), np.float32), np.zeros(128, np.int64)
-        _ignoring(model.train_on_batch, x, y)
-        _ignoring(model.predict, x)
+        for fuse in (True, False):
+            model = network()
+            model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy", fuse=fuse)
+            x, y = np.zeros((128, *shape), np.float32), np.zeros(128, np.int64)
+            _ignoring(model.train_on_batch, x, y)
+            _ignoring(model, x)
+            _ignoring(model.predict, x)
     peaks.REPEATS, peaks.SECONDS = 1, 0.0
-    _ignoring(peaks.fma_by_sums, 1)
+    for measure in (peaks.fma_by_sums, peaks.fork_join_us, partial(peaks._bandwidths, peaks.cache_sizes())):
+        _ignoring(measure, 1)
+
+
+def _not_reached(reached: set[Any]) -> str:
+    """The kernels of imported modules that no call reached, in a sentence; empty if all were."""
+    kernels = {
+        f"{name}.{kernel.__name__}"
+        for name, module in list(sys.modules.items())
+        if name.startswith("nnlite.")
+        for kernel in vars(module).values()
+        if isinstance(kernel, jit.kernel) and kernel.compiled not in reached and kernel.compiled.__module__ == name
+    }
+    return f"Not reached: {', '.join(sorted(kernels))}" if kernels else ""
 
 
 def _ignoring(function: Callable[..., object], *arguments: Any) -> None:

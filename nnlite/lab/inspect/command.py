@@ -104,7 +104,7 @@ def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | Non
     if options.pass_name not in _PASSES:
         raise unknown("--pass", options.pass_name, _PASSES)
     pass_name, target = _PASSES[options.pass_name], options.algorithm
-    shape = shapes.resolve([options.shape], 1)[0] if "," in options.shape else _shape_error(options.shape)
+    shape = _shape(options.shape)
     geometry = dataclasses.astuple(shape.geometry)
     if ".py:" not in target:
         if target not in conv.names():
@@ -121,8 +121,12 @@ def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | Non
     return Request(target, geometry, pass_name), algorithm, shape
 
 
-def _shape_error(text: str) -> shapes.Shape:
-    raise ValueError(f"--shape: expected nine integers N,C,H,W,K,R,S,stride,pad. Received: {text!r}")
+def _shape(text: str) -> shapes.Shape:
+    """Raises ValueError, which names --shape, for anything but nine integers."""
+    try:
+        return shapes.resolve([text if "," in text else f"{text},"], 1)[0]
+    except ValueError as error:
+        raise ValueError(str(error).replace("--shapes", "--shape")) from error
 
 
 # On the screen -------------------------------------------------------------------------------------------------
@@ -224,6 +228,8 @@ def _all(processors: Sequence[str | None], options: argparse.Namespace) -> int:
     ]
     legend = "Multiply-adds (fused) / spilled sums / cycles that the ports need, in an iteration of the hottest loop."
     console().print(to_rich(Table("Every kernel's hottest loop", ["kernel", *names], rows, [legend, ORDER])))
+    if compiled.stopped:
+        console().print(f"- {compiled.stopped}.", soft_wrap=True)
     if options.json:
         content = {name: {p: [r.to_dict() for r in rs] for p, rs in found.items()} for name, found in hot.items()}
         write_json(options.json, {"schema": 1, "order": ORDER, "kernels": content})

@@ -15,6 +15,7 @@ _DIVISION = re.compile(r"(v?(div|sqrt)[ps][sd]|i?div[bwlq]?)$")
 #: of float32 to float64, or back
 CONVERSION = re.compile(r"v?cvt(ss2sd|ps2pd|sd2ss|pd2ps)")
 _GATHER = re.compile(r"vp?gather")
+_INSERT = re.compile(r"v?(insertps|pinsr[bwdq])$")
 #: what writes its last operand without reading it
 _MOVES = re.compile(r"(v?mov|vextract|v?pextr|v?maskmov|vpmaskmov|vp?scatter|vp?compress|set|vcvtps2ph)")
 _NO_ACCESS = re.compile(r"(lea|nop|prefetch|call|push|pop|j)")
@@ -81,6 +82,7 @@ class Counts:
     divisions: int
     conversions: int
     gathers: int
+    inserts: int  # loads of one number into a vector
     masked_stores: int
     stack: int  # references
     spilled_sums: int  # vectors that are read from the stack and stored there again for the next iteration
@@ -110,6 +112,7 @@ def count(loop: Loop) -> Counts:
         divisions=sum(bool(_DIVISION.match(i.mnemonic)) for i in code),
         conversions=sum(bool(CONVERSION.match(i.mnemonic)) for i in code),
         gathers=sum(bool(_GATHER.match(i.mnemonic)) for i in code),
+        inserts=sum(a.loads and bool(_INSERT.match(a.instruction.mnemonic)) for a in found),
         masked_stores=sum(a.stores and ("maskmov" in a.instruction.mnemonic or "{%k" in a.operand) for a in found),
         stack=sum(on_stack(loop, a) for a in found),
         spilled_sums=len(sums),
@@ -150,18 +153,16 @@ def spills(loop: Loop) -> tuple[list[str], list[str]]:
 
 
 def unfused(code: tuple[Instruction, ...]) -> int:
-    """Products of which the next use is in an addition or subtraction."""
+    """Products of which the first use is in an addition or subtraction."""
     products: set[str] = set()
     found = 0
     for instruction in code:
         registers = [_register(operand) for operand in instruction.operands]
         plain = _PLAIN.match(instruction.mnemonic)
-        if plain and plain[1] != "mul":
-            used = products.intersection(registers[:-1])
-            found += len(used)
-            products -= used
-        if registers:
-            products.discard(registers[-1])
+        used = products.intersection(registers)  # the destination is overwritten, or was used too
+        products -= used
+        if plain and plain[1] in ("add", "sub"):
+            found += len(used.intersection(registers[:-1]))
         if plain and plain[1] == "mul":
             products.add(registers[-1])
     return found

@@ -29,8 +29,8 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     if c.spilled_sums:
         yield Fault(
             "spilled sums",
-            f"{_of(c.spilled_sums, 'sum does', 'sums do')} not fit into the {registers} vector registers: each iteration "
-            "loads them from the stack and stores them again. Use a smaller tile.",
+            f"{_of(c.spilled_sums, 'sum does', 'sums do')} not fit into the {registers} vector registers: each "
+            "iteration loads them from the stack and stores them again. Use a smaller tile.",
         )
     if c.spilled_values:
         yield Fault(
@@ -67,14 +67,21 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     if c.divisions:
         yield Fault(
             "division",
-            f"{_of(c.divisions, 'division or square root', 'divisions or square roots')} in each iteration: each blocks "
-            "its port for several cycles. Multiply by the reciprocal, computed before the loop; avoid // and %.",
+            f"{_of(c.divisions, 'division or square root', 'divisions or square roots')} in each iteration: each "
+            "blocks its port for several cycles. Multiply by the reciprocal, computed before the loop; avoid // and %.",
         )
     if c.gathers:
         yield Fault(
             "gather",
             f"{_of(c.gathers, 'gather', 'gathers')}: the numbers of a vector are loaded one by one from places that "
             "are not neighbours. Put them in order before the loop, or let the loop run over the last axis.",
+        )
+    if c.inserts:
+        yield Fault(
+            "gather",
+            f"{_of(c.inserts, 'number is', 'numbers are')} loaded one by one and put together into vectors: LLVM "
+            "does not know that they are neighbours, as with a table of indices, a step, or an index that may be "
+            "negative. Let the loop run over the last axis of a contiguous array, from 0 on.",
         )
     if c.masked_stores and lanes < 16:
         yield Fault(
@@ -90,6 +97,15 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
             "number, where one load could fill a vector. Let the innermost loop run over the last axis, or copy "
             "the operand to a contiguous array first.",
         )
+
+
+def waiting(ports: float, carried: float) -> Fault:
+    """The fault of a loop that waits for itself longer than for the ports."""
+    return Fault(
+        "latency",
+        f"Each iteration waits for the one before: {carried:.0f} cycles, where the ports need {ports:.0f}. "
+        "Sum into more independent variables, such as a larger tile.",
+    )
 
 
 def _of(number: int, one: str, several: str) -> str:
@@ -131,7 +147,7 @@ def strided_loads(loop: Loop) -> list[Access]:
 
 
 def _steps(loop: Loop) -> dict[str, int | str]:
-    """Register -> by how much an iteration increases it: a number, "variable" or, if it is no constant step, "computed"."""
+    """Register -> what an iteration adds to it: a number, "variable" or, if it is no constant step, "computed"."""
     steps: dict[str, int | str] = {}
     for instruction in loop.code:
         operands = instruction.operands

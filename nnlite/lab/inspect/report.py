@@ -11,13 +11,15 @@ from nnlite.lab.inspect.assembly import Loop, innermost_loops
 from nnlite.lab.inspect.bounds import Analyser, Bound
 from nnlite.lab.inspect.compiling import Compiled, Function
 from nnlite.lab.inspect.counts import Counts, accesses, count, stack_accesses
-from nnlite.lab.inspect.faults import Fault, faults, strided_loads
+from nnlite.lab.inspect.faults import Fault, faults, strided_loads, waiting
 
 #: how the order of loops is found, for readers
 ORDER = (
-    "Loops are in the order of their FLOPs per iteration, times 10 for each loop around them, as compilers estimate it; "
-    "trips are not counted."
+    "Loops are in the order of their FLOPs per iteration, times 10 for each loop around them, as compilers "
+    "estimate it; trips are not counted."
 )
+#: a chain that is longer than the ports' cycles by this factor is worth a sentence
+_WAITS = 1.2
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ def _loop_report(loop: Loop, counts: Counts, lanes: int, analyser: Analyser | No
     share = None
     if analyser and bound and bound.cycles and counts.flops:
         share = 100 * counts.flops / bound.cycles / analyser.peak(lanes)
-    return LoopReport(loop, counts, faults(loop, lanes), bound, share)
+    found = faults(loop, lanes)
+    if bound and counts.flops and bound.carried > _WAITS * bound.ports:
+        found.append(waiting(bound.ports, bound.carried))
+    return LoopReport(loop, counts, found, bound, share)
 
 
 def heat(loop: Loop, counts: Counts) -> tuple[float, float]:
@@ -114,7 +119,10 @@ def summary(r: LoopReport, lanes: int) -> Iterator[tuple[str, str]]:
     yield "multiply-adds", f"{c.fused} fused, {c.unfused} unfused"
     yield "float instructions", f"{c.vectors} of vectors{_width(c, lanes)}, {c.scalar} scalar"
     yield "loads, stores", f"{c.loads} ({c.broadcasts} broadcasts), {c.stores} ({c.masked_stores} masked)"
-    yield "divisions, gathers", f"{c.divisions}, {c.gathers}"
+    yield (
+        "divisions, gathers",
+        f"{c.divisions}, {c.gathers}{f'; {c.inserts} numbers put in one by one' * bool(c.inserts)}",
+    )
     yield "of the stack", _stack(r)
     if r.bound is None:
         yield "cycles", "OSACA does not know this processor"
@@ -163,7 +171,11 @@ def annotated(loop: Loop) -> Iterator[str]:
     stack = {id(a.instruction) for a in stack_accesses(loop)}
     for i in loop.code:
         source = "{}:{}".format(*i.source) if i.source else ""
-        what = [kinds.get(id(i), ""), "stack" if id(i) in stack else "", "fma" if "fm" in i.mnemonic[:4] else ""]
+        what = [
+            kinds.get(id(i), ""),
+            "stack" if id(i) in stack else "",
+            "fma" if "fma" in i.mnemonic or "fnma" in i.mnemonic else "",
+        ]
         yield f"{source:<24} {' '.join(filter(None, what)):<16} {' '.join(i.text.split())}"
 
 
