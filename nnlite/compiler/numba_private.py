@@ -180,13 +180,6 @@ def compiled_for(function: Any, arguments: tuple) -> tuple:
     return function.nopython_signatures[0].args if len(function.overloads) == 1 else signature
 
 
-class _Lines(DIBuilder):
-    """Source lines and nothing else, also where Numba compiles parts of its own with its usual settings."""
-
-    def __init__(self, module: Any, filepath: str, cgctx: Any, directives_only: bool):
-        super().__init__(module, filepath, cgctx, True)
-
-
 def add_source_lines() -> None:
     """Have whatever is compiled from now on say its source lines; nothing else of the code changes."""
     finalize = CPUTargetOptions.finalize
@@ -198,5 +191,9 @@ def add_source_lines() -> None:
             flags.boundscheck = False
         finalize(self, flags, options)
 
+    class OnlyLines(DIBuilder):  # Numba compiles inner parts with other flags than its caller's
+        def __init__(self, module: Any, filepath: str, cgctx: Any, directives_only: bool):
+            super().__init__(module, filepath, cgctx, True)
+
     CPUTargetOptions.finalize = with_lines
-    cpu_target.target_context.DIBuilder = _Lines
+    cpu_target.target_context.DIBuilder = OnlyLines

@@ -76,7 +76,7 @@ class Analyser:
             name = form.line.split()[0] if form.mnemonic else ""
             try:
                 self._semantics.add_semantics([form])
-            except KeyError:  # an entry of its own table that it can not read
+            except KeyError:  # an entry of OSACA's table that OSACA cannot read
                 unknown.add(name)
                 continue
             known.append(form)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "algorithm",
         nargs="?",
         metavar="ALGORITHM",
-        help="a built-in algorithm, FILE.py:CLASS of your own, or FILE.py:FUNCTION that is compiled with @njit",
+        help="a built-in algorithm, your own as FILE.py:CLASS, or FILE.py:FUNCTION that is compiled with @njit",
     )
     parser.add_argument("--shape", default=_SHAPE, metavar="N,C,H,W,K,R,S,stride,pad", help="default: %(default)s")
     parser.add_argument(
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--loops", type=int, default=_LOOPS, metavar="N", help="loops per function (default: 3)")
     parser.add_argument("--asm", action="store_true", help="also print the loops' instructions")
     parser.add_argument(
-        "--all", action="store_true", help="every kernel of nnlite: one line each; exit status 1 if one spills a sum"
+        "--all", action="store_true", help="every kernel of nnlite, one line each; exit status 1 if one spills a sum"
     )
 
 
@@ -212,7 +212,7 @@ def _measured_said(measured: dict[str, float]) -> str:
 
 
 def _all(processors: Sequence[str | None], options: argparse.Namespace) -> int:
-    """One line a kernel, one column a processor, of the hottest loop of any signature it was compiled for."""
+    """One line per kernel, one column per processor: the hottest loop of all signatures it was compiled for."""
     hot: dict[str, dict[str, list[LoopReport]]] = {}
     for processor in processors:
         with Line() as line:

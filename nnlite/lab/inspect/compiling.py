@@ -1,7 +1,7 @@
 """The assembly of all compiled functions that a request reaches, for this processor or another.
 
 Code that comes from a cache has no assembly, and Numba compiles for one processor in a process: so each processor gets
-a process of its own with an empty cache (`child`). What is compiled for another processor is never run.
+a new process with an empty cache (`child`). What is compiled for another processor is never run.
 """
 
 from __future__ import annotations

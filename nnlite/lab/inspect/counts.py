@@ -72,7 +72,7 @@ class Counts:
 
     instructions: int
     fused: int  # multiply-adds
-    unfused: int  # products that are added in an instruction of their own
+    unfused: int  # products that a separate instruction adds
     loads: int
     stores: int
     broadcasts: int
@@ -153,7 +153,7 @@ def spills(loop: Loop) -> tuple[list[str], list[str]]:
 
 
 def unfused(code: tuple[Instruction, ...]) -> int:
-    """Products of which the first use is in an addition or subtraction."""
+    """Products that the next instruction to use them adds or subtracts."""
     products: set[str] = set()
     found = 0
     for instruction in code:

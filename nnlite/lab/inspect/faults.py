@@ -61,7 +61,7 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     if c.unfused:
         yield Fault(
             "unfused",
-            f"{_of(c.unfused, 'product is', 'products are')} added by an instruction of its own: a fused multiply-add "
+            f"{_of(c.unfused, 'product is', 'products are')} added by a separate instruction: a fused multiply-add "
             "does both in one. Compile with fastmath={'contract'}.",
         )
     if c.divisions:
