@@ -18,6 +18,10 @@ ORDER = (
     "Loops are in the order of their FLOPs per iteration, times 10 for each loop around them, as compilers "
     "estimate it; trips are not counted."
 )
+#: what the cycles leave out, for readers
+MODEL = (
+    "Cycles are OSACA's: all operands in L1, instructions always at hand; so the share of the peak is an upper bound."
+)
 #: a chain that is longer than the ports' cycles by this factor is worth a sentence
 _WAITS = 1.2
 
