@@ -38,6 +38,9 @@ COMMANDS = {
         "check and time convolution algorithms, yours included",
         ("--threads", "--seed", "--json"),
     ),
+    "inspect": Command(
+        "nnlite.lab.inspect.command", "show the machine code of kernels and what slows it down", ("--json",)
+    ),
     "machine": Command("nnlite.lab.machine_command", "measure this machine's peak rates", ("--threads", "--json")),
     "summary": Command(
         "nnlite.explain.summary_command",

@@ -126,13 +126,48 @@ def tried_calls():
         function(address, -3)
 
 
+INSPECTED = """
+import numba, numpy as np
+from nnlite.compiler import numba_private
+
+@numba.njit
+def half(x):
+    return x / 2
+
+called = []
+def instead(function, arguments, named):
+    called.append(numba_private.compiled_for(function, arguments))
+    return call(function, *arguments, **named)
+
+numba_private.add_source_lines()
+call = numba_private.intercept_calls(instead)
+assert half(np.float32(3)) == 1.5
+assert called == [(numba.float32,)], called
+print(half.inspect_asm(called[0]))
+"""
+
+
+def tried_inspecting(tmp_path):
+    """What changes Numba for a whole process is tried in one of its own."""
+    file = tmp_path / "inspected.py"
+    file.write_text(INSPECTED, "utf-8")
+    run = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    line = INSPECTED.splitlines().index("    return x / 2") + 1
+    assert re.search(rf"\.loc\s+1 {line} ", run.stdout)
+    assert ".debug_info" not in run.stdout
+    assert numba_private.add_source_lines
+    assert numba_private.intercept_calls
+    assert numba_private.compiled_for
+
+
 TRIED = {name.removeprefix("tried_"): f for name, f in list(globals().items()) if name.startswith("tried_")}
 
 
 @pytest.mark.parametrize("what", TRIED)
-def test_numba_has_what_numba_private_uses(what):
+def test_numba_has_what_numba_private_uses(what, tmp_path):
     try:
-        TRIED[what]()
+        TRIED[what](*[tmp_path] * TRIED[what].__code__.co_argcount)
     except Exception as error:
         pytest.fail(f"numba {numba.__version__} changed what numba_private uses for {what}: {error!r}")
 

@@ -6,6 +6,7 @@ tests/test_numba_private.py calls each function here and says which one a new Nu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -34,6 +35,9 @@ try:
     from numba.core.callconv import errcode_t, excinfo_t
     from numba.core.compiler import Compiler, CompileResult
     from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.cpu import CPUTargetOptions
+    from numba.core.debuginfo import DIBuilder
+    from numba.core.dispatcher import Dispatcher
     from numba.core.registry import cpu_target
     from numba.core.serialize import dumps
 except ImportError as error:
@@ -172,3 +176,48 @@ def pass_on_error(context: Any, builder: Any, code: Any, description: Any) -> No
     status = context.call_conv._get_return_status(builder, code, description)
     with cgutils.if_unlikely(builder, status.is_error):
         context.call_conv.return_status_propagate(builder, status)
+
+
+# Compiling for inspection, in a process of its own -------------------------------------------------------------
+
+
+def intercept_calls(instead: Callable[[Any, tuple, dict], Any]) -> Callable[..., Any]:
+    """Have each call of a jitted function from Python become `instead(function, arguments, named)`.
+
+    Returns what calls it in truth: `call(function, *arguments, **named)`.
+    """
+    call = Dispatcher.__call__
+
+    def called(function: Any, *arguments: Any, **named: Any) -> Any:
+        return instead(function, arguments, named)
+
+    setattr(Dispatcher, "__call__", called)  # noqa: B010, mypy lets nobody assign a method
+    return call
+
+
+def compiled_for(function: Any, arguments: tuple) -> tuple:
+    """The signature that a jitted function is compiled for when it is called so; compiles it."""
+    signature = tuple(function.typeof_pyval(argument) for argument in arguments)
+    if function._can_compile:
+        function.compile(signature)
+        return signature
+    return function.nopython_signatures[0].args if len(function.overloads) == 1 else signature
+
+
+def add_source_lines() -> None:
+    """Have whatever is compiled from now on say its source lines; nothing else of the code changes."""
+    finalize = CPUTargetOptions.finalize
+
+    def with_lines(self: Any, flags: Any, options: Any) -> None:
+        flags.debuginfo = flags.dbg_directives_only = True
+        flags.dbg_extend_lifetimes = flags.dbg_optnone = False
+        if not flags.is_set("boundscheck"):
+            flags.boundscheck = False
+        finalize(self, flags, options)
+
+    class OnlyLines(DIBuilder):  # Numba compiles inner parts with other flags than its caller's
+        def __init__(self, module: Any, filepath: str, cgctx: Any, directives_only: bool):
+            super().__init__(module, filepath, cgctx, True)
+
+    CPUTargetOptions.finalize = with_lines
+    cpu_target.target_context.DIBuilder = OnlyLines

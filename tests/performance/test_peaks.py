@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 
@@ -12,17 +11,19 @@ import pytest
 from nnlite.__main__ import main
 from nnlite.compiler import jit
 from nnlite.compiler.simd import LANES
+from nnlite.lab.inspect.assembly import innermost_loops
+from nnlite.lab.inspect.counts import count
 from nnlite.performance import peaks
 from nnlite.performance.microbenchmarks.base import aligned_rows
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the compiler measures")
 
-#: processor -> (its features, registers of vectors)
+#: processor -> (its features, bits of a vector)
 PROCESSORS = {
-    "haswell": ("-avx512f", "ymm"),
-    "znver3": ("", "ymm"),
-    "skylake-avx512": ("", "zmm"),
-    "znver4": ("", "zmm"),
+    "haswell": ("-avx512f", 256),
+    "znver3": ("", 256),
+    "skylake-avx512": ("", 512),
+    "znver4": ("", 512),
 }
 COMPILE = """
 import numpy as np
@@ -56,23 +57,10 @@ def test_they_are_measured_once_in_a_process(machine):
     assert peaks.measure() is machine
 
 
-def hot_loop(code):
-    """The instructions of the loop that has most multiply-adds."""
-    blocks, label = {}, None
-    for line in code.splitlines():
-        if match := re.match(r"(\.LBB\w+):", line):
-            label = match[1]
-            blocks[label] = []
-        elif label and line.startswith("\t") and not line.startswith("\t."):
-            blocks[label].append(line.strip())
-    loops = [b for name, b in blocks.items() if any(re.match(rf"j\w+\s+{re.escape(name)}$", i) for i in b)]
-    return max(loops, key=lambda b: sum("vfmadd" in i for i in b))
-
-
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_no_sum_is_spilled_and_every_sum_is_a_multiply_add_of_whole_vectors(processor, tmp_path):
     """Compiled for each kind of processor in a process of its own, whatever this one is, into an empty cache."""
-    features, register = PROCESSORS[processor]
+    features, bits = PROCESSORS[processor]
     target = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
     environment = os.environ | target | {"NUMBA_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
     run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
@@ -81,12 +69,12 @@ def test_no_sum_is_spilled_and_every_sum_is_a_multiply_add_of_whole_vectors(proc
     assert parts
     for part in parts:
         sums, _, code = part.partition("\n")
-        loop = hot_loop(code)
-        multiply_adds = [i for i in loop if i.startswith("vfmadd") and register in i]
-        turns, rest = divmod(len(multiply_adds), int(sums))
-        assert turns >= 1
+        counts = max(map(count, innermost_loops(code)), key=lambda counts: counts.fused)
+        iterations, rest = divmod(counts.fused, int(sums))
+        assert iterations >= 1
         assert rest == 0
-        assert not [i for i in loop if "rsp" in i or "rbp" in i], f"{sums} sums are spilled on {processor}"
+        assert (counts.vectors, counts.bits) == (counts.fused, bits)
+        assert counts.stack == 0, f"{sums} sums are spilled on {processor}"
 
 
 def test_other_memory_is_really_rewritten():

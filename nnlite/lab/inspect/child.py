@@ -1,0 +1,205 @@
+"""The process that compiles for `compiling`: python -m nnlite.lab.inspect.child REQUEST ANSWER
+
+Every call of a compiled function is noted, with its argument types. On this processor it then runs. For another it is
+only compiled: a kernel returns nothing, so the pass goes on with whatever is in its arrays; where a function returns an
+array, nobody knows what is called next, and it ends.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite import conv
+from nnlite.compiler import kernel as kernels
+from nnlite.compiler import numba_private
+from nnlite.compiler.simd import LANES
+from nnlite.conv import Geometry
+from nnlite.lab import reference
+from nnlite.lab.loading import load_algorithms, load_object
+from nnlite.runtime import threads
+
+
+class _Stopped(Exception):
+    """What is called next depends on what a function that is not run returns."""
+
+
+class _Noted:
+    """The compiled functions that Python calls, and the signatures."""
+
+    def __init__(self, runs: bool):
+        self.functions: dict[tuple[Any, tuple], None] = {}
+        self._runs, self._inside = runs, False
+        self._call = numba_private.intercept_calls(self._called)
+        self._run_kernel = kernels.kernel.run
+        kernels.kernel.run = lambda kernel, *arguments: self._launched(kernel, arguments)  # type: ignore[method-assign]
+
+    def note(self, function: Any, arguments: tuple) -> tuple:
+        signature = numba_private.compiled_for(function, arguments)
+        if not self._inside:
+            self.functions.setdefault((function, signature))
+        return signature
+
+    def _called(self, function: Any, arguments: tuple, named: dict) -> Any:
+        bound = inspect.signature(function.py_func).bind(*arguments, **named)
+        bound.apply_defaults()
+        signature = self.note(function, bound.args)
+        if self._runs:
+            return self._call(function, *arguments, **named)
+        result = function.overloads[signature].signature.return_type
+        if str(result) == "none":
+            return None
+        if hasattr(result, "bitwidth") or str(result) == "bool":
+            return 0
+        raise _Stopped(f"{function.__name__} returns {result}, which only running tells")
+
+    def _launched(self, kernel: Any, arguments: tuple) -> None:
+        self.note(kernel.compiled, (0, *arguments))
+        if self._runs:
+            self._inside = True
+            try:
+                self._run_kernel(kernel, *arguments)
+            finally:
+                self._inside = False
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Reach what is asked for; the functions, as JSON knows them."""
+    numba_private.add_source_lines()
+    target, stopped = request["target"], ""
+    found = load_object(target, "ALGORITHM") if target and ".py:" in target else None
+    algorithm = load_algorithms([target])[0] if isinstance(found, type) else None
+    noted = _Noted(request["runs"])
+    threads.set_num_threads(1)
+    try:
+        if target is None:
+            _reach_all()
+            stopped = _not_reached({function for function, _ in noted.functions})
+        elif found is not None and algorithm is None:
+            _compile_function(noted, found, request["signature"], target)
+        else:
+            geometry = Geometry(*_tuples(request["geometry"]))
+            _run_pass(algorithm or conv.get(target), request["pass_name"], geometry)
+    except _Stopped as reason:
+        stopped = str(reason)
+    except Exception as error:
+        if request["runs"] or not noted.functions:
+            raise
+        stopped = f"after it, {type(error).__name__}: {error} (kernels are compiled here, not run)"
+    functions = [
+        {
+            "name": f"{function.py_func.__module__}.{function.py_func.__qualname__}",
+            "signature": ", ".join(map(str, signature)),
+            "assembly": function.inspect_asm(signature),
+        }
+        for function, signature in noted.functions
+    ]
+    return {"processor": numba_private.target()[1], "lanes": LANES, "functions": functions, "stopped": stopped}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _run_pass(algorithm: conv.Algorithm, pass_name: str, geometry: Geometry) -> None:
+    reference.run_pass(algorithm, pass_name, reference.operands(geometry, 0).astype(np.float32), geometry)
+
+
+def _compile_function(noted: _Noted, function: Any, signature: str | None, target: str) -> None:
+    """A jitted function of the user's: for `signature`, else for what its file compiled it for."""
+    if isinstance(function, kernels.kernel):
+        function = function.compiled
+    if not hasattr(function, "inspect_asm"):
+        what = type(function).__name__
+        raise ValueError(f"ALGORITHM {target}: expected an algorithm's class or a jitted function. Received: {what}")
+    if signature is not None:
+        try:
+            function.compile(f"({signature},)")
+        except Exception as error:
+            said = str(error).strip().splitlines()[0]
+            raise ValueError(f"--signature {signature}: {target} does not compile for it: {said}") from error
+    if not function.overloads:
+        raise ValueError(
+            f"--signature: expected the argument types of {target}, such as 'float32[:, ::1], int64'. Received: none"
+        )
+    for known in list(function.overloads):
+        noted.functions.setdefault((function, known))
+
+
+# Every kernel of the package -----------------------------------------------------------------------------------
+
+#: geometries that between them reach all kernels: the question's layers, and one with all that a geometry can have
+_GEOMETRIES = (
+    Geometry.of((4, 28, 28, 1), (3, 3, 1, 32)),
+    Geometry.of((4, 26, 26, 32), (3, 3, 32, 64)),
+    Geometry.of((32, 28, 28, 1), (3, 3, 1, 4)),
+    Geometry.of((32, 26, 26, 4), (3, 3, 4, 4)),
+    Geometry.of((4, 14, 14, 64), (3, 3, 64, 64), strides=2, padding="same"),
+    Geometry.of((4, 28, 28, 32), (3, 3, 1, 32), padding="same", groups=32),
+)
+
+
+def _reach_all() -> None:
+    """All algorithms and passes, training steps of the networks, and the kernels of the peak rates."""
+    import nnlite as nn
+    from nnlite.performance import peaks
+
+    for name, geometry, pass_name in product(conv.names(), _GEOMETRIES, reference.PASSES):
+        algorithm = conv.get(name)
+        if not algorithm.reference_only and algorithm.supports(geometry) is None:
+            _ignoring(_run_pass, algorithm, pass_name, geometry)
+    networks = ((nn.models.mlp, (784,)), (nn.models.cnn, (28, 28, 1)), (nn.models.small_cnn, (28, 28, 1)))
+    optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.optimizers.Adam, partial(nn.SGD, momentum=0.9))
+    for (network, shape), optimizer in product(networks, optimizers):
+        for fuse in (True, False):
+            model = network()
+            model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy", fuse=fuse)
+            x, y = np.zeros((128, *shape), np.float32), np.zeros(128, np.int64)
+            _ignoring(model.train_on_batch, x, y)
+            _ignoring(model, x)
+            _ignoring(model.predict, x)
+    peaks.REPEATS, peaks.SECONDS = 1, 0.0
+    for measure in (peaks.fma_by_sums, peaks.fork_join_us, partial(peaks._bandwidths, peaks.cache_sizes())):
+        _ignoring(measure, 1)
+
+
+def _not_reached(reached: set[Any]) -> str:
+    """The kernels of imported modules that no call reached, in a sentence; empty if all were."""
+    kernels = {
+        f"{name}.{kernel.__name__}"
+        for name, module in list(sys.modules.items())
+        if name.startswith("nnlite.")
+        for kernel in vars(module).values()
+        if isinstance(kernel, kernels.kernel) and kernel.compiled not in reached and kernel.compiled.__module__ == name
+    }
+    return f"Not reached: {', '.join(sorted(kernels))}" if kernels else ""
+
+
+def _ignoring(function: Callable[..., object], *arguments: Any) -> None:
+    """Kernels leave their arrays as they were: whatever goes wrong after one does so in Python, for nothing."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+
+
+def main(asked: str, answered: str) -> None:
+    warnings.simplefilter("ignore")  # Numba's on source lines that it does not find, NumPy's on numbers nobody computed
+    try:
+        content = answer(json.loads(Path(asked).read_text("utf-8")))
+    except (ValueError, OSError) as error:
+        content = {"error": str(error)}
+    Path(answered).write_text(json.dumps(content), "utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,246 @@
+"""`nnlite inspect`: the machine code that runs for an algorithm, a shape and a pass, and what slows it down."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nnlite import conv
+from nnlite.lab import reference, shapes, timing
+from nnlite.lab.inspect import bounds
+from nnlite.lab.inspect.compiling import PROCESSORS, Compiled, Request, compile_for, is_readable_here
+from nnlite.lab.inspect.report import MODEL, ORDER, FunctionReport, LoopReport, annotated, lead, report, summary
+from nnlite.lab.loading import load_algorithms, load_object
+from nnlite.lab.numbers import milliseconds
+from nnlite.lab.table import MISSING, Cell, Table, to_rich
+from nnlite.lab.terminal import Line, console
+from nnlite.performance import peaks
+from nnlite.performance.contention import Contention, caution
+from nnlite.performance.rounds import timed
+from nnlite.runtime import threads
+from nnlite.runtime.errors import positive_int, unknown
+from nnlite.runtime.files import write_json
+
+#: what --pass takes, besides the names of nn.conv
+_PASSES = {"dx": "grad_input", "dw": "grad_weight", **{name: name for name in reference.PASSES}}
+#: the CNN's second convolution
+_SHAPE = "128,32,26,26,64,3,3,1,0"
+#: timed calls of the pass, and how many loops of a function are shown
+_CALLS, _LOOPS = 7, 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "algorithm",
+        nargs="?",
+        metavar="ALGORITHM",
+        help="a built-in algorithm, your own as FILE.py:CLASS, or FILE.py:FUNCTION that is compiled with @njit",
+    )
+    parser.add_argument("--shape", default=_SHAPE, metavar="N,C,H,W,K,R,S,stride,pad", help="default: %(default)s")
+    parser.add_argument(
+        "--pass", dest="pass_name", default="forward", metavar="PASS", help=f"{', '.join(_PASSES)} (default: forward)"
+    )
+    parser.add_argument(
+        "--cpu",
+        metavar="NAME,...",
+        help=f"compile for these processors instead of this one, without running: {', '.join(PROCESSORS)}",
+    )
+    parser.add_argument(
+        "--signature",
+        metavar="TYPES",
+        help="argument types of FUNCTION, as Numba writes them: 'float32[:, ::1], int64'",
+    )
+    parser.add_argument("--loops", type=int, default=_LOOPS, metavar="N", help="loops per function (default: 3)")
+    parser.add_argument("--asm", action="store_true", help="also print the loops' instructions")
+    parser.add_argument(
+        "--all", action="store_true", help="every kernel of nnlite, one line each; exit status 1 if one spills a sum"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Inspect. 0: done. 1: with --all, a hot loop of nnlite's own spills a sum."""
+    if (options.algorithm is None) != options.all:
+        raise ValueError("ALGORITHM: expected an algorithm or --all, one of them. Received: both or neither")
+    if not is_readable_here():
+        raise ValueError("inspect: expected an x86-64 processor, whose machine code it reads. Received: another")
+    bounds.require()
+    positive_int("--loops", options.loops)
+    processors: list[str | None] = [None]
+    if options.cpu is not None:
+        processors = list(dict.fromkeys(name.strip() for name in options.cpu.split(",")))
+        for name in processors:
+            if name not in PROCESSORS:
+                raise unknown("--cpu", name, PROCESSORS)
+    if options.all:
+        return _all(processors, options)
+    request, algorithm, shape = _request(options)
+    inspected = []
+    for processor in processors:
+        with Line() as line:
+            line.say(f"compiling for {processor or 'this processor'} into an empty cache ...")
+            compiled = compile_for(request, processor)
+            found = [report(function, compiled, options.loops) for function in compiled.functions]
+        inspected.append((compiled, found))
+        _print(compiled, found, options.asm)
+    measured = None
+    if algorithm is not None and processors == [None] and inspected[0][1]:
+        measured = _measure(algorithm, request.pass_name, shape)
+        for sentence in _measured_said(measured):
+            console().print(f"- {sentence}", soft_wrap=True)
+    if options.json:
+        content = {"schema": 1, "target": options.algorithm, "shape": options.shape, "pass": request.pass_name}
+        content |= {"order": ORDER, "measured": measured, "processors": [_to_dict(*pair) for pair in inspected]}
+        write_json(options.json, content)
+        print(f"wrote {options.json}")
+    return 0
+
+
+def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | None, shapes.Shape]:
+    """What is asked for, checked; the algorithm is None for a function."""
+    if options.pass_name not in _PASSES:
+        raise unknown("--pass", options.pass_name, _PASSES)
+    pass_name, target = _PASSES[options.pass_name], options.algorithm
+    shape = _shape(options.shape)
+    geometry = dataclasses.astuple(shape.geometry)
+    if ".py:" not in target:
+        if target not in conv.names():
+            raise unknown("ALGORITHM", target, conv.names())
+        algorithm = conv.get(target)
+    elif isinstance(load_object(target, "ALGORITHM"), type):
+        algorithm = load_algorithms([target])[0]
+    else:
+        return Request(target, geometry, pass_name, options.signature), None, shape
+    if options.signature is not None:
+        raise ValueError("--signature: expected only with FILE.py:FUNCTION. Received: it with an algorithm")
+    if reason := algorithm.supports(shape.geometry):
+        raise ValueError(f"--shape {options.shape}: {algorithm.name} declines it: {reason}")
+    return Request(target, geometry, pass_name), algorithm, shape
+
+
+def _shape(text: str) -> shapes.Shape:
+    """Raises ValueError, which names --shape, for anything but nine integers."""
+    try:
+        return shapes.resolve([text if "," in text else f"{text},"], 1)[0]
+    except ValueError as error:
+        raise ValueError(str(error).replace("--shapes", "--shape")) from error
+
+
+# On the screen -------------------------------------------------------------------------------------------------
+
+
+def _print(compiled: Compiled, found: Sequence[FunctionReport], with_code: bool) -> None:
+    out = console()
+    if not found:
+        out.print("No compiled function is reached: this pass runs in Python, NumPy and its BLAS.")
+    for function in found:
+        out.print(f"{function.function.name}, compiled for {compiled.processor}", style="bold")
+        if not function.loops:
+            out.print("It has no loop.")
+        for number, loop in enumerate(function.loops, 1):
+            out.print(to_rich(_table(number, loop, function.function.name, compiled.lanes)))
+            for fault in loop.faults:
+                out.print(f"- {fault.sentence}", soft_wrap=True)
+            if with_code:
+                out.print("\n".join(annotated(loop.loop)), soft_wrap=True)
+            out.print()
+        for sentence in _remarks(function):
+            out.print(f"- {sentence}", soft_wrap=True)
+    if found:
+        out.print(f"- {ORDER} {MODEL}", soft_wrap=True)
+    if compiled.stopped:
+        out.print(f"- Not all was reached: {compiled.stopped}.", soft_wrap=True)
+
+
+def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
+    inside = f", of {loop.loop.function}" if loop.loop.function != function else ""
+    where = f" at {loop.loop.place}" if loop.loop.place else ""
+    around = loop.loop.depth - 1
+    title = f"Loop {number}{where}{inside}, inside {around} other{'s' if around != 1 else ''}"
+    return Table(title, ["per iteration", ""], [[Cell(name), Cell(text)] for name, text in summary(loop, lanes)])
+
+
+def _remarks(function: FunctionReport) -> Iterator[str]:
+    if function.colder or function.versions:
+        yield (
+            f"Not shown: {function.colder} colder loops (--loops), {function.versions} remainders and other versions "
+            "of the same lines."
+        )
+    if said := lead(function.loops):
+        yield said
+
+
+def _to_dict(compiled: Compiled, found: Sequence[FunctionReport]) -> dict[str, Any]:
+    functions = [function.to_dict() for function in found]
+    return {
+        "processor": compiled.processor, "lanes": compiled.lanes, "stopped": compiled.stopped, "functions": functions
+    }  # fmt: skip
+
+
+# Measured ------------------------------------------------------------------------------------------------------
+
+
+def _measure(algorithm: conv.Algorithm, pass_name: str, shape: shapes.Shape) -> dict[str, float]:
+    """The time of the pass on one thread, and its share of this processor's measured peak."""
+    with threads.using(1), timing.team(algorithm, pass_name).at_work():
+        part = timing.plan(algorithm, pass_name, shape.geometry, 0)
+        time_once = timed(timing.call_of(algorithm, pass_name, part.geometry, 0))
+        contention = Contention()
+        seconds = min(time_once() for _ in range(_CALLS)) * part.scale
+        others = contention.share()
+    flops = 2 * shape.geometry.macs * len(reference.result_passes(pass_name))
+    peak = peaks.peak_gflops(1)
+    gflops = flops / seconds / 1e9
+    share = {"percent_of_peak": 100 * gflops / peak, "others_share": others}
+    return {"ms": 1e3 * seconds, "gflops": gflops, "peak_gflops": peak, **share}
+
+
+def _measured_said(measured: dict[str, float]) -> Iterator[str]:
+    yield (
+        f"Measured here on one thread: the whole pass takes {milliseconds(measured['ms'])} (the best of {_CALLS}), "
+        f"{measured['percent_of_peak']:.0f}% of the FMA peak of {measured['peak_gflops']:.0f} GFLOP/s, counting the "
+        "FLOPs of direct convolution."
+    )
+    yield from (f"CAUTION: {said}" for said in caution(measured["others_share"]))
+
+
+# Every kernel --------------------------------------------------------------------------------------------------
+
+
+def _all(processors: Sequence[str | None], options: argparse.Namespace) -> int:
+    """One line per kernel, one column per processor: the hottest loop of all signatures it was compiled for."""
+    hot: dict[str, dict[str, list[LoopReport]]] = {}
+    for processor in processors:
+        with Line() as line:
+            line.say(f"compiling every kernel for {processor or 'this processor'}: minutes ...")
+            compiled = compile_for(Request(None), processor)
+            for function in compiled.functions:
+                loops = report(function, compiled, 1).loops
+                hot.setdefault(function.name, {}).setdefault(compiled.processor, []).extend(loops)
+    names = list(dict.fromkeys(processor for found in hot.values() for processor in found))
+    rows = [
+        [Cell(name.removeprefix("nnlite.")), *(_cell(found.get(p, [])) for p in names)]
+        for name, found in sorted(hot.items())
+    ]
+    legend = "Multiply-adds (fused) / spilled sums / cycles that the ports need, in an iteration of the hottest loop."
+    console().print(to_rich(Table("Every kernel's hottest loop", ["kernel", *names], rows, [legend, ORDER])))
+    if compiled.stopped:
+        console().print(f"- {compiled.stopped}.", soft_wrap=True)
+    if options.json:
+        content = {name: {p: [r.to_dict() for r in rs] for p, rs in found.items()} for name, found in hot.items()}
+        write_json(options.json, {"schema": 1, "order": ORDER, "kernels": content})
+        print(f"wrote {options.json}")
+    spilled = [name for name, found in hot.items() for rs in found.values() if any(r.counts.spilled_sums for r in rs)]
+    for name in dict.fromkeys(spilled):
+        print(f"SPILLED: a sum of the hottest loop of {name}")
+    return 1 if spilled else 0
+
+
+def _cell(loops: Sequence[LoopReport]) -> Cell:
+    if not loops:
+        return MISSING
+    hottest = max(loops, key=lambda r: (r.counts.flops, r.counts.instructions))
+    spilled = max(r.counts.spilled_sums for r in loops)
+    cycles = f"{hottest.bound.ports:.0f}" if hottest.bound else "?"
+    return Cell(f"{hottest.counts.fused} / {spilled} / {cycles}")
