@@ -148,15 +148,14 @@ def _size(document: Document) -> Picture:
 
 
 def _size_sentence(document: Document) -> str:
-    """The order of the networks by parameters, by MACs and by time."""
-    by: dict[str, Callable[[Network], float]] = {
-        "By parameters": lambda n: n.parameters,
-        "By training MACs": lambda n: n.training_macs_per_image,
-        "By time": lambda n: n.step_ms.median,
-    }
-    orders = [f"{what}: {', '.join(n.name for n in sorted(document.models, key=value, reverse=True))}."
-              for what, value in by.items()]  # fmt: skip
-    return f"The networks in descending order. {' '.join(orders)}"
+    """Whether more parameters or more MACs mean more time, with this run's algorithm."""
+    by_time = sorted(document.models, key=lambda n: n.step_ms.median)
+    said = []
+    for metric in ("parameters", "training MACs"):
+        sizes = [METRICS[metric](n) or 0 for n in by_time]
+        means = "mean" if sizes == sorted(sizes) else "do not mean"
+        said.append(f"more {metric} {means} more time")
+    return f"With algorithm {document.algorithm}, {' and '.join(said)}."
 
 
 # Where each step's time goes ---------------------------------------------------------------------------------------
@@ -182,7 +181,10 @@ def _passes(document: Document) -> Picture:
         panels.append(Panel(f"passes-{_slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
         largest = max(model.layers, key=lambda row: row.ms)
         said.append(f"{model.name}: {_row(largest)}, {_share(largest, model)}")
-    sentence = f"The largest part of a step with algorithm {document.algorithm}. {'; '.join(said)}."
+    sentence = (
+        f"The time of a step by pass, with each algorithm; the scales differ. The largest part with "
+        f"{document.algorithm}: {'; '.join(said)}."
+    )
     return Picture("passes", _with_names(sentence, document.models), panels)
 
 
@@ -302,7 +304,10 @@ def _roofline(document: Document, algorithm: str) -> Picture | None:
     n_threads = networks[0].threads
     peak, slopes = document.peak_rates(n_threads)
     panels = [_roofline_panel(document, n, peak, slopes) for n in networks]
-    sentence = f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step."
+    sentence = (
+        f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step. The "
+        "lines are the limits of this machine: a lower dot is slower than possible."
+    )
     if document.machine:
         n_threads = 1 if n_threads == 1 else document.machine["threads"]
         best = max((dot[2] / peak, _row(dot[0]), n.name) for n in networks for dot in _dots(n))

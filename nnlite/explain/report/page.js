@@ -58,7 +58,7 @@ function sortable(table) {
 const variants = [...document.querySelectorAll(".variant")];
 const algorithms = [...new Set(variants.map((section) => section.dataset.algorithm))];
 if (algorithms.length > 1)
-  group("algorithm", algorithms.map((name) => [name, name]), algorithms[0], (name) => {
+  group("algorithm shown in the sections below", algorithms.map((name) => [name, name]), algorithms[0], (name) => {
     for (const section of variants) section.hidden = section.dataset.algorithm !== name;
   });
 group("colours", [["auto", "as the system"], ["light", "light"], ["dark", "dark"]], "auto", (name) => {
