@@ -75,12 +75,8 @@ class Run:
             found[model] = {**report.outcome_json(outcome), "flops": flops, "peak_ms": flops / peak / 1e6}
             report.print_outcome(self.console, self._title(model, "a training step"), outcome, "loss, in an epoch")
             report.print_summary(self.console, found[model], report.STEP)
-            self._print_share_of_peak(found[model], peak)
-        ours = {model: row["peers"][report.OURS]["median_ms"] for model, row in found.items() if _has_ours(row)}
-        if "mlp" in ours:
-            for model in ours.keys() - {"mlp"}:
-                share = ours[model] / ours["mlp"]
-                self.console.print(f"{report.OURS}'s {model} step takes {share:.2f} times its mlp step")
+            report.print_share_of_peak(self.console, found[model], peak)
+        report.print_beside_mlp(self.console, found)
 
     def inference(self) -> None:
         found = self.document["inference"] = {}
@@ -112,19 +108,8 @@ class Run:
                 rows.append({**about, "algorithm": outcome.algorithm, **report.outcome_json(outcome)})
         report.print_shapes(self.console, f"{title}, {self.session.conditions}", rows)
 
-    def _print_share_of_peak(self, found: dict[str, Any], peak: float) -> None:
-        ideal = (
-            f"{found['flops'] / 1e9:.3g} GFLOP at the measured FMA peak, {peak:.0f} GFLOP/s: {found['peak_ms']:.3g} ms"
-        )
-        share = found["peers"][report.OURS]["median_ms"] / found["peak_ms"] if _has_ours(found) else None
-        self.console.print(f"  {ideal}" + (f"; {report.OURS} takes {share:.2f} times as long" if share else ""))
-
     def _title(self, model: str, what: str) -> str:
         return f"{model}: {what}, batch {self.options.batch_size}, {self.session.conditions}"
-
-
-def _has_ours(found: dict[str, Any]) -> bool:
-    return report.OURS in found["peers"]
 
 
 def _short(geometry: conv.Geometry) -> str:
@@ -187,7 +172,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--isa",
-        choices=ISAS,
+        type=_name_of(ISAS),
+        metavar="{" + ",".join(ISAS) + "}",
         default=NATIVE,
         help="avx2: hold all peers to AVX2 where the processor has more; one that cannot be held is left out",
     )
@@ -211,6 +197,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not 1 <= options.threads <= available:
         parser.error(f"--threads: expected 1 to {available}, the processors there are. Received: {options.threads}")
     return options
+
+
+def _name_of(known: Sequence[str]) -> Callable[[str], str]:
+    """A parser of one name."""
+
+    def name(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}. Received: {text!r}")
+        return text
+
+    return name
 
 
 def _names_of(known: Any) -> Any:

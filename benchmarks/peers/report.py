@@ -93,6 +93,21 @@ def print_outcome(console: Console, title: str, outcome: Outcome, check: str) ->
         console.print(f"  the busy programs took {outcome.busy_cpus:.2f} CPUs during the rounds")
 
 
+def print_share_of_peak(console: Console, found: dict[str, Any], peak: float) -> None:
+    """How long the step's FLOPs take at the FMA peak, and nnlite beside that."""
+    line = f"{found['flops'] / 1e9:.3g} GFLOP at the measured FMA peak, {peak:.0f} GFLOP/s: {found['peak_ms']:.3g} ms"
+    if OURS in found["peers"]:
+        line += f"; {OURS} takes {_ms(found['peers'][OURS]['median_ms'] / found['peak_ms'])} times as long"
+    console.print("  " + line)
+
+
+def print_beside_mlp(console: Console, found: dict[str, Any]) -> None:
+    """nnlite's convolutional networks beside its MLP: the question that it explains."""
+    ours = {model: row["peers"][OURS]["median_ms"] for model, row in found.items() if OURS in row["peers"]}
+    for model in (model for model in ours if model != "mlp" and "mlp" in ours):
+        console.print(f"{OURS}'s {model} step takes {_ms(ours[model] / ours['mlp'])} times its mlp step")
+
+
 def print_memory(console: Console, title: str, peaks: dict[str, dict[str, int]], failed: dict[str, str]) -> None:
     """One row per peer, the smallest first."""
     table = Table("peer", title=title, title_justify="left")
