@@ -44,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         document = _describe(session, options)
         run = Run(session, options, console, status.update, document)
         for name, lines in session.instructions.items():
-            console.print(f"{name}, held to AVX2, says: " + "; ".join(lines))
+            console.print(f"{name}, asked for AVX2, says: " + "; ".join(lines))
+        if options.isa == AVX2 and not processor_has("avx512f"):
+            console.print("this processor has no AVX-512: that the peers can be held to AVX2 does not show here")
         for name, reason in session.skipped.items():
             console.print(f"skipped: {name} ({reason})")
         for task in (task for task in TASKS if task in options.only):
