@@ -259,6 +259,10 @@ def test_a_terminal_prints_names_as_they_are_too(monkeypatch):
 # Every option of every command has an effect ------------------------------------------------------------------------
 
 
+#: what `nnlite inspect` measures
+MEASURED = ("ms", "gflops", "peak_gflops", "percent_of_peak", "others_share")
+
+
 class Seen:
     """What a command did, with its heavy work replaced: told by `note`."""
 
@@ -282,6 +286,8 @@ def observed(command, arguments, folder, monkeypatch, capsys):
     from nnlite.explain import train_command
     from nnlite.lab import command as bench
     from nnlite.lab import figures, machine_command
+    from nnlite.lab.inspect import command as inspect
+    from nnlite.lab.inspect.compiling import Compiled
     from nnlite.runtime import threads
 
     seen = Seen()
@@ -317,6 +323,11 @@ def observed(command, arguments, folder, monkeypatch, capsys):
     )
     monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
     monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
+    compiled = Compiled("this", 8, (SimpleNamespace(name="loop"),), "")
+    monkeypatch.setattr(inspect, "compile_for", seen.note("compile", compiled))
+    monkeypatch.setattr(inspect, "report", seen.note("report", SimpleNamespace(to_dict=dict)))
+    monkeypatch.setattr(inspect, "_print", seen.note("print"))
+    monkeypatch.setattr(inspect, "_measure", seen.note("measure", dict.fromkeys(MEASURED, 1.0)))
     try:
         status = main([command, *arguments])
         count = threads.get_num_threads()
@@ -384,6 +395,19 @@ OPTIONS = {
             "--seconds": ["3"],
             "--csv": ["written.csv"],
             "--figures": ["pictures"],
+        },
+    ),
+    "inspect": (
+        ["direct"],
+        {
+            "--json": ["written.json"],
+            "--shape": ["1,1,8,8,4,3,3,1,0"],
+            "--pass": ["dx"],
+            "--cpu": ["haswell"],
+            "--signature": ["int64"],  # refused with an algorithm
+            "--loops": ["1"],
+            "--asm": [],
+            "--all": [],  # refused with an algorithm
         },
     ),
     "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--clear-cache": []}),

@@ -144,4 +144,5 @@ def test_nothing_else_in_nnlite_writes_files():
         if file.name != "files.py" and writes.search(line)
     }
     asks_the_kernel = 'lab/timing.py: reset.write_text("5")  # resets VmHWM, the peak of resident memory (man 5 proc)'
-    assert found <= {asks_the_kernel}
+    in_temporary_folders = ("lab/inspect/compiling.py: asked.", "lab/inspect/child.py: Path(answered).")
+    assert {place for place in found if not place.startswith(in_temporary_folders)} <= {asks_the_kernel}

@@ -90,8 +90,7 @@ def test_without_predictions_none_are_shown(no_machine):
 def test_each_picture_follows_the_sentence_that_it_shows(html):
     said = [unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", html)]
     assert said[0] == (
-        "The networks in descending order. By parameters: mlp, cnn, small_cnn. By training MACs: cnn, mlp, small_cnn. "
-        "By time: cnn, mlp, small_cnn."
+        "With algorithm auto, more parameters do not mean more time and more training MACs mean more time."
     )
     assert (
         "A step of small_cnn takes 3.93 ms less than one of mlp. The largest difference is dense forward: -1.46 ms."

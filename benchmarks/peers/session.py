@@ -21,7 +21,8 @@ from nnlite.conv import Geometry
 
 #: steps at most of the check that losses fall alike; an epoch of mnist5k is less, unless batches are small
 MOST_LOSS_STEPS = 1000
-#: the first loss that is compared is the mean over so many images, or one batch; the last is over a third of the steps
+#: the first loss that is compared is the mean over this number of images, or one batch; the last is that of a third of
+#: the steps
 FIRST_IMAGES = 128
 #: how far a peer's loss may be from the median of all, as a share: dropout's random numbers differ
 LOSS_TOLERANCE = 0.2
@@ -90,7 +91,7 @@ class Session:
             process.close()
 
     def peak_gflops(self) -> float:
-        """The FMA peak of the peers' threads, measured by nnlite in a process of its own, held as the peers are."""
+        """The FMA peak of the peers' threads, measured by nnlite in a separate process, held as the peers are."""
         process = self._start("nnlite")
         try:
             return process.ask("peak_gflops", threads=self.conditions.threads)

@@ -92,7 +92,7 @@ class Worker:
         return self._peer.instruction_sets()
 
     def peak_gflops(self, threads: int) -> float:
-        """The FMA peak of so many threads, as nnlite measures it."""
+        """The FMA peak of `threads` threads, as nnlite measures it."""
         from nnlite.performance import peaks
 
         return peaks.peak_gflops(threads)

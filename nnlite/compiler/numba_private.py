@@ -178,7 +178,7 @@ def pass_on_error(context: Any, builder: Any, code: Any, description: Any) -> No
         context.call_conv.return_status_propagate(builder, status)
 
 
-# Compiling for inspection, in a process of its own -------------------------------------------------------------
+# Compiling for inspection, in a separate process ----------------------------------------------------------------
 
 
 def intercept_calls(instead: Callable[[Any, tuple, dict], Any]) -> Callable[..., Any]:

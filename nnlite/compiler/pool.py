@@ -1,9 +1,9 @@
 """The threads that run a kernel: each takes parts of a launch until none is left.
 
-A launch has as many parts as it asks for threads. Every thread begins with the part of its own number, whose data its
-caches may hold, and goes on with parts that nobody has begun. So a thread that the operating system has put aside, as
-it does where another program needs the processor, delays the part that it has begun and no other; and the caller never
-waits for a thread to wake. Results depend on the parts, not on who did them.
+A launch has as many parts as it asks for threads. Thread i begins with part i, whose data its caches may hold, and goes
+on with parts that nobody has begun. So a thread that the operating system has preempted, because another program needs
+the processor, delays the part that it has begun and no other; and the caller never waits for a thread to wake. Results
+depend on the parts, not on who did them.
 
 Between launches a thread looks for the next one for a fraction of a millisecond, as the next kernel of a training step
 comes soon, and then sleeps.
@@ -169,7 +169,7 @@ def _share_out(shared, code, parts, block):
 
 @jit
 def _serve(shared, own, patience):
-    """Do parts of launches as they come, until none has come for so many turns."""
+    """Do parts of launches as they come, until none has come for `patience` turns."""
     turns = 0
     while turns < patience and not _load(shared + _END):
         turns += 1
@@ -197,7 +197,7 @@ class Pool:
         self._asleep: list[Any] = []  # of each thread that sleeps, the lock that it waits for
 
     def wake(self, num_threads: int) -> None:
-        """Have so many threads ready, the caller's included. Only for who holds the lock."""
+        """Have `num_threads` threads ready, the caller's included. Only for who holds the lock."""
         while len(self._threads) < num_threads - 1:
             thread = threading.Thread(
                 target=self._run, args=(len(self._threads) + 1,), name=f"nnlite-{len(self._threads) + 1}", daemon=True

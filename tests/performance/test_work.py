@@ -174,6 +174,8 @@ def smallest_sizes():
     sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
     sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1)}
     sizes |= dict.fromkeys(("winograd_input", "winograd_dx", "winograd_weight", "transpose"), (5,))
+    sizes |= {"grouped_pack": (1, 1, 3, 3, 1, 1, 1)}
+    sizes |= dict.fromkeys(("grouped_sums", "grouped_gradient"), (1, 1, 3, 3, 1, 1))
     by_row = {name: (4,) for name, found in PASSES.items() if found.by_row}
     return {name: (sizes | by_row).get(name, ()) for name in kinds()}
 
