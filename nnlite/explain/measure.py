@@ -29,6 +29,8 @@ from nnlite.runtime.processor import processor_name
 _ARRAYS_PER_PARAMETER = 3
 #: algorithms that "auto" is compared with, if there are convolutions
 COMPARED = ("im2col",)
+#: if all threads reach less than this many times the FMA rate of one, the CPUs of a virtual machine shared a core
+_SHARED_CORE = 1.2
 
 
 def explain_networks(
@@ -184,7 +186,12 @@ def _rounds(
 
 
 def _beyond_peak(networks: Sequence[Network], machine: peaks.Machine) -> list[str]:
-    """A caution if a rate exceeds the measured peak: the peak, the clock or a count of nnlite is wrong."""
+    """A caution if a rate exceeds the measured peak: the CPUs shared a core meanwhile, or a count of nnlite is wrong."""
+    if machine.threads > 1 and machine.fma_gflops_all < _SHARED_CORE * machine.fma_gflops_one:
+        return [
+            f"{machine.threads} threads reached {machine.fma_gflops_all:.0f} GFLOP/s, one thread "
+            f"{machine.fma_gflops_one:.0f}: the CPUs shared a core while this was measured. Run it again."
+        ]
     found = []
     for network, row in [(n, row) for n in networks for row in n.layers]:
         executed = sum(item.amount for item in row.work if item.flops)

@@ -1,6 +1,7 @@
 """From networks to the document: what is counted, timed and predicted, on small networks and few rounds."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from documents import coloured, wide
 import nnlite as nn
 from nnlite.compiler import jit
 from nnlite.explain.case import RANDOM, Case, batches, loss_of, random_batch
-from nnlite.explain.measure import _model, explain_networks
+from nnlite.explain.measure import _beyond_peak, _model, explain_networks
 from nnlite.performance.model import Microbenchmarks
 from nnlite.performance.overhead import Overhead
 
@@ -207,3 +208,11 @@ def test_the_networks_of_the_question_are_predicted_whole(name, algorithm):
     with case.at_work():
         for operation in smallest:
             operation.run()
+
+
+@pytest.mark.parametrize(("reached", "said"), [(103.0, ["the CPUs shared a core"]), (200.0, [])])
+def test_two_threads_that_reach_the_peak_of_one_shared_a_core(reached, said):
+    machine = SimpleNamespace(threads=2, fma_gflops_one=102.0, fma_gflops_all=reached)
+    cautions = _beyond_peak([], machine)
+    assert len(cautions) == len(said)
+    assert all(words in caution for words, caution in zip(said, cautions, strict=True))
