@@ -186,7 +186,7 @@ def _rounds(
 
 
 def _beyond_peak(networks: Sequence[Network], machine: peaks.Machine) -> list[str]:
-    """A caution if a rate exceeds the measured peak: the CPUs shared a core meanwhile, or a count of nnlite is wrong."""
+    """A caution if a rate exceeds the measured peak: the CPUs shared a core then, or a count of nnlite is wrong."""
     if machine.threads > 1 and machine.fma_gflops_all < _SHARED_CORE * machine.fma_gflops_one:
         return [
             f"{machine.threads} threads reached {machine.fma_gflops_all:.0f} GFLOP/s, one thread "
