@@ -1,1 +1,1 @@
-"""Numba: SIMD values, register tiles, the jit decorator, parallel launches, compiled code on disk."""
+"""Numba: SIMD values, register tiles, the jit decorator, kernels and their threads, compiled code on disk."""
