@@ -475,7 +475,7 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
             ["bench", "--shapes", "vgg", "--batch-size", "8"],
             "--batch-size: expected only with --shapes seed or all. Received: 8",
         ),
-        (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected with --algorithm auto alone"),
+        (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected only with --algorithm auto"),
     ],
 )
 def test_options_that_would_mean_nothing_together_are_refused(arguments, message, folder, monkeypatch, capsys):

@@ -74,7 +74,7 @@ def test_a_ratio_has_its_interval_and_none_from_too_few_rounds():
     assert tables.interval(Ratio(17.44)) == "17.4"
     few = tables.networks(documents.few_rounds())
     assert not any("(" in cell.text for cell in cells(few))
-    assert few.notes == ["Step: median of 2 rounds on 2 threads."]
+    assert few.notes == ["Step and ratio: medians of 2 rounds on 2 threads."]
 
 
 def test_columns_of_what_was_not_computed_are_left_out():
@@ -167,7 +167,7 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
 def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
     document.comparisons["im2col"][2].prediction_error = Ratio(-0.42, -0.44, -0.4)
-    assert "-42% (95%: -44% to -40%): small_cnn with im2col." in worst_prediction(document)
+    assert "small_cnn with im2col, 42% too low (95%: -44% to -40%)." in worst_prediction(document)
 
 
 def test_what_is_not_predicted_is_told_with_its_reason():

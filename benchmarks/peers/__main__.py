@@ -46,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, lines in session.instructions.items():
             console.print(f"{name}, asked for AVX2, says: " + "; ".join(lines))
         if options.isa == AVX2 and not processor_has("avx512f"):
-            console.print("this processor has no AVX-512: that the peers can be held to AVX2 does not show here")
+            console.print(
+                "this processor has no AVX-512, so this run does not test whether the peers can be held to AVX2"
+            )
         for name, reason in session.skipped.items():
             console.print(f"skipped: {name} ({reason})")
         for task in (task for task in TASKS if task in options.only):
@@ -183,7 +185,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--busy",
         type=int,
         default=0,
-        help="programs that keep a CPU busy each, beside the measured rounds (default: 0)",
+        help="number of programs that each keep one CPU busy during the rounds (default: 0)",
     )
     parser.add_argument("--out", type=Path, default=Path("nnlite-peers"), help="folder (default: nnlite-peers)")
     options = parser.parse_args(arguments)

@@ -198,7 +198,7 @@ def _bias(argument: str, bias: Any, geometry: Geometry, dtype: Any, expected: bo
     if not expected and bias is None:
         return None
     if not expected:
-        raise ValueError(f"{argument}: expected None, as the epilogue has none. Received: {type(bias).__name__}")
+        raise ValueError(f"{argument}: expected None: the epilogue has no bias. Received: {type(bias).__name__}")
     return fitting(argument, bias, geometry.weight_shape[3:], dtype)
 
 

@@ -64,7 +64,7 @@ def _ratios(document: Document) -> list[str]:
         training = of(n.training_macs_per_image / max(1, base.training_macs_per_image)).removesuffix(" of")
         said.append(
             f"{took or n.name} has {of(n.parameters / base.parameters)} the parameters and uses each {uses} per "
-            f"image ({base.name}: {base_uses}): {forward} the MACs forward, {training} in training."
+            f"image ({base.name}: {base_uses}). So it does {forward} the MACs forward and {training} in training."
         )
     return said[:2]
 
@@ -84,15 +84,15 @@ def _metric(document: Document) -> list[str]:
                 holds.setdefault(metric, [])
                 holds[metric] += [algorithm] if all(p.holds for p in rows) else []
     always = [metric for metric, algorithms in holds.items() if len(algorithms) == len(document.by_algorithm)]
-    within = f"the ratios of the times within a factor of {WITHIN:g}"
+    within = f"these ratios within a factor of {WITHIN:g}"
     if always:
-        return [f"Of the counts, {listed(_called(always))} {_gives(always)} {within}, with every algorithm."]
+        return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}, with every algorithm."]
     best = max(holds, key=lambda metric: len(holds[metric]), default="")
     if not best or not holds[best]:
-        return [f"No count gives {within}: neither parameters nor MACs nor memory traffic."]
+        return [f"No count (parameters, MACs, memory traffic) predicts {within}."]
+    does = "does so" if _predicts([best]) == "predicts" else "do so"
     algorithms = f"algorithm{'s' * (len(holds[best]) > 1)} {listed(holds[best])}"
-    given = f"{_called([best])[0]} {_gives([best])} them with {algorithms}"
-    return [f"No count gives {within} with every algorithm; {given}."]
+    return [f"No count predicts {within} with every algorithm; {_called([best])[0]} {does} only with {algorithms}."]
 
 
 def _called(metrics: Sequence[str]) -> list[str]:
@@ -100,8 +100,8 @@ def _called(metrics: Sequence[str]) -> list[str]:
     return ["unfused minimum traffic" if metric == "minimum traffic, unfused" else metric for metric in metrics]
 
 
-def _gives(metrics: Sequence[str]) -> str:
-    return "gives" if len(metrics) == 1 and "traffic" in metrics[0] else "give"
+def _predicts(metrics: Sequence[str]) -> str:
+    return "predicts" if len(metrics) == 1 and "traffic" in metrics[0] else "predict"
 
 
 def _where(document: Document) -> list[str]:
@@ -179,7 +179,7 @@ def _gain(n: Network, document: Document) -> list[str]:
     if gain < 0.05 * n.step_ms.median:
         return ["At this machine's peak rates, no pass would save more than 5% of the step."]
     return [
-        f"The most to gain is in {spoken(row.name, row.part)}: at this machine's peak rates it would take "
+        f"The largest possible saving is in {spoken(row.name, row.part)}: at this machine's peak rates it would take "
         f"{milliseconds(row.ms - gain)} instead of {milliseconds(row.ms)}."
     ]
 
@@ -199,7 +199,9 @@ def _advice(n: Network, bounds: dict[str, float], total: float) -> list[str]:
     most = max(bounds, key=lambda term: bounds[term])
     if most == "overhead":
         fixed = milliseconds(bounds["overhead"])
-        return [f"Call overhead dominates: {fixed} per step, whatever the batch size. Use a larger batch."]
+        return [
+            f"Call overhead dominates: {fixed} per step. It does not grow with the batch size, so use a larger batch."
+        ]
     if most == "compute":
         change = "fewer filters, a smaller kernel or larger strides" if n.convolutions else "fewer units"
         return [f"Arithmetic dominates. To reduce it, use {change}."]

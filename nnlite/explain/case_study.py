@@ -5,6 +5,7 @@ from __future__ import annotations
 from nnlite.explain.document import Document, Network
 from nnlite.lab.numbers import listed, milliseconds, of, short
 from nnlite.lab.table import Cell, Table
+from nnlite.performance.counts import human_bytes
 
 #: network -> its parameters
 PARAMETERS = {"mlp": 669_706, "cnn": 110_986, "small_cnn": 5_958}
@@ -18,9 +19,9 @@ ACCEPTED_CHANNELS, ACCEPTED_RATIO = 3, 7.5
 
 #: what the algorithms of the default run do, in a few words
 _ALGORITHMS = {
-    "theano2017": "theano2017: reconstruction of the 2017 run",
+    "theano2017": "theano2017: the 2017 method, rebuilt here",
     "im2col": "im2col: patches copied, one product per layer",
-    "auto": "auto: nnlite's choice per layer",
+    "auto": "auto: nnlite's choice for each layer",
 }
 
 QUESTION = (
@@ -39,32 +40,36 @@ def answer(document: Document) -> list[str]:
     if not (cnn and small and base and cnn.ratio and small.ratio):
         return []
     uses = cnn.forward_macs_per_image / cnn.parameters
+    forward = cnn.forward_macs_per_image / base.forward_macs_per_image
     macs, small_macs = (n.training_macs_per_image / base.training_macs_per_image for n in (cnn, small))
     said = [
-        f"cnn: a convolution uses each weight at many positions, {uses:.0f} times per image (mlp: once). So it does "
-        f"{short(macs)} times the MACs of mlp in training, and took {short(reported_ratio('cnn'))} times as long in "
-        f"2017 ({ALGORITHM}: {short(cnn.ratio.value)}).",
+        f"cnn: a convolution uses each weight at many positions, {uses:.0f} times per image (mlp: once). That "
+        f"makes {short(forward)} times the MACs (multiply-adds) forward, {short(macs)} times in training. It took "
+        f"{short(reported_ratio('cnn'))} times as long in 2017 ({ALGORITHM}: {short(cnn.ratio.value)}).",
         f"small_cnn: it does only {of(small_macs)} the MACs, but took {short(reported_ratio('small_cnn'))} times as "
-        f"long as mlp ({ALGORITHM}: {short(small.ratio.value)}). {_moving(small)}",
+        f"long in 2017 ({ALGORITHM}: {short(small.ratio.value)}). {_moving(small, now['small_cnn'])}",
     ]
     times = [
         f"{name} takes {milliseconds(now[name].step_ms.median)} instead of {milliseconds(n.step_ms.median)}"
         for name, n in (("small_cnn", small), ("cnn", cnn))
     ]
     if document.algorithm != ALGORITHM:
-        said.append(f"It can be undone: with {document.algorithm}, {listed(times)}.")
+        how = ", which copies no patches and computes adjacent layers in one kernel" * (document.algorithm == "auto")
+        said.append(f"Most of this can be avoided: with {document.algorithm}{how}, {listed(times)}.")
     return said
 
 
-def _moving(small: Network) -> str:
-    """How much of a step is data movement, as the time model says."""
+def _moving(small: Network, now: Network) -> str:
+    """How much of a step is data movement, as the time model says, and how many bytes."""
+    what = "patch copies and large intermediate results"
     terms = [row.terms_ms for row in small.layers if row.terms_ms]
-    if small.predicted_ms is None or not terms:
-        return "It copies image patches and stores every intermediate result: data movement."
+    if small.predicted_ms is None or not terms or not small.moved_bytes_per_step or not now.moved_bytes_per_step:
+        return f"The 2017 method moves much data: {what}."
     moving = sum(row.get("memory", 0.0) for row in terms) / sum(sum(row.values()) for row in terms)
+    then_bytes, now_bytes = human_bytes(small.moved_bytes_per_step), human_bytes(now.moved_bytes_per_step)
     return (
-        f"Copies of image patches and large intermediate results take the time: {100 * moving:.0f}% of the predicted "
-        "step is data movement."
+        f"{ALGORITHM} spends {100 * moving:.0f}% of its predicted step on data movement: {what}, {then_bytes} per "
+        f"step ({now.algorithm}: {now_bytes})."
     )
 
 

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
             return 1
         options.algorithm = own.name
     if options.autotune and options.algorithm != "auto":
-        raise ValueError(f"--autotune: expected with --algorithm auto alone. Received: {options.algorithm}")
+        raise ValueError(f"--autotune: expected only with --algorithm auto. Received: {options.algorithm}")
     networks = resolve_networks(options.models or list(case_study.PARAMETERS))
     data = None if options.data == RANDOM else datasets.load(options.data, data_dir=options.data_dir)[0]
     sweeps.chosen(options.sweep)

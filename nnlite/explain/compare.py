@@ -91,6 +91,10 @@ def differences(network: Network, base: Network, most: int = 8, least: float = 0
     return [*found, Difference("rest", "other", *rest)] if len(found) < len(rows) else found
 
 
+def _too(error: float) -> str:
+    return f"{abs(100 * error):.{0 if abs(error) >= 0.0995 else 1}f}% too {'high' if error > 0 else 'low'}"
+
+
 def worst_prediction(document: Document) -> str:
     """The largest error of the time model, and the operations without a prediction, in a sentence each."""
     errors = [(n.prediction_error, n) for n in document.everything if n.prediction_error]
@@ -99,8 +103,8 @@ def worst_prediction(document: Document) -> str:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})" if error.low is not None else ""
         said.append(
-            "Predicted: operations / rate + bytes / bandwidth + call overhead, measured outside of any layer. The "
-            f"largest error is {percent(error.value)}{within}: {worst.name} with {worst.algorithm}."
+            "Predicted: operations / rate + bytes / bandwidth + call overhead, each from microbenchmarks. Largest "
+            f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
     if missing:

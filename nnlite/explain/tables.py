@@ -40,9 +40,10 @@ def networks(document: Document) -> Table:
         row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
         rows.append([*row, _predicted_step(n, unit=" ms")])
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
-    note = f"Step: median of {document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}."
+    rounds = f"{document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}"
+    note = f"Step and ratio: medians of {rounds}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
-        note = f"{note[:-1]}; in parentheses the 95% interval."
+        note = f"{note[:-1]} (95% interval)."
     return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
 
 

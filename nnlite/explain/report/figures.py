@@ -148,14 +148,16 @@ def _size(document: Document) -> Picture:
 
 
 def _size_sentence(document: Document) -> str:
-    """Whether more parameters or more MACs mean more time, with this run's algorithm."""
+    """Whether the order of the times is that of the parameters and of the MACs, with this run's algorithm."""
     by_time = sorted(document.models, key=lambda n: n.step_ms.median)
-    said = []
+    follows, not_ = [], []
     for metric in ("parameters", "training MACs"):
         sizes = [METRICS[metric](n) or 0 for n in by_time]
-        means = "mean" if sizes == sorted(sizes) else "do not mean"
-        said.append(f"more {metric} {means} more time")
-    return f"With algorithm {document.algorithm}, {' and '.join(said)}."
+        (follows if sizes == sorted(sizes) else not_).append(metric)
+    said = f"follows {' and '.join(follows)}" if follows else f"follows neither {' nor '.join(not_)}"
+    if follows and not_:
+        said += f", not {not_[0]}"
+    return f"With algorithm {document.algorithm}, the order of the times {said}."
 
 
 # Where each step's time goes ---------------------------------------------------------------------------------------
@@ -286,7 +288,8 @@ def _metrics(document: Document, algorithm: str) -> Picture:
     if holding:
         holding = ["the time model" if metric == "time model" else metric for metric in holding]
         others = "" if len(holding) == len(found) else " The other metrics do not."
-        sentence = f"With algorithm {algorithm}, every ratio is predicted within {WITHIN:g}× by {listed(holding)}."
+        verb = "predicts" if len(holding) == 1 else "predict"
+        sentence = f"With algorithm {algorithm}, {listed(holding)} {verb} every ratio within {WITHIN:g}×."
         sentence += others
     said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
     panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
@@ -306,7 +309,7 @@ def _roofline(document: Document, algorithm: str) -> Picture | None:
     panels = [_roofline_panel(document, n, peak, slopes) for n in networks]
     sentence = (
         f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step. The "
-        "lines are the limits of this machine: a lower dot is slower than possible."
+        "lines are the limits of this machine; a dot below them does not reach its limit."
     )
     if document.machine:
         n_threads = 1 if n_threads == 1 else document.machine["threads"]

@@ -45,7 +45,7 @@ def require() -> None:
         import osaca  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "inspect: expected OSACA, which knows the processors. Received: no module osaca. "
+            "inspect: expected the package osaca, for its processor models. Received: no module osaca. "
             "Install it: pip install 'nnlite-conv[inspect]'"
         ) from error
 

@@ -60,7 +60,7 @@ class _Noted:
             return None
         if hasattr(result, "bitwidth") or str(result) == "bool":
             return 0
-        raise _Stopped(f"{function.__name__} returns {result}, which only running tells")
+        raise _Stopped(f"{function.__name__} returns {result}, whose value is known only at run time")
 
     def _launched(self, kernel: Any, arguments: tuple) -> None:
         self.note(kernel.compiled, (0, *arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ALGORITHM",
         help="a built-in algorithm, your own as FILE.py:CLASS, or FILE.py:FUNCTION that is compiled with @njit",
     )
-    parser.add_argument("--shape", default=_SHAPE, metavar="N,C,H,W,K,R,S,stride,pad", help="default: %(default)s")
+    parser.add_argument(
+        "--shape",
+        default=_SHAPE,
+        metavar="N,C,H,W,K,R,S,stride,pad",
+        help="shape of the convolution (default: %(default)s)",
+    )
     parser.add_argument(
         "--pass", dest="pass_name", default="forward", metavar="PASS", help=f"{', '.join(_PASSES)} (default: forward)"
     )
@@ -62,9 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Inspect. 0: done. 1: with --all, a hot loop of nnlite's own spills a sum."""
     if (options.algorithm is None) != options.all:
-        raise ValueError("ALGORITHM: expected an algorithm or --all, one of them. Received: both or neither")
+        raise ValueError(
+            f"ALGORITHM: expected an algorithm or --all, one of them. Received: {'both' if options.all else 'neither'}"
+        )
     if not is_readable_here():
-        raise ValueError("inspect: expected an x86-64 processor, whose machine code it reads. Received: another")
+        raise ValueError(f"inspect: expected an x86-64 processor, whose code it reads. Received: {platform.machine()}")
     bounds.require()
     positive_int("--loops", options.loops)
     processors: list[str | None] = [None]
@@ -113,7 +121,7 @@ def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | Non
     else:
         return Request(target, geometry, pass_name, options.signature), None, shape
     if options.signature is not None:
-        raise ValueError("--signature: expected only with FILE.py:FUNCTION. Received: it with an algorithm")
+        raise ValueError("--signature: expected only with FILE.py:FUNCTION. Received: --signature with an algorithm")
     if reason := algorithm.supports(shape.geometry):
         raise ValueError(f"--shape {options.shape}: {algorithm.name} declines it: {reason}")
     return Request(target, geometry, pass_name), algorithm, shape
@@ -150,7 +158,7 @@ def _print(compiled: Compiled, found: Sequence[FunctionReport], with_code: bool)
     if found:
         out.print(f"- {ORDER} {MODEL}", soft_wrap=True)
     if compiled.stopped:
-        out.print(f"- Not all was reached: {compiled.stopped}.", soft_wrap=True)
+        out.print(f"- Some functions were not reached: {compiled.stopped}.", soft_wrap=True)
 
 
 def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
@@ -164,8 +172,8 @@ def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
 def _remarks(function: FunctionReport) -> Iterator[str]:
     if function.colder or function.versions:
         yield (
-            f"Not shown: {function.colder} colder loops (--loops), {function.versions} remainders and other versions "
-            "of the same lines."
+            f"Not shown: {function.colder} less hot loops (see --loops), {function.versions} remainder loops and other "
+            "versions of the same loops."
         )
     if said := lead(function.loops):
         yield said

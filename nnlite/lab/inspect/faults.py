@@ -104,7 +104,7 @@ def waiting(ports: float, carried: float) -> Fault:
     return Fault(
         "latency",
         f"Each iteration waits for the one before: {carried:.0f} cycles, where the ports need {ports:.0f}. "
-        "Sum into more independent variables, such as a larger tile.",
+        "Use more independent accumulators, for example a larger tile.",
     )
 
 

@@ -20,7 +20,7 @@ ORDER = (
 )
 #: what the cycles leave out, for readers
 MODEL = (
-    "Cycles are OSACA's: all operands in L1, instructions always at hand; so the share of the peak is an upper bound."
+    "Cycles are OSACA's: all operands in L1, no instruction-fetch stalls; so the share of the peak is an upper bound."
 )
 #: a chain that is longer than the ports' cycles by this factor is worth a sentence
 _WAITS = 1.2
