@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -280,6 +281,31 @@ def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
     y = np.zeros(5)
     Fill().run(5, y)
     assert y.tolist() == [1, 2, 3, 4, 5]
+
+
+@needs_kernels
+def test_where_no_thread_can_start_the_caller_does_all_parts(monkeypatch):
+    def refused(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool, "workers", pool.Pool())
+    fill, y = Fill(), np.zeros(3)
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    fill.run(3, y)
+    assert y.tolist() == [1, 2, 3]
+    pool.workers.end()
+
+
+@needs_kernels
+def test_a_launch_wakes_no_more_threads_than_it_has_parts(monkeypatch):
+    monkeypatch.setattr(pool, "workers", pool.Pool())
+    Fill().run(4, np.zeros(4))
+    end = time.monotonic() + HANGS
+    while len(pool.workers._asleep) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    pool.workers.wake(2)
+    assert {2, 3} <= set(pool.workers._asleep)
+    pool.workers.end()
 
 
 @needs_kernels

@@ -132,7 +132,7 @@ def _take_parts(shared, own):
     """Do parts of the present launch, first that of number `own`, until all are taken. Returns how many."""
     launch = _load(shared + _LAUNCH)
     code, parts, block = _load(shared + _CODE), _load(shared + _PARTS), _load(shared + _BLOCK)
-    if launch % 2 or _load(shared + _LAUNCH) != launch:
+    if launch % 2 or _load(shared + _LAUNCH) != launch or own >= parts:
         return 0
     done = 0
     for i in range(parts):
@@ -194,25 +194,27 @@ class Pool:
         self.shared = -(-self._memory.ctypes.data // 64) * 64
         self._end = self._memory[(self.shared - self._memory.ctypes.data + _END) // 8 :]
         self._threads: list[threading.Thread] = []
-        self._asleep: list[Any] = []  # of each thread that sleeps, the lock that it waits for
+        self._asleep: dict[int, Any] = {}  # of each thread that sleeps, the lock that it waits for
 
     def wake(self, num_threads: int) -> None:
         """Have `num_threads` threads ready, the caller's included. Only for who holds the lock."""
-        while len(self._threads) < num_threads - 1:
-            thread = threading.Thread(
-                target=self._run, args=(len(self._threads) + 1,), name=f"nnlite-{len(self._threads) + 1}", daemon=True
-            )
+        while (own := len(self._threads) + 1) < num_threads:
+            thread = threading.Thread(target=self._run, args=(own,), name=f"nnlite-{own}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads, or Python is ending: the caller does their parts
+                break
             self._threads.append(thread)
-            thread.start()
-        while self._asleep:
-            self._asleep.pop().release()
+        for own in list(self._asleep):
+            if own < num_threads and (bell := self._asleep.pop(own, None)):
+                bell.release()
 
     def _run(self, own: int) -> None:
         bell = threading.Lock()
         bell.acquire()
         while True:
             _serve(self.shared, own, PATIENCE if threads.available_cpus() > own else SHORT_PATIENCE)
-            self._asleep.append(bell)
+            self._asleep[own] = bell
             if self._end[0]:  # asked for after the bell can be rung
                 return
             bell.acquire()
@@ -221,7 +223,7 @@ class Pool:
         """End the threads: at the end of Python none may be left in compiled code."""
         with self.lock:
             self._end[0] = 1
-            self.wake(0)
+            self.wake(len(self._threads) + 1)
             for thread in self._threads:
                 thread.join()
 

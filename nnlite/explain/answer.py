@@ -13,7 +13,7 @@ from nnlite.explain.names import spoken
 from nnlite.explain.rows import ROUNDS
 from nnlite.lab.numbers import listed, milliseconds, of
 from nnlite.performance.counts import human_bytes
-from nnlite.performance.statistics import Ratio
+from nnlite.performance.statistics import Ratio, paired_ratio
 
 #: what limits a pass, as a sentence names it
 _LIMITS = {"compute": "arithmetic", "memory": "data movement", "overhead": "call overhead"}
@@ -40,6 +40,11 @@ def sentences(document: Document) -> list[str]:
     return [*found, *_data(document)]
 
 
+def _differs(ratio: Ratio) -> bool:
+    """Whether the interval leaves out 1."""
+    return ratio.low is not None and ratio.high is not None and (ratio.low > 1 or ratio.high < 1)
+
+
 def _known(ratio: Ratio | None) -> bool:
     return ratio is not None and ratio.low is not None
 
@@ -56,8 +61,8 @@ def _ratios(document: Document) -> list[str]:
             continue
         took = ""
         if n.ratio.low is not None and n.ratio.high is not None:
-            differs = n.ratio.low > 1 or n.ratio.high < 1
-            took = f"{of(n.ratio.value)} the time of {base.name}" if differs else f"about the time of {base.name}"
+            share = of(n.ratio.value) if _differs(n.ratio) else "about"
+            took = f"{share} the time of {base.name}"
             took = f"{n.name} takes {took}. It"
         uses, base_uses = (_uses(m.forward_macs_per_image / max(1, m.parameters)) for m in (n, base))
         forward = of(n.forward_macs_per_image / max(1, base.forward_macs_per_image))
@@ -107,7 +112,7 @@ def _predicts(metrics: Sequence[str]) -> str:
 def _where(document: Document) -> list[str]:
     """The layer and pass with the largest difference, for the network that differs most from the baseline."""
     pairs = [(n, document.base_of(n)) for n in document.models]
-    found = [(n, base) for n, base in pairs if base is not None and _known(n.ratio)]
+    found = [(n, base) for n, base in pairs if base is not None and n.ratio and _differs(n.ratio)]
     if not found:
         return []
     network, base = max(found, key=lambda pair: abs(pair[0].step_ms.median - pair[1].step_ms.median))
@@ -131,11 +136,11 @@ def _change(document: Document) -> list[str]:
         for algorithm in document.comparisons:
             other = document.find(n.name, algorithm)
             if other is not None and algorithm != case_study.ALGORITHM and n.convolutions:
-                found.append((other.step_ms.median / n.step_ms.median, n, other))
-    if not found or document.rounds < ROUNDS:
+                found.append((paired_ratio(other.step_ms.samples, n.step_ms.samples, fewest=ROUNDS), n, other))
+    if not found:
         return []
-    ratio, n, other = max(found, key=lambda item: item[0])
-    if ratio < 1.05:
+    ratio, n, other = max(found, key=lambda item: item[0].value)
+    if ratio.low is None or ratio.low <= 1:
         return []
     traffic = ["", ""]
     if n.moved_bytes_per_step and other.moved_bytes_per_step:

@@ -150,7 +150,8 @@ def _size(document: Document) -> Picture:
 def _size_sentence(document: Document) -> str:
     """Whether the order of the times is that of the parameters and of the MACs, with this run's algorithm."""
     by_time = sorted(document.models, key=lambda n: n.step_ms.median)
-    follows, not_ = [], []
+    follows: list[str] = []
+    not_: list[str] = []
     for metric in ("parameters", "training MACs"):
         sizes = [METRICS[metric](n) or 0 for n in by_time]
         (follows if sizes == sorted(sizes) else not_).append(metric)

@@ -18,7 +18,7 @@ _GATHER = re.compile(r"vp?gather")
 _INSERT = re.compile(r"v?(insertps|pinsr[bwdq])$")
 #: what writes its last operand without reading it
 _MOVES = re.compile(r"(v?mov|vextract|v?pextr|v?maskmov|vpmaskmov|vp?scatter|vp?compress|set|vcvtps2ph)")
-_NO_ACCESS = re.compile(r"(lea|nop|prefetch|call|push|pop|j)")
+_NO_ACCESS = re.compile(r"(lea|nop|prefetch|call|push[wlq]?$|pop[wlq]?$|j)")
 _READS_ONLY = re.compile(r"(cmp|test|bt|v?ucomis|v?comis|vptest|vtestp|div|idiv|mul|imul)[a-z]*$")
 #: what uses a vector register for one number
 _ONE_NUMBER = re.compile(r"v?[a-z0-9]+s[sd]([a-z]*|2[a-z]+)$|v?mov[dq]$|v?xorps$")
