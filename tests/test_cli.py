@@ -404,10 +404,10 @@ OPTIONS = {
             "--shape": ["1,1,8,8,4,3,3,1,0"],
             "--pass": ["dx"],
             "--cpu": ["haswell"],
-            "--signature": ["int64"],  # refused with an algorithm
+            "--signature": None,  # refused with an algorithm, as below
             "--loops": ["1"],
             "--asm": [],
-            "--all": [],  # refused with an algorithm
+            "--all": None,
         },
     ),
     "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--clear-cache": []}),
@@ -436,7 +436,10 @@ def test_every_option_of_a_command_is_shown_to_do_something(command):
     assert offered == EVERYWHERE | set(OPTIONS[command][1])
 
 
-@pytest.mark.parametrize(("command", "option"), [(command, o) for command in COMMANDS for o in OPTIONS[command][1]])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(command, o) for command in COMMANDS for o, added in OPTIONS[command][1].items() if added is not None],
+)
 def test_an_option_has_an_effect(command, option, folder, monkeypatch, capsys, registered_anew):
     (folder / "tiled.py").write_text(TILED)
     arguments, options = OPTIONS[command]
@@ -475,6 +478,8 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
             ["bench", "--shapes", "vgg", "--batch-size", "8"],
             "--batch-size: expected only with --shapes seed or all. Received: 8",
         ),
+        (["inspect", "direct", "--signature", "int64"], "--signature: expected only with FILE.py:FUNCTION"),
+        (["inspect", "direct", "--all"], "ALGORITHM: expected an algorithm or --all, one of them. Received: both"),
         (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected only with --algorithm auto"),
     ],
 )
