@@ -91,7 +91,7 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
 def small_panels(monkeypatch):
     """Few terms of a reduction are summed at a time, whatever this processor's caches."""
     plans = direct_plan.batches, direct_plan.forward, direct_plan.grad_input
-    monkeypatch.setattr(direct_plan, "PANEL_BYTES", 16 << 10)
+    monkeypatch.setattr(direct_plan, "PANEL_BYTES", 8 << 10)
     for plan in plans:
         plan.cache_clear()
     yield
