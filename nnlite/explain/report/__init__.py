@@ -40,12 +40,12 @@ def render(document: Document, pixels: bool = True) -> tuple[str, dict[str, byte
     from matplotlib import rc_context
 
     from nnlite.explain import case_study
-    from nnlite.explain.report import figures, theme
+    from nnlite.explain.report import drawing, figures, theme
 
     files: dict[str, bytes] = {}
-    with rc_context(figures.STYLE):
+    with rc_context(drawing.STYLE):
         pictures = figures.draw(document)
-        for panel in figures.panels(pictures):
+        for panel in drawing.panels(pictures):
             if engine := panel.figure.get_layout_engine():
                 engine.execute(panel.figure)
             panel.figure.set_layout_engine(None)  # saving would lay it out and draw it once more

@@ -1,0 +1,177 @@
+"""The figures that compare networks: size versus time, passes, waterfalls of differences, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
+from nnlite.explain.document import Document, Network, Row
+from nnlite.explain.names import pass_name
+from nnlite.explain.report.drawing import (
+    BESIDE,
+    Panel,
+    Picture,
+    bar_rows,
+    log,
+    new,
+    row_name,
+    slug,
+    style_of,
+    where,
+    with_names,
+)
+from nnlite.explain.report.theme import PASSES, light
+from nnlite.explain.tables import shorten_name, signed
+from nnlite.lab.numbers import listed, milliseconds, short, times
+
+# Size versus time --------------------------------------------------------------------------------------------------
+
+
+def size(document: Document) -> Picture:
+    sizes: dict[str, Callable[[Network], float | None]] = {
+        "parameters": METRICS["parameters"],
+        "training MACs per image": METRICS["training MACs"],
+    }
+    panels = []
+    for what, value in sizes.items():
+        figure, axes = new(4.4, 3.2)
+        for n in document.models:
+            colour, marker = style_of(document, n.name)
+            axes.scatter(
+                [value(n) or 0], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
+            )
+        axes.margins(0.2)
+        log(axes, x=what, y="ms per step")
+        figure.legend(loc="outside lower left", ncols=3)
+        said = "; ".join(f"{n.name}: {short(value(n) or 0)}, {milliseconds(n.step_ms.median)}" for n in document.models)
+        panels.append(Panel(f"size-{what.split()[0]}", figure, f"{what} against time. {said}."))
+    return Picture("size", _size_sentence(document), panels)
+
+
+def _size_sentence(document: Document) -> str:
+    """Whether the order of the times is that of the parameters and of the MACs, with this run's algorithm."""
+    by_time = sorted(document.models, key=lambda n: n.step_ms.median)
+    follows: list[str] = []
+    not_: list[str] = []
+    for metric in ("parameters", "training MACs"):
+        sizes = [METRICS[metric](n) or 0 for n in by_time]
+        (follows if sizes == sorted(sizes) else not_).append(metric)
+    said = f"follows {' and '.join(follows)}" if follows else f"follows neither {' nor '.join(not_)}"
+    if follows and not_:
+        said += f", not {not_[0]}"
+    return f"With algorithm {document.algorithm}, the order of the times {said}."
+
+
+# Where each step's time goes ---------------------------------------------------------------------------------------
+
+
+def passes(document: Document) -> Picture:
+    panels, said = [], []
+    for model in document.models:
+        found = [n for a in document.by_algorithm if (n := document.find(model.name, a))]
+        figure, axes = new(4.9, 1.35 + 0.42 * len(found))
+        for place, n in enumerate(found):
+            left = 0.0
+            for part, ms in _by_pass(n).items():
+                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part) if not place else None)
+                left += ms
+            axes.annotate(milliseconds(left), (left, place), **BESIDE)
+        axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
+        bar_rows(axes, [n.algorithm for n in found], 1.22 * max(n.step_ms.median for n in found))
+        handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3)
+        words = [f"{n.algorithm}: {', '.join(f'{pass_name(p)} {milliseconds(ms)}' for p, ms in _by_pass(n).items())}"
+                 for n in found]  # fmt: skip
+        panels.append(Panel(f"passes-{slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
+        largest = max(model.layers, key=lambda row: row.ms)
+        said.append(f"{model.name}: {row_name(largest)}, {_share(largest, model)}")
+    sentence = (
+        f"The time of a step by pass, with each algorithm; the scales differ. The largest part with "
+        f"{document.algorithm}: {'; '.join(said)}."
+    )
+    return Picture("passes", with_names(sentence, document.models), panels)
+
+
+def _by_pass(n: Network) -> dict[str, float]:
+    """ms of each pass; the rest of the step is added to the time between the layers."""
+    found = {part: sum(row.ms for row in n.layers if row.part == part) for part in PASSES}
+    found["other"] += max(n.step_ms.median - sum(found.values()), 0.0)
+    return {part: ms for part, ms in found.items() if ms > 0}
+
+
+def _share(row: Row, n: Network) -> str:
+    return f"{100 * row.ms / n.step_ms.median:.0f}%"
+
+
+# The difference between networks -----------------------------------------------------------------------------------
+
+
+def difference(document: Document, algorithm: str) -> Picture:
+    panels, said = [], []
+    for n in document.by_algorithm[algorithm]:
+        if base := document.base_of(n):
+            panels.append(_waterfall(document, n, base))
+            more = n.step_ms.median - base.step_ms.median
+            most = max(differences(n, base, most=1000, least=0), key=lambda d: d.more if more > 0 else -d.more)
+            takes = f"{milliseconds(abs(more))} {'longer' if more > 0 else 'less'}"
+            said.append(
+                f"A step of {n.name} takes {takes} than one of {base.name}. "
+                f"The largest difference is {where(most.name, most.part)}: {signed(most.more, most.more)} ms."
+            )
+    return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
+
+
+def _waterfall(document: Document, n: Network, base: Network) -> Panel:
+    """A waterfall from the baseline's step, through the differences, to the network's step."""
+    rows = [(where(d.name, d.part), d.more) for d in differences(n, base)]
+    before, after = base.step_ms.median, n.step_ms.median
+    figure, axes = new(5.1, 1.3 + 0.3 * len(rows))
+    names = [shorten_name(base.name), *(name for name, _ in rows), shorten_name(n.name)]
+    reached = widest = before
+    for place, (begin, more) in enumerate([(0.0, before), *((None, more) for _, more in rows), (0.0, after)]):
+        left = reached if begin is None else begin
+        colour = light("c5") if begin is not None else light("c6" if more > 0 else "c0")
+        axes.barh(place, more, left=left, color=colour, height=0.66)
+        reached = left + more
+        text = signed(more, max(before, after)) if begin is None else milliseconds(more)
+        end = max(left, reached)
+        widest = max(widest, end)
+        axes.annotate(text, (end, place), **BESIDE)
+        if place <= len(rows):
+            axes.plot([reached, reached], [place, place + 1], color=light("muted"), linewidth=0.8, linestyle=":")
+    axes.set(title=shorten_name(n.name, 30), xlabel="ms per step")
+    bar_rows(axes, names, 1.22 * widest)
+    said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
+    alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
+    return Panel(f"difference-{n.algorithm}-{slug(document, n.name)}", figure, alt)
+
+
+# Which metric predicts the time ------------------------------------------------------------------------------------
+
+
+def metrics(document: Document, algorithm: str) -> Picture:
+    found = predictions(document, algorithm)
+    figure, axes = new(6.4, 1.2 + 0.38 * len(found))
+    axes.axvspan(1 / WITHIN, WITHIN, color=light("band"), zorder=0)
+    axes.axvline(1, color=light("muted"), linewidth=1)
+    for place, rows in enumerate(found.values()):
+        for p in rows:
+            colour, marker = style_of(document, p.network.name)
+            label = shorten_name(p.network.name, 24) if not place else None
+            axes.scatter([p.factor], [place], s=60, color=colour, marker=marker, label=label)
+    axes.set_yticks(range(len(found)), list(found))
+    axes.margins(0.1, 0.12)
+    log(axes, x=f"predicted ratio / measured ratio; shaded: within {WITHIN:g}×")
+    axes.invert_yaxis()
+    figure.legend(loc="outside lower left", ncols=3)
+    holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
+    sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
+    if holding:
+        holding = ["the time model" if metric == "time model" else metric for metric in holding]
+        others = "" if len(holding) == len(found) else " The other metrics do not."
+        verb = "predicts" if len(holding) == 1 else "predict"
+        sentence = f"With algorithm {algorithm}, {listed(holding)} {verb} every ratio within {WITHIN:g}×."
+        sentence += others
+    said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
+    panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
+    return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)
