@@ -84,7 +84,7 @@ def log(axes: Axes, **labels: str) -> None:
         axes.set(**{f"{name}scale": "log", f"{name}label": f"{label} (log scale)"})
         axis = getattr(axes, f"{name}axis")
         low, high = getattr(axes, f"get_{name}lim")()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 60 * low else (1.0,)))
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
