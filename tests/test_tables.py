@@ -74,7 +74,7 @@ def test_a_ratio_has_its_interval_and_none_from_too_few_rounds():
     assert tables.interval(Ratio(17.44)) == "17.4"
     few = tables.networks(documents.few_rounds())
     assert not any("(" in cell.text for cell in cells(few))
-    assert few.notes == ["Step and ratio: medians of 2 rounds on 2 threads."]
+    assert few.notes == ["Step: median of 2 rounds, 2 threads."]
 
 
 def test_columns_of_what_was_not_computed_are_left_out():

@@ -134,9 +134,8 @@ def _is_case_study(networks: Sequence[Sequential]) -> bool:
 
 
 def _model(case: Case, benchmarks: Microbenchmarks) -> StepModel:
-    """The time model of the case's step. Runs the step twice, untimed."""
+    """The time model of the case's step. Runs it once more, untimed; the run before allocated what lives on."""
     with case.at_work():
-        case.step()  # allocates what lives from step to step
         memory.trim()
         calls = trace(case.step)
         footprint = memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
@@ -162,14 +161,13 @@ def _rounds(
     say: Callable[[str], object],
 ) -> tuple[Samples, int]:
     """(samples of all steps, by their index, and of all rates; number of completed rounds)"""
-    say("running each microbenchmark once ...")
-    first = run_rounds(benchmarks.candidates(), rounds=1, warm=False)
-    for model in models:
-        benchmarks.often(model.dominant(first))
     steps = [case.candidate(i) for i, case in enumerate(cases)]
     samples: Samples = {}
 
     def progress() -> None:
+        if len(samples[0]) == 1:
+            for model in models:
+                benchmarks.often(model.dominant(samples))
         say(f"timing: round {len(samples[0])} of {rounds} ...")
 
     before = [len(case.profile.steps) for case in cases]

@@ -40,10 +40,10 @@ def networks(document: Document) -> Table:
         row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
         rows.append([*row, _predicted_step(n, unit=" ms")])
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
-    rounds = f"{document.rounds} round{'s' * (document.rounds != 1)} on {threads_said(document.threads)}"
-    note = f"Step and ratio: medians of {rounds}."
+    rounds = f"{document.rounds} round{'s' * (document.rounds != 1)}, {threads_said(document.threads)}"
+    note = f"Step: median of {rounds}."
     if any(n.ratio and n.ratio.low is not None for n in document.models):
-        note = f"{note[:-1]} (95% interval)."
+        note += " Ratio: median of per-round ratios (95%)."
     return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
 
 

@@ -82,7 +82,7 @@ class Microbenchmarks:
 
     def __init__(self) -> None:
         self._found: dict[Name, Any] = {}  # a Microbenchmark or an Overhead
-        self._often: set[Name] = set()
+        self._candidates: dict[Name, Candidate] = {}
 
     def add_rate(self, team: Team, rate: Rate) -> Name:
         """Add a rate. Call it while the team has the threads."""
@@ -94,21 +94,19 @@ class Microbenchmarks:
 
     def _add(self, name: Name, make: Callable[[], Microbenchmark | Overhead]) -> Name:
         if name not in self._found:
-            self._found[name] = make()
+            found = self._found[name] = make()
+            around = partial(conv.use, name[1])
+            self._candidates[name] = Candidate(name, found.sample, name[0], around=around, every=SELDOM)
         return name
 
     def candidates(self) -> list[Candidate]:
         """The candidates of all microbenchmarks."""
-        return [
-            Candidate(
-                name, b.sample, name[0], around=partial(conv.use, name[1]), every=1 if name in self._often else SELDOM
-            )
-            for name, b in self._found.items()
-        ]
+        return list(self._candidates.values())
 
     def often(self, names: Sequence[Name]) -> None:
-        """Sample these in every round."""
-        self._often.update(names)
+        """Sample these in every round from now on."""
+        for name in names:
+            self._candidates[name].every = 1
 
     def seconds_per_unit(self, name: Name, samples: Samples) -> np.ndarray:
         """(rounds,) seconds per unit of work; a round without a sample takes the one before."""

@@ -10,9 +10,10 @@ import numpy as np
 
 from nnlite.conv.work import ITEMSIZE
 from nnlite.runtime import memory, threads
+from nnlite.runtime.processor import cache_sizes
 
-#: the largest working set, bytes; products use up to twice as much
-MOST_BYTES = 96 << 20
+#: the largest working set, bytes: mostly outside of the last-level cache; products use up to twice as much
+MOST_BYTES = min(96 << 20, 2 * cache_sizes()["L3"])
 #: bytes that a bandwidth is measured on at least, so that thread start-up is negligible
 LEAST_COPIED = 32 << 20
 _ZERO = np.float32(0)
