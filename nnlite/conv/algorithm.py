@@ -24,7 +24,7 @@ class Algorithm(KnownAttributes):
     algorithm gets is C-contiguous, of one dtype, matches the geometry and may not be written to; what it returns
     has that dtype, is C-contiguous and aliases no input. It may come from `nnlite.runtime.memory.empty`.
 
-    Whoever calls the passes, a user too, calls them through nnlite.conv.checks: arrays that lie otherwise in memory are
+    Whoever calls the passes, a user too, calls them through nnlite.conv.checks: arrays with another layout are
     copied; of another shape or dtype they are refused (ValueError), as is what `supports` declines (Unsupported).
 
     The gradients have defaults (im2col's), so that a forward pass alone is a complete algorithm.
@@ -122,7 +122,7 @@ class Algorithm(KnownAttributes):
         return self.pair_module is not None and self.supports(pair.second) is None and self._pair.computes(pair)
 
     def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
-        """The result after the dropout, whose mask hangs on `seed`, with what `backward_pair` needs."""
+        """The result after the dropout, whose mask depends on `seed`, with what `backward_pair` needs."""
         return self._pair.forward(x, weights, pair, seed)
 
     def backward_pair(self, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:

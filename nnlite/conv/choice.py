@@ -23,16 +23,17 @@ from nnlite.runtime.errors import Unsupported
 
 #: from these channel counts on, Winograd's smaller number of products outweighs its transforms
 WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
-#: and from so many tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights; with more
-#: weights than these, from proportionally more on, as each thread adds up its own transformed gradient of all weights
+#: and from this number of tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights. With
+#: more weights than these it takes proportionally more tiles: each thread sums its own transformed gradient of them
 WINOGRAD_TILES, WINOGRAD_WEIGHTS = 64, 256 * 512
-#: and if a tile's 36 products stand for so many times as many that are not with padding
+#: and if a tile's 36 products replace at least this many times as many, not counting products with padding
 WINOGRAD_SAVING = 2
 #: with so few channels out of a group, or both in and out, a vector of channels is mostly empty, so that images fill
 #: the lanes instead: if there are enough of them, and a block of them stays near the processor
 LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
 LANES_IMAGES, LANES_NUMBERS = 32, 32768
-#: with at most so many channels of a group, in and out, and so many in all, vectors hold channels of several groups
+#: with at most the first number of channels of a group, and the second number or more in all, in and out, vectors hold
+#: channels of several groups
 GROUP_CHANNELS, GROUPED_CHANNELS = 8, 8
 
 

@@ -27,11 +27,11 @@ from nnlite.compiler.tile_shapes import TileShape, lane_tile_shape, tile_shape
 from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
 
-#: images are joined to batches of so many positions, so that reading a panel of weights is worth it, and few tiles
+#: images are joined to batches of this many positions, so that reading a panel of weights is worth it, and few tiles
 #: overhang; fewer where they would take more bytes, so that they stay near while panels pass
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
-#: multiply-adds that a processor has under way at a time: 2 each cycle, of 4 cycles each. Fewer sums take as long
-SUMS_IN_FLIGHT = 8
+#: multiply-adds that a processor has under way at a time: 2 each cycle, of 4 or 5 cycles each. Fewer sums take as long
+SUMS_IN_FLIGHT = 10
 #: stands for the number of a tap where there is none
 NO_TAP = -1
 _NOTHING = np.empty(0, np.float32)
@@ -219,7 +219,7 @@ class WeightLoopNest(NamedTuple):
     w_out: int
     line: int  # from an output row to the next, in the padded image
     pixel: int
-    adjacent: bool  # whether each tile's rows are neighbouring channels of one tap
+    adjacent: bool  # whether each tile's rows are neighbours in the image: channels of a tap, or of a line of taps
     reduced: int  # weights of an output channel: taps * input channels of a group
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
@@ -244,7 +244,7 @@ class WeightGradient(NamedTuple):
 
 @lru_cache(maxsize=512)
 def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -> WeightGradient:
-    """The weight gradient, on so many threads."""
+    """The weight gradient, on `num_threads` threads."""
     n, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
     (top, bottom), (left, right) = geometry.pads
@@ -254,10 +254,11 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
     image_padded, line = padded_h * padded_w * c, padded_w * c
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
+    run = group_in * (kw if dw == 1 and groups == 1 else 1)  # weights whose pixels are neighbours
     if lanes:
         shape = _lowest(lane_tile_shape(k // groups), rows.size)
     else:
-        shape = _fastest(tile_shape(k // groups), rows.size, group_in)
+        shape = _fastest(tile_shape(k // groups), rows.size, run)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
 
     copies = num_threads
@@ -292,7 +293,7 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
         w_out=ow,
         line=sh * line,
         pixel=sw * c,
-        adjacent=group_in % shape.rows == 0,
+        adjacent=run % shape.rows == 0,
         reduced=rows.size,
         batches=batches,
         bands=bands,
@@ -310,14 +311,14 @@ def _lowest(shape: TileShape, rows: int) -> TileShape:
     return TileShape(min(heights, key=lambda tall: -(-rows // tall) * tall), shape.vectors)
 
 
-def _fastest(shape: TileShape, rows: int, group_in: int) -> TileShape:
-    """The shape with at most as many rows that takes least time for all `rows`, taps x `group_in`.
+def _fastest(shape: TileShape, rows: int, run: int) -> TileShape:
+    """The shape with at most as many rows that takes least time for all `rows`.
 
-    Among equals it is one of which each tile has one tap's channels.
+    Of the rows, `run` at a time are neighbours. Among equal shapes it is one of which each tile's rows are neighbours.
     """
 
     def cost(tall: int) -> tuple[int, bool, int]:
-        return -(-rows // tall) * max(tall * shape.vectors, SUMS_IN_FLIGHT), group_in % tall > 0, -tall
+        return -(-rows // tall) * max(tall * shape.vectors, SUMS_IN_FLIGHT), run % tall > 0, -tall
 
     return TileShape(min(range(1, shape.rows + 1), key=cost), shape.vectors)
 

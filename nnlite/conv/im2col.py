@@ -56,7 +56,7 @@ class Im2col(Algorithm):
 
 
 def _copies(geometry: Geometry, adding: bool) -> WorkItem:
-    """The copies from pixels to patches, a call a tap, or the additions from patches to pixels."""
+    """The copies from pixels to patches, one call per kernel position, or the additions from patches to pixels."""
     n, _, ow, _ = geometry.output_shape
     image, patches = prod(geometry.input_shape), prod(patches_shape(geometry))
     copied = n * geometry.input_shape[3] * work.touched_taps(geometry.with_batch(1))

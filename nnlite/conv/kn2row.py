@@ -1,4 +1,4 @@
-"""kn2row: one matrix product a tap over the image as it lies in memory, each added to y shifted by its tap.
+"""kn2row: one matrix product per kernel position over the unchanged image, each added to y, shifted by its position.
 
 A. Vasudevan, A. Anderson, D. Gregg: Parallel Multi Channel Convolution using General Matrix Multiplication, 2017.
 A 1x1 convolution needs no patches; a kh x kw one is kh * kw of them, shifted against each other. What im2col pays in
@@ -22,7 +22,7 @@ _IN_CACHE = 256 << 10
 
 
 class Kn2row(Algorithm):
-    """A matrix product a tap, and shifted sums."""
+    """A matrix product per kernel position, and shifted sums."""
 
     name = "kn2row"
     uses_blas = True
@@ -61,7 +61,7 @@ class Kn2row(Algorithm):
         return dweight
 
     def moved_bytes(self, geometry: Geometry, pass_name: str) -> int:
-        """The least, plus a tap: its product written and read, the sum read and written; or the copies of its pixels.
+        """The minimum, and per kernel position: its product written and read, the sum read and written; or its copies.
 
         Counts every tap as if it never met padding, and leaves out the phases, which are x itself without strides.
         """

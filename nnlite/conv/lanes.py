@@ -134,7 +134,7 @@ def _alone(dy: np.ndarray) -> Output:
 
 @jit
 def block_size(elements):
-    """Numbers that a block of images of so many elements takes, with what a transposition writes beyond its end."""
+    """Numbers that a block of images of `elements` elements takes, with what a transposition writes beyond its end."""
     return (elements + LANES) * LANES
 
 

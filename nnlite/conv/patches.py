@@ -108,7 +108,7 @@ def grad_weight(x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray
 def im2col(x: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The patches (groups, n * oh * ow, kh * kw * c / groups) of x, each in (row, col, channel) order.
 
-    One strided copy a tap. Where every patch is a pixel, x is its own patches and a view of it is returned.
+    One strided copy per kernel position. If every patch is a pixel, a view of x is returned.
     """
     if is_pointwise(geometry):
         return by_group(x, geometry.groups)
@@ -122,7 +122,7 @@ def im2col(x: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _col2im(dpatches: np.ndarray, dx: np.ndarray, geometry: Geometry) -> None:
-    """dx (n, h, w, c) = what each pixel received from all the patches that hold it: one strided sum a tap."""
+    """dx (n, h, w, c) = what each pixel received from all patches that hold it: a strided sum per kernel position."""
     dx.fill(0)
     pixels = _split_channels(dx, geometry)  # (n, h, w, groups, c / groups)
     for tap in taps(geometry):

@@ -1,7 +1,7 @@
 """`autotune`: in the place of the static rule, `auto` measures the algorithms on the real shape, and remembers.
 
 A choice that was measured may fall otherwise on another day, and other algorithms round otherwise; so it is off unless
-asked for, and what was measured once is kept on disk for everything that it hangs on: geometry, dtype, passes,
+asked for, and what was measured once is kept on disk for everything that it depends on: geometry, dtype, passes,
 threads, processor, versions and the kernels' sources. Another choice than the rule's has to be faster by MARGIN.
 """
 
@@ -33,7 +33,7 @@ from nnlite.runtime.version import __version__
 
 #: after `rounds` rounds, an algorithm is not run again if it took BEHIND + PATIENCE / rounds times as long as the best
 BEHIND, PATIENCE = 2, 8
-#: the others run at least so often and, all together, for so many seconds
+#: the others run at least this often and, all together, for this many seconds
 ROUNDS, SECONDS = 5, 0.4
 #: by so much another algorithm has to be faster than the rule's: below, the measurement may be chance
 MARGIN = 0.03
@@ -90,7 +90,7 @@ def is_on() -> bool:
 
 
 def forget() -> None:
-    """Measure anew what was remembered, in this process and on disk."""
+    """Measure again what was remembered, in this process and on disk."""
     with _lock:
         _remembered.clear()
         path = _path()
@@ -210,7 +210,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _environment() -> dict[str, Any]:
-    """Everything but the problem that a measurement hangs on."""
+    """Everything but the problem that a measurement depends on."""
     from nnlite.compiler.cache import sources_hash, target
 
     return {

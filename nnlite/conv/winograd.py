@@ -43,6 +43,7 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair
 from nnlite.conv.winograd_tiles import (
     add_dx,
+    first_line,
     gradient_shape,
     product_shape,
     sizes_of,
@@ -53,6 +54,7 @@ from nnlite.conv.winograd_tiles import (
     transform_weight,
     workspace,
     workspace_at,
+    zero_lines,
 )
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
@@ -235,8 +237,8 @@ class Operands(NamedTuple):
     weight: np.ndarray  # channels swapped: (3, 3, k, c)
     dy: np.ndarray  # the gradient of the result after the epilogue
     dx: np.ndarray
-    du: np.ndarray  # (threads, 36, c, k_wide): sums over a thread's images
-    dbias: np.ndarray  # (threads, k_wide)
+    du: np.ndarray  # (threads, 36, c, k_wide): sums over a thread's tiles
+    dbias: np.ndarray  # (threads, k_wide), or twice as many, the second half to be ignored
 
 
 def _gradients(
@@ -248,12 +250,12 @@ def _gradients(
     if weight is not None:
         dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
     du = memory.empty((num_threads if x is not None else 0, 36, sizes.c, sizes.k_wide))
-    dbias = np.zeros((num_threads, sizes.k_wide), np.float32)
+    dbias = np.zeros((2 * num_threads, sizes.k_wide), np.float32)
     operands = Operands(_NOTHING if x is None else x, swapped, dy, dx, du, dbias)
     shapes = product_shape(sizes.c), gradient_shape(sizes.k)
     _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
     dweight = None if x is None else weight_gradient(du, geometry)
-    return None if weight is None else dx, dweight, np.add.reduce(dbias)[: sizes.k] if is_fused else None
+    return None if weight is None else dx, dweight, np.add.reduce(dbias[:num_threads])[: sizes.k] if is_fused else None
 
 
 def weight_gradient(du: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -265,16 +267,29 @@ def weight_gradient(du: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 @kernel
 def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fused, work):
-    """Both gradients over one share of the images."""
+    """Both gradients over one share of the rows of tiles of all images; of dx, its lines from `lines[0]` to `lines[1]`.
+
+    If the share begins within an image, the row of tiles above it reaches into its lines, and is computed here too.
+    """
     x, weight, dy, dx, du, dbias = operands
-    begin = thread * dy.shape[0] // num_threads * sizes.tiles
-    end = (thread + 1) * dy.shape[0] // num_threads * sizes.tiles
+    rows = dy.shape[0] * sizes.tiles // sizes.tiles_w
+    first_row, last_row = thread * rows // num_threads, (thread + 1) * rows // num_threads
+    begin, end = first_row * sizes.tiles_w, last_row * sizes.tiles_w
+    lines = first_line(sizes, first_row), first_line(sizes, last_row)
     own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
     own_du, own_dbias = pointer(du, thread * 36 * sizes.c * sizes.k_wide), pointer(dbias, thread * sizes.k_wide)
     if dx.size:
         transform_weight(weight, sizes.c_wide, own)
     if du.size:
         du[thread] = 0
+    if dx.size and begin % sizes.tiles and begin < end:
+        zero_lines(sizes, dx, lines[0], min(lines[1], (begin // sizes.tiles + 1) * sizes.h))
+        ignored = pointer(dbias, (num_threads + thread) * sizes.k_wide)
+        for first in range(begin - sizes.tiles_w, begin, sizes.block):
+            count = min(sizes.block, begin - first)
+            transform_dy(sizes, dy, out, first, count, own, ignored, is_fused)
+            multiply_dm_u(shape_c, sizes, count, own)
+            add_dx(sizes, first, count, own, dx, lines)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_dy(sizes, dy, out, first, count, own, own_dbias, is_fused)
@@ -283,4 +298,4 @@ def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fu
             multiply_v_dm(shape_k, sizes, count, own, own_du)
         if dx.size:
             multiply_dm_u(shape_c, sizes, count, own)
-            add_dx(sizes, first, count, own, dx)
+            add_dx(sizes, first, count, own, dx, lines)

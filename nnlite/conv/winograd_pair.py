@@ -1,7 +1,7 @@
 """The first two convolutions of a network at once, the second by Winograd's algorithm: see nnlite.conv.pair.
 
 A thread takes an image at a time: the first convolution, direct on register tiles, into an array of that image, whose
-tiles Winograd's transforms then read. Backward likewise, with the first's gradient of the weights behind it.
+tiles Winograd's transforms then read. The backward pass does the same, and then the first's weight gradient.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _backward(
             transform_input(sizes, y, tile, count, own)
             multiply_v_dm(shape_k, sizes, count, own, own_du)
             multiply_dm_u(shape_c, sizes, count, own)
-            add_dx(sizes, tile, count, own, dy)
+            add_dx(sizes, tile, count, own, dy, (0, sizes.h))
         # the first convolution's gradient of its parameters: loops 3 to 1 are direct convolution's
         _mask_and_sum(dy, y, first_relu, sizes.h * sizes.w, k, own_bias)
         band = Band(_padded_image(nest, x, n, border), dy, own_sums, nr, k, 1, 0, nest.h_out, False)

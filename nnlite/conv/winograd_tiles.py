@@ -70,7 +70,7 @@ def sizes_of(geometry: Geometry) -> WinogradSizes:
     c_wide, k_wide = (-(-channels // tile_shape(channels).width) * tile_shape(channels).width for channels in (c, k))
     block = max(LEAST_TILES, BLOCK_BYTES // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
-    # a vector more than needed, lest the 36 elements of a tile fall on the same lines of the cache
+    # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
     u_step, v_step, m_step = max(c * k_wide, k * c_wide), block * c_wide + LANES, block * k_wide + LANES
     (top, _), (left, _) = geometry.pads
     return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, u_step, v_step, m_step)
@@ -255,22 +255,40 @@ def _unpool(sizes, dy, place, out, scratch):
 
 
 @jit
-def add_dx(sizes, first, count, work, dx):
-    """dx += B dV B' for some tiles, which overlap; an image is zeroed before its first."""
-    image = sizes.h * sizes.w * sizes.c
+def add_dx(sizes, first, count, work, dx, lines):
+    """dx += B dV B' for some tiles, which overlap, in the lines (from, to) of all images.
+
+    The lines of an image are zeroed before its first tile.
+    """
+    begin, end = lines
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         if h == 0 and w == 0:
-            for i in range(n * image, (n + 1) * image, LANES):
-                store_first(dx, i, splat(0), (n + 1) * image - i)
+            zero_lines(sizes, dx, max(begin, n * sizes.h), min(end, (n + 1) * sizes.h))
         h, w = h - sizes.top, w - sizes.left
+        top = n * sizes.h + h  # the tile's first line
         for c in range(0, sizes.c, LANES):
             place = t * sizes.c_wide + c
             _b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
-            for i in range(max(0, -h), min(6, sizes.h - h)):
+            for i in range(max(max(0, -h), begin - top), min(min(6, sizes.h - h), end - top)):
                 for j in range(max(0, -w), min(6, sizes.w - w)):
-                    o, left = ((n * sizes.h + h + i) * sizes.w + w + j) * sizes.c + c, sizes.c - c
+                    o, left = ((top + i) * sizes.w + w + j) * sizes.c + c, sizes.c - c
                     store_first(dx, o, load_first(dx, o, left) + load(work.scratch, (6 * i + j) * LANES), left)
+
+
+@jit
+def first_line(sizes, row):
+    """The first line of all images that no row of tiles above `row` writes to alone; rows of all images count."""
+    n, row = row // (sizes.tiles // sizes.tiles_w), row % (sizes.tiles // sizes.tiles_w)
+    return n * sizes.h + (min(sizes.h, max(0, 4 * row - sizes.top)) if row else 0)
+
+
+@jit
+def zero_lines(sizes, dx, begin, end):
+    """Zero some lines of all images."""
+    line = sizes.w * sizes.c
+    for i in range(begin * line, end * line, LANES):
+        store_first(dx, i, splat(0), end * line - i)
 
 
 @kernel

@@ -52,7 +52,7 @@ def sandwich(matrix: np.ndarray) -> Any:
     """A function for kernels: out = matrix d matrix', over squares of vectors that lie in arrays.
 
     sandwich(source, offset, row, column, out, out_offset, out_row, out_column): element (i, j) of d is the vector at
-    source[offset + i * row + j * column], and likewise of the result.
+    source[offset + i * row + j * column], and the same for the result.
     """
 
     @intrinsic

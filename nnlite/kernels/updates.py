@@ -1,7 +1,7 @@
 """Optimizer updates: one pass over all parameters, their gradients and what the optimizer remembers.
 
 A kernel gets a table with a row for each parameter, so that one launch serves a whole model, and the threads share out
-each parameter. A row tells where the parameter and its gradient begin in memory: it is made anew in each step, because
+each parameter. A row tells where the parameter and its gradient begin in memory: it is made again in each step, because
 a user may put another array in their place. What the optimizer remembers of all parameters lies in one array for each
 slot. None stands for one that the optimizer's options do not need, and Numba compiles each such combination on its own.
 

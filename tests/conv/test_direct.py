@@ -181,18 +181,31 @@ def test_the_input_gradient_of_few_channels_takes_the_block_of_pixels_with_fewes
 def test_the_weight_gradient_leaves_padding_out():
     geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
     plan = direct_plan.grad_weight(geometry)
-    assert 48 % plan.shape.rows == 0  # so that each tile is of one tap
+    assert 48 % plan.shape.rows == 0  # each tile is of one tap here
     top, bottom, left, right = plan.nest.inside.T
     assert ((bottom - top) * (right - left)).sum() * plan.shape.rows == touched_taps(geometry) * 48
 
 
 @pytest.mark.parametrize(
     ("c", "rows"),
-    # 48 and 32 channels: as many rows as divide them; 1 channel, 9 taps: 5 + 5 rows, as 3 + 3 + 3 are no faster each
-    [(48, 6), (32, 4), (1, 5)],
+    # 32 and 48 channels: 6 rows divide the neighbours, the channels of 3 taps; 1 channel, 9 taps: 5 + 5 rows take less
+    # time than 3 + 3 + 3
+    [(48, 6), (32, 6), (1, 5)],
 )
-def test_tiles_of_a_weight_gradient_divide_the_channels_if_that_is_no_slower(c, rows):
-    assert direct_plan._fastest(TileShape(6, 2), 9 * c, c) == TileShape(rows, 2)
+def test_tiles_of_a_weight_gradient_divide_the_neighbouring_weights_if_that_is_no_slower(c, rows):
+    assert direct_plan._fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "run"),
+    [({}, 3 * 32), ({"dilation_rate": (1, 2)}, 32), ({"groups": 2}, 16), ({"dilation_rate": (2, 1)}, 3 * 32)],
+)
+def test_a_tile_of_neighbouring_weights_reads_neighbouring_numbers(options, run):
+    geometry = Geometry.of((1, 9, 9, 32), (3, 3, 32 // options.get("groups", 1), 64), padding="same", **options)
+    nest = direct_plan.grad_weight(geometry).nest
+    rows = nest.rows.reshape(-1, run)
+    assert (np.diff(rows, axis=1) == 1).all()
+    assert nest.adjacent == (run % direct_plan.grad_weight(geometry).shape.rows == 0)
 
 
 def test_a_band_of_a_weight_gradient_stays_in_the_caches():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import nnlite as nn
 from nnlite.compiler import jit
 from nnlite.conv import Epilogue, Geometry
+from nnlite.runtime import threads
 
 pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("strided_view")
@@ -129,8 +130,8 @@ def test_thread_counts_agree_to_rounding():
     geometry = Geometry.of((3, 11, 9, 7), (3, 3, 7, 20), padding=1)
     x, weight, dy, _ = operands(geometry)
     winograd, results = nn.conv.get("winograd"), []
-    for threads in range(1, nn.get_num_threads() + 1):
-        nn.set_num_threads(threads)
+    for count in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(count)
         results.append(
             (winograd.forward(x, weight, geometry), *winograd.backward(x, weight, dy, geometry, (True, True)))
         )
@@ -140,6 +141,23 @@ def test_thread_counts_agree_to_rounding():
         np.testing.assert_array_equal(result[1], dx)
         # dU is added up in another order, and its rounding grows in G' dU G as all rounding does
         assert error(result[2], dweight.astype(np.float64)) <= winograd.error_bound(geometry, "grad_weight")
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5, 9])
+@pytest.mark.parametrize("shape", [(1, 18, 11, 9), (3, 7, 21, 20), (2, 5, 4, 8)])
+def test_shares_of_fewer_images_than_threads_give_the_same_gradients(monkeypatch, shape, parts):
+    geometry = Geometry.of(shape, (3, 3, shape[3], 17), padding=((2, 1), (1, 2)))
+    x, weight, dy, bias = operands(geometry)
+    winograd, epilogue = nn.conv.get("winograd"), Epilogue(bias=True, relu=True)
+    results = []
+    for count in (1, parts):
+        monkeypatch.setattr(threads, "kernel_parts", lambda count=count: count)
+        ran = winograd.forward_fused(x, weight, bias, geometry, epilogue)
+        results.append(winograd.backward_fused(ran, dy, geometry, epilogue, (True, True, True)))
+    (dx, dweight, dbias), shared = results
+    np.testing.assert_array_equal(shared[0], dx)  # each element is the same sum in the same order
+    assert error(shared[1], dweight.astype(np.float64)) <= winograd.error_bound(geometry, "grad_weight")
+    np.testing.assert_allclose(shared[2], dbias, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

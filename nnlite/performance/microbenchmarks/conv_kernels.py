@@ -114,7 +114,8 @@ def winograd_dy(thread, num_threads, rounds, sizes, dy, out, is_fused, dbias, wo
 def winograd_dx(thread, num_threads, rounds, sizes, dx, work):
     for round in range(rounds):
         turn = (round, thread, num_threads)
-        add_dx(sizes, 0, sizes.tiles, workspace_at(own_block(work, turn), sizes), own_block(dx, turn))
+        own, lines = workspace_at(own_block(work, turn), sizes), (0, sizes.h)
+        add_dx(sizes, 0, sizes.tiles, own, own_block(dx, turn), lines)
 
 
 # Copies into a workspace ---------------------------------------------------------------------------------------------
