@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.tiles import (
     adjacent_rows,
@@ -36,7 +36,7 @@ from nnlite.compiler.tiles import (
     repeat_row,
     store_tile,
     table_rows,
-    zeros,
+    zero_tile,
 )
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
@@ -315,7 +315,7 @@ def reduce_band(shape, nest, band, first, last):
         rows_out = even_rows(shape, first_row, nest.reduced, k)
         place, columns = group * nest.group_out + column, nest.group_out - column
         if band.is_first:
-            tile = zeros(shape)
+            tile = zero_tile(shape)
         else:
             tile = load_tile(shape, band.sums, rows_out, place, columns)
         first_w, last_w = inside[row, 2], inside[row, 3]

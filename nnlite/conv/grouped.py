@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, opaque, pointer, relu, store, store_first
 from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
-from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
+from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values
@@ -170,7 +170,7 @@ def multiply(shape, product, a, b, c):
         for column in range(0, n, nr):  # loop 2: NR columns of b, which stay in the first cache
             for first in range(0, m, shape.rows):  # loop 1: MR rows of a
                 rows_a, rows_c = even_rows(shape, first, m, product.row), even_rows(shape, first, m, n)
-                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zeros(shape)
+                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zero_tile(shape)
                 tile = multiply_add(tile, own_a, rows_a, 0, product.term, own_b, column, n, product.k)
                 store_tile(own_c, rows_c, column, tile, nr)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
@@ -14,7 +14,7 @@ from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.work import touched_taps
 from nnlite.runtime.processor import cache_sizes
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
