@@ -22,6 +22,7 @@ import numpy as np
 
 import nnlite as nn
 from nnlite.compiler import ENABLED, LANES, REGISTERS, TileShape, even_rows, kernel, multiply_add, store_tile, zero_tile
+from nnlite.conv.patches import pad_image
 
 
 @kernel
@@ -71,9 +72,8 @@ class TiledRows(nn.conv.Algorithm):
         panels = np.ascontiguousarray(
             panels.reshape(kh * kw * c, -1, width).transpose(1, 0, 2)
         )  # (panels, r*s*c, width)
-        padded = np.pad(x, ((0, 0), *geometry.pads, (0, 0)))
         y = np.empty(geometry.output_shape, np.float32)
-        correlate(TileShape(self.rows, self.vectors), padded, panels, y, kh, *geometry.strides)
+        correlate(TileShape(self.rows, self.vectors), pad_image(x, geometry), panels, y, kh, *geometry.strides)
         return y
 
     # grad_input and grad_weight are inherited: im2col's. nn.conv.Algorithm says what else may be declared.
