@@ -1,8 +1,9 @@
 """Step 1: seven loops. The definition of a convolution, as it stands in a textbook, in Python.
 
 Each output y[n, i, j, k] is a sum over the kernel's rows r, its columns s and the input channels c. It is right, it is
-easy to read, and it is the measure for all that follows. Python needs some hundred nanoseconds for a multiplication
-that the processor could do sixteen times in one; so it is timed on a slice of the layer, and the time is scaled (~).
+easy to read, and it is what all that follows is checked against. In Python each multiplication costs many function
+calls and objects: the table says how little of the processor's peak is left. So it is timed on a slice of the layer,
+and the time is scaled (~).
 
 Exercise: Write the three sums over r, s and c as one matrix product. Hint: copy the patch of the image that each output
 pixel needs into a row of a matrix; the weights are a matrix as they are. The solution is 2_im2col.py.

@@ -16,7 +16,6 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.errors import NumbaError
 from numba.extending import intrinsic
 
 from nnlite.compiler import numba_private, pool
@@ -132,7 +131,7 @@ class _Links:
         """Compile the kernel or load it, and tell the linker its address. Returns the type of its result."""
         try:
             code = numba_private.machine_code(self._compiled, signature)
-        except (NumbaError, ValueError) as error:
+        except Exception as error:
             function = self._compiled.py_func
             names = list(inspect.signature(function).parameters)[2:]
             received = ", ".join(f"{name}: {typ}" for name, typ in zip(names, signature[2:], strict=True))
