@@ -20,10 +20,11 @@ into one with a border of zeros: in cache, so almost free. The gradient of ReLU 
 from __future__ import annotations
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import BAND_BYTES, PANEL_BYTES
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
@@ -44,6 +45,7 @@ from nnlite.conv.direct_packing import Weights, add_copies, add_panel, pack_b, p
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.runtime import memory, threads
 
@@ -53,6 +55,12 @@ class Direct(Algorithm):
 
     name = "direct"
     dtypes = (np.float32,)
+    parameters: ClassVar[Parameters] = {
+        "panel_bytes": (PANEL_BYTES, PANEL_BYTES // 3, 2 * PANEL_BYTES),
+        "band_bytes": (BAND_BYTES, BAND_BYTES // 2, 2 * BAND_BYTES),
+    }
+    panel_bytes: int
+    band_bytes: int
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
@@ -62,16 +70,18 @@ class Direct(Algorithm):
         return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
-        return None if self.supports(geometry) else work_compiled.direct(geometry, pass_name, epilogue)
+        if self.supports(geometry):
+            return None
+        return work_compiled.direct(geometry, pass_name, epilogue, self.panel_bytes, self.band_bytes)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _forward(x, weight, None, False, geometry)
+        return _forward(x, weight, None, False, geometry, self.panel_bytes)
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_input(dy, dy, False, weight, geometry)
+        return _grad_input(dy, dy, False, weight, geometry, self.panel_bytes)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_weight(x, dy, dy, False, False, geometry)[0]
+        return _grad_weight(x, dy, dy, False, False, geometry, self.band_bytes)[0]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return ENABLED and not epilogue.pool
@@ -79,15 +89,16 @@ class Direct(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry))
+        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry, self.panel_bytes))
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
-        dx = _grad_input(dresult, ran.result, epilogue.relu, ran.weight, geometry) if needs[0] else None
+        gate = ran.result, epilogue.relu
+        dx = _grad_input(dresult, *gate, ran.weight, geometry, self.panel_bytes) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(ran.x, dresult, ran.result, epilogue.relu, needs[2], geometry)
+        dweight, dbias = _grad_weight(ran.x, dresult, *gate, needs[2], geometry, self.band_bytes)
         return dx, dweight if needs[1] else None, dbias
 
 
@@ -109,21 +120,25 @@ class Operands(NamedTuple):
     relu: bool
 
 
-def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry) -> np.ndarray:
+def _forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry, panel_bytes: int
+) -> np.ndarray:
     y = memory.empty(geometry.output_shape)
     for first, last, batch in direct_plan.batches(geometry):
-        plan, images = direct_plan.forward(batch), x[first:last]
+        plan, images = direct_plan.forward(batch, False, panel_bytes), x[first:last]
         start = start_values(bias, plan.nest.groups, plan.nest.panels * plan.width)
         _run(plan, Operands(images, images, False, Weights.of(plan, weight, False), start, y[first:last], relu))
     return y
 
 
-def _grad_input(dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _grad_input(
+    dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry, panel_bytes: int
+) -> np.ndarray:
     """dx; with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     dx = memory.empty(geometry.input_shape)
     for first, last, batch in direct_plan.batches(geometry):
         gradient = dy[first:last], result[first:last], relu
-        for phase in direct_plan.grad_input(batch):
+        for phase in direct_plan.grad_input(batch, False, panel_bytes):
             start = start_values(None, phase.nest.groups, phase.nest.panels * phase.width)
             _run(phase, Operands(*gradient, Weights.of(phase, weight, True), start, dx[first:last], False))
     return dx
@@ -220,14 +235,20 @@ class GradientOperands(NamedTuple):
 
 
 def _grad_weight(
-    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, biased: bool, geometry: Geometry
+    x: np.ndarray,
+    dy: np.ndarray,
+    result: np.ndarray,
+    relu: bool,
+    biased: bool,
+    geometry: Geometry,
+    band_bytes: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(dweight, dbias if `biased`); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     num_threads, dweight = threads.kernel_parts(), memory.empty(geometry.weight_shape)
     if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
-    plan = direct_plan.grad_weight(geometry, num_threads)
+    plan = direct_plan.grad_weight(geometry, num_threads, False, band_bytes)
     nest, nr = plan.nest, plan.shape.width
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
