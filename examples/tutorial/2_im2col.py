@@ -36,4 +36,4 @@ class Im2col(nn.conv.Algorithm):
 if __name__ == "__main__":
     from show import show
 
-    raise SystemExit(show(Im2col, "1_seven_loops.py:SevenLoops", compiled=False))
+    raise SystemExit(show(Im2col, "1_seven_loops.py:SevenLoops", loops=0))

@@ -1,9 +1,10 @@
 """Step 3: compiled loops. The seven loops of step 1, compiled by Numba, with each output's sum in a register.
 
 What changed: `jit` makes machine code of the function at its first call, for the types of its arguments. Nothing is
-copied any more. See "of peak" in the table for how far that is from what the processor can do, and the hottest loop for
-the reason: `weight[r, s, c, k]` and `weight[r, s, c + 1, k]` lie as many numbers apart as there are output channels, so
-no load can bring a vector of them.
+copied any more. See "of peak" in the table for how far that is from what the processor can do. The reason: from c to
+c + 1 `weight` goes on by as many numbers as there are output channels, so no load can bring a vector of them. LLVM may
+compile the innermost loop in two versions: one of vectors, for weights with a single output channel, and one that loads
+number by number, for all others. The latter is what runs here.
 
 Exercise: Exchange the loops so that the innermost one runs over numbers that are neighbours, in `weight` and in `y`:
 LLVM then uses vectors of its own accord. Order the others so that what the inner loops touch again and again is small
@@ -55,4 +56,4 @@ class CompiledLoops(nn.conv.Algorithm):
 if __name__ == "__main__":
     from show import show
 
-    raise SystemExit(show(CompiledLoops, "1_seven_loops.py:SevenLoops", "2_im2col.py:Im2col"))
+    raise SystemExit(show(CompiledLoops, "1_seven_loops.py:SevenLoops", "2_im2col.py:Im2col", loops=2))

@@ -8,9 +8,9 @@ M is a matrix product over channels for each of the 36 numbers, and step 5's til
 transforms around it are additions with vectors of channels: `load`, `store`, `+` and `*`. "eff" in the table counts the
 FLOPs of the definition. The price is accuracy: see "error", and `error_bound`, without which the check refuses it.
 
-Exercise: The transforms multiply by zeros and ones, and load each number of the matrix again and again. Write them out
-for these matrices; keep V and M in the second cache by taking some of an image's tiles at a time; and write the
-gradients. The solution is nnlite/conv/winograd.py, with winograd_tiles.py and winograd_transforms.py beside it.
+Exercise: Keep V and M in the second cache by taking some of an image's tiles at a time; keep what is between rows and
+columns of a transform in registers; write the gradients, the same steps transposed. The solution is
+nnlite/conv/winograd.py, with winograd_tiles.py and winograd_transforms.py beside it.
 """
 
 import numpy as np
@@ -24,39 +24,52 @@ from nnlite.compiler import (
     kernel,
     load,
     multiply_add,
-    splat,
     store,
     store_tile,
     tile_shape,
     zero_tile,
 )
 
-A = np.float32([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-B = np.float32([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0],
-                [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])  # fmt: skip
 G = np.float32([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 
 
 @jit
-def transform(matrix, x, place, row, column, between, y, out, out_row, out_column):
-    """y = matrix x matrix', of vectors: x[p, q] lies at place + p * row + q * column, and y[i, j] accordingly."""
-    count, size = matrix.shape
+def input_line(x, place, step, y, out, out_step):
+    """y = B times six vectors of x"""
+    d0, d1, d2 = load(x, place), load(x, place + step), load(x, place + 2 * step)
+    d3, d4, d5 = load(x, place + 3 * step), load(x, place + 4 * step), load(x, place + 5 * step)
+    even, odd, far_even, far_odd = d4 - 4 * d2, d3 - 4 * d1, d4 - d2, 2 * (d3 - d1)
+    store(y, out, 4 * d0 - 5 * d2 + d4)
+    store(y, out + out_step, even + odd)
+    store(y, out + 2 * out_step, even - odd)
+    store(y, out + 3 * out_step, far_even + far_odd)
+    store(y, out + 4 * out_step, far_even - far_odd)
+    store(y, out + 5 * out_step, 4 * d1 - 5 * d3 + d5)
+
+
+@jit
+def output_line(x, place, step, y, out, out_step):
+    """y = A times six vectors of x"""
+    m0, m1, m2 = load(x, place), load(x, place + step), load(x, place + 2 * step)
+    m3, m4, m5 = load(x, place + 3 * step), load(x, place + 4 * step), load(x, place + 5 * step)
+    even, odd, far_even, far_odd = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    store(y, out, m0 + even + far_even)
+    store(y, out + out_step, odd + 2 * far_odd)
+    store(y, out + 2 * out_step, even + 4 * far_even)
+    store(y, out + 3 * out_step, odd + 8 * far_odd + m5)
+
+
+@jit
+def transform(line, count, x, place, row, column, between, y, out, out_row, out_column):
+    """Columns, then the `count` rows that they give: x[p, q] lies at place + p * row + q * column, y accordingly."""
+    for q in range(6):
+        line(x, place + q * column, row, between, q * LANES, 6 * LANES)
     for i in range(count):
-        for q in range(size):
-            total = splat(0)
-            for p in range(size):
-                total = total + matrix[i, p] * load(x, place + p * row + q * column)
-            store(between, (i * size + q) * LANES, total)
-    for i in range(count):
-        for j in range(count):
-            total = splat(0)
-            for q in range(size):
-                total = total + matrix[j, q] * load(between, (i * size + q) * LANES)
-            store(y, out + i * out_row + j * out_column, total)
+        line(between, i * 6 * LANES, LANES, y, out + i * out_row, out_column)
 
 
 @kernel
-def correlate(thread, num_threads, shape, a, b, x, u, y):
+def correlate(thread, num_threads, shape, x, u, y):
     """y (n, height, width, k), of whole 4x4 tiles, from x (n, height + 2, width + 2, c) and u (6, 6, c, k)"""
     images, h, w, c = x.shape
     _, height, width, k = y.shape
@@ -69,7 +82,7 @@ def correlate(thread, num_threads, shape, a, b, x, u, y):
             corner = ((n * h + t // across * 4) * w + t % across * 4) * c
             for lane in range(0, c, LANES):
                 into = t * c + lane  # v (6, 6, tiles, c)
-                transform(b, x, corner + lane, w * c, c, between, v, into, 6 * tiles * c, tiles * c)
+                transform(input_line, 6, x, corner + lane, w * c, c, between, v, into, 6 * tiles * c, tiles * c)
         for e in range(36):
             for first in range(0, k, shape.width):
                 for t in range(0, tiles, shape.rows):
@@ -81,7 +94,7 @@ def correlate(thread, num_threads, shape, a, b, x, u, y):
             corner = ((n * height + t // across * 4) * width + t % across * 4) * k
             for lane in range(0, k, LANES):
                 place = t * k + lane
-                transform(a, m, place, 6 * tiles * k, tiles * k, between, y, corner + lane, width * k, k)
+                transform(output_line, 4, m, place, 6 * tiles * k, tiles * k, between, y, corner + lane, width * k, k)
 
 
 class Winograd(nn.conv.Algorithm):
@@ -111,7 +124,7 @@ class Winograd(nn.conv.Algorithm):
         image, u = np.zeros((n, y.shape[1] + 2, y.shape[2] + 2, c), np.float32), np.zeros((6, 6, c, k), np.float32)
         image[:, top : top + x.shape[1], left : left + x.shape[2], : x.shape[3]] = x
         u[:, :, : x.shape[3], :filters] = np.einsum("ir,js,rsck->ijck", G, G, weight)
-        correlate(shape, A, B, image, u, y)
+        correlate(shape, image, u, y)
         return np.ascontiguousarray(y[:, :oh, :ow, :filters])
 
 

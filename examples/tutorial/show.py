@@ -22,8 +22,11 @@ LAYER, SMALL_LAYER = "16,32,26,26,64,3,3,1,0", "2,8,10,10,16,3,3,1,0"
 ROUNDS = 15
 
 
-def show(step, *before, threads=1, compiled=True):
-    """Print all of it for an algorithm's class; `before` are others as FILE.py:CLASS, the last of them the baseline."""
+def show(step, *before, threads=1, loops=1):
+    """Print all of it for an algorithm's class; `before` are others as FILE.py:CLASS, the last of them the baseline.
+
+    `threads` is how many compute (None: all), `loops` how many of the hottest loops are shown.
+    """
     script = sys.modules[step.__module__]
     idea, _, exercise = script.__doc__.partition("\n\nExercise: ")
     parser = argparse.ArgumentParser(description=idea.partition("\n")[0])
@@ -43,9 +46,9 @@ def show(step, *before, threads=1, compiled=True):
     out.print(to_rich(tables.row_table(run.rows[0])))
     for sentence in compared(run.rows[0]) if before else ():
         out.print(sentence)
-    if compiled:
+    if loops:
         out.print()
-        for line in hottest_loop(f"{script.__file__}:{step.__name__}", shape.geometry):
+        for line in hottest(loops, f"{script.__file__}:{step.__name__}", shape.geometry):
             out.print(line)
     print(f"\nExercise: {exercise.strip()}")
     return 1 if run.refused else 0
@@ -64,20 +67,20 @@ def compared(row):
     )
 
 
-def hottest_loop(target, geometry):
-    """What an iteration of the innermost loop with the most FLOPs does, and how fast it can be at most."""
+def hottest(count, target, geometry):
+    """What an iteration of the loops with the most FLOPs does, and how fast it can be at most."""
     try:
         bounds.require()
     except ImportError as error:
         yield f"The hottest loop is not shown. {error}"
         return
     if not is_readable_here():
-        yield "The hottest loop is not shown: this is no x86-64 processor, whose code is read."
+        yield "The hottest loop is not shown: it is read on x86-64 processors only."
         return
     compiled = compile_for(Request(target, dataclasses.astuple(geometry), "forward"), None)
-    loops = [loop for function in compiled.functions for loop in report(function, compiled, 1).loops]
-    loop = max(loops, key=lambda found: heat(found.loop, found.counts))
-    rows = [[Cell(name), Cell(text)] for name, text in summary(loop, compiled.lanes)]
-    title = f"The hottest loop, at {loop.loop.place}, on {compiled.processor}"
-    yield to_rich(Table(title, ["per iteration", ""], rows, [MODEL]))
-    yield from (f"- {fault.sentence}" for fault in loop.faults)
+    found = [loop for function in compiled.functions for loop in report(function, compiled, count).loops]
+    for loop in sorted(found, key=lambda loop: heat(loop.loop, loop.counts), reverse=True)[:count]:
+        rows = [[Cell(name), Cell(text)] for name, text in summary(loop, compiled.lanes)]
+        yield to_rich(Table(f"Hot loop at {loop.loop.place}, on {compiled.processor}", ["per iteration", ""], rows))
+        yield from (f"- {fault.sentence}" for fault in loop.faults)
+    yield f"- {MODEL}"
