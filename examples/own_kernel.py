@@ -1,6 +1,7 @@
 """Your own compiled algorithm: a register tile, all threads, two parameters. It computes direct convolution.
 
     nnlite bench --algorithm examples/own_kernel.py:TiledRows --shapes 16,32,26,26,64,3,3,1,0
+    nnlite bench --algorithm examples/own_kernel.py:TiledRows --shapes 16,32,26,26,64,3,3,1,0 --passes forward --sweep
     nnlite inspect examples/own_kernel.py:TiledRows --shape 16,32,26,26,64,3,3,1,0
 
 What it uses, in the order in which one needs it (`help(nn.compiler)` has the rest):
@@ -14,6 +15,8 @@ What it uses, in the order in which one needs it (`help(nn.compiler)` has the re
    The tile's shape is an argument, a `TileShape`: the kernel is compiled once for each.
 3. *simd*: a vector is LANES float32 numbers in one register, as many as the processor has: 4, 8 or 16. This kernel
    only needs their number; `load`, `store` and arithmetic on vectors are for what is no sum of products.
+4. `parameters` names what there is to choose, with its values: `--sweep` times all combinations, and
+   `TiledRows(rows=4)` has others than the class's own. `supports` declines those that do not fit the registers.
 
 All offsets count numbers from the beginning of an array, and nobody checks them when the kernel runs.
 """
@@ -50,8 +53,8 @@ class TiledRows(nn.conv.Algorithm):
 
     name = "tiled_rows"
     dtypes = (np.float32,)  # vectors hold nothing else
-    parameters = {"rows": (2, 3, 4, 6), "vectors": (1, 2, 3)}  # noqa: RUF012, what --sweep tries
-    rows, vectors = 6, 2 if REGISTERS == 16 else 3  # what is used without --sweep
+    parameters = {"rows": (2, 3, 4, 6), "vectors": (1, 2, 3)}  # noqa: RUF012, no object changes it
+    rows, vectors = 6, 2 if REGISTERS == 16 else 3  # unless told otherwise
 
     def supports(self, geometry):
         """None, or the reason why not: then `auto` uses another algorithm."""

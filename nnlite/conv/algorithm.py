@@ -82,7 +82,7 @@ class Algorithm(KnownAttributes):
 
         Raises ValueError if a parameter is unknown.
         """
-        choices.check_names("parameter", names, self.name, self.parameters)
+        choices.check_names(names, self.name, self.parameters)
         own = {name: getattr(self, name) for name in self.parameters if name in names or not names}
         return [self.with_parameters(**values) for values in choices.combinations(self.parameters, own)]
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.blocking import BAND_BYTES, PANEL_BYTES
+from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
@@ -56,11 +56,10 @@ class Direct(Algorithm):
     name = "direct"
     dtypes = (np.float32,)
     parameters: ClassVar[Parameters] = {
-        "panel_bytes": (PANEL_BYTES, PANEL_BYTES // 3, 2 * PANEL_BYTES),
-        "band_bytes": (BAND_BYTES, BAND_BYTES // 2, 2 * BAND_BYTES),
+        "panel_bytes": (PANEL_BYTES // 3, PANEL_BYTES, 2 * PANEL_BYTES),
+        "line_bytes": (LINE_BYTES // 2, LINE_BYTES, 2 * LINE_BYTES),
     }
-    panel_bytes: int
-    band_bytes: int
+    panel_bytes, line_bytes = PANEL_BYTES, LINE_BYTES
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
@@ -72,7 +71,7 @@ class Direct(Algorithm):
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
         if self.supports(geometry):
             return None
-        return work_compiled.direct(geometry, pass_name, epilogue, self.panel_bytes, self.band_bytes)
+        return work_compiled.direct(geometry, pass_name, epilogue, self.panel_bytes, self.line_bytes)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _forward(x, weight, None, False, geometry, self.panel_bytes)
@@ -81,7 +80,7 @@ class Direct(Algorithm):
         return _grad_input(dy, dy, False, weight, geometry, self.panel_bytes)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_weight(x, dy, dy, False, False, geometry, self.band_bytes)[0]
+        return _grad_weight(x, dy, dy, False, False, geometry, self.line_bytes)[0]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return ENABLED and not epilogue.pool
@@ -98,7 +97,7 @@ class Direct(Algorithm):
         dx = _grad_input(dresult, *gate, ran.weight, geometry, self.panel_bytes) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(ran.x, dresult, *gate, needs[2], geometry, self.band_bytes)
+        dweight, dbias = _grad_weight(ran.x, dresult, *gate, needs[2], geometry, self.line_bytes)
         return dx, dweight if needs[1] else None, dbias
 
 
@@ -241,14 +240,14 @@ def _grad_weight(
     relu: bool,
     biased: bool,
     geometry: Geometry,
-    band_bytes: int,
+    line_bytes: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(dweight, dbias if `biased`); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     num_threads, dweight = threads.kernel_parts(), memory.empty(geometry.weight_shape)
     if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
-    plan = direct_plan.grad_weight(geometry, num_threads, False, band_bytes)
+    plan = direct_plan.grad_weight(geometry, num_threads, False, line_bytes)
     nest, nr = plan.nest, plan.shape.width
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))

@@ -244,7 +244,7 @@ class WeightGradient(NamedTuple):
 
 @lru_cache(maxsize=512)
 def grad_weight(
-    geometry: Geometry, num_threads: int = 1, lanes: bool = False, band_bytes: int = BAND_BYTES
+    geometry: Geometry, num_threads: int = 1, lanes: bool = False, line_bytes: int = LINE_BYTES
 ) -> WeightGradient:
     """The weight gradient, on so many threads."""
     n, h, w, c = geometry.input_shape
@@ -265,7 +265,7 @@ def grad_weight(
     copies = num_threads
     if num_threads * rows.size * k > n * (h * w * c + oh * ow * k):
         copies = 1  # it is cheaper for each thread to see all pixels, and have some of the weights
-    band_pixels = max(1, min(LINE_BYTES // min(LINE, 4 * sw * c), band_bytes // (4 * width)))
+    band_pixels = max(1, min(line_bytes // min(LINE, 4 * sw * c), BAND_BYTES // (4 * width)))
     images = max(1, band_pixels // (oh * ow))
     batches = max(1, min(n, -(-n // (images * copies)) * copies))
     bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))

@@ -42,8 +42,8 @@ class GroupedLanes(Algorithm):
 
     name = "grouped"
     dtypes = (np.float32,)
-    parameters: ClassVar[Parameters] = {"lines_share": (LINES_SHARE, LINES_SHARE / 4, LINES_SHARE / 2, 2 * LINES_SHARE)}
-    lines_share: float
+    parameters: ClassVar[Parameters] = {"lines_share": (LINES_SHARE / 4, LINES_SHARE / 2, LINES_SHARE, 2 * LINES_SHARE)}
+    lines_share = LINES_SHARE
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"

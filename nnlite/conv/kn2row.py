@@ -28,8 +28,8 @@ class Kn2row(Algorithm):
 
     name = "kn2row"
     uses_blas = True
-    parameters: ClassVar[Parameters] = {"block_bytes": (_IN_CACHE, _IN_CACHE // 4, _IN_CACHE // 2, 2 * _IN_CACHE)}
-    block_bytes: int
+    parameters: ClassVar[Parameters] = {"block_bytes": (_IN_CACHE // 4, _IN_CACHE // 2, _IN_CACHE, 2 * _IN_CACHE)}
+    block_bytes = _IN_CACHE
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """y += (x @ weight[r, s]) shifted by the tap (r, s), over the phase of x that the tap visits"""

@@ -14,7 +14,7 @@ from typing import Any
 from nnlite.runtime.errors import unknown
 
 Parameters = Mapping[str, tuple[Any, ...]]
-_CALL = re.compile(r"(.+?)\((\w+\s*=.*)?\)", re.DOTALL)
+_CALL = re.compile(r"(.+?)\((\s*\w+\s*=.*)?\)", re.DOTALL)
 
 
 def declare(algorithm: type, base: type) -> None:
@@ -46,17 +46,17 @@ def one_of(name: str, value: Any, values: tuple[Any, ...]) -> Any:
 
 def accepted(algorithm: str, declared: Parameters, given: Mapping[str, Any]) -> dict[str, Any]:
     """What is given, in the order declared. Raises ValueError, which names the parameter, if it is not declared."""
-    check_names("parameter", given, algorithm, declared)
+    check_names(given, algorithm, declared)
     return {name: one_of(name, given[name], values) for name, values in declared.items() if name in given}
 
 
-def check_names(kind: str, names: Iterable[str], algorithm: str, declared: Parameters) -> None:
+def check_names(names: Iterable[str], algorithm: str, declared: Parameters) -> None:
     """Raises ValueError for a name that is not a declared parameter's."""
     for name in names:
         if not declared:
-            raise ValueError(f"{kind} {name!r}: expected none, as algorithm {algorithm!r} declares no parameters")
+            raise ValueError(f"parameter {name!r}: algorithm {algorithm!r} declares no parameters")
         if name not in declared:
-            raise unknown(f"{kind} of {algorithm!r}", name, declared)
+            raise unknown(f"parameter of {algorithm!r}", name, declared)
 
 
 def combinations(declared: Parameters, own: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ def call(name: str, given: Mapping[str, Any]) -> str:
 def split_call(text: str) -> tuple[str, str]:
     """`mine(rows=6)` -> ("mine", "rows=6"); ("mine", "") if no values follow."""
     found = _CALL.fullmatch(text)
-    return (found[1], found[2] or "") if found else (text, "")
+    return (found[1], (found[2] or "").strip()) if found else (text, "")
 
 
 def read(arguments: str, declared: Parameters) -> dict[str, Any]:
@@ -83,12 +83,13 @@ def read(arguments: str, declared: Parameters) -> dict[str, Any]:
         said = ast.parse(f"f({arguments})", mode="eval").body
     except (SyntaxError, ValueError):
         said = None
-    names = [keyword.arg for keyword in said.keywords] if isinstance(said, ast.Call) and not said.args else []
-    if not isinstance(said, ast.Call) or None in names or len(set(names)) < max(1, len(said.keywords)):
+    texts = {}
+    if isinstance(said, ast.Call) and not said.args:
+        texts = {keyword.arg: ast.unparse(keyword.value) for keyword in said.keywords}
+    if not isinstance(said, ast.Call) or None in texts or len(texts) < len(said.keywords) + len(said.args):
         raise ValueError(f"parameters: expected NAME=VALUE, separated by commas. Received: {arguments!r}")
     given: dict[str, Any] = {}
-    for keyword in said.keywords:
-        text, name = ast.unparse(keyword.value), str(keyword.arg)
-        values = {form: value for value in declared.get(name, ()) for form in (repr(value), str(value))}
-        given[name] = values.get(text, text)
+    for name, text in texts.items():
+        values = {form: value for value in declared.get(name or "", ()) for form in (repr(value), str(value))}
+        given[str(name)] = values.get(text, text)
     return given

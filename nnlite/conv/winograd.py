@@ -72,11 +72,10 @@ class Winograd(Algorithm):
     pair_module, pair_first = "nnlite.conv.winograd_pair", "direct"
     fewer_multiplications = True
     parameters: ClassVar[Parameters] = {
-        "block_bytes": (BLOCK_BYTES, BLOCK_BYTES // 4, BLOCK_BYTES // 2, 2 * BLOCK_BYTES),
-        "least_tiles": (LEAST_TILES, LEAST_TILES // 2, 2 * LEAST_TILES),
+        "block_bytes": (BLOCK_BYTES // 4, BLOCK_BYTES // 2, BLOCK_BYTES, 2 * BLOCK_BYTES),
+        "least_tiles": (LEAST_TILES // 2, LEAST_TILES, 2 * LEAST_TILES),
     }
-    block_bytes: int
-    least_tiles: int
+    block_bytes, least_tiles = BLOCK_BYTES, LEAST_TILES
 
     def supports(self, geometry: Geometry) -> str | None:
         if not ENABLED:

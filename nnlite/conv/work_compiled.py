@@ -58,7 +58,7 @@ def operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int
 
 
 def direct(
-    geometry: Geometry, pass_name: str, epilogue: Epilogue | None, panel_bytes: int, band_bytes: int
+    geometry: Geometry, pass_name: str, epilogue: Epilogue | None, panel_bytes: int, line_bytes: int
 ) -> list[WorkItem] | None:
     """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all is padding."""
     given = epilogue or _NONE
@@ -87,7 +87,7 @@ def direct(
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
             items.append(from_outside(products, outside) if outside else products)
     if pass_name in ("grad_weight", "gradients"):
-        reduction = direct_plan.grad_weight(one, band_bytes=band_bytes)
+        reduction = direct_plan.grad_weight(one, line_bytes=line_bytes)
         items += _direct_grad_weight(reduction, n, given, (x, weight, incoming), n * one.flops)
     return items
 

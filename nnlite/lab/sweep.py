@@ -39,7 +39,10 @@ class Sweep:
         names = list(dict.fromkeys(part.strip() for part in parameters.split(","))) if parameters else list(declared)
         if not declared:
             raise ValueError(f"--sweep: algorithm {self.algorithm.name!r} declares no parameters")
-        check_names("parameter", names, self.algorithm.name, declared)
+        try:
+            check_names(names, self.algorithm.name, declared)
+        except ValueError as error:
+            raise ValueError(f"--sweep: {error}") from error
         self.values = {name: values for name, values in declared.items() if name in names}
         self.combinations = {one.name: one for one in self.algorithm.combinations(*self.values)}
         self.default = next(iter(self.combinations))
@@ -55,7 +58,7 @@ class Sweep:
 
     def checks(self, run: Run) -> Iterator[str]:
         """The results of the checks, in sentences."""
-        right = [report.checked for report in run.checks if not report.refused]
+        right = [report.checked for report in run.checks if report.checked and not report.refused]
         least, most = min(right, default=0), max(right, default=0)
         on = f"{most}" if least == most else f"{least} to {most}"
         yield f"{len(right)} of {len(run.checks)} combinations of {self.algorithm.name} are correct on {on} geometries."
@@ -127,7 +130,7 @@ class Sweep:
         ran = [len(cell.seconds) for cell in row.timed]
         dropped = [f"{ran.count(n)} after {n} rounds" for n in sorted(set(ran)) if n < row.rounds]
         if dropped:
-            yield f"Dropped by {race.METHOD}: {', '.join(dropped)}."
+            yield f"Dropped for their fastest run so far, by {race.METHOD}: {', '.join(dropped)}."
             yield f"Intervals are those of the {row.rounds - row.dropped} rounds after that."
         for reason in dict.fromkeys(cell.reason for cell in row.cells if cell.status == "declined"):
             named = [self.said(cell.algorithm) for cell in row.cells if cell.reason == reason]
