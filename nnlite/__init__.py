@@ -21,7 +21,7 @@ from nnlite.runtime.threads import get_num_threads, set_num_threads
 from nnlite.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from nnlite import explain
+    from nnlite import compiler, explain
 
 __all__ = [
     "SGD",
@@ -44,6 +44,7 @@ __all__ = [
     "Tensor",
     "Unsupported",
     "__version__",
+    "compiler",
     "conv",
     "datasets",
     "differentiable",
@@ -65,9 +66,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import `nn.explain` when it is asked for: a program that only trains does not need its packages."""
-    if name != "explain":
+    """Import `nn.explain` and `nn.compiler` when they are asked for: a program may need neither their packages."""
+    if name not in ("explain", "compiler"):
         raise AttributeError(f"module 'nnlite' has no attribute {name!r}")
     from importlib import import_module
 
-    return import_module("nnlite.explain")
+    return import_module(f"nnlite.{name}")

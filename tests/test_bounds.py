@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, FusedPair, Geometry, PairWeights
 from nnlite.runtime import memory
 
 pytestmark = [
-    pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler"),
+    pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mprotect"),
 ]
 GEOMETRIES = [

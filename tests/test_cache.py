@@ -12,17 +12,17 @@ import pytest
 
 import nnlite
 from nnlite.compiler import cache as jit_cache
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is compiled")
 
 COUNT = """
 import numpy as np
-from nnlite.compiler import jit, kernel, pool, cache as jit_cache
+from nnlite.compiler import compilation, launch, pool, cache as jit_cache
 from nnlite.compiler.simd import LANES
-kernel._in_turn_address(), pool.share_out_address(), pool._serve(pool.workers.shared, 1, 0)  # once for the package
+launch._in_turn_address(), pool.share_out_address(), pool._serve(pool.workers.shared, 1, 0)  # once for the package
 compiled = []
-jit.listeners.append(compiled.append)
+compilation.listeners.append(compiled.append)
 """
 ADD = f"""{COUNT}
 from nnlite.kernels import peaks
@@ -78,8 +78,8 @@ def printing(expression, folder):
 
 USERS = """
 import numpy as np
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 
 def scaling(factor):
     @jit
@@ -135,9 +135,9 @@ def test_an_edit_in_any_folder_of_a_hashed_room_is_seen(tmp_path, monkeypatch):
 def test_code_that_holds_an_address_of_its_process_is_not_kept(tmp_path):
     """Numba puts the address of a large array into the code."""
     (tmp_path / "mine.py").write_text(
-        "import numpy as np\nfrom nnlite.compiler import jit\n"
-        "table = np.ones(2_000_000)\njit.cache_name = lambda f: f.__name__\n"
-        "@jit.jit\ndef total(n):\n    return table[:n].sum()\n@jit.jit\ndef twice(n):\n    return 2 * n\n"
+        "import numpy as np\nfrom nnlite.compiler import compilation, jit\n"
+        "table = np.ones(2_000_000)\ncompilation.cache_name = lambda f: f.__name__\n"
+        "@jit\ndef total(n):\n    return table[:n].sum()\n@jit\ndef twice(n):\n    return 2 * n\n"
     )
     for compiled in ("2", "1"):
         result = run(printing("mine.total(5), mine.twice(3)", tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
@@ -156,8 +156,8 @@ print(*out, len(compiled))
 
 
 def test_what_stands_in_no_file_is_compiled_each_time():
-    namespace = {"jit": jit}
-    exec("@jit.jit\ndef twice(x):\n    return 2 * x", namespace)
+    namespace = {"jit": compilation.jit}
+    exec("@jit\ndef twice(x):\n    return 2 * x", namespace)
     assert namespace["twice"](4) == 8
 
 

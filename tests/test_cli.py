@@ -304,7 +304,7 @@ def observed(command, arguments, folder, monkeypatch, capsys):
     monkeypatch.setattr(nn.optimizers, "get", lambda name, **b: seen.notes.append(f"{name} {b}") or nn.SGD())
     run = SimpleNamespace(refused=[], interrupted=False, rows=[], to_dict=dict)
     monkeypatch.setattr(bench, "bench", seen.note("bench", run))
-    monkeypatch.setattr(bench, "_print", lambda result: None)
+    monkeypatch.setattr(bench, "_print", lambda *_: None)
     monkeypatch.setattr(figures, "draw", lambda result, path: seen.notes.append(f"draw {path}") or [])
     monkeypatch.setattr(machine_command.peaks, "measure", seen.note("machine", SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(jit_cache, "clear_cache", seen.note("clear", 0))
@@ -388,6 +388,7 @@ OPTIONS = {
             "--json": ["written.json"],
             "--algorithm": ["tiled.py:Tiled"],
             "--only": ["im2col"],
+            "--sweep": ["least_tiles", "--only", "winograd"],
             "--shapes": ["1,1,8,8,4,3,3,1,0"],
             "--passes": ["forward"],
             "--baseline": ["direct"],

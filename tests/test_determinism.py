@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler import compilation
+from nnlite.compiler.launch import kernel
 
 TRAIN = """
 import hashlib, numpy as np, nnlite as nn
@@ -41,11 +41,11 @@ def test_same_seed_threads_and_rule_same_bits():
     assert run(TRAIN.replace("nn.seed(1)", "nn.seed(2)")) != first
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+@pytest.mark.skipif(not compilation.ENABLED, reason="nothing is compiled")
 def test_arithmetic_is_compiled_once():
     """A second copy, optimised in other surroundings, could fuse the other product of a * x + b * y."""
 
-    @jit.jit
+    @compilation.jit
     def helper(x, y, i):  # calls itself, so that LLVM can not make all of it part of its caller
         if i > 1:
             helper(x, y, i - 2)
@@ -95,7 +95,7 @@ def losses(name, algorithm, steps, batch):
         return np.array([model.train_on_batch(x[row], y[row])["loss"] for row in rows])
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="auto is im2col")
+@pytest.mark.skipif(not compilation.ENABLED, reason="auto is im2col")
 def test_in_the_long_run_auto_learns_as_im2col_does():
     ours, expected = (losses("cnn", algorithm, 200, 16) for algorithm in ("auto", "im2col"))
     assert ours[150:].mean() == pytest.approx(expected[150:].mean(), rel=0.03)
@@ -103,7 +103,7 @@ def test_in_the_long_run_auto_learns_as_im2col_does():
     assert (ours != expected).any()
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="direct is compiled")
+@pytest.mark.skipif(not compilation.ENABLED, reason="direct is compiled")
 def test_direct_follows_im2col():
     """Up to a tie in a max pool that rounding lets fall otherwise, which then shows in the third digit."""
     ours, expected = (losses("small_cnn", algorithm, 50, 128) for algorithm in ("direct", "im2col"))

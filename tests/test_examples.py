@@ -1,5 +1,7 @@
 """The examples run as they stand."""
 
+import importlib
+import platform
 import runpy
 import subprocess
 import sys
@@ -44,6 +46,57 @@ def test_own_algorithm_is_a_short_template_that_is_right(tmp_path):
     assert len((EXAMPLES / "own_algorithm.py").read_text().splitlines()) < 60
 
 
+def test_own_kernel_is_checked_timed_and_inspected_by_the_commands_that_it_names(tmp_path):
+    lines = (EXAMPLES / "own_kernel.py").read_text().splitlines()
+    commands = [line.split() for line in lines if line.startswith("    nnlite ")]
+    assert [command[1] for command in commands] == ["bench", "bench", "inspect"]
+    for _, name, *arguments in commands:
+        small = [a.replace("16,32,26,26,64", "2,3,9,9,20") for a in arguments]
+        if name == "bench" and "--sweep" not in small:
+            small += ["--only", "im2col", "--passes", "forward", "--rounds", "5"]
+        done = subprocess.run(
+            [sys.executable, "-m", "nnlite", name, *small],
+            capture_output=True, text=True, cwd=EXAMPLES.parent, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("tiled_rows" if name == "bench" else "own_kernel.correlate") in done.stdout
+
+
+TUTORIAL = sorted(path.name for path in (EXAMPLES / "tutorial").glob("[1-9]_*.py"))
+
+
+def test_each_exercise_of_the_tutorial_is_solved_by_the_next_script():
+    assert [name[0] for name in TUTORIAL] == list("1234567")
+    for script, solution in zip(TUTORIAL, [*TUTORIAL[1:], "nnlite/conv/winograd.py"], strict=True):
+        text = (EXAMPLES / "tutorial" / script).read_text()
+        exercise = text.partition('"""')[2].partition('"""')[0].partition("\n\nExercise: ")[2]
+        assert f"The solution is {solution}" in " ".join(exercise.split())
+
+
+@pytest.mark.parametrize("script", TUTORIAL)
+def test_a_step_of_the_tutorial_is_right_and_shows_what_it_changed(tmp_path, script):
+    text = " ".join(run(tmp_path, f"tutorial/{script}", "--small").split())
+    assert "Correct on " in text
+    assert "REFUSED" not in text
+    assert "15 rounds" in text
+    assert "Exercise: " in text
+    if script[0] != "1":
+        assert "15 paired rounds" in text
+    if script[0] > "2" and platform.machine().lower() in ("x86_64", "amd64"):
+        assert "Hot loop at " in text
+        assert "cycles by ports" in text
+
+
+def test_the_tutorial_goes_on_without_osaca(monkeypatch, capsys):
+    def missing():
+        raise ImportError("install it: pip install 'nnlite-conv[inspect]'")
+
+    monkeypatch.setattr("nnlite.lab.inspect.bounds.require", missing)
+    monkeypatch.syspath_prepend(str(EXAMPLES / "tutorial"))
+    (message,) = importlib.import_module("show").hottest(1, "3_compiled_loops.py:CompiledLoops", None)
+    assert "pip install" in message
+
+
 def test_the_ladder_has_a_rung_for_every_algorithm_and_draws_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("nnlite.conv.names", lambda: ["im2col", "numba", "direct"])  # each is checked first
     monkeypatch.setattr("sys.argv", ["ladder.py", str(tmp_path / "rungs.png"), "2,3,8,8,4,3,3,1,0"])
@@ -51,6 +104,7 @@ def test_the_ladder_has_a_rung_for_every_algorithm_and_draws_them(tmp_path, monk
     text = capsys.readouterr().out
     for name in nn.conv.names():
         assert name in text
+    assert "im2col: built in examples/tutorial/2_im2col.py" in text
     assert (tmp_path / "rungs.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, Fused, FusedPair, Geometry, PairWeights
 from nnlite.kernels.dropout import apply_mask
 from nnlite.lab import reference
@@ -839,7 +839,7 @@ def run(calls, seed, folder, say=lambda text: None):
     return ended, found
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="for kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="for kernels")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="for mprotect as Linux has it")
 def test_public_calls_are_refused_or_right(tmp_path):
     ended, found = run(CALLS, 0, tmp_path)

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="there is no machine code without the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="there is no machine code without the compiler")
 
 #: processor -> features that it is not to have
 PROCESSORS = {"haswell": "-avx512f", "skylake-avx512": ""}

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 140), st.integers(1, 90))
 
 

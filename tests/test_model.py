@@ -783,7 +783,7 @@ def test_a_summary_is_shown_once_in_a_notebook(model, monkeypatch, capsys):
 
 @pytest.mark.parametrize(("verbose", "times"), [(2, 1), (0, 0)])
 def test_fit_says_that_kernels_compile(verbose, times, data, capsys):
-    from nnlite.compiler.jit import ENABLED, jit
+    from nnlite.compiler.compilation import ENABLED, jit
 
     class Compiles(nn.Layer):
         def call(self, x, training):

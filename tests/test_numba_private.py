@@ -15,9 +15,9 @@ from llvmlite import ir
 from numba import types
 
 import nnlite
-from nnlite.compiler import jit, numba_private
+from nnlite.compiler import compilation, numba_private
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is compiled")
 
 PACKAGE = Path(nnlite.__file__).parent
 SOURCES = [file for file in PACKAGE.rglob("*.py") if re.search(r"^(from|import) numba", file.read_text("utf-8"), re.M)]
@@ -216,7 +216,7 @@ def test_the_tested_versions_are_those_of_the_package():
 
 def test_a_numba_that_lacks_a_part_is_told_in_one_line():
     code = "import sys, numba; numba.__version__ = '0.99.1rc1'; sys.modules['numba.core.callconv'] = None\n"
-    code += "import nnlite.compiler.jit"
+    code += "import nnlite.compiler.compilation"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     *_, last = done.stderr.splitlines()
     assert last.startswith("ImportError: numba: expected a version from 0.61 to 0.68")

@@ -13,11 +13,11 @@ import pytest
 
 import nnlite as nn
 from nnlite import ops
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, Fused, FusedPair, Geometry, PairWeights, Unsupported
 from nnlite.conv.checks import CHECKS
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels need Numba's compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="the kernels need Numba's compiler")
 RNG = np.random.default_rng(7)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit, pool
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler import compilation, pool
+from nnlite.compiler.launch import kernel
 from nnlite.performance import peaks
 from nnlite.runtime import memory, threads
 
@@ -144,7 +144,7 @@ LOCKS = {
 }
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or not jit.ENABLED, reason="needs fork and the compiler")
+@pytest.mark.skipif(not hasattr(os, "fork") or not compilation.ENABLED, reason="needs fork and the compiler")
 def test_a_fork_while_another_thread_holds_a_lock():
     """The child tells which locks it would wait for; of some the fork itself waits until they are free.
 
@@ -154,7 +154,7 @@ def test_a_fork_while_another_thread_holds_a_lock():
 import os, sys, threading
 from types import SimpleNamespace
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.runtime import random, threads
 from nnlite.conv import tuning
 class Asked:
@@ -254,7 +254,7 @@ def _fill(thread, num_threads, y):
     y[thread] = thread + 1
 
 
-needs_kernels = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+needs_kernels = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is compiled")
 
 
 @needs_kernels
@@ -426,8 +426,8 @@ def test_the_limit_of_threads_is_what_was_asked_for():
 def test_a_fork_has_memory_of_its_own():
     code = """
 import os
-from nnlite.compiler import jit, pool
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler import compilation, pool
+from nnlite.compiler.launch import kernel
 from nnlite.runtime import memory, threads
 array = memory.empty((1 << 20,))
 array.fill(1)
@@ -489,7 +489,7 @@ def test_kernels_are_not_compiled_again_for_read_only_arrays(generator):
 
     expected = results(x, weight)
     compiled = []
-    jit.listeners.append(compiled.append)
+    compilation.listeners.append(compiled.append)
     for array in (x, weight):
         array.flags.writeable = False
     for got, right in zip(results(x, weight), expected, strict=True):
@@ -506,6 +506,6 @@ def test_a_kernel_takes_read_only_arrays_in_tuples_as_others():
     y, values = np.zeros(1, np.float32), np.ones(1, np.float32)
     add.run(1, _Pair((4, 5), values), y)
     compiled = []
-    jit.listeners.append(compiled.append)
+    compilation.listeners.append(compiled.append)
     add.run(1, _Pair((4, 6), np.broadcast_to(values, (1,))), y)
     assert (y.tolist(), compiled) == ([7.0], [])

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from nnlite.compiler import jit, simd, transposition
+from nnlite.compiler import compilation, simd, transposition
 from nnlite.compiler.simd import LANES
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="vectors exist in compiled code only")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="vectors exist in compiled code only")
 
 
-@jit.jit
+@compilation.jit
 def _arithmetic(x, y, out):
     a, b = simd.load(x, 0), simd.load(y, 0)
     simd.store(out, 0, a + b)
@@ -31,7 +31,7 @@ def test_vectors_compute_as_arrays_do(generator):
     np.testing.assert_allclose(out, np.concatenate(expected), rtol=1e-6, atol=1e-6)
 
 
-@jit.jit
+@compilation.jit
 def _first(x, out, codes, count):
     value = simd.load_first(x, 0, count)
     simd.store(out, 0, value)
@@ -55,7 +55,7 @@ def test_partial_loads_and_stores_touch_the_first_lanes_alone(count):
     np.testing.assert_array_equal(out[2 * LANES :], np.where(present, x, 0))
 
 
-@jit.jit
+@compilation.jit
 def _transpose(x, out):
     transposition.transpose(x, 0, x.shape[1], out, 0, out.shape[1])
 
@@ -70,8 +70,8 @@ def test_transpose_turns_a_block_over(generator):
 
 NARROWER = """
 import numpy as np
-from nnlite.compiler import jit, simd
-@jit.jit
+from nnlite.compiler import compilation, simd
+@compilation.jit
 def double(x, count):
     simd.store_first(x, 0, simd.load(x, 0) + simd.load(x, 0), count)
 double(np.ones(64, np.float32), 3)

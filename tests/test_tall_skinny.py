@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 #: rows, terms and columns; the compiler makes code for each number of columns
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 150), st.sampled_from([1, 5, 10, 12]))
 

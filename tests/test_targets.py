@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="nothing is compiled")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is compiled")
 
 ASSEMBLY = """
 import numpy as np

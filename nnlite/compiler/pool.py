@@ -25,7 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from nnlite.compiler import numba_private
-from nnlite.compiler.jit import jit
+from nnlite.compiler.compilation import jit
 from nnlite.runtime import threads
 
 #: turns of a waiting loop before a thread sleeps, 0.2 to 1 ms, and before it gives up its processor to who has a part

@@ -46,6 +46,7 @@ def _probe() -> tuple[int, int]:
     return 4, 32 if numba_private.target()[0].startswith(("aarch64", "arm64")) else 16
 
 
+#: float32 numbers in a vector register, and vector registers: of the processor that Numba compiles for
 LANES, REGISTERS = _probe()
 
 #: sums may be fused into multiply-adds and the sign of zero ignored; NaN and infinity are honoured
@@ -177,6 +178,17 @@ def masked_store_value(builder: Any, value: Any, address: Any, lanes: Any) -> No
     _call(builder, f"llvm.masked.store.v{LANES}{name}.p0", ir.VoidType(), arguments)
 
 
+def require_array(argument: str, array: Any, dtype: Any = types.float32) -> None:
+    """Raise ValueError unless an intrinsic's argument is a C-contiguous array of that dtype, or a pointer into one.
+
+    Numba passes it on as it is: who calls the function that is being compiled sees this message alone.
+    """
+    known = isinstance(array, types.CPointer) or (isinstance(array, types.Array) and array.layout == "C")
+    if not known or dtype not in (None, array.dtype):
+        expected = f"a C-contiguous array{f' of {dtype}' if dtype else ''}, or a pointer into one"
+        raise ValueError(f"{argument}: expected {expected}. Received: {array}")
+
+
 @intrinsic
 def array_at(typing, address, like):
     """The place at an address in memory, an integer, as a pointer to numbers of the dtype of the array `like`."""
@@ -189,7 +201,12 @@ def array_at(typing, address, like):
 
 @intrinsic
 def pointer(typing, array, offset):
-    """The place array[offset:], to be used in an array's stead; it does not keep the array alive."""
+    """The place array[offset:], to be used instead of an array: `pointer(x, offset)`.
+
+    `array` is a C-contiguous array of any dtype, or a pointer; `offset` counts elements. A pointer does not keep the
+    array alive: use it in the function that has the array.
+    """
+    require_array("pointer", array, dtype=None)
 
     def emit(context, builder, sig, args):
         return address_value(context, builder, sig.args[0], *args)
@@ -212,7 +229,7 @@ def opaque(typing, number):
 
 @intrinsic
 def prefetch(typing, array, offset):
-    """Have array[offset:] brought nearer, to be read soon; it need not exist."""
+    """Ask for the cache line of array[offset:], which will be read soon; the place need not exist."""
     return types.void(array, types.int64), _emit_prefetch(write=0)
 
 
@@ -238,7 +255,8 @@ def _emit_prefetch(write: int) -> Callable:
 
 @intrinsic
 def load(typing, array, offset):
-    """The vector at array[offset:]."""
+    """The vector array[offset : offset + LANES], at any alignment: `load(x, offset)`."""
+    require_array("load", array)
 
     def emit(context, builder, sig, args):
         return load_value(builder, address_value(context, builder, sig.args[0], *args))
@@ -248,7 +266,8 @@ def load(typing, array, offset):
 
 @intrinsic
 def store(typing, array, offset, value):
-    """array[offset:] = the vector."""
+    """array[offset : offset + LANES] = the vector, at any alignment: `store(y, offset, value)`."""
+    require_array("store", array)
 
     def emit(context, builder, sig, args):
         store_value(builder, args[2], address_value(context, builder, sig.args[0], *args[:2]))
@@ -259,7 +278,11 @@ def store(typing, array, offset, value):
 
 @intrinsic
 def load_first(typing, array, offset, count):
-    """The first `count` lanes from array[offset:], zero in the others; no other element is touched."""
+    """The vector whose first `count` lanes are array[offset : offset + count], zero in the others.
+
+    `count` may be any integer: below 1 no lane, above LANES all. No element beyond them is read.
+    """
+    require_array("load_first", array)
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
@@ -281,7 +304,11 @@ def load_where(typing, array, offset, condition, others):
 
 @intrinsic
 def store_first(typing, array, offset, value, count):
-    """array[offset:] = the first `count` lanes of the vector; no other element is touched."""
+    """array[offset : offset + count] = the first lanes of the vector: `store_first(y, offset, value, count)`.
+
+    `count` may be any integer: below 1 no lane, above LANES all. No element beyond them is written.
+    """
+    require_array("store_first", array)
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
@@ -318,7 +345,7 @@ def store_bytes(typing, array, offset, value, count):
 
 @intrinsic
 def splat(typing, number):
-    """The vector of which every lane is `number`."""
+    """The vector of which every lane is `number`, which is converted to float32."""
 
     def emit(context, builder, sig, args):
         return splat_value(builder, args[0])
@@ -328,7 +355,7 @@ def splat(typing, number):
 
 @intrinsic
 def select(typing, condition, yes, no):
-    """Lane by lane `yes` where the condition holds, `no` elsewhere; either may be a number."""
+    """Lane by lane `yes` where the condition holds, `no` elsewhere: `select(v < 0, 0, v)`; either may be a number."""
 
     def emit(context, builder, sig, args):
         values = [_as_vector(context, builder, typ, arg) for typ, arg in zip(sig.args[1:], args[1:], strict=True)]

@@ -15,21 +15,34 @@ from numba.core import types
 from numba.extending import NativeValue, models, overload_attribute, register_model, unbox
 
 from nnlite.compiler.simd import LANES, REGISTERS, VECTOR
+from nnlite.runtime.errors import positive_int
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """`rows` of `vectors` registers each: the type of a tile, as an argument for a kernel."""
+    """The shape of a register tile, as an argument for a kernel: `rows` rows of `vectors` vectors each.
+
+    A kernel is compiled once for each shape that it is called with; there it may ask for `rows`, `vectors` and `width`.
+    Raises ValueError unless both are integers of at least 1. A shape that needs more registers than there are can be
+    asked for its `registers`; `multiply_add` refuses it when it is compiled.
+    """
 
     rows: int
     vectors: int
 
     @property
     def width(self) -> int:
-        """The number of columns."""
+        """The number of columns: vectors * LANES."""
         return self.vectors * LANES
 
+    @property
+    def registers(self) -> int:
+        """Vector registers that a reduction needs: the sums, a row of vectors, and a number in all lanes."""
+        return self.rows * self.vectors + self.vectors + 1
+
     def __post_init__(self) -> None:
+        positive_int("TileShape rows", self.rows)
+        positive_int("TileShape vectors", self.vectors)
         object.__setattr__(self, "_numba_type_", _ShapeType(self))  # a call finds it faster than Numba's registry
 
     def __reduce__(self) -> tuple:
@@ -38,9 +51,9 @@ class TileShape:
 
 @cache
 def tile_shape(columns: int) -> TileShape:
-    """The best shape for a result of that many columns: it hides the multiply-adds' latency and wastes few columns.
+    """The usual `TileShape` for a result of that many columns: it hides the multiply-adds' latency, wastes few columns.
 
-    More rows than these need more addresses than there are registers for.
+    It fits this processor's registers. More rows than it has need more addresses than there are general registers for.
     """
     rows = {4: 6, 2: 8, 1: 12} if REGISTERS == 32 else {2: 6, 1: 6}
     # a narrower tile loads more numbers for each multiply-add
@@ -81,6 +94,13 @@ class _TileModel(models.PrimitiveModel):
 
 
 register_model(_ShapeType)(models.OpaqueModel)
+
+
+def shape_of(function: str, typ: Any) -> TileShape:
+    """The shape that an argument of an intrinsic is, or that it has as a tile. Raises ValueError for other types."""
+    if not isinstance(typ, (_ShapeType, TileType)):
+        raise ValueError(f"{function}: expected a TileShape or a tile, which has one. Received: {typ}")
+    return typ.shape
 
 
 @overload_attribute(_ShapeType, "rows")

@@ -3,7 +3,7 @@
 A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. `multiply_add` adds
 the products of columns of numbers and rows of vectors (nnlite.compiler.simd), the innermost loop of the reduction,
 
-    tile = zeros(shape)                                              # (rows, vectors * LANES)
+    tile = zero_tile(shape)                                              # (rows, vectors * LANES)
     tile = multiply_add(tile, a, rows, 0, 1, b, 0, step, reduction)  # += a[rows[m] + i] * b[i * step:][:width], all i
     store_tile(y, out_rows, 0, tile, width)
 
@@ -27,6 +27,7 @@ from numba.extending import intrinsic
 
 from nnlite.compiler.simd import (
     LANES,
+    REGISTERS,
     VECTOR,
     address_value,
     first_lanes_value,
@@ -36,10 +37,11 @@ from nnlite.compiler.simd import (
     masked_load_value,
     masked_store_value,
     relu_value,
+    require_array,
     splat_value,
     store_value,
 )
-from nnlite.compiler.tile_shapes import TileShape, TileType
+from nnlite.compiler.tile_shapes import TileShape, TileType, shape_of
 
 #: products of numbers that are added in a turn of a reduction's loop: the processor predicts the end of a short loop
 UNROLLED = 4
@@ -74,19 +76,28 @@ def _rows_type(shape: TileShape) -> Any:
     return types.UniTuple(types.int64, shape.rows)
 
 
+def _require_rows(function: str, rows: Any, shape: TileShape) -> None:
+    """Raise ValueError unless an intrinsic's argument is an offset for each of a tile's rows."""
+    if rows != _rows_type(shape):
+        expected = f"{shape.rows} offsets, one per row of the tile, such as even_rows makes"
+        raise ValueError(f"{function} rows: expected {expected}. Received: {rows}")
+
+
 @intrinsic
 def even_rows(typing, shape, first, count, step):
-    """The offsets of rows `first`, `first + 1` ..., `step` apart, for a tile of that shape.
+    """Offsets for a tile's rows that lie evenly: `rows = even_rows(shape, first, count, step)`.
 
-    Row numbers stop at `count - 1`: a tile that overhangs computes its last row more than once and stores the same
-    numbers to the same place.
+    Row m of the tile is row `first + m` of `count` in an array, at offset `(first + m) * step`, in elements. Row
+    numbers stop at `count - 1`: a tile that overhangs computes the last row more than once and stores the same numbers
+    to the same place.
     """
+    tile_shape = shape_of("even_rows", shape)
 
     def emit(context, builder, sig, args):
         _, first, count, step = args
         return _clamped(context, builder, sig, first, count, lambda row: builder.mul(row, step))
 
-    return _rows_type(shape.shape)(shape, types.int64, types.int64, types.int64), emit
+    return _rows_type(tile_shape)(shape, types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -119,7 +130,12 @@ def copy_column(typing, shape, source, offset, out, out_offset):
 
 @intrinsic
 def table_rows(typing, shape, first, count, table):
-    """As `even_rows`, with offsets looked up in `table`, an array of int64."""
+    """As `even_rows`, but row `first + m` lies at offset `table[first + m]`: `table_rows(shape, first, count, table)`.
+
+    `table` is a C-contiguous array of int64 with at least `count` offsets.
+    """
+    tile_shape = shape_of("table_rows", shape)
+    require_array("table_rows table", table, types.int64)
 
     def emit(context, builder, sig, args):
         _, first, count, table = args
@@ -132,7 +148,7 @@ def table_rows(typing, shape, first, count, table):
             lambda row: builder.load(address_value(context, builder, sig.args[3], table, row)),
         )
 
-    return _rows_type(shape.shape)(shape, types.int64, types.int64, table), emit
+    return _rows_type(tile_shape)(shape, types.int64, types.int64, table), emit
 
 
 def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offset: Callable) -> Any:
@@ -148,13 +164,14 @@ def _clamped(context: Any, builder: Any, sig: Any, first: Any, count: Any, offse
 
 
 @intrinsic
-def zeros(typing, shape):
-    """A tile of zeros."""
+def zero_tile(typing, shape):
+    """The tile of zeros, with which a reduction begins: `tile = zero_tile(shape)`."""
+    tile_shape = shape_of("zero_tile", shape)
 
     def emit(context, builder, sig, args):
-        return ir.Constant(ir.ArrayType(VECTOR, shape.shape.rows * shape.shape.vectors), None)
+        return ir.Constant(ir.ArrayType(VECTOR, tile_shape.rows * tile_shape.vectors), None)
 
-    return TileType(shape.shape)(shape), emit
+    return TileType(tile_shape)(shape), emit
 
 
 def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
@@ -170,7 +187,9 @@ def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
 
 @intrinsic
 def repeat_row(typing, shape, array, offset):
-    """A tile of which every row is array[offset:]."""
+    """The tile of which every row is array[offset : offset + width], a bias: `repeat_row(shape, array, offset)`."""
+    shape_of("repeat_row", shape)
+    require_array("repeat_row", array)
     return _repeat(_row_of_vectors, shape, array)
 
 
@@ -182,7 +201,13 @@ def repeat_numbers(typing, shape, array, offset):
 
 @intrinsic
 def load_tile(typing, shape, array, rows, offset, width):
-    """The tile of which row m is array[rows[m] + offset:], its first `width` columns; no other element is touched."""
+    """The tile whose row m is array[rows[m] + offset:], for every m: `load_tile(shape, array, rows, offset, width)`.
+
+    Of each row the first `width` columns are read, all if it is more, and the others are zero.
+    """
+    tile_shape = shape_of("load_tile", shape)
+    require_array("load_tile", array)
+    _require_rows("load_tile", rows, tile_shape)
 
     def emit(context, builder, sig, args):
         tile = sig.return_type.shape
@@ -204,15 +229,20 @@ def load_tile(typing, shape, array, rows, offset, width):
             values.append(value)
         return _pack(builder, tile, values)
 
-    return TileType(shape.shape)(shape, array, rows, types.int64, types.int64), emit
+    return TileType(tile_shape)(shape, array, rows, types.int64, types.int64), emit
 
 
 @intrinsic
 def store_tile(typing, array, rows, offset, tile, width):
-    """array[rows[m] + offset:] = the first `width` columns of row m of the tile, for every m."""
+    """array[rows[m] + offset:] = row m of the tile, for every m: `store_tile(array, rows, offset, tile, width)`.
+
+    Of each row the first `width` columns are written, all if it is more; no other element is.
+    """
+    shape = shape_of("store_tile", tile)
+    require_array("store_tile", array)
+    _require_rows("store_tile", rows, shape)
 
     def emit(context, builder, sig, args):
-        shape = tile.shape
         values = _unpack(builder, shape, args[3])
         addresses = _tile_addresses(context, builder, shape, sig.args[0], args[0], args[1], args[2])
         full = builder.icmp_signed(">=", args[4], index_value(shape.width))
@@ -326,7 +356,23 @@ def _by_vector(row_of: Callable) -> Callable:
 
 @intrinsic
 def multiply_add(typing, tile, a, rows, i, i_step, b, j, j_step, count):
-    """The tile with a[rows[m] + i] * b[j:] added to row m, for every m, and so on `count` times, steps further each."""
+    """The tile with the products of a reduction's terms added: the innermost loop of a kernel.
+
+        tile = multiply_add(tile, a, rows, i, i_step, b, j, j_step, count)
+
+    Term t adds a[rows[m] + i + t * i_step] times the vectors b[j + t * j_step : ... + width] to row m, for every m and
+    for t = 0 ... count - 1. The sums stay in registers. So the shape has to fit: one with more `registers` than
+    REGISTERS raises ValueError.
+    """
+    shape = shape_of("multiply_add", tile)
+    require_array("multiply_add a", a)
+    require_array("multiply_add b", b)
+    _require_rows("multiply_add", rows, shape)
+    if shape.registers > REGISTERS:
+        raise ValueError(
+            f"multiply_add: expected a tile that fits the {REGISTERS} vector registers of this processor. Received: "
+            f"{shape.rows} rows of {shape.vectors} vectors, which need {shape.registers}"
+        )
     return _reduce(_by_number, tile, a, rows, b, UNROLLED)
 
 
@@ -355,7 +401,8 @@ def scale_tile(typing, tile, factor, addend):
 
 @intrinsic
 def relu_tile(typing, tile):
-    """max(tile, 0); NaN stays NaN."""
+    """max(tile, 0), number by number; NaN stays NaN: `tile = relu_tile(tile)`."""
+    shape_of("relu_tile", tile)
 
     def emit(context, builder, sig, args):
         return _pack(builder, tile.shape, [relu_value(builder, v) for v in _unpack(builder, tile.shape, args[0])])

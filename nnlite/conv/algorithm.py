@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from math import prod, sqrt
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from nnlite.conv import parameters as choices
 from nnlite.conv.checks import CHECKS, checked
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
@@ -31,7 +34,10 @@ class Algorithm(KnownAttributes):
     """
 
     #: unique; what a user passes as `algorithm=`
-    name: ClassVar[str]
+    name: str
+    #: what can be varied (a tile shape, a block size, a layout): by name, the values there are to choose. Each is an
+    #: attribute too: what the class says, else the first value
+    parameters: ClassVar[choices.Parameters] = {}
     #: the dtypes it computes in; another one is declined
     dtypes: ClassVar[tuple[Any, ...]] = (np.float32, np.float64)
     #: whether it calls BLAS, whose threads then alternate with the kernels'
@@ -46,10 +52,39 @@ class Algorithm(KnownAttributes):
     #: computes the second convolution, and the name of the algorithm of the first
     pair_module: ClassVar[str | None] = None
     pair_first: ClassVar[str | None] = None
+    #: the parameters that an object was made with
+    _given: Mapping[str, Any] = MappingProxyType({})
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         _check_methods(cls)
+        choices.declare(cls, Algorithm)
+
+    def __init__(self, **parameters: Any):
+        """`Mine(rows=6)` has other parameters than the defaults, and their values in its name: `mine(rows=6)`.
+
+        Raises ValueError if a parameter is unknown, or a value not among those declared.
+        """
+        if parameters:
+            self._given = choices.accepted(self.name, self.parameters, parameters)
+            self.__dict__.update(self._given)
+            self.name = choices.call(self.name, self._given)
+
+    def with_parameters(self, **parameters: Any) -> Self:
+        """An algorithm with these parameters, and this one's otherwise. Raises as the constructor does."""
+        given = choices.accepted(self.name, self.parameters, {**self._given, **parameters})
+        made = type(self)(**given)
+        made.name = choices.call(choices.split_call(self.name)[0], given)
+        return made
+
+    def combinations(self, *names: str) -> list[Self]:
+        """One algorithm for each combination of values of these parameters (all, if none is named), its own first.
+
+        Raises ValueError if a parameter is unknown.
+        """
+        choices.check_names(names, self.name, self.parameters)
+        own = {name: getattr(self, name) for name in self.parameters if name in names or not names}
+        return [self.with_parameters(**values) for values in choices.combinations(self.parameters, own)]
 
     def supports(self, geometry: Geometry) -> str | None:
         """None if the algorithm can compute this geometry, otherwise why not, in words."""
@@ -118,8 +153,10 @@ class Algorithm(KnownAttributes):
         return first.name == self.pair_first and self.computes_pair(pair) and self._pair.pays(pair)
 
     def computes_pair(self, pair: FusedPair) -> bool:
-        """Whether `forward_pair` and `backward_pair` can compute `pair`."""
-        return self.pair_module is not None and self.supports(pair.second) is None and self._pair.computes(pair)
+        """Whether `forward_pair` and `backward_pair` can compute `pair`. They know no parameters but the defaults."""
+        if self._given or self.pair_module is None:
+            return False
+        return self.supports(pair.second) is None and self._pair.computes(pair)
 
     def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
         """The result after the dropout, whose mask depends on `seed`, with what `backward_pair` needs."""

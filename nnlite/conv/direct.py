@@ -20,12 +20,13 @@ into one with a border of zeros: in cache, so almost free. The gradient of ReLU 
 from __future__ import annotations
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.tiles import (
     adjacent_rows,
@@ -36,7 +37,7 @@ from nnlite.compiler.tiles import (
     repeat_row,
     store_tile,
     table_rows,
-    zeros,
+    zero_tile,
 )
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
@@ -44,6 +45,7 @@ from nnlite.conv.direct_packing import Weights, add_copies, add_panel, pack_b, p
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.runtime import memory, threads
 
@@ -53,6 +55,11 @@ class Direct(Algorithm):
 
     name = "direct"
     dtypes = (np.float32,)
+    parameters: ClassVar[Parameters] = {
+        "panel_bytes": (PANEL_BYTES // 3, PANEL_BYTES, 2 * PANEL_BYTES),
+        "line_bytes": (LINE_BYTES // 2, LINE_BYTES, 2 * LINE_BYTES),
+    }
+    panel_bytes, line_bytes = PANEL_BYTES, LINE_BYTES
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
@@ -62,16 +69,18 @@ class Direct(Algorithm):
         return touched_taps(geometry) < prod(geometry.output_shape[1:3]) * prod(geometry.weight_shape[:2])
 
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
-        return None if self.supports(geometry) else work_compiled.direct(geometry, pass_name, epilogue)
+        if self.supports(geometry):
+            return None
+        return work_compiled.direct(geometry, pass_name, epilogue, self.panel_bytes, self.line_bytes)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _forward(x, weight, None, False, geometry)
+        return _forward(x, weight, None, False, geometry, self.panel_bytes)
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_input(dy, dy, False, weight, geometry)
+        return _grad_input(dy, dy, False, weight, geometry, self.panel_bytes)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_weight(x, dy, dy, False, False, geometry)[0]
+        return _grad_weight(x, dy, dy, False, False, geometry, self.line_bytes)[0]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return ENABLED and not epilogue.pool
@@ -79,15 +88,16 @@ class Direct(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry))
+        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry, self.panel_bytes))
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
-        dx = _grad_input(dresult, ran.result, epilogue.relu, ran.weight, geometry) if needs[0] else None
+        gate = ran.result, epilogue.relu
+        dx = _grad_input(dresult, *gate, ran.weight, geometry, self.panel_bytes) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(ran.x, dresult, ran.result, epilogue.relu, needs[2], geometry)
+        dweight, dbias = _grad_weight(ran.x, dresult, *gate, needs[2], geometry, self.line_bytes)
         return dx, dweight if needs[1] else None, dbias
 
 
@@ -109,21 +119,25 @@ class Operands(NamedTuple):
     relu: bool
 
 
-def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry) -> np.ndarray:
+def _forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry, panel_bytes: int
+) -> np.ndarray:
     y = memory.empty(geometry.output_shape)
     for first, last, batch in direct_plan.batches(geometry):
-        plan, images = direct_plan.forward(batch), x[first:last]
+        plan, images = direct_plan.forward(batch, False, panel_bytes), x[first:last]
         start = start_values(bias, plan.nest.groups, plan.nest.panels * plan.width)
         _run(plan, Operands(images, images, False, Weights.of(plan, weight, False), start, y[first:last], relu))
     return y
 
 
-def _grad_input(dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _grad_input(
+    dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry, panel_bytes: int
+) -> np.ndarray:
     """dx; with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     dx = memory.empty(geometry.input_shape)
     for first, last, batch in direct_plan.batches(geometry):
         gradient = dy[first:last], result[first:last], relu
-        for phase in direct_plan.grad_input(batch):
+        for phase in direct_plan.grad_input(batch, False, panel_bytes):
             start = start_values(None, phase.nest.groups, phase.nest.panels * phase.width)
             _run(phase, Operands(*gradient, Weights.of(phase, weight, True), start, dx[first:last], False))
     return dx
@@ -220,14 +234,20 @@ class GradientOperands(NamedTuple):
 
 
 def _grad_weight(
-    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, biased: bool, geometry: Geometry
+    x: np.ndarray,
+    dy: np.ndarray,
+    result: np.ndarray,
+    relu: bool,
+    biased: bool,
+    geometry: Geometry,
+    line_bytes: int,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(dweight, dbias if `biased`); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     num_threads, dweight = threads.kernel_parts(), memory.empty(geometry.weight_shape)
     if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
-    plan = direct_plan.grad_weight(geometry, num_threads)
+    plan = direct_plan.grad_weight(geometry, num_threads, False, line_bytes)
     nest, nr = plan.nest, plan.shape.width
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
@@ -315,7 +335,7 @@ def reduce_band(shape, nest, band, first, last):
         rows_out = even_rows(shape, first_row, nest.reduced, k)
         place, columns = group * nest.group_out + column, nest.group_out - column
         if band.is_first:
-            tile = zeros(shape)
+            tile = zero_tile(shape)
         else:
             tile = load_tile(shape, band.sums, rows_out, place, columns)
         first_w, last_w = inside[row, 2], inside[row, 3]

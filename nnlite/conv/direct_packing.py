@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, select, store, store_first
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest

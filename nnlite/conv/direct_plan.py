@@ -118,11 +118,11 @@ def shares_of(plan: Correlation, images: int, num_threads: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def forward(geometry: Geometry, lanes: bool = False) -> Correlation:
+def forward(geometry: Geometry, lanes: bool = False, panel_bytes: int = PANEL_BYTES) -> Correlation:
     """The forward pass over the images of `geometry`, joined."""
     _, oh, ow, k = geometry.output_shape
     rows, columns = (outputs(geometry, axis) for axis in (0, 1))
-    return _correlation(rows, columns, geometry.input_shape[3], (oh, ow, k), geometry, lanes)
+    return _correlation(rows, columns, geometry.input_shape[3], (oh, ow, k), geometry, lanes, panel_bytes)
 
 
 def outputs(geometry: Geometry, axis: int) -> Axis:
@@ -140,11 +140,11 @@ def outputs(geometry: Geometry, axis: int) -> Axis:
 
 
 @lru_cache(maxsize=512)
-def grad_input(geometry: Geometry, lanes: bool = False) -> tuple[Correlation, ...]:
+def grad_input(geometry: Geometry, lanes: bool = False, panel_bytes: int = PANEL_BYTES) -> tuple[Correlation, ...]:
     """The phases of the input gradient over the images of `geometry`, joined. Zeros where no tap reaches a phase."""
     phases_h, phases_w = phases(geometry, 0, 1), phases(geometry, 1, 1 if lanes else _best_block(geometry))
     return tuple(
-        _correlation(rows, columns, geometry.output_shape[3], geometry.input_shape[1:], geometry, lanes)
+        _correlation(rows, columns, geometry.output_shape[3], geometry.input_shape[1:], geometry, lanes, panel_bytes)
         for rows in phases_h
         for columns in phases_w
     )
@@ -243,7 +243,9 @@ class WeightGradient(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -> WeightGradient:
+def grad_weight(
+    geometry: Geometry, num_threads: int = 1, lanes: bool = False, line_bytes: int = LINE_BYTES
+) -> WeightGradient:
     """The weight gradient, on `num_threads` threads."""
     n, h, w, c = geometry.input_shape
     _, oh, ow, k = geometry.output_shape
@@ -264,7 +266,7 @@ def grad_weight(geometry: Geometry, num_threads: int = 1, lanes: bool = False) -
     copies = num_threads
     if num_threads * rows.size * k > n * (h * w * c + oh * ow * k):
         copies = 1  # it is cheaper for each thread to see all pixels, and have some of the weights
-    band_pixels = max(1, min(LINE_BYTES // min(LINE, 4 * sw * c), BAND_BYTES // (4 * width)))
+    band_pixels = max(1, min(line_bytes // min(LINE, 4 * sw * c), BAND_BYTES // (4 * width)))
     images = max(1, band_pixels // (oh * ow))
     batches = max(1, min(n, -(-n // (images * copies)) * copies))
     bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))
@@ -329,7 +331,13 @@ def _inside(start: np.ndarray, size: int, count: int, stride: int) -> tuple[np.n
 
 
 def _correlation(
-    rows: Axis, columns: Axis, c: int, result: tuple[int, int, int], geometry: Geometry, lanes: bool
+    rows: Axis,
+    columns: Axis,
+    c: int,
+    result: tuple[int, int, int],
+    geometry: Geometry,
+    lanes: bool,
+    panel_bytes: int,
 ) -> Correlation:
     """`c` is the number of channels that are read, `result` is (h, w, channels) of an image that is written."""
     images, groups, pixels = geometry.input_shape[0], geometry.groups, columns.pixels
@@ -343,7 +351,7 @@ def _correlation(
     steps_in = (padded_h * padded_w * c, padded_w * c, c)
     steps_out = (prod(result), prod(result[1:]), result[2])
     reduction = len(rows.shifts) * len(columns.shifts) * group_in
-    pieces = max(1, -(-reduction * 4 * shape.width // PANEL_BYTES))
+    pieces = max(1, -(-reduction * 4 * shape.width // panel_bytes))
     blocks = [reduction * i // pieces for i in range(pieces + 1)]
     found = tables(rows, columns, (way_h, way_w), images, steps_in, steps_out, shape.rows, group_in, blocks)
     scale = LANES if lanes else 1  # in lanes, an element is a vector

@@ -90,7 +90,7 @@ def best_ways(rows: Axis, columns: Axis, group_in: int, group_out: int, images: 
     """The tile and the ways for the two axes by which the fewest products are computed in vain."""
     low = tile_shape(group_out)
     high = TileShape(low.rows + 1, low.vectors)
-    shapes = [low, high] if high.rows * high.vectors + high.vectors + 1 <= REGISTERS else [low]
+    shapes = [low, high] if high.registers <= REGISTERS else [low]
 
     def cost(choice: tuple[TileShape, Way, Way]) -> float:
         shape, *ways = choice

@@ -18,12 +18,12 @@ read once, in order, and the result is written once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, opaque, pointer, relu, store, store_first
 from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm
@@ -31,7 +31,8 @@ from nnlite.conv.direct_packing import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.grouped_packing import Lines, pack_gradient, pack_lines
-from nnlite.conv.grouped_plan import PIXELS, TAPS, Grouped
+from nnlite.conv.grouped_plan import LINES_SHARE, PIXELS, TAPS, Grouped
+from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
@@ -41,6 +42,8 @@ class GroupedLanes(Algorithm):
 
     name = "grouped"
     dtypes = (np.float32,)
+    parameters: ClassVar[Parameters] = {"lines_share": (LINES_SHARE / 4, LINES_SHARE / 2, LINES_SHARE, 2 * LINES_SHARE)}
+    lines_share = LINES_SHARE
 
     def supports(self, geometry: Geometry) -> str | None:
         return None if ENABLED else "its kernels need Numba's compiler, which NUMBA_DISABLE_JIT=1 switches off"
@@ -53,13 +56,13 @@ class GroupedLanes(Algorithm):
         return None if self.supports(geometry) else work_grouped.grouped(geometry, pass_name, epilogue)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _forward(x, weight, None, False, geometry)
+        return _forward(x, weight, None, False, geometry, self.lines_share)
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_input(dy, dy, False, weight, geometry)
+        return _grad_input(dy, dy, False, weight, geometry, self.lines_share)
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _grad_weight(x, dy, dy, False, geometry)[0]
+        return _grad_weight(x, dy, dy, False, geometry, self.lines_share)[0]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return ENABLED and not epilogue.pool
@@ -67,15 +70,16 @@ class GroupedLanes(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry))
+        return Fused(x, weight, _forward(x, weight, bias, epilogue.relu, geometry, self.lines_share))
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
     ) -> Gradients:
-        dx = _grad_input(dresult, ran.result, epilogue.relu, ran.weight, geometry) if needs[0] else None
+        gate, share = (ran.result, epilogue.relu), self.lines_share
+        dx = _grad_input(dresult, *gate, ran.weight, geometry, share) if needs[0] else None
         if not (needs[1] or needs[2]):
             return dx, None, None
-        dweight, dbias = _grad_weight(ran.x, dresult, ran.result, epilogue.relu, geometry)
+        dweight, dbias = _grad_weight(ran.x, dresult, *gate, geometry, share)
         return dx, dweight if needs[1] else None, dbias if needs[2] else None
 
 
@@ -97,16 +101,21 @@ class Operands(NamedTuple):
     relu: bool
 
 
-def _forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry) -> np.ndarray:
+def _forward(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: bool, geometry: Geometry, share: float
+) -> np.ndarray:
     y = memory.empty(geometry.output_shape)
-    _run(grouped_plan.forward(geometry, threads.kernel_parts()), x, x, False, weight, bias, y, relu)
+    _run(grouped_plan.forward(geometry, threads.kernel_parts(), share), x, x, False, weight, bias, y, relu)
     return y
 
 
-def _grad_input(dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
+def _grad_input(
+    dy: np.ndarray, result: np.ndarray, relu: bool, weight: np.ndarray, geometry: Geometry, share: float
+) -> np.ndarray:
     """dx; with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     dx = memory.empty(geometry.input_shape)
-    _run(grouped_plan.grad_input(geometry, threads.kernel_parts()), dy, result, relu, weight, None, dx, False)
+    plan = grouped_plan.grad_input(geometry, threads.kernel_parts(), share)
+    _run(plan, dy, result, relu, weight, None, dx, False)
     return dx
 
 
@@ -241,11 +250,11 @@ class GradientOperands(NamedTuple):
 
 
 def _grad_weight(
-    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, geometry: Geometry
+    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, geometry: Geometry, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """(dweight, dbias); with `relu`, of the gradient dy where result > 0, zero elsewhere."""
     num_threads = threads.kernel_parts()
-    plan = grouped_plan.forward(geometry, num_threads)
+    plan = grouped_plan.forward(geometry, num_threads, share)
     nest = plan.nest
     sums = memory.empty((num_threads, *plan.source.shape))
     operands = GradientOperands(x, dy, result, relu, sums, np.empty((num_threads, nest.blocks * LANES), np.float32))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
+from nnlite.compiler.compilation import jit
 from nnlite.compiler.simd import LANES, load, load_first, load_where, opaque, pointer, select, splat, store
 from nnlite.conv.grouped_plan import PIXELS
 

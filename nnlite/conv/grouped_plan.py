@@ -84,18 +84,20 @@ class Grouped(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def forward(geometry: Geometry, num_threads: int) -> Grouped:
+def forward(geometry: Geometry, num_threads: int, lines_share: float = LINES_SHARE) -> Grouped:
     """The forward pass."""
-    return _plan(geometry, [outputs(geometry, 0)], [outputs(geometry, 1)], False, num_threads)
+    return _plan(geometry, [outputs(geometry, 0)], [outputs(geometry, 1)], False, num_threads, lines_share)
 
 
 @lru_cache(maxsize=512)
-def grad_input(geometry: Geometry, num_threads: int) -> Grouped:
+def grad_input(geometry: Geometry, num_threads: int, lines_share: float = LINES_SHARE) -> Grouped:
     """The input gradient, a correlation over dY."""
-    return _plan(geometry, phases(geometry, 0, 1), phases(geometry, 1, 1), True, num_threads)
+    return _plan(geometry, phases(geometry, 0, 1), phases(geometry, 1, 1), True, num_threads, lines_share)
 
 
-def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool, num_threads: int) -> Grouped:
+def _plan(
+    geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool, num_threads: int, lines_share: float
+) -> Grouped:
     (n, h, w, c), (_, oh, ow, k), groups = geometry.input_shape, geometry.output_shape, geometry.groups
     if back:
         h, w, c, oh, ow, k = oh, ow, k, h, w, c
@@ -112,7 +114,7 @@ def _plan(geometry: Geometry, rows: list[Axis], columns: list[Axis], back: bool,
     slots = max(shifts_h) + top + 1
     reach = max((round_up(axis.count, PIXELS) - 1) * step for axis in columns) + max(shifts_w)
     copy = LANES * ((left + max(reach, w - 1)) // step + 1)
-    most = max(2, int(LINES_SHARE * cache_sizes()["L2"]) // (4 * slots * step * terms * copy))
+    most = max(2, int(lines_share * cache_sizes()["L2"]) // (4 * slots * step * terms * copy))
     chunk = -(-blocks // -(-blocks // most))
     part = chunk * terms * copy
     loads, offsets, lanes = _loads(reads.reshape(-1, LANES))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
+from nnlite.conv.parameters import Parameters
 from nnlite.conv.patches import by_group, taps
 from nnlite.runtime import memory
 
@@ -26,12 +28,14 @@ class Kn2row(Algorithm):
 
     name = "kn2row"
     uses_blas = True
+    parameters: ClassVar[Parameters] = {"block_bytes": (_IN_CACHE // 4, _IN_CACHE // 2, _IN_CACHE, 2 * _IN_CACHE)}
+    block_bytes = _IN_CACHE
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """y += (x @ weight[r, s]) shifted by the tap (r, s), over the phase of x that the tap visits"""
         y = memory.zeros(geometry.output_shape, x.dtype)
         sh, sw = geometry.strides
-        for images in _blocks(geometry, prod(geometry.input_shape[1:3]) * y.shape[3] * y.itemsize):
+        for images in self._blocks(geometry, prod(geometry.input_shape[1:3]) * y.shape[3] * y.itemsize):
             # with strides a tap visits every sh-th row and sw-th column: contiguous once split into sh * sw phases
             phases = [[np.ascontiguousarray(x[images, i::sh, j::sw]) for j in range(sw)] for i in range(sh)]
             for tap in taps(geometry):
@@ -44,7 +48,7 @@ class Kn2row(Algorithm):
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """dx += (dy @ weight[r, s]') shifted back by the tap (r, s)"""
         dx = memory.zeros(geometry.input_shape, dy.dtype)
-        for images in _blocks(geometry, prod(geometry.output_shape[1:3]) * dx.shape[3] * dx.itemsize):
+        for images in self._blocks(geometry, prod(geometry.output_shape[1:3]) * dx.shape[3] * dx.itemsize):
             for tap in taps(geometry):
                 turned = _turned(weight[tap.r : tap.r + 1, tap.s : tap.s + 1], geometry.groups)
                 dx[images][tap.inputs] += _product(dy[images], turned, geometry.groups)[tap.outputs]
@@ -76,6 +80,12 @@ class Kn2row(Algorithm):
         }[pass_name]
         return geometry.least_bytes(pass_name) + 4 * n * elements * prod(geometry.weight_shape[:2])
 
+    def _blocks(self, geometry: Geometry, bytes_per_image: int) -> Iterator[slice]:
+        """The images in blocks whose products stay in cache."""
+        n = geometry.input_shape[0]
+        step = max(1, self.block_bytes // bytes_per_image)
+        return (slice(first, first + step) for first in range(0, n, step))
+
 
 def _product(pixels: np.ndarray, matrix: np.ndarray, groups: int) -> np.ndarray:
     """pixels (n, h, w, c) @ matrix (1, 1, c / groups, k), group by group -> (n, h, w, k)"""
@@ -95,10 +105,3 @@ def _turned(matrix: np.ndarray, groups: int) -> np.ndarray:
 def _within(visited: slice) -> slice:
     """The rows (or columns) of a phase that a tap visits, from those of the image."""
     return slice(visited.start // visited.step, -(-visited.stop // visited.step))
-
-
-def _blocks(geometry: Geometry, bytes_per_image: int) -> Iterator[slice]:
-    """The images in blocks whose products stay in cache."""
-    n = geometry.input_shape[0]
-    step = max(1, _IN_CACHE // bytes_per_image)
-    return (slice(first, first + step) for first in range(0, n, step))

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
     even_rows,

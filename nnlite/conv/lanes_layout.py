@@ -6,7 +6,7 @@ vectors. Moving a block in or out is a transposition of LANES x LANES numbers at
 
 from __future__ import annotations
 
-from nnlite.compiler.jit import jit
+from nnlite.compiler.compilation import jit
 from nnlite.compiler.simd import (
     LANES,
     load,

@@ -10,8 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, pointer, select, store
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct_packing import prepared

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.patches import steps

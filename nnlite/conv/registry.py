@@ -7,11 +7,12 @@ entry point's name.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import NamedTuple
 
+from nnlite.conv import parameters
 from nnlite.conv.algorithm import Algorithm
 from nnlite.runtime.errors import boolean, unknown
 
@@ -54,9 +55,10 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Algorithm:
-    """The algorithm of that name. Raises ValueError, listing the known ones, if there is none.
+    """The algorithm of that name, which may end in values of its parameters: "winograd(least_tiles=24)".
 
-    Raises ImportError if it is an installed package's that cannot be loaded.
+    Raises ValueError, listing the known ones, if there is none of that name, or no such value of a parameter. Raises
+    ImportError if it is an installed package's that cannot be loaded.
     """
     if not isinstance(name, str):
         raise unknown("algorithm", name, names())
@@ -69,8 +71,16 @@ def get(name: str) -> Algorithm:
         elif name in _installed():
             _loaded[name] = _load(_installed()[name])
         else:
-            raise unknown("algorithm", name, names())
+            base, given = parameters.split_call(name)
+            if not given:
+                raise unknown("algorithm", name, names())
+            return _with_parameters(get(base), given)
     return _loaded[name]
+
+
+@lru_cache(maxsize=512)
+def _with_parameters(base: Algorithm, given: str) -> Algorithm:
+    return base.with_parameters(**parameters.read(given, base.parameters))
 
 
 @cache

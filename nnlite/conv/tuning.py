@@ -40,6 +40,8 @@ MARGIN = 0.03
 
 #: the passes whose time is measured; None: the static rule decides
 _passes: tuple[str, ...] | None = None
+#: whether algorithms are measured with each combination of their parameters too
+_parameters = False
 _lock = threading.RLock()
 #: by (geometry, dtype, passes, environment): milliseconds of each algorithm
 _remembered: dict[tuple, dict[str, float]] = {}
@@ -59,29 +61,30 @@ class autotune:
 
     `nn.conv.autotune(False)` returns to the static rule, under which the same machine, versions, seed and threads give
     the same bits. `with nn.conv.autotune():` does it for what runs inside. `passes` are those that count, all three
-    unless you say so: ("forward",) for inference. Convolutions are measured without what is fused into them.
+    unless you say so: ("forward",) for inference. Convolutions are measured without what is fused into them. With
+    `parameters`, an algorithm is measured with each combination of its parameters too, which takes longer.
 
-    Raises ValueError if a pass is unknown, or `on` neither True nor False.
+    Raises ValueError if a pass is unknown, or `on` or `parameters` neither True nor False.
     """
 
-    def __init__(self, on: bool = True, *, passes: Iterable[str] = PASSES):
-        global _passes
-        on = boolean("on", on)
+    def __init__(self, on: bool = True, *, passes: Iterable[str] = PASSES, parameters: bool = False):
+        global _passes, _parameters
+        on, parameters = boolean("on", on), boolean("parameters", parameters)
         passes = tuple(several("passes", passes, "passes"))
         for name in passes:
             if name not in PASSES:
                 raise unknown("pass", name, PASSES)
         if not passes:
             raise ValueError("passes: expected at least one. Received: ()")
-        self._before = _passes
-        _passes = passes if on else None
+        self._before = _passes, _parameters
+        _passes, _parameters = passes if on else None, parameters
 
     def __enter__(self) -> autotune:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        global _passes
-        _passes = self._before
+        global _passes, _parameters
+        _passes, _parameters = self._before
 
 
 def is_on() -> bool:
@@ -101,7 +104,7 @@ def forget() -> None:
 def choose(geometry: Geometry, dtype: Any, rule: Choice) -> Choice:
     """The fastest algorithm for this geometry and dtype, and by how much; `rule` where the difference is small."""
     assert _passes is not None
-    times = _times(geometry, np.dtype(dtype), _passes)
+    times = _times(geometry, np.dtype(dtype), _passes, _parameters)
     best = min(times, key=lambda name: times[name])
     if best != rule.name and times[best] > (1 - MARGIN) * times.get(rule.name, np.inf):
         best = rule.name
@@ -110,15 +113,15 @@ def choose(geometry: Geometry, dtype: Any, rule: Choice) -> Choice:
     return Choice(best, f"measured: {times[best]:.3g} ms{compared}")
 
 
-def _times(geometry: Geometry, dtype: np.dtype, passes: tuple[str, ...]) -> dict[str, float]:
+def _times(geometry: Geometry, dtype: np.dtype, passes: tuple[str, ...], parameters: bool) -> dict[str, float]:
     """Milliseconds of each algorithm that computes this, remembered or measured."""
-    key = (geometry, dtype, passes, threads.kernel_parts(), registry.version())
+    key = (geometry, dtype, passes, parameters, threads.kernel_parts(), registry.version())
     with _lock:
         if key not in _remembered:
-            text = f"{geometry!r} {dtype.name} {'+'.join(passes)}"
+            text = f"{geometry!r} {dtype.name} {'+'.join(passes)}{' parameters' * parameters}"
             times = _read().get(text)
             if times is None:
-                times = measure(geometry, dtype, passes)
+                times = measure(geometry, dtype, passes, parameters)
                 _write(text, times)
             _remembered[key] = times
         return _remembered[key]
@@ -127,13 +130,17 @@ def _times(geometry: Geometry, dtype: np.dtype, passes: tuple[str, ...]) -> dict
 # Measuring -------------------------------------------------------------------------------------------------------
 
 
-def candidates(geometry: Geometry, dtype: Any) -> list[Algorithm]:
-    """The algorithms that compute this and are meant for use."""
+def candidates(geometry: Geometry, dtype: Any, parameters: bool = False) -> list[Algorithm]:
+    """The algorithms that compute this and are meant for use; with `parameters`, each combination of theirs too."""
     algorithms = [registry.get(name) for name in registry.names()]
+    if parameters:
+        algorithms = [one for a in algorithms for one in (a, *(a.combinations()[1:] if a.parameters else ()))]
     return [a for a in algorithms if not a.reference_only and a.declines(geometry, dtype) is None]
 
 
-def measure(geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...] = PASSES) -> dict[str, float]:
+def measure(
+    geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...] = PASSES, parameters: bool = False
+) -> dict[str, float]:
     """Milliseconds of `passes` by each algorithm: the fastest of several runs that take turns.
 
     An algorithm that is far behind is not run again: the sooner, the further.
@@ -145,7 +152,7 @@ def measure(geometry: Geometry, dtype: Any = np.float32, passes: tuple[str, ...]
     runs: dict[str, Callable[[], dict[str, np.ndarray | None]]] = {}
     reference = registry.get("im2col")
     right = _results(reference, x, weight, dy, geometry, passes)
-    for algorithm in candidates(geometry, dtype):
+    for algorithm in candidates(geometry, dtype, parameters):
         work = partial(_results, algorithm, x, weight, dy, geometry, passes)
         try:
             wrong = _wrong(algorithm, reference, work(), right, geometry)  # compiles too

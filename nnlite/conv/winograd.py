@@ -27,21 +27,25 @@ root of the number of terms, and `error_bound` declares about four times that.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
-from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zeros
+from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair
+from nnlite.conv.parameters import Parameters
 from nnlite.conv.winograd_tiles import (
+    BLOCK_BYTES,
+    LEAST_TILES,
+    WinogradSizes,
     add_dx,
     first_line,
     gradient_shape,
@@ -69,6 +73,11 @@ class Winograd(Algorithm):
     dtypes = (np.float32,)
     pair_module, pair_first = "nnlite.conv.winograd_pair", "direct"
     fewer_multiplications = True
+    parameters: ClassVar[Parameters] = {
+        "block_bytes": (BLOCK_BYTES // 4, BLOCK_BYTES // 2, BLOCK_BYTES, 2 * BLOCK_BYTES),
+        "least_tiles": (LEAST_TILES // 2, LEAST_TILES, 2 * LEAST_TILES),
+    }
+    block_bytes, least_tiles = BLOCK_BYTES, LEAST_TILES
 
     def supports(self, geometry: Geometry) -> str | None:
         if not ENABLED:
@@ -85,18 +94,23 @@ class Winograd(Algorithm):
         return 6e-5 + 6e-6 * sqrt(terms[pass_name])
 
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
-        return None if self.supports(geometry) else work_compiled.winograd(geometry, pass_name, epilogue)
+        if self.supports(geometry):
+            return None
+        return work_compiled.winograd(geometry, pass_name, epilogue, self.sizes(geometry))
+
+    def sizes(self, geometry: Geometry) -> WinogradSizes:
+        return sizes_of(geometry, self.block_bytes, self.least_tiles)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        return _run_forward(x, weight, None, geometry, Epilogue()).result
+        return _run_forward(x, weight, None, geometry, Epilogue(), self.sizes(geometry)).result
 
     def grad_input(self, dy: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
-        dx, _, _ = _gradients(None, weight, dy, _alone(dy), geometry, False)
+        dx, _, _ = _gradients(None, weight, dy, _alone(dy), geometry, self.sizes(geometry), False)
         assert dx is not None
         return dx
 
     def grad_weight(self, x: np.ndarray, dy: np.ndarray, geometry: Geometry) -> np.ndarray:
-        _, dweight, _ = _gradients(x, None, dy, _alone(dy), geometry, False)
+        _, dweight, _ = _gradients(x, None, dy, _alone(dy), geometry, self.sizes(geometry), False)
         assert dweight is not None
         return dweight
 
@@ -104,7 +118,7 @@ class Winograd(Algorithm):
         self, x: np.ndarray, weight: np.ndarray, dy: np.ndarray, geometry: Geometry, needs: tuple[bool, bool]
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
         asked = x if needs[1] else None, weight if needs[0] else None
-        return _gradients(*asked, dy, _alone(dy), geometry, False)[:2]
+        return _gradients(*asked, dy, _alone(dy), geometry, self.sizes(geometry), False)[:2]
 
     def fuses(self, geometry: Geometry, epilogue: Epilogue) -> bool:
         return self.supports(geometry) is None
@@ -112,7 +126,7 @@ class Winograd(Algorithm):
     def forward_fused(
         self, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
     ) -> Fused:
-        return _run_forward(x, weight, bias, geometry, epilogue)
+        return _run_forward(x, weight, bias, geometry, epilogue, self.sizes(geometry))
 
     def backward_fused(
         self, ran: Fused, dresult: np.ndarray, geometry: Geometry, epilogue: Epilogue, needs: tuple[bool, bool, bool]
@@ -121,7 +135,7 @@ class Winograd(Algorithm):
         argmax = checks.argmax(ran.residuals, ran.result.shape) if epilogue.pool else _NO_BYTES
         out = Output(ran.result, argmax, epilogue.relu, epilogue.pool)
         is_fused = bool(needs[2]) or epilogue.relu or epilogue.pool
-        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry, is_fused)
+        dx, dweight, dbias = _gradients(*asked, dresult, out, geometry, self.sizes(geometry), is_fused)
         return dx, dweight, dbias if needs[2] else None
 
     def work_pair(self, pair: FusedPair, pass_name: str) -> list[WorkItem] | None:
@@ -172,7 +186,7 @@ def multiply(shape, product, a, b, c):
         for column in range(0, n, nr):  # loop 2: NR columns of b, which stay in the first cache
             for first in range(0, m, shape.rows):  # loop 1: MR rows of a
                 rows_a, rows_c = even_rows(shape, first, m, product.row), even_rows(shape, first, m, n)
-                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zeros(shape)
+                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zero_tile(shape)
                 tile = multiply_add(tile, own_a, rows_a, 0, product.term, own_b, column, n, product.k)
                 store_tile(own_c, rows_c, column, tile, nr)
 
@@ -205,9 +219,14 @@ def multiply_dm_u(shape, sizes, count, work):
 
 
 def _run_forward(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    geometry: Geometry,
+    epilogue: Epilogue,
+    sizes: WinogradSizes,
 ) -> Fused:
-    sizes, num_threads = sizes_of(geometry), threads.kernel_parts()
+    num_threads = threads.kernel_parts()
     start, out, work = start_values(bias, 1, sizes.k_wide), output(geometry, epilogue), workspace(sizes, num_threads)
     _forward.run(num_threads, product_shape(sizes.k), sizes, x, weight, start, out, work)
     return Fused(x, weight, out.y, out.argmax)
@@ -242,10 +261,16 @@ class Operands(NamedTuple):
 
 
 def _gradients(
-    x: np.ndarray | None, weight: np.ndarray | None, dy: np.ndarray, out: Output, geometry: Geometry, is_fused: bool
+    x: np.ndarray | None,
+    weight: np.ndarray | None,
+    dy: np.ndarray,
+    out: Output,
+    geometry: Geometry,
+    sizes: WinogradSizes,
+    is_fused: bool,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if `is_fused`, as what follows needs."""
-    sizes, num_threads = sizes_of(geometry), threads.kernel_parts()
+    num_threads = threads.kernel_parts()
     dx, swapped = _NOTHING, _NOTHING
     if weight is not None:
         dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load_first, pointer, select, store_first
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct import Band, Panel, macro_kernel, reduce_band

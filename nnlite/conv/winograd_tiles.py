@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
     LANES,
     load,
@@ -62,13 +62,13 @@ class WinogradSizes(NamedTuple):
 
 
 @lru_cache(maxsize=512)
-def sizes_of(geometry: Geometry) -> WinogradSizes:
+def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: int = LEAST_TILES) -> WinogradSizes:
     """The sizes of a problem, and of blocks of its tiles that stay in cache."""
     _, h, w, c = geometry.input_shape
     n, oh, ow, k = geometry.output_shape
     tiles_w, tiles = -(-ow // 4), -(-ow // 4) * -(-oh // 4)
     c_wide, k_wide = (-(-channels // tile_shape(channels).width) * tile_shape(channels).width for channels in (c, k))
-    block = max(LEAST_TILES, BLOCK_BYTES // (36 * 4 * (c_wide + k_wide)))
+    block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
     # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
     u_step, v_step, m_step = max(c * k_wide, k * c_wide), block * c_wide + LANES, block * k_wide + LANES

@@ -17,7 +17,7 @@ from nnlite.conv.direct_plan import Correlation, WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.winograd_tiles import gradient_shape, product_shape, sizes_of
+from nnlite.conv.winograd_tiles import WinogradSizes, gradient_shape, product_shape
 from nnlite.conv.work import ITEMSIZE, WorkItem, move
 
 _NONE = Epilogue()
@@ -57,7 +57,9 @@ def operands(geometry: Geometry, epilogue: Epilogue) -> tuple[int, int, int, int
 # Direct ------------------------------------------------------------------------------------------------------------
 
 
-def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem] | None:
+def direct(
+    geometry: Geometry, pass_name: str, epilogue: Epilogue | None, panel_bytes: int, line_bytes: int
+) -> list[WorkItem] | None:
     """Bias and ReLU are part of the store, ReLU's gradient of the copy of dY. None if all is padding."""
     given = epilogue or _NONE
     x, weight, result, _ = operands(geometry, given)
@@ -66,7 +68,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
     masked = given.relu
     incoming = result * (1 + masked)  # dY, and where ReLU is in it, the result
     if pass_name == "forward":
-        plan = direct_plan.forward(batch)
+        plan = direct_plan.forward(batch, False, panel_bytes)
         if not len(plan.nest.runs):
             return None
         products = correlation(plan, n, geometry.flops, lanes=False)
@@ -74,7 +76,7 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
         return [*copies, from_outside(products, weight + result + (0 if copies else x))]
     items: list[WorkItem] = []
     if pass_name in ("grad_input", "gradients"):
-        phases = [plan for plan in direct_plan.grad_input(batch) if len(plan.nest.runs)]
+        phases = [plan for plan in direct_plan.grad_input(batch, False, panel_bytes) if len(plan.nest.runs)]
         if not phases:
             return None
         for phase, plan in enumerate(phases):  # each reads dY
@@ -85,7 +87,8 @@ def direct(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> lis
             outside = (0 if copied else incoming) + (0 if phase else weight + x)  # dX is that of all phases together
             items.append(from_outside(products, outside) if outside else products)
     if pass_name in ("grad_weight", "gradients"):
-        items += _direct_grad_weight(one, n, given, x, weight, incoming)
+        reduction = direct_plan.grad_weight(one, line_bytes=line_bytes)
+        items += _direct_grad_weight(reduction, n, given, (x, weight, incoming), n * one.flops)
     return items
 
 
@@ -119,12 +122,13 @@ def _pad(numbers: int, outside: int) -> WorkItem:
     return from_outside(item, outside)
 
 
-def _direct_grad_weight(one: Geometry, n: int, given: Epilogue, x: int, weight: int, incoming: int) -> list[WorkItem]:
-    plan = direct_plan.grad_weight(one)
-    nest, width = plan.nest, plan.shape.width
+def _direct_grad_weight(
+    plan: WeightGradient, n: int, given: Epilogue, nbytes: tuple[int, int, int], flops: int
+) -> list[WorkItem]:
+    (x, weight, incoming), nest, width = nbytes, plan.nest, plan.shape.width
     packed = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * width
     copies = move("dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed, arrays=packed)
-    products = weight_products(plan, n, n * one.flops)
+    products = weight_products(plan, n, flops)
     if plan.is_packed and not (given.bias or given.relu):
         return [from_outside(products, x + weight + incoming)]
     return [from_outside(copies, incoming), from_outside(products, x + weight)]
@@ -226,12 +230,11 @@ def lanes_grad_weight(one: Geometry, n: int, flops: int) -> WorkItem:
 # Winograd ----------------------------------------------------------------------------------------------------------
 
 
-def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list[WorkItem]:
+def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, sizes: WinogradSizes) -> list[WorkItem]:
     """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
     x, weight, result, argmax = operands(geometry, given)
-    sizes = sizes_of(geometry)
     n = geometry.input_shape[0]
     total = n * sizes.tiles  # tiles
     v, m = ITEMSIZE * 36 * total * sizes.c_wide, ITEMSIZE * 36 * total * sizes.k_wide

@@ -12,6 +12,7 @@ from math import prod
 from nnlite.compiler.simd import LANES
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.pair import FusedPair
+from nnlite.conv.winograd_tiles import sizes_of
 from nnlite.conv.work import IN_CACHE, ITEMSIZE, WorkItem, move
 from nnlite.conv.work_compiled import (
     copy_of_blocks,
@@ -53,7 +54,7 @@ def winograd(pair: FusedPair, pass_name: str) -> list[WorkItem]:
     first = from_outside(correlation(plan, n, pair.first.flops if forward else 0, lanes=False), x + weight)
     second = [
         replace(item, moved=0, working_set=pair.image_bytes) if item.what in ("images to V", "dV to dX") else item
-        for item in work_compiled.winograd(pair.second, pass_name, pair.epilogue)
+        for item in work_compiled.winograd(pair.second, pass_name, pair.epilogue, sizes_of(pair.second))
     ]
     if forward:
         return [first, *second, *_dropout(pair)]

@@ -116,12 +116,12 @@ def _peaks(cases: Sequence[Case], say: Callable[[str], object]) -> peaks.Machine
 
     Each step runs once before: it compiles, and a custom network may raise before anything is measured.
     """
-    from nnlite.compiler import jit
+    from nnlite.compiler import compilation
 
     for case in cases:
         with case.at_work():
             case.step()
-    if not jit.ENABLED:
+    if not compilation.ENABLED:
         return None
     say("measuring this machine's peak rates ...")
     return peaks.measure()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.launch import kernel
 from nnlite.runtime import memory, threads
 
 #: smaller arrays are one thread's work

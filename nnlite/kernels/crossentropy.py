@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
+from nnlite.compiler.compilation import jit
 from nnlite.runtime import memory
 
 

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.runtime import memory, threads
 

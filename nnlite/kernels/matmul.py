@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.compiler.blocking import BLOCK_BYTES, PANEL_BYTES
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, store
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 from nnlite.compiler.tiles import (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, REGISTERS, load, pointer, splat, store
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.compiler.tiles import even_rows, load_tile, scale_tile, store_tile

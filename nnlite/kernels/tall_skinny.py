@@ -17,11 +17,11 @@ from functools import cache
 
 import numpy as np
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
 from nnlite.compiler.tile_shapes import TileShape
-from nnlite.compiler.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zeros
+from nnlite.compiler.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zero_tile
 from nnlite.compiler.transposition import transpose
 from nnlite.runtime import memory, threads
 
@@ -62,7 +62,7 @@ def _forward(thread, num_threads, shape, x, weight, bias, relu, y, work):
             _columns_to_lines(weight, i, pointer(packed, i * n), LANES)
     for first in range(begin, end, shape.rows):
         rows = even_rows(shape, first, end, k)
-        tile = zeros(shape)
+        tile = zero_tile(shape)
         tile = multiply_add_vectors(tile, x, rows, 0, LANES, packed, 0, LANES * n, whole // LANES)
         store_tile(sums, even_rows(shape, 0, shape.rows, n * LANES), 0, tile, n * LANES)
         for row in range(min(shape.rows, end - first)):
@@ -108,7 +108,7 @@ def _backward(thread, num_threads, sums, block, x, weight, dy, dx, dweight, work
                 _columns_to_lines(weight, first + j, pointer(lines, j), sums.width)
             for row in range(0, m, block.rows):
                 rows = even_rows(block, row, m, n)
-                tile = zeros(block)
+                tile = zero_tile(block)
                 tile = multiply_add(tile, dy, rows, 0, 1, lines, 0, block.width, n)
                 store_tile(dx, even_rows(block, row, m, k), first, tile, width)
 
@@ -118,7 +118,7 @@ def _reduce_rows(shape, x, first, width, dy, dx, spare, lines):
     """lines (n, shape.width) = dy.T @ the `width` columns of x from `first` on; those of dx are written next."""
     (m, k), n = x.shape, dy.shape[1]
     columns = even_rows(shape, 0, n, 1)
-    tile = zeros(shape)
+    tile = zero_tile(shape)
     if width == shape.width:
         for i in range(m):
             for j in range(first, first + shape.width, LANES):

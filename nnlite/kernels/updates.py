@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numba import carray
 
-from nnlite.compiler.jit import ENABLED, jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import ENABLED, jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import array_at
 from nnlite.runtime import threads
 

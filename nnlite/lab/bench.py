@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -47,12 +47,13 @@ def bench(
     seconds: float = SECONDS,
     seed: int = 0,
     bar: Bar | None = None,
+    compare: Callable[..., Samples] = run_rounds,
 ) -> Run:
     """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
-    is the time for timing per shape and pass, on average. A KeyboardInterrupt ends the run early; the completed rounds
-    are returned.
+    is the time for timing per shape and pass, on average. `compare` runs the rounds: `run_rounds`, or another with its
+    arguments. A KeyboardInterrupt ends the run early; the completed rounds are returned.
     """
     bar = Bar() if bar is None else bar
     run = Run(
@@ -69,7 +70,7 @@ def bench(
             run.checks.append(check(algorithm, seed=seed, progress=partial(bar.step, f"checking {algorithm.name}")))
         bar.stage("checking at the shapes to be timed", len(shapes) * len(passes) * len(algorithms))
         planned = [_plan_row(run, algorithms, shape, name, bar) for shape in shapes for name in passes]
-        _time_rows(run, _of_correct(run, planned), baseline, rounds, seconds, bar)
+        _time_rows(run, _of_correct(run, planned), baseline, rounds, seconds, bar, compare)
     except KeyboardInterrupt:
         run.interrupted = True
     finally:
@@ -149,7 +150,13 @@ def _of_correct(run: Run, planned: list[list[_Entry]]) -> list[list[_Entry]]:
 
 
 def _time_rows(
-    run: Run, planned: list[list[_Entry]], baseline: str | None, rounds: int, seconds: float, bar: Bar
+    run: Run,
+    planned: list[list[_Entry]],
+    baseline: str | None,
+    rounds: int,
+    seconds: float,
+    bar: Bar,
+    compare: Callable[..., Samples],
 ) -> None:
     """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it."""
     pairs = [(row, entries) for row, entries in zip(run.rows, planned, strict=True) if entries]
@@ -162,7 +169,7 @@ def _time_rows(
         row.baseline = base.algorithm.name
         samples: Samples = {}
         try:
-            run_rounds(
+            compare(
                 [_candidate(e.algorithm.name, e, row, run.seed) for e in entries]
                 + [_candidate(timing.CONTROL, base, row, run.seed)],  # the baseline again: the A/A control
                 rounds=rounds,

@@ -6,13 +6,15 @@ import argparse
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.lab import reference, shapes, tables, timing
+from nnlite.lab import race, reference, shapes, tables, timing
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.results import Run, write_csv
+from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
 from nnlite.lab.table import to_rich
 from nnlite.lab.terminal import Bar, console
 from nnlite.network.progress import announce_compilation
+from nnlite.performance.rounds import run_rounds
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.runtime.files import write_json
 
@@ -26,9 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE.py:CLASS",
-        help="also check and time your own algorithm; may be repeated",
+        help="also check and time your own algorithm, with parameters as FILE.py:'CLASS(rows=6)'; may be repeated",
     )
     parser.add_argument("--only", metavar="NAME,...", help="built-in algorithms to run (default: all)")
+    parser.add_argument(
+        "--sweep",
+        nargs="?",
+        const="",
+        metavar="NAME,...",
+        help="time the values of an algorithm's parameters (default: all), which --only or --algorithm names",
+    )
     parser.add_argument(
         "--shapes",
         action="append",
@@ -64,9 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check and time. 0: done. 1: an algorithm of --algorithm is refused. 130: interrupted."""
     own = load_algorithms(options.algorithm)
-    algorithms = _others(options.only, own) + own
+    sweep = _sweep(options, own)
+    algorithms = list(sweep.combinations.values()) if sweep else _others(options.only, own) + own
     passes = _listed("--passes", options.passes, reference.PASSES)
-    positive_int("--rounds", options.rounds, minimum=timing.LEAST_ROUNDS)
+    positive_int("--rounds", options.rounds, minimum=LEAST_ROUNDS if sweep else timing.LEAST_ROUNDS)
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected more than 0. Received: {options.seconds}")
     wanted = _shapes(options)
@@ -81,15 +91,16 @@ def run(options: argparse.Namespace) -> int:
             algorithms,
             wanted,
             passes,
-            baseline=options.baseline,
+            baseline=sweep.default if sweep else options.baseline,
+            compare=race.race if sweep else run_rounds,
             rounds=options.rounds,
             seconds=options.seconds,
             seed=options.seed,
             bar=bar,
         )
-    _print(result)
-    _write(result, options)
-    if any(report.algorithm in [a.name for a in own] for report in result.refused):
+    _print(result, sweep)
+    _write(result, options, sweep)
+    if any(sweep or report.algorithm in [a.name for a in own] for report in result.refused):
         return 1
     return 130 if result.interrupted else 0
 
@@ -110,6 +121,19 @@ def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]
     return [conv.get(name) for name in names if name not in [a.name for a in own]]
 
 
+def _sweep(options: argparse.Namespace, own: list[conv.Algorithm]) -> Sweep | None:
+    """What --sweep asks for; None without it."""
+    if options.sweep is None:
+        return None
+    if options.baseline is not None:
+        what = "none with --sweep, whose baseline is the default"
+        raise ValueError(f"--baseline: expected {what}. Received: {options.baseline}")
+    found = Sweep(own + (_others(options.only, own) if options.only else []), options.sweep)
+    if options.figures is not None and len(found.values) != 2:
+        raise ValueError(f"--figures: expected two parameters with --sweep. Received: {', '.join(found.values)}")
+    return found
+
+
 def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
@@ -118,24 +142,27 @@ def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[
     return names
 
 
-def _print(result: Run) -> None:
+def _print(result: Run, sweep: Sweep | None) -> None:
     out = console()
-    for sentence in tables.checks(result):
+    for sentence in (sweep or tables).checks(result):
         out.print(sentence)
     for row in result.rows:
         if result.interrupted and not row.timed:
             continue
         out.print()
-        out.print(to_rich(tables.row_table(row)))
+        if sweep:
+            out.print(sweep.answer(row))
+        for table in sweep.tables(row) if sweep else [tables.row_table(row)]:
+            out.print(to_rich(table))
     out.print()
     for sentence in tables.remarks(result):
         out.print(f"- {sentence}")
 
 
-def _write(result: Run, options: argparse.Namespace) -> None:
+def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None) -> None:
     written = []
     if options.json:
-        write_json(options.json, result.to_dict())
+        write_json(options.json, sweep.to_dict(result) if sweep else result.to_dict())
         written.append(options.json)
     if options.csv:
         write_csv(result.rows, Path(options.csv))
@@ -143,6 +170,6 @@ def _write(result: Run, options: argparse.Namespace) -> None:
     if options.figures:
         from nnlite.lab import figures
 
-        written += figures.draw(result, Path(options.figures))
+        written += (sweep or figures).draw(result, Path(options.figures))
     for path in written:
         print(f"wrote {path}")

@@ -1,4 +1,4 @@
-"""Load objects from a user's file, given as FILE.py:NAME."""
+"""Load objects from a user's file, given as FILE.py:NAME; an algorithm also as FILE.py:CLASS(rows=6)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from traceback import extract_tb
 from typing import Any
 
 from nnlite import conv
+from nnlite.conv.parameters import accepted, read, split_call
 from nnlite.runtime.errors import existing_file
 
 
@@ -47,7 +48,7 @@ def said(error: BaseException, path: Path) -> str:
 
 
 def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
-    """Load and register the user's algorithms, given as FILE.py:CLASS.
+    """Load and register the user's algorithms, given as FILE.py:CLASS or, with parameters, FILE.py:CLASS(rows=6).
 
     If two have the same name, the file is appended (tiled@old, tiled@new), and if need be its folder and the class.
     Raises FileNotFoundError or ValueError, of one line, if one cannot be loaded.
@@ -55,11 +56,11 @@ def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
     specs = list(dict.fromkeys(specs))
     algorithms = [_algorithm(spec) for spec in specs]
     names = [algorithm.name for algorithm in algorithms]
-    stems = [Path(spec.rpartition(":")[0]).stem for spec in specs]
+    stems = [Path(split_call(spec)[0].rpartition(":")[0]).stem for spec in specs]
     for algorithm, spec, stem in zip(algorithms, specs, stems, strict=True):
         if names.count(algorithm.name) > 1 or algorithm.name in conv.names():
             place = stem if stems.count(stem) == 1 else spec.replace(".py:", ":")
-            algorithm.name = f"{algorithm.name}@{place}"  # type: ignore[misc]  # of this instance alone
+            algorithm.name = f"{algorithm.name}@{place}"  # of this instance alone
     return [conv.register(algorithm) for algorithm in algorithms]
 
 
@@ -67,12 +68,14 @@ def _algorithm(spec: str) -> conv.Algorithm:
     """The user's algorithm, unregistered even if its file registers it."""
     if ".py:" not in spec:
         raise ValueError(f"--algorithm: expected FILE.py:CLASS. Received: {spec!r}")
-    found = load_object(spec, "--algorithm")
+    place, arguments = split_call(spec)
+    found = load_object(place, "--algorithm")
     if not (isinstance(found, type) and issubclass(found, conv.Algorithm)):
         what = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ValueError(f"--algorithm {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
+    given = _parameters(spec, found, arguments)
     try:
-        algorithm = found()
+        algorithm = found(**given)
     except Exception as error:
         raise ValueError(f"--algorithm {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
     name = getattr(algorithm, "name", None)
@@ -84,3 +87,10 @@ def _algorithm(spec: str) -> conv.Algorithm:
         raise ValueError(f"--algorithm {spec}: {error}") from error
     conv.unregister(algorithm.name)
     return algorithm
+
+
+def _parameters(spec: str, algorithm: type[conv.Algorithm], arguments: str) -> dict[str, Any]:
+    try:
+        return accepted(algorithm.__name__, algorithm.parameters, read(arguments, algorithm.parameters))
+    except ValueError as error:
+        raise ValueError(f"--algorithm {spec}: {error}") from error

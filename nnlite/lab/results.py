@@ -10,12 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from nnlite.lab.check import Report
+from nnlite.lab.race import FINAL_ROUNDS
 from nnlite.lab.shapes import Shape
 from nnlite.performance.peaks import MOST_OF_A_PEAK
-from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
+from nnlite.performance.statistics import FEWEST_ROUNDS, Ratio, noise, paired_ratio, verdict
 from nnlite.runtime.files import write_whole
 
 SCHEMA = 1
@@ -106,6 +105,16 @@ class Row:
     def rounds(self) -> int:
         return len(self.timed[0].seconds) if self.timed else 0
 
+    @property
+    def finalists(self) -> list[Cell]:
+        """Those that ran in every round; the others were dropped (nnlite.lab.race)."""
+        return [cell for cell in self.timed if len(cell.seconds) == self.rounds]
+
+    @property
+    def dropped(self) -> int:
+        """The rounds until the last was dropped: those that chose the finalists, and are in none of their ratios."""
+        return max((len(cell.seconds) for cell in self.timed if cell not in self.finalists), default=0)
+
     def compare(self) -> None:
         """Set ratios, verdicts and the best from the samples."""
         for cell in self.timed:
@@ -113,13 +122,22 @@ class Row:
                 cell.status, cell.reason = "interrupted", "the run was interrupted before it was timed"
         if not self.timed:
             return
-        min(self.timed, key=lambda cell: cell.median_ms).best = True
+        finalists, first = self.finalists, self.dropped
         base = next(cell for cell in self.timed if cell.algorithm == self.baseline)
-        self.control = paired_ratio(np.array(self.control_seconds), np.array(base.seconds))
-        self.noise = noise(self.control)
+        fewest = FINAL_ROUNDS if first else FEWEST_ROUNDS
         for cell in self.timed:
-            cell.ratio = paired_ratio(np.array(cell.seconds), np.array(base.seconds))
+            rounds = len(cell.seconds)
+            if cell in finalists:
+                cell.ratio = paired_ratio(cell.seconds[first:], base.seconds[first:], fewest=fewest)
+            else:
+                cell.ratio = Ratio(paired_ratio(cell.seconds, base.seconds[:rounds]).value)
+                cell.verdict = f"dropped after {rounds} rounds"
+        self.control = paired_ratio(self.control_seconds[first:], base.seconds[first:], fewest=fewest)
+        self.noise = noise(self.control)
+        for cell in finalists:
+            assert cell.ratio is not None
             cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.noise)
+        min(finalists, key=lambda cell: median(cell.seconds[first:])).best = True
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON."""
@@ -179,7 +197,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
     for row in rows:
         for cell in row.cells:
             ratio = asdict(cell.ratio) if cell.ratio else {}
-            content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": row.rounds, **cell.to_dict()}
+            content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": len(cell.seconds), **cell.to_dict()}
             content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
             writer.writerow(content)
     write_whole(path, text.getvalue())

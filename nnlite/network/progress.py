@@ -45,18 +45,18 @@ def check_verbose(verbose: object) -> None:
 
 def announce_compilation() -> None:
     """From now on, print a line on stderr when the next kernel is compiled."""
-    from nnlite.compiler import jit
+    from nnlite.compiler import compilation
 
-    if _announce not in jit.listeners:
-        jit.listeners.append(_announce)
+    if _announce not in compilation.listeners:
+        compilation.listeners.append(_announce)
 
 
 def stop_announcing() -> None:
     """Print no such line."""
-    from nnlite.compiler import jit
+    from nnlite.compiler import compilation
 
     with suppress(ValueError):
-        jit.listeners.remove(_announce)
+        compilation.listeners.remove(_announce)
 
 
 def _announce(_: str) -> None:

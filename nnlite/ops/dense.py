@@ -107,9 +107,9 @@ def drops_in_kernel(columns: int, dtype: Any) -> bool:
 @lru_cache(maxsize=1024)
 def _on_tiles(columns: int) -> Products | None:
     """Those on register tiles for a result of that many columns, None where no kernel can be compiled."""
-    from nnlite.compiler import jit
+    from nnlite.compiler import compilation
 
-    if not jit.ENABLED:
+    if not compilation.ENABLED:
         return None
     from nnlite.kernels import matmul, tall_skinny
 

@@ -85,9 +85,9 @@ def measure(thread_count: int | None = None) -> Machine:
 
     Raises ValueError if Numba's compiler is switched off, or for too many threads.
     """
-    from nnlite.compiler import jit, simd
+    from nnlite.compiler import compilation, simd
 
-    if not jit.ENABLED:
+    if not compilation.ENABLED:
         raise ValueError("machine: expected Numba's compiler to be on. Received: NUMBA_DISABLE_JIT=1. Unset it")
     count = positive_int("threads", threads.get_num_threads() if thread_count is None else thread_count)
     caches, contention = cache_sizes(), Contention()

@@ -140,11 +140,11 @@ def run_rounds(
 
 def _wake(owner: threads.Owner) -> None:
     """Wake all threads of an owner by a small call."""
-    from nnlite.compiler import jit
+    from nnlite.compiler import compilation
 
     if owner == "blas":
         np.matmul(_SQUARE, _SQUARE)
-    elif jit.ENABLED:
+    elif compilation.ENABLED:
         from nnlite.kernels import peaks
 
         peaks.nothing(np.zeros(threads.kernel_parts(), np.int64))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Geometry
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="without a compiler, im2col it is")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="without a compiler, im2col it is")
 
 
 def chosen(n, size, c, k, kernel=3, **options):

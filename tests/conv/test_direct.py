@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
@@ -14,8 +14,9 @@ from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.work import touched_taps
 from nnlite.runtime.processor import cache_sizes
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("strided_view")
+SMALL_PANEL = 8 << 10
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
@@ -90,18 +91,15 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
 @pytest.fixture
 def small_panels(monkeypatch):
     """Few terms of a reduction are summed at a time, whatever this processor's caches."""
-    plans = direct_plan.batches, direct_plan.forward, direct_plan.grad_input
-    monkeypatch.setattr(direct_plan, "PANEL_BYTES", 8 << 10)
-    for plan in plans:
-        plan.cache_clear()
+    monkeypatch.setattr(nn.conv.get("direct"), "panel_bytes", SMALL_PANEL)
+    direct_plan.batches.cache_clear()
     yield
-    for plan in plans:
-        plan.cache_clear()
+    direct_plan.batches.cache_clear()
 
 
 def test_a_reduction_in_several_blocks_keeps_bias_and_relu(small_panels):
     geometry = Geometry.of((1, 4, 5, 100), (3, 3, 100, 20), padding=1)
-    assert len(direct_plan.forward(geometry).nest.blocks) > 2
+    assert len(direct_plan.forward(geometry, False, SMALL_PANEL).nest.blocks) > 2
     x, weight, _, bias = operands(geometry)
     expected = ORACLE.forward(x.astype(np.float64), weight.astype(np.float64), geometry) + bias
     result = nn.conv.get("direct").forward_fused(x, weight, bias, geometry, Epilogue(bias=True, relu=True)).result
@@ -118,7 +116,8 @@ def test_several_panels_of_several_joined_images(monkeypatch, small_panels, thre
         (0, 6, 3),
         (6, 7, 1),
     ]
-    for plan in (direct_plan.forward(geometry.with_batch(3)), *direct_plan.grad_input(geometry.with_batch(3))):
+    batch = geometry.with_batch(3), False, SMALL_PANEL
+    for plan in (direct_plan.forward(*batch), *direct_plan.grad_input(*batch)):
         assert plan.nest.panels > 1
         assert len(plan.nest.blocks) > 2
     agrees_with_the_oracle(geometry)

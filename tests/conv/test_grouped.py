@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.simd import LANES
 from nnlite.conv import PASSES, Epilogue, Geometry, grouped_plan
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels are compiled ones")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="the kernels are compiled ones")
 
 GROUPED, EXACT = nn.conv.get("grouped"), nn.conv.get("im2col")
 #: input channels of a group, output channels of a group, groups

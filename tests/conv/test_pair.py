@@ -6,7 +6,7 @@ import pytest
 import nnlite as nn
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
-from nnlite.compiler.jit import ENABLED
+from nnlite.compiler.compilation import ENABLED
 from nnlite.conv import Epilogue, FusedPair, Geometry
 
 pytestmark = pytest.mark.skipif(not ENABLED, reason="the kernels need Numba's compiler")

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
-from nnlite.compiler.kernel import kernel as compiled_kernel
+from nnlite.compiler import compilation
+from nnlite.compiler.launch import kernel as compiled_kernel
 from nnlite.conv import PASSES, Epilogue, FusedPair, Geometry, PairWeights
 from nnlite.conv.work import moved_bytes
 from nnlite.runtime import memory
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the kernels are compiled ones")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="the kernels are compiled ones")
 
 PARTS, IMAGES = 2, 48  # three blocks of lanes, so that no array of a batch has as many rows as there are threads
 NONE, RELU, POOL = Epilogue(), Epilogue(bias=True, relu=True), Epilogue(bias=True, relu=True, pool=True)

@@ -42,7 +42,7 @@ def field(tmp_path, monkeypatch):
     for algorithm in (quick, slow, rule):
         nn.conv.register(algorithm)
     monkeypatch.setattr(jit_cache, "cache_root", lambda: tmp_path)
-    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [quick, slow, rule])
+    monkeypatch.setattr(tuning, "candidates", lambda *problem: [quick, slow, rule])
     monkeypatch.setattr(tuning, "measure", lambda *problem: measured.append(problem) or real(*problem))
     monkeypatch.setattr(tuning, "_remembered", {})
     yield measured
@@ -110,10 +110,10 @@ class WrongNumbers(Paced):
 )
 def test_one_that_fails_is_left_out_and_named(field, monkeypatch, kind, message):
     others = tuning.candidates(GEOMETRY, np.float32)
-    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [kind("broken", 0, Clock()), *others])
+    monkeypatch.setattr(tuning, "candidates", lambda *problem: [kind("broken", 0, Clock()), *others])
     with nn.conv.autotune(), pytest.warns(UserWarning, match=f"leaves out algorithm 'broken'.*{message}"):
         assert choose().name == "quick"
-    monkeypatch.setattr(tuning, "candidates", lambda geometry, dtype: [kind("broken", 0, Clock())])
+    monkeypatch.setattr(tuning, "candidates", lambda *problem: [kind("broken", 0, Clock())])
     tuning.forget()
     with nn.conv.autotune(), pytest.warns(UserWarning, match="broken"):
         assert choose().name == "im2col"

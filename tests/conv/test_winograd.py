@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, Geometry
 from nnlite.runtime import threads
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="needs the compiler")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 ORACLE = nn.conv.get("strided_view")
 pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
 

@@ -8,7 +8,7 @@ import pytest
 from documents import coloured, wide
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.explain.case import RANDOM, Case, batches, loss_of, random_batch
 from nnlite.explain.measure import _beyond_peak, _model, explain_networks
 from nnlite.performance.model import Microbenchmarks
@@ -39,7 +39,7 @@ def test_the_rows_add_up_to_the_step_and_none_is_negative(explained):
         assert len(n.step_ms.samples) == 2
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
 def test_every_part_of_the_step_is_predicted_from_its_work(explained):
     for n in explained.everything:
         assert n.not_predicted == []
@@ -50,7 +50,7 @@ def test_every_part_of_the_step_is_predicted_from_its_work(explained):
         assert sum(item.flops for row in n.layers for item in row.work) == 2 * BATCH * n.training_macs_per_image
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
 def test_im2col_transfers_more_than_auto(explained):
     assert explained.find("coloured", "im2col").moved_bytes_per_step > explained.models[1].moved_bytes_per_step
 
@@ -115,7 +115,7 @@ def test_what_does_not_declare_its_work_is_named_and_not_predicted():
 
     model = nn.Sequential([nn.Input((4,)), Strange(), nn.Dense(3)], name="odd")
     (n,) = nn.explain(model, batch_size=2, rounds=1).document.models
-    if jit.ENABLED:
+    if compilation.ENABLED:
         assert n.not_predicted == ["operation 'strange'"]
     assert n.predicted_ms is None
     assert n.moved_bytes_per_step is None
@@ -193,7 +193,7 @@ def test_a_network_that_ends_in_logits_is_trained_on_logits(digits):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
 @pytest.mark.parametrize("algorithm", ["auto", "im2col"])
 @pytest.mark.parametrize("name", ["mlp", "cnn", "small_cnn"])
 def test_the_networks_of_the_question_are_predicted_whole(name, algorithm):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nnlite.__main__ import main
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Geometry
 from nnlite.lab.inspect import bounds, compiling
 from nnlite.lab.inspect.assembly import innermost_loops, readable
@@ -25,7 +25,8 @@ from nnlite.lab.inspect.report import report
 KERNELS = Path(__file__).with_name("faulty_kernels.py")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # OSACA's, of pyparsing
 compiles = pytest.mark.skipif(
-    not jit.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"), reason="no x86-64 code is compiled"
+    not compilation.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"),
+    reason="no x86-64 code is compiled",
 )
 
 

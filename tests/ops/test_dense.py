@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite import ops
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 
 SIZES = st.sampled_from([1, 2, 3, 7, 10, 15, 16, 17, 33, 64, 100])
 
@@ -93,7 +93,7 @@ def test_dropout_without_relu_is_refused():
         ops.dense(x, nn.Tensor(np.ones((3, 4), np.float32)), dropout=0.5)
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="for kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="for kernels")
 def test_a_model_fuses_dense_layers_with_their_dropout():
     nn.seed(3)
     model = nn.models.mlp()

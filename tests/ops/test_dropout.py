@@ -5,7 +5,7 @@ import pytest
 
 import nnlite as nn
 from nnlite import ops
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.simd import pointer
 from nnlite.kernels.dropout import Mask, apply_mask, drop, drop_in_place
 
@@ -99,7 +99,7 @@ def test_the_layer_acts_in_training_alone_and_anew_each_call():
     assert (first != second).any()
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="for use in kernels")
+@pytest.mark.skipif(not compilation.ENABLED, reason="for use in kernels")
 @pytest.mark.parametrize("first", [0, 1, 31, 63, 64, 100])
 @pytest.mark.parametrize("size", [0, 1, 40, 64, 200])
 def test_a_piece_of_an_array_gets_its_piece_of_the_mask(first, size, generator):
@@ -114,7 +114,7 @@ def test_a_piece_of_an_array_gets_its_piece_of_the_mask(first, size, generator):
     assert copied[size] == 0
 
 
-@jit.jit
+@compilation.jit
 def _drop_both_ways(x, copied, in_place, first, size, mask):
     drop(pointer(x, first), pointer(copied, 0), first, size, mask)
     drop_in_place(pointer(in_place, first), first, size, mask)

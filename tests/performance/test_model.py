@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.conv import Geometry
 from nnlite.conv.work import WorkItem
 from nnlite.performance import overhead
@@ -14,7 +14,7 @@ from nnlite.performance.profiler import OTHER
 from nnlite.performance.rounds import Team
 from nnlite.performance.work import Array, Call
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
 TEAM = Team()
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from nnlite.__main__ import main
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.simd import LANES
 from nnlite.lab.inspect.assembly import innermost_loops
 from nnlite.lab.inspect.counts import count
 from nnlite.performance import peaks
 from nnlite.performance.microbenchmarks.base import aligned_rows
 
-pytestmark = pytest.mark.skipif(not jit.ENABLED, reason="the compiler measures")
+pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="the compiler measures")
 
 #: processor -> (its features, bits of a vector)
 PROCESSORS = {

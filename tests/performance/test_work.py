@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.compiler import jit
+from nnlite.compiler import compilation
 from nnlite.compiler.simd import LANES
 from nnlite.conv import PASSES as CONV_PASSES
 from nnlite.conv import Epilogue, Geometry
@@ -180,8 +180,8 @@ def smallest_sizes():
     return {name: (sizes | by_row).get(name, ()) for name in kinds()}
 
 
-@pytest.mark.skipif(not jit.ENABLED, reason="rates are measured with compiled kernels")
-@pytest.mark.parametrize("name", kinds() if jit.ENABLED else ())
+@pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
+@pytest.mark.parametrize("name", kinds() if compilation.ENABLED else ())
 def test_every_kind_of_work_can_be_measured(name):
     benchmark = Microbenchmark(Rate(name, smallest_sizes()[name], 1 << 16, 1 << 16))
     assert benchmark.sample() > 0

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nnlite import conv
-from nnlite.compiler import kernel as kernels
+from nnlite.compiler import launch as kernels
 from nnlite.compiler import numba_private
 from nnlite.compiler.simd import LANES
 from nnlite.conv import Geometry

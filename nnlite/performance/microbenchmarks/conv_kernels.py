@@ -6,8 +6,8 @@ used in turn; a workspace has one block per thread, used each time.
 
 from __future__ import annotations
 
-from nnlite.compiler.jit import jit
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.compilation import jit
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
     adjacent_rows,
@@ -17,7 +17,7 @@ from nnlite.compiler.tiles import (
     multiply_add_lanes,
     multiply_add_vectors,
     store_tile,
-    zeros,
+    zero_tile,
 )
 from nnlite.conv.direct_packing import add_panel, pack_dy, pad_images
 from nnlite.conv.lanes_layout import to_lanes
@@ -54,7 +54,7 @@ def _sums(multiply, thread, num_threads, rounds, shape, loops, x, b, y):
             for t in range(loops.tiles):
                 rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
                 rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
-                tile = load_tile(shape, ys, rows_out, 0, loops.width) if loops.load else zeros(shape)
+                tile = load_tile(shape, ys, rows_out, 0, loops.width) if loops.load else zero_tile(shape)
                 for run in range(loops.runs):
                     j = run * loops.length * loops.b_step
                     place = run * loops.run_step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiler.kernel import kernel
+from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.conv import grouped_plan
 from nnlite.conv.geometry import Geometry

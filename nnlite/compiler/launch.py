@@ -20,23 +20,40 @@ from numba.extending import intrinsic
 
 from nnlite.compiler import numba_private, pool
 from nnlite.compiler.cache import cache_name
-from nnlite.compiler.jit import ENABLED, compile_with, jit
+from nnlite.compiler.compilation import ENABLED, compile_with, jit
 from nnlite.runtime import threads
 
 _INT = ir.IntType(64)
 
 
 class kernel:
-    """A compiled function `f(thread, num_threads, *arrays)` that does one thread's share of the work.
+    """A compiled function `f(thread, num_threads, *arguments)` that does one thread's share of the work.
 
-    Calling the kernel as `f(*arrays)` runs it on all threads; `f.run(num_threads, *arrays)` on that many, where arrays
-    have room for each. Results depend on how many there are only where a kernel says so. Arguments may be whatever
-    Numba knows, NamedTuples too.
+        @kernel
+        def double(thread, num_threads, x, y):
+            for i in range(thread * x.size // num_threads, (thread + 1) * x.size // num_threads):
+                y[i] = 2 * x[i]
+
+        double(x, y)
+
+    Called without the first two arguments it runs on nn.get_num_threads() threads and returns when all are done;
+    `f.run(num_threads, *arguments)` makes that many shares, for arrays that have a place for each. What it returns is
+    lost. No two threads may write the same element. Arguments are arrays, numbers, TileShapes, tuples, and NamedTuples
+    of these; the function is compiled at the first call with each combination of types. A kernel may call functions
+    compiled with `jit`, but no kernel.
+
+    Raises TypeError for a function with fewer than three parameters, with defaults or *arguments, and for a call
+    with too few or too many arguments; ValueError for arguments of types that it does not compile for.
     """
 
     def __init__(self, function: Callable):
-        self.__doc__ = function.__doc__
-        self.__name__ = function.__name__
+        self.__doc__, self.__name__, self.__qualname__ = function.__doc__, function.__name__, function.__qualname__
+        self.__module__ = function.__module__
+        parameters = inspect.signature(function).parameters.values()
+        if len(parameters) < 3 or any(p.kind != p.POSITIONAL_OR_KEYWORD or p.default != p.empty for p in parameters):
+            received = f"{function.__name__}{inspect.signature(function)}"
+            raise TypeError(f"kernel: expected a function f(thread, num_threads, argument, ...). Received: {received}")
+        self._count = len(parameters) - 2
         #: what compiled code jumps to; Python cannot call it where it is compiled
         self.compiled = jit(function, no_cpython_wrapper=True)
         self._launch: Callable | None = None
@@ -44,8 +61,14 @@ class kernel:
     def __call__(self, *arrays: Any) -> None:
         self.run(threads.kernel_parts(), *arrays)
 
+    def __reduce__(self) -> str:
+        """Kernels are copied and pickled as functions are: by name."""
+        return self.__qualname__
+
     def run(self, num_threads: int, *arrays: Any) -> None:
         """Do the shares of that many threads, however many there are meanwhile."""
+        if len(arrays) != self._count:
+            raise TypeError(f"kernel {self.__name__}: expected {self._count} arguments. Received: {len(arrays)}")
         if not ENABLED:
             for thread in range(num_threads):
                 self.compiled(thread, num_threads, *arrays)
@@ -106,7 +129,13 @@ class _Links:
 
     def provide(self, signature: tuple) -> Any:
         """Compile the kernel or load it, and tell the linker its address. Returns the type of its result."""
-        code = numba_private.machine_code(self._compiled, signature)
+        try:
+            code = numba_private.machine_code(self._compiled, signature)
+        except Exception as error:
+            function = self._compiled.py_func
+            names = list(inspect.signature(function).parameters)[2:]
+            received = ", ".join(f"{name}: {typ}" for name, typ in zip(names, signature[2:], strict=True))
+            raise ValueError(f"kernel {function.__name__}({received}): {error}") from error
         llvm.add_symbol(self._symbol(signature), code.address)
         return code.result
 

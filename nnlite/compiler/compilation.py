@@ -1,4 +1,4 @@
-"""The one way nnlite compiles: `jit` for functions, `kernel` (nnlite.compiler.kernel) for what runs on all threads.
+"""The one way nnlite compiles: `jit` for functions, `kernel` (nnlite.compiler.launch) for what runs on all threads.
 
 Compiled code of nnlite's own functions is cached on disk (nnlite.compiler.cache). Importing this module imports Numba;
 modules that hold kernels are therefore imported when first used.
@@ -32,7 +32,13 @@ threads.compiler_locks = numba_private.compiler_locks()
 
 
 def jit(function: Callable | None = None, *, inline: bool = False, **options: Any) -> Any:
-    """Compile `function` with Numba when it is first called, or load it from the cache."""
+    """Compile `function` with Numba at its first call with each combination of types: `@jit` above its `def`.
+
+    Multiply-adds may be fused and sums reordered; NaN and infinity are honoured. Division by zero gives infinity or
+    NaN. The GIL is released, array bounds are not checked, and read-only arrays are written to if the code does so.
+    Functions that it calls have to be compiled with `jit` too. `inline=True` pastes a small function into its callers
+    before types are known; `options` are numba.njit's.
+    """
     if function is None:
         return lambda f: jit(f, inline=inline, **options)
     return compile_with(function, None, inline=inline, **options)

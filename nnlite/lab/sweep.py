@@ -1,0 +1,181 @@
+"""`nnlite bench --sweep`: which values of an algorithm's parameters are the fastest here, and is the default right?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnlite.conv import Algorithm
+from nnlite.conv.parameters import check_names
+from nnlite.lab import race, results
+from nnlite.lab.numbers import of
+from nnlite.lab.results import Row, Run
+from nnlite.lab.table import MISSING, Cell, Table
+from nnlite.lab.tables import milliseconds_of, ratio
+from nnlite.runtime.files import write_whole
+from nnlite.runtime.scopes import PART_NAMES
+
+#: rounds of the default and of the best other combination, at least
+LEAST_ROUNDS = race.DROPS[-1] + race.FINAL_ROUNDS
+
+
+class Sweep:
+    """The combinations of an algorithm's parameters that are compared, its own values first."""
+
+    def __init__(self, algorithms: Sequence[Algorithm], parameters: str):
+        """`parameters` is a list of names separated by commas; all parameters if it is empty.
+
+        Raises ValueError unless there is one algorithm, and it declares these.
+        """
+        if len(algorithms) != 1:
+            received = ", ".join(algorithm.name for algorithm in algorithms) or "none"
+            raise ValueError(f"--sweep: expected one algorithm, from --only or --algorithm. Received: {received}")
+        self.algorithm = algorithms[0]
+        declared = self.algorithm.parameters
+        names = list(dict.fromkeys(part.strip() for part in parameters.split(","))) if parameters else list(declared)
+        if not declared:
+            raise ValueError(f"--sweep: algorithm {self.algorithm.name!r} declares no parameters")
+        try:
+            check_names(names, self.algorithm.name, declared)
+        except ValueError as error:
+            raise ValueError(f"--sweep: {error}") from error
+        self.values = {name: values for name, values in declared.items() if name in names}
+        self.combinations = {one.name: one for one in self.algorithm.combinations(*self.values)}
+        self.default = next(iter(self.combinations))
+
+    def said(self, name: str) -> str:
+        """The values of a combination: "rows=6, vectors=2"."""
+        return ", ".join(f"{parameter}={value}" for parameter, value in self._values(name).items())
+
+    def _values(self, name: str) -> dict[str, Any]:
+        return {parameter: getattr(self.combinations[name], parameter) for parameter in self.values}
+
+    # What is printed, the answer first ------------------------------------------------------------------------------
+
+    def checks(self, run: Run) -> Iterator[str]:
+        """The results of the checks, in sentences."""
+        right = [report.checked for report in run.checks if report.checked and not report.refused]
+        least, most = min(right, default=0), max(right, default=0)
+        on = f"{most}" if least == most else f"{least} to {most}"
+        yield f"{len(right)} of {len(run.checks)} combinations of {self.algorithm.name} are correct on {on} geometries."
+        for report in run.refused:
+            yield f"REFUSED {self.said(report.algorithm)}: {report.refusal}"
+
+    def answer(self, row: Row) -> str:
+        """Which combination is the best, in a sentence."""
+        others = [cell for cell in row.finalists if cell.algorithm != row.baseline]
+        if not others or row.baseline is None:
+            return "No two combinations were timed."
+        best = min(others, key=lambda cell: cell.median_ms)
+        assert best.ratio is not None
+        base = "the default" if row.baseline == self.default else self.said(row.baseline)
+        values, times = self.said(best.algorithm), of(best.ratio.value)
+        if best.ratio.low is None or row.noise is None:
+            return f"{values} takes {times} the time of {base}: too few rounds for an interval."
+        found = {
+            "faster": f"The best is {values}: it takes {times} the time of {base}",
+            "slower": f"The best is {base}. The best other, {values}, takes {times} its time",
+            "no difference": f"No combination is shown to be faster than {base}. "
+            f"The best other, {values}, takes {times} its time",
+        }[best.verdict or ""]
+        interval = f"95% interval {ratio(best.ratio.low)} to {ratio(best.ratio.high)}"
+        return f"{found} ({interval}, {row.rounds - row.dropped} rounds, A/A noise {100 * row.noise:.1f}%)."
+
+    def tables(self, row: Row) -> list[Table]:
+        """One line per combination; and for two parameters the ratios, the values of one down and the other across."""
+        title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}: {row.shape.geometry}"
+        base = "default" if row.baseline in (None, self.default) else self.said(row.baseline)
+        columns = [*self.values, "rounds", "ms", f"x {base}", "95%", ""]
+        found = [Table(title, columns, [self._line(cell) for cell in row.cells], [" ".join(self._notes(row))])]
+        if len(self.values) == 2 and row.timed:
+            (down, _), (across, _) = self.values.items()
+            lines = [[Cell(f"{value}"), *cells] for value, cells in self._grid(row)]
+            heading = [f"{down} \\ {across}", *(str(value) for value in self.values[across])]
+            found.append(Table(f"x {base}, a star marks the best", heading, lines))
+        return found
+
+    def _line(self, cell: results.Cell) -> list[Cell]:
+        values = [Cell(str(value)) for value in self._values(cell.algorithm).values()]
+        values[0] = Cell(f"{'*' if cell.best else ' '} {values[0].text}")
+        if cell.status != "timed" or cell.ratio is None:
+            status = "skipped" if cell.status == "declined" else cell.status
+            return [*values, Cell("", 0), Cell("", 0), Cell("", 0), Cell("", 0), Cell(status)]
+        low, high = cell.ratio.low, cell.ratio.high
+        return [
+            *values,
+            Cell(str(len(cell.seconds)), len(cell.seconds)),
+            Cell(milliseconds_of(cell), cell.median_ms),
+            Cell(ratio(cell.ratio.value), cell.ratio.value),
+            Cell("" if low is None or cell.verdict == "baseline" else f"{ratio(low)}-{ratio(high)}", low or 0),
+            Cell("default" if cell.algorithm == self.default else cell.verdict or ""),
+        ]
+
+    def _grid(self, row: Row) -> list[tuple[Any, list[Cell]]]:
+        """(value of the first parameter, a cell for each value of the second): ratios to the default."""
+        values, others = self.values.values()
+        cells = {tuple(self._values(cell.algorithm).values()): cell for cell in row.cells}
+
+        def shown(cell: results.Cell) -> Cell:
+            if cell.ratio is None:
+                return MISSING
+            return Cell(("* " if cell.best else "") + ratio(cell.ratio.value), cell.ratio.value)
+
+        return [(value, [shown(cells[value, other]) for other in others]) for value in values]
+
+    def _notes(self, row: Row) -> Iterator[str]:
+        ran = [len(cell.seconds) for cell in row.timed]
+        dropped = [f"{ran.count(n)} after {n} rounds" for n in sorted(set(ran)) if n < row.rounds]
+        if dropped:
+            yield f"Dropped for their fastest run so far, by {race.METHOD}: {', '.join(dropped)}."
+            yield f"Intervals are those of the {row.rounds - row.dropped} rounds after that."
+        for reason in dict.fromkeys(cell.reason for cell in row.cells if cell.status == "declined"):
+            named = [self.said(cell.algorithm) for cell in row.cells if cell.reason == reason]
+            yield f"Skipped: {'; '.join(named)}: {reason}."
+
+    # Files ----------------------------------------------------------------------------------------------------------
+
+    def to_dict(self, run: Run) -> dict[str, Any]:
+        """The run for JSON, with what was swept."""
+        return run.to_dict() | {
+            "sweep": {
+                "algorithm": self.algorithm.name,
+                "default": self.default,
+                "parameters": {name: list(map(str, values)) for name, values in self.values.items()},
+                "method": race.METHOD,
+                "answers": [self.answer(row) for row in run.rows],
+            }
+        }
+
+    def draw(self, run: Run, folder: Path) -> list[str]:
+        """Write sweep-heatmap as SVG and PNG, one panel per shape and pass. Returns the paths; for two parameters."""
+        from nnlite.lab.figures import blank
+
+        rows = [row for row in run.rows if row.timed]
+        if not rows:
+            return []
+        (down, values), (across, others) = self.values.items()
+        figure = blank(1.5 + 1.1 * len(others), (1.3 + 0.5 * len(values)) * len(rows))
+        for i, row in enumerate(rows):
+            axes = figure.add_subplot(len(rows), 1, i + 1)
+            grid = [cells for _, cells in self._grid(row)]
+            ratios = np.array([[np.nan if cell.value is None else cell.value for cell in cells] for cells in grid])
+            axes.imshow(np.log2(ratios), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
+            for (y, x), value in np.ndenumerate(ratios):
+                light = "white" if abs(np.log2(value)) > 0.55 else "black"  # never of NaN
+                axes.text(x, y, grid[y][x].text, ha="center", va="center", color=light, fontsize=9)
+            axes.set_xticks(range(len(others)), [str(value) for value in others])
+            axes.set_yticks(range(len(values)), [str(value) for value in values])
+            axes.set_xlabel(across)
+            axes.set_ylabel(down)
+            axes.set_title(f"{row.shape.name}, {PART_NAMES[row.pass_name]}: x default", loc="left", fontsize=10)
+        written = []
+        for suffix in ("svg", "png"):
+            drawn = BytesIO()
+            figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
+            write_whole(folder / f"sweep-heatmap.{suffix}", drawn.getvalue())
+            written.append(str(folder / f"sweep-heatmap.{suffix}"))
+        return written
