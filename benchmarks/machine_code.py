@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from nnlite.lab.inspect import bounds
-from nnlite.lab.inspect.assembly import innermost_loops
+from nnlite.lab.inspect.assembly import Loop, innermost_loops
 from nnlite.lab.inspect.compiling import Compiled, Function, Request, compile_for
-from nnlite.lab.inspect.counts import count
-from nnlite.lab.inspect.report import LoopReport, report
+from nnlite.lab.inspect.counts import Counts, count
+from nnlite.lab.inspect.report import hottest, loop_report
 
 #: AVX2 and AVX-512, Intel's and AMD's; the first of each width is the one that LLVM optimises for
 PROCESSORS = ("haswell", "znver3", "skylake-avx512", "znver4")
@@ -30,43 +30,41 @@ def spilled_sums(function: Function) -> int:
 def table(compiled: Sequence[Compiled]) -> Iterator[str]:
     """A row a kernel, a column a processor, in Markdown."""
     columns = [c.processor for c in compiled]
-    cells = {c.processor: _cells(c) for c in compiled}
+    unknown: dict[str, set[str]] = {processor: set() for processor in columns}
+    cells = {c.processor: dict(_cells(c, unknown[c.processor])) for c in compiled}
     yield f"| kernel | {' | '.join(columns)} |"
     yield "|---" * (1 + len(columns)) + "|"
     for name in sorted(set().union(*cells.values())):
         yield f"| `{name}` | {' | '.join(cells[processor].get(name, '') for processor in columns)} |"
     yield ""
     names = ", ".join(f"{name} {version(name)}" for name in ("numba", "llvmlite", "osaca"))
-    yield f"Made with {names}. Unknown to OSACA, and left out of its cycles:"
-    for c in compiled:
-        yield f"{c.processor}: {_unknown(c) or 'nothing'}{'.' if c is compiled[-1] else ';'}"
+    yield f"Made with {names}. Instructions that OSACA does not know, and leaves out of its cycles:"
+    yield "; ".join(f"{name}: {', '.join(sorted(found)) or 'none'}" for name, found in unknown.items()) + "."
 
 
-def _cells(compiled: Compiled) -> dict[str, str]:
-    """Kernel -> what is said of the hottest loop of all signatures that it is compiled for."""
-    hot: dict[str, list[tuple[LoopReport, int]]] = {}
+def _cells(compiled: Compiled, unknown: set[str]) -> Iterator[tuple[str, str]]:
+    """Each kernel, and what is said of the hottest loop of all signatures that it is compiled for."""
+    functions: dict[str, list[Function]] = {}
     for function in compiled.functions:
-        for loop in report(function, compiled, 1).loops:
-            hot.setdefault(function.name.removeprefix("nnlite."), []).append((loop, spilled_sums(function)))
-    return {name: _cell([r for r, _ in found], max(spilled for _, spilled in found)) for name, found in hot.items()}
+        functions.setdefault(function.name.removeprefix("nnlite."), []).append(function)
+    for name, same in functions.items():
+        loops = [pair for f in same for pair in hottest([(i, count(i)) for i in innermost_loops(f.assembly)])[:1]]
+        if loops:
+            loop, counts = max(loops, key=lambda pair: (pair[1].flops, pair[1].instructions))
+            spilled = max(map(spilled_sums, same))
+            spills = f"{spilled} spill{'s' if spilled != 1 else ''}"
+            yield name, f"{_said(loop, counts, compiled, unknown)}, {spills}"
 
 
-def _cell(loops: list[LoopReport], spilled: int) -> str:
-    r = max(loops, key=lambda r: (r.counts.flops, r.counts.instructions))
-    c = r.counts
-    spills = f"{spilled} spill{'s' if spilled != 1 else ''}"
+def _said(loop: Loop, counts: Counts, compiled: Compiled, unknown: set[str]) -> str:
+    c = counts
     if c.fused < c.loads + c.stores and (c.stores or not c.fused):  # memory, not arithmetic, bounds it
-        return f"{_REGISTERS.get(c.bits, 'scalar')}, {c.loads} loads, {c.stores} stores, {spills}"
-    waits = ", waits" if r.bound and r.bound.carried > r.bound.ports else ""
-    share = "" if r.percent_of_peak is None else f", {r.percent_of_peak:.0f}%{waits}"
-    return f"{c.fused} FMA, {c.loads} loads, {spills}{share}"
-
-
-def _unknown(compiled: Compiled) -> str:
-    analyser = bounds.analyser(compiled.processor)
-    assert analyser is not None
-    hot = [loop for function in compiled.functions for loop in report(function, compiled, 1).loops]
-    return ", ".join(sorted({name for r in hot if r.bound for name in r.bound.unknown}))
+        return f"{_REGISTERS.get(c.bits, 'scalar')}, {c.loads} loads, {c.stores} stores"
+    r = loop_report(loop, counts, compiled.lanes, bounds.analyser(compiled.processor))
+    assert r.bound is not None
+    unknown.update(r.bound.unknown)
+    waits = " (waits)" if r.bound.carried > r.bound.ports else ""
+    return f"{c.fused} FMA, {c.loads} loads, {r.percent_of_peak:.0f}%{waits}"
 
 
 def main() -> None:

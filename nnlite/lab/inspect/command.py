@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpu",
         metavar="NAME,...",
-        help=f"compile for these processors instead of this one, without running: {', '.join(PROCESSORS)}",
+        help="compile for these processors instead of this one, without running; x86-64 only, because no other machine "
+        f"code is read: {', '.join(PROCESSORS)}",
     )
     parser.add_argument(
         "--signature",
