@@ -13,7 +13,7 @@ from nnlite.lab.inspect import bounds
 from nnlite.lab.inspect.assembly import Loop, innermost_loops
 from nnlite.lab.inspect.compiling import Compiled, Function, Request, compile_for
 from nnlite.lab.inspect.counts import Counts, count
-from nnlite.lab.inspect.report import hottest, loop_report
+from nnlite.lab.inspect.report import heat, loop_report
 
 #: AVX2 and AVX-512, Intel's and AMD's; the first of each width is the one that LLVM optimises for
 PROCESSORS = ("haswell", "znver3", "skylake-avx512", "znver4")
@@ -48,28 +48,28 @@ def _cells(compiled: Compiled, unknown: set[str]) -> Iterator[tuple[str, str]]:
     for function in compiled.functions:
         functions.setdefault(function.name.removeprefix("nnlite."), []).append(function)
     for name, same in functions.items():
-        loops = [pair for f in same for pair in hottest([(i, count(i)) for i in innermost_loops(f.assembly)])[:1]]
+        loops = [(loop, count(loop)) for function in same for loop in innermost_loops(function.assembly)]
         if loops:
-            loop, counts = max(loops, key=lambda pair: (pair[1].flops, pair[1].instructions))
+            loop, counts = max(loops, key=lambda pair: heat(*pair))
             spilled = max(map(spilled_sums, same))
-            spills = f"{spilled} spill{'s' if spilled != 1 else ''}"
-            yield name, f"{_said(loop, counts, compiled, unknown)}, {spills}"
+            yield name, f"{_said(loop, counts, compiled, unknown)}, spills: {spilled}"
 
 
 def _said(loop: Loop, counts: Counts, compiled: Compiled, unknown: set[str]) -> str:
     c = counts
     if c.fused < c.loads + c.stores and (c.stores or not c.fused):  # memory, not arithmetic, bounds it
-        return f"{_REGISTERS.get(c.bits, 'scalar')}, {c.loads} loads, {c.stores} stores"
+        return f"{_REGISTERS.get(c.bits, 'scalar')}, loads: {c.loads}, stores: {c.stores}"
     r = loop_report(loop, counts, compiled.lanes, bounds.analyser(compiled.processor))
     assert r.bound is not None
     unknown.update(r.bound.unknown)
     waits = " (waits)" if r.bound.carried > r.bound.ports else ""
-    return f"{c.fused} FMA, {c.loads} loads, {r.percent_of_peak:.0f}%{waits}"
+    return f"{c.fused} FMA, loads: {c.loads}, {r.percent_of_peak:.0f}%{waits}"
 
 
 def main() -> None:
     bounds.require()
-    compiled = compile_for(Request(None), PROCESSORS)
+    compiled = compile_for(Request(None, lines=False), PROCESSORS)
+    assert not compiled[0].stopped, compiled[0].stopped
     text = "\n".join(table(compiled))
     before, after = README.read_text("utf-8").split(BEGIN)[0], README.read_text("utf-8").split(END)[1]
     README.write_text(f"{before}{BEGIN}{text}\n{END}{after}", "utf-8")

@@ -69,15 +69,10 @@ class FunctionReport:
 def report(function: Function, compiled: Compiled, most: int) -> FunctionReport:
     """The `most` hottest loops of a function."""
     counted = [(loop, count(loop)) for loop in innermost_loops(function.assembly)]
-    main = hottest(counted)
+    main = sorted(without_remainders(counted), key=lambda pair: heat(*pair), reverse=True)
     analyser = bounds.analyser(compiled.processor)
     loops = [loop_report(loop, counts, compiled.lanes, analyser) for loop, counts in main[:most]]
     return FunctionReport(function, loops, len(main) - len(loops), len(counted) - len(main))
-
-
-def hottest(counted: Sequence[tuple[Loop, Counts]]) -> list[tuple[Loop, Counts]]:
-    """Loops and their counts, the hottest first, without remainders."""
-    return sorted(without_remainders(counted), key=lambda pair: heat(*pair), reverse=True)
 
 
 def loop_report(loop: Loop, counts: Counts, lanes: int, analyser: Analyser | None) -> LoopReport:
