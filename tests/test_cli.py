@@ -324,7 +324,7 @@ def observed(command, arguments, folder, monkeypatch, capsys):
     monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
     monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
     compiled = Compiled("this", 8, (SimpleNamespace(name="loop"),), "")
-    monkeypatch.setattr(inspect, "compile_for", seen.note("compile", compiled))
+    monkeypatch.setattr(inspect, "compile_for", seen.note("compile", [compiled]))
     monkeypatch.setattr(inspect, "report", seen.note("report", SimpleNamespace(to_dict=dict)))
     monkeypatch.setattr(inspect, "_print", seen.note("print"))
     monkeypatch.setattr(inspect, "_measure", seen.note("measure", dict.fromkeys(MEASURED, 1.0)))
@@ -408,7 +408,6 @@ OPTIONS = {
             "--signature": None,  # refused with an algorithm, as below
             "--loops": ["1"],
             "--asm": [],
-            "--all": None,
         },
     ),
     "machine": ([], {"--threads": ["1"], "--json": ["written.json"], "--clear-cache": []}),
@@ -480,7 +479,6 @@ def test_an_option_that_would_mean_nothing_is_refused(arguments, message, capsys
             "--batch-size: expected only with --shapes seed or all. Received: 8",
         ),
         (["inspect", "direct", "--signature", "int64"], "--signature: expected only with FILE.py:FUNCTION"),
-        (["inspect", "direct", "--all"], "ALGORITHM: expected an algorithm or --all, one of them. Received: both"),
         (["explain", "--algorithm", "im2col", "--autotune"], "--autotune: expected only with --algorithm auto"),
     ],
 )

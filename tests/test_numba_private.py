@@ -161,6 +161,36 @@ def tried_inspecting(tmp_path):
     assert numba_private.compiled_for
 
 
+COMPILED = """
+import numba
+from nnlite.compiler import numba_private
+
+@numba.njit
+def inner(x):
+    return x / 2
+
+@numba.njit
+def half(x):
+    return inner(x)
+
+numba_private.never_execute()
+signature = numba_private.compiled_for(half, (3.0,))
+for processor in ("x86-64", "haswell"):
+    print(numba_private.assembly_for(half, signature, processor), "END")
+"""
+
+
+def tried_compiling_for_another_processor():
+    run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    old, new, _ = run.stdout.split("END")
+    assert re.search(r"\tmulsd", old), old
+    assert re.search(r"\tvmulsd", new), new
+    assert "cpython" not in old
+    assert numba_private.never_execute
+    assert numba_private.assembly_for
+
+
 TRIED = {name.removeprefix("tried_"): f for name, f in list(globals().items()) if name.startswith("tried_")}
 
 

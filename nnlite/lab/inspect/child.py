@@ -1,6 +1,6 @@
 """The process that compiles for `compiling`: python -m nnlite.lab.inspect.child REQUEST ANSWER
 
-Every call of a compiled function is noted, with its argument types. On this processor it then runs. For another it is
+Every call of a compiled function is noted, with its argument types. On this processor it then runs. For others it is
 only compiled: a kernel returns nothing, so the pass goes on with whatever is in its arrays; where a function returns an
 array, nobody knows what is called next, and it ends.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from nnlite import conv
 from nnlite.compiler import launch as kernels
 from nnlite.compiler import numba_private
+from nnlite.compiler.cache import CodeCache
 from nnlite.compiler.simd import LANES
 from nnlite.conv import Geometry
 from nnlite.lab import reference
@@ -72,13 +73,18 @@ class _Noted:
                 self._inside = False
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Reach what is asked for; the functions, as JSON knows them."""
-    numba_private.add_source_lines()
-    target, stopped = request["target"], ""
+def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """Reach what is asked for; for each processor the functions, as JSON knows them."""
+    target, processors, stopped = request["target"], request["processors"], ""
+    runs = not processors
+    if request["lines"]:
+        numba_private.add_source_lines()
+    if not runs:
+        numba_private.never_execute()
+        CodeCache.save_overload = lambda *_: None  # type: ignore[method-assign]
     found = load_object(target, "ALGORITHM") if target and ".py:" in target else None
     algorithm = load_algorithms([target])[0] if isinstance(found, type) else None
-    noted = _Noted(request["runs"])
+    noted = _Noted(runs)
     threads.set_num_threads(1)
     try:
         if target is None:
@@ -92,18 +98,26 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     except _Stopped as reason:
         stopped = str(reason)
     except Exception as error:
-        if request["runs"] or not noted.functions:
+        if runs or not noted.functions:
             raise
         stopped = f"after it, {type(error).__name__}: {error} (kernels are compiled here, not run)"
-    functions = [
+    return [
         {
-            "name": f"{function.py_func.__module__}.{function.py_func.__qualname__}",
-            "signature": ", ".join(map(str, signature)),
-            "assembly": function.inspect_asm(signature),
+            "processor": processor,
+            "lanes": LANES,
+            "functions": [_described(processor if processors else None, *noted_as) for noted_as in noted.functions],
+            "stopped": stopped,
         }
-        for function, signature in noted.functions
+        for processor in processors or [numba_private.target()[1]]
     ]
-    return {"processor": numba_private.target()[1], "lanes": LANES, "functions": functions, "stopped": stopped}
+
+
+def _described(processor: str | None, function: Any, signature: tuple) -> dict[str, str]:
+    assembly = (
+        numba_private.assembly_for(function, signature, processor) if processor else function.inspect_asm(signature)
+    )
+    name = f"{function.py_func.__module__}.{function.py_func.__qualname__}"
+    return {"name": name, "signature": ", ".join(map(str, signature)), "assembly": assembly}
 
 
 def _tuples(value: Any) -> Any:
@@ -149,16 +163,19 @@ _GEOMETRIES = (
 
 
 def _reach_all() -> None:
-    """All algorithms and passes, training steps of the networks, and the kernels of the peak rates."""
+    """All algorithms and passes, training steps of the networks, and what these leave out."""
     import nnlite as nn
+    from nnlite.conv import direct_packing
+    from nnlite.kernels import peaks as peak_kernels
+    from nnlite.kernels import pooling
     from nnlite.performance import peaks
 
     for name, geometry, pass_name in product(conv.names(), _GEOMETRIES, reference.PASSES):
         algorithm = conv.get(name)
-        if not algorithm.reference_only and algorithm.supports(geometry) is None:
+        if not (algorithm.reference_only or algorithm.uses_blas) and algorithm.supports(geometry) is None:
             _ignoring(_run_pass, algorithm, pass_name, geometry)
     networks = ((nn.models.mlp, (784,)), (nn.models.cnn, (28, 28, 1)), (nn.models.small_cnn, (28, 28, 1)))
-    optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.optimizers.Adam, partial(nn.SGD, momentum=0.9))
+    optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.Adam, nn.Adadelta, partial(nn.SGD, momentum=0.9))
     for (network, shape), optimizer in product(networks, optimizers):
         for fuse in (True, False):
             model = network()
@@ -170,18 +187,23 @@ def _reach_all() -> None:
     peaks.REPEATS, peaks.SECONDS = 1, 0.0
     for measure in (peaks.fma_by_sums, peaks.fork_join_us, partial(peaks._bandwidths, peaks.cache_sizes())):
         _ignoring(measure, 1)
+    numbers, zero = np.zeros(64, np.float32), np.float32(0)
+    _ignoring(peak_kernels.rewrite, numbers, zero)
+    _ignoring(peak_kernels.rewrite_own, numbers, zero)
+    _ignoring(direct_packing.add_copies, np.zeros((2, 9), np.float32), np.zeros((3, 3, 1, 1), np.float32))
+    _ignoring(pooling.max_pool, np.zeros((1, 17, 17, 1), np.float32), (1, 1), (17, 17), (1, 1), ((0, 0), (0, 0)))
 
 
 def _not_reached(reached: set[Any]) -> str:
-    """The kernels of imported modules that no call reached, in a sentence; empty if all were."""
-    kernels = {
-        f"{name}.{kernel.__name__}"
+    """The kernels that no call reached, in words; empty if all were. Microbenchmarks are parts of kernels."""
+    missing = {
+        f"{name}.{one.__name__}"
         for name, module in list(sys.modules.items())
-        if name.startswith("nnlite.")
-        for kernel in vars(module).values()
-        if isinstance(kernel, kernels.kernel) and kernel.compiled not in reached and kernel.compiled.__module__ == name
+        if name.startswith("nnlite.") and ".microbenchmarks." not in name
+        for one in vars(module).values()
+        if isinstance(one, kernels.kernel) and one.compiled not in reached and one.compiled.__module__ == name
     }
-    return f"Not reached: {', '.join(sorted(kernels))}" if kernels else ""
+    return f"not reached: {', '.join(sorted(missing))}" if missing else ""
 
 
 def _ignoring(function: Callable[..., object], *arguments: Any) -> None:
@@ -195,9 +217,9 @@ def _ignoring(function: Callable[..., object], *arguments: Any) -> None:
 def main(asked: str, answered: str) -> None:
     warnings.simplefilter("ignore")  # Numba's on source lines that it does not find, NumPy's on numbers nobody computed
     try:
-        content = answer(json.loads(Path(asked).read_text("utf-8")))
+        content: Any = answer(json.loads(Path(asked).read_text("utf-8")))
     except (ValueError, OSError) as error:
-        content = {"error": str(error)}
+        content = str(error)
     Path(answered).write_text(json.dumps(content), "utf-8")
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from nnlite import conv
 from nnlite.lab import reference, shapes, timing
 from nnlite.lab.inspect import bounds
-from nnlite.lab.inspect.compiling import PROCESSORS, Compiled, Request, compile_for, is_readable_here
+from nnlite.lab.inspect.compiling import PROCESSORS, SHARED, Compiled, Request, compile_for, is_readable_here
 from nnlite.lab.inspect.report import MODEL, ORDER, FunctionReport, LoopReport, annotated, lead, report, summary
 from nnlite.lab.loading import load_algorithms, load_object
 from nnlite.lab.numbers import milliseconds
-from nnlite.lab.table import MISSING, Cell, Table, to_rich
+from nnlite.lab.table import Cell, Table, to_rich
 from nnlite.lab.terminal import Line, console
 from nnlite.performance import peaks
 from nnlite.performance.contention import Contention, caution
@@ -35,7 +35,6 @@ _CALLS, _LOOPS = 7, 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "algorithm",
-        nargs="?",
         metavar="ALGORITHM",
         help="a built-in algorithm, your own as FILE.py:CLASS, or FILE.py:FUNCTION that is compiled with @njit",
     )
@@ -51,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpu",
         metavar="NAME,...",
-        help=f"compile for these processors instead of this one, without running: {', '.join(PROCESSORS)}",
+        help="compile for these processors instead of this one, without running; x86-64 only, because no other machine "
+        f"code is read: {', '.join(PROCESSORS)}",
     )
     parser.add_argument(
         "--signature",
@@ -60,40 +60,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--loops", type=int, default=_LOOPS, metavar="N", help="loops per function (default: 3)")
     parser.add_argument("--asm", action="store_true", help="also print the loops' instructions")
-    parser.add_argument(
-        "--all", action="store_true", help="every kernel of nnlite, one line each; exit status 1 if one spills a sum"
-    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Inspect. 0: done. 1: with --all, a hot loop of nnlite's own spills a sum."""
-    if (options.algorithm is None) != options.all:
-        raise ValueError(
-            f"ALGORITHM: expected an algorithm or --all, one of them. Received: {'both' if options.all else 'neither'}"
-        )
     if not is_readable_here():
         raise ValueError(f"inspect: expected an x86-64 processor, whose code it reads. Received: {platform.machine()}")
     bounds.require()
     positive_int("--loops", options.loops)
-    processors: list[str | None] = [None]
-    if options.cpu is not None:
-        processors = list(dict.fromkeys(name.strip() for name in options.cpu.split(",")))
-        for name in processors:
-            if name not in PROCESSORS:
-                raise unknown("--cpu", name, PROCESSORS)
-    if options.all:
-        return _all(processors, options)
+    processors = list(dict.fromkeys(name.strip() for name in (options.cpu or "").split(",") if options.cpu is not None))
+    for name in processors:
+        if name not in PROCESSORS:
+            raise unknown("--cpu", name, PROCESSORS)
     request, algorithm, shape = _request(options)
-    inspected = []
-    for processor in processors:
-        with Line() as line:
-            line.say(f"compiling for {processor or 'this processor'} into an empty cache ...")
-            compiled = compile_for(request, processor)
-            found = [report(function, compiled, options.loops) for function in compiled.functions]
-        inspected.append((compiled, found))
+    with Line() as line:
+        line.say(f"compiling for {', '.join(processors) or 'this processor'} into an empty cache ...")
+        inspected = [
+            (compiled, [report(function, compiled, options.loops) for function in compiled.functions])
+            for compiled in compile_for(request, processors)
+        ]
+    for compiled, found in inspected:
         _print(compiled, found, options.asm)
+    if len(processors) > 1:
+        console().print(f"- {SHARED}", soft_wrap=True)
     measured = None
-    if algorithm is not None and processors == [None] and inspected[0][1]:
+    if algorithm is not None and not processors and inspected[0][1]:
         measured = _measure(algorithm, request.pass_name, shape)
         for sentence in _measured_said(measured):
             console().print(f"- {sentence}", soft_wrap=True)
@@ -211,44 +201,3 @@ def _measured_said(measured: dict[str, float]) -> Iterator[str]:
         "FLOPs of direct convolution."
     )
     yield from (f"CAUTION: {said}" for said in caution(measured["others_share"]))
-
-
-# Every kernel --------------------------------------------------------------------------------------------------
-
-
-def _all(processors: Sequence[str | None], options: argparse.Namespace) -> int:
-    """One line per kernel, one column per processor: the hottest loop of all signatures it was compiled for."""
-    hot: dict[str, dict[str, list[LoopReport]]] = {}
-    for processor in processors:
-        with Line() as line:
-            line.say(f"compiling every kernel for {processor or 'this processor'}: minutes ...")
-            compiled = compile_for(Request(None), processor)
-            for function in compiled.functions:
-                loops = report(function, compiled, 1).loops
-                hot.setdefault(function.name, {}).setdefault(compiled.processor, []).extend(loops)
-    names = list(dict.fromkeys(processor for found in hot.values() for processor in found))
-    rows = [
-        [Cell(name.removeprefix("nnlite.")), *(_cell(found.get(p, [])) for p in names)]
-        for name, found in sorted(hot.items())
-    ]
-    legend = "Multiply-adds (fused) / spilled sums / cycles that the ports need, in an iteration of the hottest loop."
-    console().print(to_rich(Table("Every kernel's hottest loop", ["kernel", *names], rows, [legend, ORDER])))
-    if compiled.stopped:
-        console().print(f"- {compiled.stopped}.", soft_wrap=True)
-    if options.json:
-        content = {name: {p: [r.to_dict() for r in rs] for p, rs in found.items()} for name, found in hot.items()}
-        write_json(options.json, {"schema": 1, "order": ORDER, "kernels": content})
-        print(f"wrote {options.json}")
-    spilled = [name for name, found in hot.items() for rs in found.values() if any(r.counts.spilled_sums for r in rs)]
-    for name in dict.fromkeys(spilled):
-        print(f"SPILLED: a sum of the hottest loop of {name}")
-    return 1 if spilled else 0
-
-
-def _cell(loops: Sequence[LoopReport]) -> Cell:
-    if not loops:
-        return MISSING
-    hottest = max(loops, key=lambda r: (r.counts.flops, r.counts.instructions))
-    spilled = max(r.counts.spilled_sums for r in loops)
-    cycles = f"{hottest.bound.ports:.0f}" if hottest.bound else "?"
-    return Cell(f"{hottest.counts.fused} / {spilled} / {cycles}")

@@ -71,11 +71,11 @@ def report(function: Function, compiled: Compiled, most: int) -> FunctionReport:
     counted = [(loop, count(loop)) for loop in innermost_loops(function.assembly)]
     main = sorted(without_remainders(counted), key=lambda pair: heat(*pair), reverse=True)
     analyser = bounds.analyser(compiled.processor)
-    loops = [_loop_report(loop, counts, compiled.lanes, analyser) for loop, counts in main[:most]]
+    loops = [loop_report(loop, counts, compiled.lanes, analyser) for loop, counts in main[:most]]
     return FunctionReport(function, loops, len(main) - len(loops), len(counted) - len(main))
 
 
-def _loop_report(loop: Loop, counts: Counts, lanes: int, analyser: Analyser | None) -> LoopReport:
+def loop_report(loop: Loop, counts: Counts, lanes: int, analyser: Analyser | None) -> LoopReport:
     bound = analyser.bound(loop.lines) if analyser else None
     share = None
     if analyser and bound and bound.cycles and counts.flops:
