@@ -45,14 +45,15 @@ def bench(
     baseline: str | None = None,
     rounds: int = timing.ROUNDS,
     seconds: float = SECONDS,
+    fewest: int = timing.LEAST_ROUNDS,
     seed: int = 0,
     bar: Bar | None = None,
 ) -> Run:
     """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
-    is the time for timing per shape and pass, on average. A KeyboardInterrupt ends the run early; the completed rounds
-    are returned.
+    is the time for timing per shape and pass, on average, for at least `fewest` rounds. A KeyboardInterrupt ends the
+    run early; the completed rounds are returned.
     """
     bar = Bar() if bar is None else bar
     run = Run(
@@ -69,7 +70,7 @@ def bench(
             run.checks.append(check(algorithm, seed=seed, progress=partial(bar.step, f"checking {algorithm.name}")))
         bar.stage("checking at the shapes to be timed", len(shapes) * len(passes) * len(algorithms))
         planned = [_plan_row(run, algorithms, shape, name, bar) for shape in shapes for name in passes]
-        _time_rows(run, _of_correct(run, planned), baseline, rounds, seconds, bar)
+        _time_rows(run, _of_correct(run, planned), baseline, (fewest, rounds), seconds, bar)
     except KeyboardInterrupt:
         run.interrupted = True
     finally:
@@ -149,12 +150,16 @@ def _of_correct(run: Run, planned: list[list[_Entry]]) -> list[list[_Entry]]:
 
 
 def _time_rows(
-    run: Run, planned: list[list[_Entry]], baseline: str | None, rounds: int, seconds: float, bar: Bar
+    run: Run, planned: list[list[_Entry]], baseline: str | None, rounds: tuple[int, int], seconds: float, bar: Bar
 ) -> None:
-    """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it."""
+    """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it.
+
+    `rounds`: the fewest and the most.
+    """
+    fewest, most = rounds
     pairs = [(row, entries) for row, entries in zip(run.rows, planned, strict=True) if entries]
     end = time.perf_counter() + seconds * len(run.rows)
-    bar.stage("timing", rounds * len(pairs))
+    bar.stage("timing", most * len(pairs))
     contention = Contention()
     for i, (row, entries) in enumerate(pairs):
         reference.problem.cache_clear()
@@ -165,8 +170,8 @@ def _time_rows(
             run_rounds(
                 [_candidate(e.algorithm.name, e, row, run.seed) for e in entries]
                 + [_candidate(timing.CONTROL, base, row, run.seed)],  # the baseline again: the A/A control
-                rounds=rounds,
-                fewest=min(timing.LEAST_ROUNDS, rounds),
+                rounds=most,
+                fewest=min(fewest, most),
                 seconds=max(0.0, end - time.perf_counter()) / (len(pairs) - i),
                 seed=run.seed,
                 samples=samples,
