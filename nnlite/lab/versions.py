@@ -76,7 +76,8 @@ def load(name: str) -> tuple[list[conv.Algorithm], dict[str, Any]]:
     try:
         content = json.loads((folder / _RUN).read_text())
         sources = [(str(entry["name"]), str(entry["source"])) for entry in content["sources"]]
-    except (ValueError, KeyError, TypeError) as error:
+        sources[0]
+    except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{kind}: expected the JSON of a run in {folder / _RUN}. Received: {error!r}") from error
     algorithms = []
     for algorithm_name, source in sources:
@@ -92,7 +93,7 @@ def fill_options(options: argparse.Namespace) -> list[conv.Algorithm]:
     before = loaded[0][1].get("options", {})
     for option in OPTIONS:
         if not getattr(options, option):
-            setattr(options, option, before.get(option))
+            setattr(options, option, before.get(option, options.default_of(option)))
     return [algorithm for algorithms, _ in loaded for algorithm in algorithms]
 
 

@@ -147,7 +147,7 @@ class Watch:
             text += f"{_said(against_last, aa):32}  {_said(against_best, aa)} than {self.best.number}"
             text = text.replace("no difference than", "no difference from")
         if others > TOLERATED:
-            text += f"; other programs used {100 * others:.0f}% of the CPU"
+            text += f" (other programs: {100 * others:.0f}% of the CPU)"
         self.last, self.best = new, new if is_best else self.best
         self._next += 1
         return text
