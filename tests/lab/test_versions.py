@@ -114,11 +114,10 @@ def test_what_is_not_right_is_not_kept(folder, capsys):
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
     load_module(folder / "mine.py")
-    versions.save(
-        "before", {"mine.py:Mine": SimpleNamespace(name="mine")}, {"options": {"algorithm": ["mine.py:Mine"]}}
-    )
+    mine = {"mine.py:Mine": SimpleNamespace(name="mine")}
+    versions.save("before", mine, {"options": {"algorithm": ["mine.py:Mine"]}})
     if "broken" in arguments:
-        versions.save("broken", {}, {})
+        (versions.save("broken", mine, {}) / "run.json").write_text("{}")
     assert main(["bench", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
