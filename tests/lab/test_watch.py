@@ -1,6 +1,7 @@
 """`nnlite bench --watch`: a file is rewritten between two looks at it, as an editor would; no clock decides."""
 
 import argparse
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,7 @@ def seconds(monkeypatch):
 
     monkeypatch.setattr(watch.Watch, "_judge", remember)
     monkeypatch.setattr(watch.Watch, "_timer", timer)
+    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.0))
     return known
 
 
@@ -143,6 +145,12 @@ def test_a_later_watch_continues_the_numbers(tmp_path, monkeypatch, capsys):
 
 def test_versions_that_are_compared_have_the_rounds_for_an_interval():
     assert timing.COMPARED_ROUNDS >= 15 > FEWEST_ROUNDS
+
+
+def test_a_busy_machine_is_said_to_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.4))
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
+    assert line.endswith("(other programs: 40% of the CPU)")
 
 
 def test_a_check_that_takes_long_says_how_much_was_checked(tmp_path, monkeypatch, capsys):
