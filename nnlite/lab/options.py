@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.py:CLASS",
         help="check and time the algorithm now and whenever the file is saved, beside the version before and the best "
         f"so far; one line each, until Ctrl-C. Each version that is correct is kept in {versions.FOLDER}/CLASS-NUMBER. "
+        "Numba's cache=True does not see changes in imported files: leave it out. "
         f"Default: --shapes {watch.SHAPE} --passes {watch.PASS}; of several, the sum of the times",
     )
     group.add_argument(
@@ -92,7 +93,7 @@ class Extra:
     tables: list[Table] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
     points: list[roofline.Point] = field(default_factory=list)
-    slower: bool = False  # a version, by more than --fail-slower allows
+    slower: bool = False  # than --fail-slower allows, or nothing was compared
 
 
 def results(run: Run, options: argparse.Namespace) -> Extra:
@@ -100,9 +101,9 @@ def results(run: Run, options: argparse.Namespace) -> Extra:
     extra = Extra()
     if options.compare:
         found = versions.compare(run, options.compare, options.fail_slower)
-        extra.slower = any(pair.fails for pair in found)
+        extra.slower = any(pair.fails for pair in found) or (options.fail_slower is not None and not found)
         extra.content["versions"] = [asdict(pair) for pair in found]
-        extra.tables += [versions.table(found, options.fail_slower)] if found else []
+        extra.tables.append(versions.table(found, options.fail_slower))
     if options.roofline:
         machine = peaks.measure()
         extra.points = roofline.points(run, machine)

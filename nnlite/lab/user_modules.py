@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -22,7 +23,7 @@ _files: dict[Path, dict[str, bytes]] = {}
 
 def files_of(path: Path) -> dict[str, bytes]:
     """The file and those beside it that it imported, as they were when it was last loaded, by relative path."""
-    return _files[path.absolute()]
+    return _files.get(path.absolute(), {})
 
 
 def load_module(path: Path) -> ModuleType:
@@ -34,6 +35,7 @@ def load_module(path: Path) -> ModuleType:
     spec = spec_from_loader(loader.name, loader)
     assert spec is not None
     module = module_from_spec(spec)
+    invalidate_caches()  # of folders: a file may be new
     sys.meta_path.insert(0, finder)
     try:
         loader.exec_module(module)

@@ -130,6 +130,8 @@ def compare(run: Run, versions: Sequence[str], percent: float | None) -> list[Pa
 
 def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     """One line per algorithm, shape and pass; and whether --fail-slower fails."""
+    if not pairs:
+        return Table("Nothing was compared: no algorithm was timed beside a saved one of its name", [], [])
     rows = [
         [
             Cell(f"{p.shape}, {PART_NAMES[p.pass_name]}"),

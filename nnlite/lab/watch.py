@@ -60,7 +60,7 @@ class Watch:
         self.path = Path(file)
         self.last: Version | None = None
         self.best: Version | None = None
-        self.first = self._next = 1 + max(map(self._number, versions.names()), default=0)
+        self.first = self._next = 1 + max((self._number(path.name) for path in versions.FOLDER.glob("*")), default=0)
         self._files: dict[str, bytes] = {}
 
     def _number(self, name: str) -> int:
@@ -191,8 +191,7 @@ def _said(found: Ratio, aa: float | None) -> str:
 
 def wait_for_save(path: Path) -> None:
     """Wait until the file, or one beside it that it imports, is not what was loaded, and is written completely."""
-    loaded = files_of(path) if path.is_file() else {}
-    stamp, state = _stamp(path), None
+    loaded, stamp, state = files_of(path), _stamp(path), None
     while True:
         time.sleep(POLL)
         before, state = state, (_stamp(path), {name: _content(path.parent / name) for name in loaded})

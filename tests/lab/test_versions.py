@@ -160,6 +160,13 @@ def test_slower_fails_only_beyond_percentage_and_noise(today, control, rounds, f
     assert ("none of 1" in told) != fails
 
 
+def test_a_renamed_algorithm_is_compared_in_the_table_but_fails_the_check(folder, capsys):
+    save()
+    (folder / "mine.py").write_text(MINE.replace('"mine"', '"other"'))
+    assert main(["bench", "--compare", "before", "--fail-slower", "10"]) == 1
+    assert "Nothing was compared" in capsys.readouterr().out
+
+
 def test_diff_lays_two_machines_side_by_side(folder, capsys):
     for name, processor, seconds in (("a", "one", 1.0), ("b", "two", 2.0), ("c", "one", 3.0)):
         content = run_of([seconds] * 5, [4.0] * 5, [4.0] * 5, processor).to_dict()
