@@ -15,6 +15,7 @@ from nnlite.conv.geometry import PASSES
 from nnlite.lab import shapes
 from nnlite.lab.loading import load_algorithms
 from nnlite.performance import peaks
+from nnlite.performance.contention import TOLERATED, Contention, caution
 from nnlite.runtime import threads
 
 BATCH_SIZE = 128
@@ -107,6 +108,25 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]) -> None:
+    """The largest share of the CPU that other programs used during a benchmark."""
+    output_json["others_share_of_processors"] = max(map(_others_share, benchmarks), default=0.0)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """A caution if other programs used the CPU."""
+    session = getattr(config, "_benchmarksession", None)
+    shares = [_others_share(benchmark) for benchmark in session.benchmarks] if session else []
+    for said in caution(max(shares, default=0.0)):
+        disturbed = sum(share > TOLERATED for share in shares)
+        terminalreporter.write_line(f"CAUTION: {said} ({disturbed} of {len(shares)} benchmarks; the largest share)")
+
+
+def _others_share(benchmark: Any) -> float:
+    return benchmark.extra_info.get("others_share_of_processors", 0.0)
+
+
 @pytest.fixture(autouse=True)
 def _same_start() -> None:
     nn.seed(0)
@@ -140,7 +160,10 @@ def timed(benchmark: Any) -> Callable[..., Any]:
         benchmark.extra_info.update(info, threads=threads.get_num_threads())
         if benchmark.enabled:
             work()
+        contention = Contention()
         result = benchmark(work)
+        if benchmark.enabled:
+            benchmark.extra_info["others_share_of_processors"] = round(contention.share(), 3)
         if benchmark.enabled and info.get("flops"):
             _note_rates(benchmark, info["flops"], "effective_" if fewer_multiplications else "")
         return result

@@ -14,7 +14,8 @@ from nnlite.lab.inspect.compiling import Request, compile_for
 from nnlite.lab.inspect.counts import count
 
 pytestmark = pytest.mark.skipif(
-    not compilation.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"), reason="no x86-64 code is compiled"
+    not compilation.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"),
+    reason="no x86-64 code is compiled",
 )
 #: the kernels with the most arithmetic, of each family: what they reach all has to be found
 FAMILIES = ("direct._correlate", "direct._reduce_pixels", "lanes._forward", "lanes._backward", "grouped._correlate",

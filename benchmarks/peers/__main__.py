@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from benchmarks.peers.networks import IMAGES, NETWORKS
 from benchmarks.peers.session import Conditions, Session, open_session
 from nnlite import conv
 from nnlite.lab import shapes
+from nnlite.lab.timing import COMPARED_ROUNDS
 from nnlite.network import models
 from nnlite.runtime import threads
 from nnlite.runtime.processor import processor_name
@@ -38,6 +39,9 @@ FEWEST_STEPS = 10
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
+    if options.before:
+        PEERS[report.BEFORE] = replace(PEERS[report.OURS], folder=options.before.resolve())
+        options.peers = [*options.peers, report.BEFORE]
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     conditions = Conditions(options.threads, options.batch_size, options.isa, options.busy)
     with console.status("starting") as status, open_session(options.peers, conditions, status.update) as session:
@@ -57,7 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.out / "peers.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
     console.print("wrote " + ", ".join(str(written) for written in [path, *chart.write(document, options.out)]))
-    return 0
+    if options.fail_slower is None:
+        return 0
+    count = sum(report.slower(document.get(task), options.fail_slower) for task in TASKS)
+    console.print(f"slower than {options.before} by more than {options.fail_slower:g}%: {count or 'none'}")
+    return 1 if count else 0
 
 
 @dataclass
@@ -187,12 +195,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=0,
         help="number of programs that each keep one CPU busy during the rounds (default: 0)",
     )
+    parser.add_argument(
+        "--before", type=Path, metavar="FOLDER", help="another checkout of nnlite, as the peer nnlite-before"
+    )
+    parser.add_argument(
+        "--fail-slower",
+        type=float,
+        metavar="PERCENT",
+        help="exit status 1 if nnlite is slower than nnlite-before by more than this, with its whole interval; "
+        f"at least {COMPARED_ROUNDS} rounds",
+    )
     parser.add_argument("--out", type=Path, default=Path("nnlite-peers"), help="folder (default: nnlite-peers)")
     options = parser.parse_args(arguments)
     for name, least in (("rounds", 1), ("shape_batch", 1), ("busy", 0)):
         if getattr(options, name) < least:
             option = name.replace("_", "-")
             parser.error(f"--{option}: expected at least {least}. Received: {getattr(options, name)}")
+    if options.before and not (options.before / "benchmarks" / "peers").is_dir():
+        parser.error(f"--before: expected a checkout of nnlite. Received: {options.before}")
+    if options.fail_slower is not None and (options.before is None or options.rounds < COMPARED_ROUNDS):
+        parser.error(f"--fail-slower: expected --before FOLDER and at least {COMPARED_ROUNDS} rounds with it")
     most = IMAGES // FEWEST_STEPS
     if not 1 <= options.batch_size <= most:
         parser.error(f"--batch-size: expected 1 to {most}, of {IMAGES} images. Received: {options.batch_size}")

@@ -24,23 +24,24 @@ class PeerProcess:
 
     def __init__(self, name: str, threads: int, data: Path, environment: Mapping[str, str]):
         self.name = name
+        entry = PEERS[name]
         variables = {
             **os.environ,
             **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)),
             "NUMBA_NUM_THREADS": str(threads),
-            **PEERS[name].environment,
+            **entry.environment,
             **environment,
         }
         self.log = data.with_name(f"{name}.log")
         self._log = self.log.open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", name, str(threads), str(data)],
+            [sys.executable, "-m", "benchmarks.peers.worker", entry.name, str(threads), str(data)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env=variables,
-            cwd=_ROOT,
+            cwd=entry.folder or _ROOT,
         )
         try:
             self._receive()

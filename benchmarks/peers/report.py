@@ -14,6 +14,8 @@ from nnlite.performance.statistics import paired_ratio
 
 #: the peer that all ratios are relative to
 OURS = "nnlite"
+#: nnlite of another checkout
+BEFORE = "nnlite-before"
 #: what nnlite is set beside at the end of a table: the fastest of these peers
 FASTEST: dict[str, tuple[str, ...]] = {"the fastest peer": ()}
 STEP = {**FASTEST, "PyTorch, better of two layouts": ("torch", "torch-channels-last")}
@@ -42,6 +44,18 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     }
     found = {"peers": peers, "failed": outcome.failed, "differing": outcome.differing}
     return {**found, "busy_cpus": outcome.busy_cpus} if outcome.busy_cpus else found
+
+
+def slower(found: Any, percent: float) -> int:
+    """How many of the results in this part of the document say that nnlite is slower than BEFORE by more than this."""
+    if isinstance(found, list):
+        return sum(slower(part, percent) for part in found)
+    if not isinstance(found, dict):
+        return 0
+    if "peers" not in found:
+        return sum(slower(part, percent) for part in found.values())
+    ratio = found["peers"].get(BEFORE, {}).get("times_nnlite")
+    return int(bool(ratio) and ratio["high"] is not None and ratio["high"] < 1 / (1 + percent / 100))
 
 
 def beside(found: dict[str, Any], names: tuple[str, ...] = ()) -> tuple[str, dict[str, float]] | None:

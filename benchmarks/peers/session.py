@@ -146,7 +146,7 @@ class Session:
 
         able = [process for process in self.processes if PEERS[process.name].convolves]
         outcome = self._measure(able, check, rounds, f"{geometry}, {pass_name}", say)
-        outcome.algorithm = "".join(algorithms)  # only nnlite's has a name
+        outcome.algorithm = ", ".join(dict.fromkeys(filter(None, algorithms)))  # only nnlite's has a name
         outcome.seen, outcome.differing = distances(outcome.seen)
         return outcome
 

@@ -45,6 +45,7 @@ def bench(
     baseline: str | None = None,
     rounds: int = timing.ROUNDS,
     seconds: float = SECONDS,
+    fewest: int = timing.LEAST_ROUNDS,
     seed: int = 0,
     bar: Bar | None = None,
     compare: Callable[..., Samples] = run_rounds,
@@ -52,8 +53,9 @@ def bench(
     """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
-    is the time for timing per shape and pass, on average. `compare` runs the rounds: `run_rounds`, or another with its
-    arguments. A KeyboardInterrupt ends the run early; the completed rounds are returned.
+    is the time for timing per shape and pass, on average, for at least `fewest` rounds. `compare` runs the rounds:
+    `run_rounds`, or another with its arguments. A KeyboardInterrupt ends the run early; the completed rounds are
+    returned.
     """
     bar = Bar() if bar is None else bar
     run = Run(
@@ -70,7 +72,7 @@ def bench(
             run.checks.append(check(algorithm, seed=seed, progress=partial(bar.step, f"checking {algorithm.name}")))
         bar.stage("checking at the shapes to be timed", len(shapes) * len(passes) * len(algorithms))
         planned = [_plan_row(run, algorithms, shape, name, bar) for shape in shapes for name in passes]
-        _time_rows(run, _of_correct(run, planned), baseline, rounds, seconds, bar, compare)
+        _time_rows(run, _of_correct(run, planned), baseline, (fewest, rounds), seconds, bar, compare)
     except KeyboardInterrupt:
         run.interrupted = True
     finally:
@@ -153,15 +155,19 @@ def _time_rows(
     run: Run,
     planned: list[list[_Entry]],
     baseline: str | None,
-    rounds: int,
+    rounds: tuple[int, int],
     seconds: float,
     bar: Bar,
     compare: Callable[..., Samples],
 ) -> None:
-    """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it."""
+    """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it.
+
+    `rounds`: the fewest and the most.
+    """
+    fewest, most = rounds
     pairs = [(row, entries) for row, entries in zip(run.rows, planned, strict=True) if entries]
     end = time.perf_counter() + seconds * len(run.rows)
-    bar.stage("timing", rounds * len(pairs))
+    bar.stage("timing", most * len(pairs))
     contention = Contention()
     for i, (row, entries) in enumerate(pairs):
         reference.problem.cache_clear()
@@ -172,8 +178,8 @@ def _time_rows(
             compare(
                 [_candidate(e.algorithm.name, e, row, run.seed) for e in entries]
                 + [_candidate(timing.CONTROL, base, row, run.seed)],  # the baseline again: the A/A control
-                rounds=rounds,
-                fewest=min(timing.LEAST_ROUNDS, rounds),
+                rounds=most,
+                fewest=min(fewest, most),
                 seconds=max(0.0, end - time.perf_counter()) / (len(pairs) - i),
                 seed=run.seed,
                 samples=samples,

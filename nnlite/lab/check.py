@@ -6,8 +6,10 @@ geometry is allowed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -51,15 +53,20 @@ class Report:
         }
 
 
-def check(algorithm: Algorithm, *, seed: int = 0, progress: Callable[[], None] = lambda: None) -> Report:
+def check(
+    algorithm: Algorithm, *, seed: int = 0, seconds: float = inf, progress: Callable[[], None] = lambda: None
+) -> Report:
     """Check an algorithm on the fixed geometries and on RANDOM random ones, in each dtype that it declares.
 
-    An algorithm in plain Python (`reference_only`) is slow and is checked on the fixed ones only. `progress` is called
-    before each geometry.
+    An algorithm in plain Python (`reference_only`) is slow and is checked on the fixed ones only. After `seconds` no
+    further geometry is begun. `progress` is called before each geometry.
     """
+    end = time.perf_counter() + seconds
     report = Report(algorithm.name)
     try:
         for geometry in geometries(algorithm, seed):
+            if time.perf_counter() > end:
+                break
             progress()
             if _check_geometry(algorithm, geometry, seed, report):
                 report.checked += 1

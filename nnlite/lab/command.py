@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.lab import race, reference, shapes, tables, timing
+from nnlite.lab import diff, race, reference, shapes, tables, timing, versions, watch
+from nnlite.lab import options as options_of
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
+from nnlite.lab.options import Extra
 from nnlite.lab.results import Run, write_csv
 from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
 from nnlite.lab.table import to_rich
@@ -49,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--passes",
-        default=",".join(conv.PASSES),
         metavar="PASS,...",
         help=f"passes to time: {', '.join(reference.PASSES)} (default: the first three)",
     )
@@ -68,15 +69,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", metavar="PATH", help="write the results to this file, as CSV")
     parser.add_argument("--figures", metavar="DIR", help="folder for a heat map and bar charts, as SVG and PNG")
+    options_of.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check and time. 0: done. 1: an algorithm of --algorithm is refused. 130: interrupted."""
+    """Check and time. 0: done. 1: an algorithm of --algorithm is refused, or slower. 130: interrupted."""
+    options_of.check(options)
+    if options.diff:
+        console().print(to_rich(diff.table(*map(diff.read, options.diff))))
+        return 0
+    if options.watch:
+        return _watch(options)
+    before = versions.fill_options(options) if options.compare else []
     own = load_algorithms(options.algorithm)
     sweep = _sweep(options, own)
-    algorithms = list(sweep.combinations.values()) if sweep else _others(options.only, own) + own
-    passes = _listed("--passes", options.passes, reference.PASSES)
-    positive_int("--rounds", options.rounds, minimum=LEAST_ROUNDS if sweep else timing.LEAST_ROUNDS)
+    others = [] if before and options.only is None else _others(options.only, own)
+    algorithms = list(sweep.combinations.values()) if sweep else [*before, *others, *own]
+    passes = _passes(options.passes)
+    fewest = LEAST_ROUNDS if sweep else timing.COMPARED_ROUNDS if before else timing.LEAST_ROUNDS
+    positive_int("--rounds", options.rounds, minimum=fewest)
     if not options.seconds > 0:
         raise ValueError(f"--seconds: expected more than 0. Received: {options.seconds}")
     wanted = _shapes(options)
@@ -91,16 +102,23 @@ def run(options: argparse.Namespace) -> int:
             algorithms,
             wanted,
             passes,
-            baseline=sweep.default if sweep else options.baseline,
+            baseline=sweep.default if sweep else options.baseline or (before[0].name if before else None),
             compare=race.race if sweep else run_rounds,
             rounds=options.rounds,
+            fewest=fewest,
             seconds=options.seconds,
             seed=options.seed,
             bar=bar,
         )
     _print(result, sweep)
-    _write(result, options, sweep)
-    if any(sweep or report.algorithm in [a.name for a in own] for report in result.refused):
+    extra = options_of.results(result, options)
+    for table in extra.tables:
+        print()
+        console().print(to_rich(table))
+    for path in [*_write(result, options, sweep, extra), *options_of.save(result, options, own)]:
+        print(f"wrote {path}")
+    refused = any(sweep or report.algorithm in [a.name for a in own] for report in result.refused)
+    if extra.slower or refused:
         return 1
     return 130 if result.interrupted else 0
 
@@ -113,6 +131,19 @@ def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
         received = f"{options.batch_size} with --shapes {' '.join(requests)}, which include a batch size"
         raise ValueError(f"--batch-size: expected only with --shapes seed or all. Received: {received}")
     return shapes.resolve(requests, positive_int("--batch-size", options.batch_size))
+
+
+def _watch(options: argparse.Namespace) -> int:
+    options.shapes = options.shapes or [watch.SHAPE]
+    options.passes = options.passes or watch.PASS
+    passes = _passes(options.passes)
+    positive_int("--rounds", options.rounds, minimum=timing.COMPARED_ROUNDS)
+    announce_compilation()
+    return watch.run(options, [(shape.geometry, name) for shape in _shapes(options) for name in passes])
+
+
+def _passes(request: str | None) -> list[str]:
+    return _listed("--passes", request or ",".join(conv.PASSES), reference.PASSES)
 
 
 def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]:
@@ -159,10 +190,10 @@ def _print(result: Run, sweep: Sweep | None) -> None:
         out.print(f"- {sentence}")
 
 
-def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None) -> None:
+def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None, extra: Extra) -> list[str]:
     written = []
     if options.json:
-        write_json(options.json, sweep.to_dict(result) if sweep else result.to_dict())
+        write_json(options.json, sweep.to_dict(result) if sweep else {**result.to_dict(), **extra.content})
         written.append(options.json)
     if options.csv:
         write_csv(result.rows, Path(options.csv))
@@ -170,6 +201,6 @@ def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None) -> Non
     if options.figures:
         from nnlite.lab import figures
 
-        written += (sweep or figures).draw(result, Path(options.figures))
-    for path in written:
-        print(f"wrote {path}")
+        folder = Path(options.figures)
+        written += sweep.draw(result, folder) if sweep else figures.draw(result, folder, extra.points)
+    return written

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
 
 from nnlite import conv
 from nnlite.conv.parameters import accepted, read, split_call
+from nnlite.lab.user_modules import load_module
 from nnlite.runtime.errors import existing_file
 
 
 def load_object(spec: str, kind: str) -> Any:
-    """The object NAME of FILE.py, which is imported as a module.
+    """The object NAME of FILE.py, which is imported as a module, as are those beside it that it imports.
 
     Raises FileNotFoundError if the file does not exist, ValueError of one line if it fails to run or lacks the name.
     `kind` begins the message.
@@ -23,14 +22,10 @@ def load_object(spec: str, kind: str) -> Any:
     file, _, name = spec.rpartition(":")
     path = Path(file)
     existing_file(f"{kind} {spec}", path, "a Python file")
-    module_name = f"nnlite_user_{path.stem}"
-    found = spec_from_file_location(module_name, path)
-    if found is None or found.loader is None:
+    if path.suffix != ".py":
         raise ValueError(f"{kind} {spec}: expected a file that ends in .py. Received: {file!r}")
-    module = module_from_spec(found)
-    sys.modules[module_name] = module
     try:
-        found.loader.exec_module(module)
+        module = load_module(path)
     except (Exception, SystemExit) as error:
         raise ValueError(f"{kind} {spec}: {path.name} raised {said(error, path)}") from error
     if not name:
@@ -54,7 +49,7 @@ def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
     Raises FileNotFoundError or ValueError, of one line, if one cannot be loaded.
     """
     specs = list(dict.fromkeys(specs))
-    algorithms = [_algorithm(spec) for spec in specs]
+    algorithms = [load_algorithm(spec) for spec in specs]
     names = [algorithm.name for algorithm in algorithms]
     stems = [Path(split_call(spec)[0].rpartition(":")[0]).stem for spec in specs]
     for algorithm, spec, stem in zip(algorithms, specs, stems, strict=True):
@@ -64,33 +59,33 @@ def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
     return [conv.register(algorithm) for algorithm in algorithms]
 
 
-def _algorithm(spec: str) -> conv.Algorithm:
-    """The user's algorithm, unregistered even if its file registers it."""
+def load_algorithm(spec: str, kind: str = "--algorithm") -> conv.Algorithm:
+    """The user's algorithm, unregistered even if its file registers it. `kind` begins the message of an error."""
     if ".py:" not in spec:
-        raise ValueError(f"--algorithm: expected FILE.py:CLASS. Received: {spec!r}")
+        raise ValueError(f"{kind}: expected FILE.py:CLASS. Received: {spec!r}")
     place, arguments = split_call(spec)
-    found = load_object(place, "--algorithm")
+    found = load_object(place, kind)
     if not (isinstance(found, type) and issubclass(found, conv.Algorithm)):
         what = found.__name__ if isinstance(found, type) else type(found).__name__
-        raise ValueError(f"--algorithm {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
-    given = _parameters(spec, found, arguments)
+        raise ValueError(f"{kind} {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
+    given = _parameters(spec, found, arguments, kind)
     try:
         algorithm = found(**given)
     except Exception as error:
-        raise ValueError(f"--algorithm {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
+        raise ValueError(f"{kind} {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
     name = getattr(algorithm, "name", None)
     if isinstance(name, str) and name in conv.names() and type(conv.get(name)) is found:
         algorithm = conv.get(name)
     try:
         conv.register(algorithm, replace=True)
     except ValueError as error:
-        raise ValueError(f"--algorithm {spec}: {error}") from error
+        raise ValueError(f"{kind} {spec}: {error}") from error
     conv.unregister(algorithm.name)
     return algorithm
 
 
-def _parameters(spec: str, algorithm: type[conv.Algorithm], arguments: str) -> dict[str, Any]:
+def _parameters(spec: str, algorithm: type[conv.Algorithm], arguments: str, kind: str) -> dict[str, Any]:
     try:
         return accepted(algorithm.__name__, algorithm.parameters, read(arguments, algorithm.parameters))
     except ValueError as error:
-        raise ValueError(f"--algorithm {spec}: {error}") from error
+        raise ValueError(f"{kind} {spec}: {error}") from error

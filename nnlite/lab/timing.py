@@ -22,6 +22,8 @@ from nnlite.runtime import memory
 
 #: rounds of a comparison, and the fewest if time is short
 ROUNDS, LEAST_ROUNDS = 20, 5
+#: the fewest rounds in which versions of an algorithm are compared
+COMPARED_ROUNDS = 15
 #: a longer call (seconds) is replaced by a slice that takes at least SLICE_SECONDS
 LONGEST_CALL, SLICE_SECONDS = 0.25, 0.05
 #: the name of the A/A control, the baseline a second time; no algorithm can have it

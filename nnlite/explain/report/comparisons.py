@@ -12,7 +12,6 @@ from nnlite.explain.report.drawing import (
     Panel,
     Picture,
     bar_rows,
-    log,
     new,
     row_name,
     slug,
@@ -23,6 +22,7 @@ from nnlite.explain.report.drawing import (
 from nnlite.explain.report.theme import PASSES, light
 from nnlite.explain.tables import shorten_name, signed
 from nnlite.lab.numbers import listed, milliseconds, short, times
+from nnlite.lab.roofs import log
 
 # Size versus time --------------------------------------------------------------------------------------------------
 

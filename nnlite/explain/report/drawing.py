@@ -76,19 +76,6 @@ def new(width: float = 4.9, height: float = 3.3) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def log(axes: Axes, **labels: str) -> None:
-    """Make axes logarithmic, with these labels; ticks at 1, 2 and 5, or at powers of ten over a wide range."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    for name, label in labels.items():
-        axes.set(**{f"{name}scale": "log", f"{name}label": f"{label} (log scale)"})
-        axis = getattr(axes, f"{name}axis")
-        low, high = getattr(axes, f"get_{name}lim")()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 200 * low else (1.0,)))
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-
-
 def bar_rows(axes: Axes, names: Sequence[str], right: float) -> None:
     """One horizontal bar per name, the first on top, on an axis from 0 to `right`."""
     axes.set_yticks(range(len(names)), names)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.report.drawing import Panel, Picture, log, new, row_name, slug, with_names
+from nnlite.explain.report.drawing import Panel, Picture, new, row_name, slug, with_names
 from nnlite.explain.report.theme import PASSES, light
 from nnlite.explain.tables import shorten_name
 from nnlite.lab.numbers import short, threads_said
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from nnlite.lab.roofs import draw_roofs, name_dots
 
 #: number of labelled dots in a roofline: those with the largest share of the step
 NAMED = 6
@@ -56,33 +51,9 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: dict[st
     for row, x, y in dots:
         size = max(1500 * row.ms / n.step_ms.median, 14)
         axes.scatter([x], [y], s=size, color=light(PASSES[row.part]), alpha=0.85, edgecolors=light("page"))
-    axes.set(xscale="log", yscale="log")
-    axes.margins(0.15, 0.3)
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    if peak:
-        top = max(top, 1.6 * peak)
-        for level, gbs in slopes.items():
-            ends = [left, min(right, peak / gbs)]
-            if ends[1] > ends[0]:
-                axes.plot(ends, [gbs * x for x in ends], color=light("muted"), linewidth=1)
-                at = max(ends[0], bottom / gbs)
-                axes.annotate(f" {level}", (at, gbs * at), color=light("muted"), fontsize=8, va="top")
-        axes.axhline(peak, color=light("muted"), linewidth=1)
-        axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
-                      fontsize=8, color=light("muted"))  # fmt: skip
-    axes.set(xlim=(left, right), ylim=(bottom, top), title=shorten_name(n.name, 30))
     traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
-    log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
-    _name_dots(axes, dots[:NAMED])
+    draw_roofs(axes, peak, slopes, traffic=traffic, colour=light("muted"))
+    axes.set(title=shorten_name(n.name, 30))
+    name_dots(axes, [(row_name(row), x, y) for row, x, y in dots[:NAMED]], light("muted"))
     said = "; ".join(f"{row_name(row)} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for row, x, y in dots)
     return Panel(f"roofline-{n.algorithm}-{slug(document, n.name)}", figure, f"{n.name}. {said}.")
-
-
-def _name_dots(axes: Axes, dots: Sequence[tuple[Row, float, float]]) -> None:
-    """Labels at the right of the axes in the vertical order of their dots, each with a thin line to its dot."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    ordered = sorted(dots, key=lambda dot: -dot[2])
-    for place, (row, x, y) in enumerate(ordered):
-        height = bottom * (top / bottom) ** (0.96 - 0.92 * (place + 0.5) / len(ordered))
-        axes.plot([x, right * (right / left) ** 0.03], [y, height], color=light("muted"), linewidth=0.6, clip_on=False)
-        axes.annotate(row_name(row), (right, height), (9, 0), textcoords="offset points", fontsize=8.5, va="center")

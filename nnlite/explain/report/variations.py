@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nnlite.explain.document import Document
-from nnlite.explain.report.drawing import BESIDE, Panel, Picture, log, new, style_of
+from nnlite.explain.report.drawing import BESIDE, Panel, Picture, new, style_of
 from nnlite.explain.report.theme import light
 from nnlite.lab.numbers import milliseconds, short, times
+from nnlite.lab.roofs import log
 
 
 def sweep(document: Document, swept: dict[str, Any]) -> Picture:

@@ -1,0 +1,189 @@
+"""`nnlite bench --watch`: a file is rewritten between two looks at it, as an editor would; no clock decides."""
+
+import argparse
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnlite import conv
+from nnlite.conv import Geometry
+from nnlite.lab import timing, versions, watch
+from nnlite.lab.user_modules import load_module
+from nnlite.performance.statistics import FEWEST_ROUNDS
+
+CASES = [(Geometry.of((2, 8, 9, 3), (3, 3, 3, 4)), "forward")]
+RIGHT = """
+import nnlite as nn
+im2col = nn.conv.get("im2col")
+class Mine(nn.conv.Algorithm):
+    name = "mine"
+    uses_blas = True
+    def forward(self, x, weight, geometry):
+        return im2col.forward(x, weight, geometry)
+"""
+WRONG = RIGHT.replace("return im2col.forward(x, weight, geometry)", "return im2col.forward(x, -weight, geometry)")
+RAISES_WHEN_TIMED = (
+    RIGHT
+    + """
+    calls = 0
+    def forward(self, x, weight, geometry):
+        Mine.calls += x.shape == (2, 8, 9, 3)
+        if Mine.calls > 4:
+            raise RuntimeError("too often")
+        return im2col.forward(x, weight, geometry)
+"""
+)
+
+
+@pytest.fixture(autouse=True)
+def few_geometries(monkeypatch):
+    monkeypatch.setattr("nnlite.lab.check.FIXED", watch.geometries(conv.get("naive"), 0)[:3])
+    monkeypatch.setattr("nnlite.lab.check.RANDOM", 0)
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """{text in a version's source: the seconds that each call takes}; instead of the clock."""
+    known = {}
+
+    def timer(self, algorithm, slices):
+        source = self.sources[id(algorithm)]
+        return lambda: next((value for text, value in known.items() if text in source), 1.0)
+
+    judge = watch.Watch._judge
+
+    def remember(self, algorithm, line):
+        self.sources = {**getattr(self, "sources", {}), id(algorithm): self.path.read_text()}
+        return judge(self, algorithm, line)
+
+    monkeypatch.setattr(watch.Watch, "_judge", remember)
+    monkeypatch.setattr(watch.Watch, "_timer", timer)
+    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.0))
+    return known
+
+
+def run(folder, monkeypatch, capsys, *sources):
+    """The lines that are printed for each of the sources, and at the end."""
+    monkeypatch.chdir(folder)
+    file, later = folder / "mine.py", list(sources)
+    file.write_text(later.pop(0))
+
+    def save(path):
+        if not later:
+            raise KeyboardInterrupt
+        new = folder / "new.py"
+        new.write_text(later.pop(0))
+        new.replace(file)  # as editors do that write a new file
+
+    options = argparse.Namespace(
+        watch="mine.py:Mine", shapes=["s"], batch_size=None, passes="forward", rounds=15, seed=0
+    )
+    assert watch.run(options, CASES, save) == 130
+    lines = [line for line in capsys.readouterr().out.splitlines()[3:] if line]
+    return lines[: len(sources)], lines[len(sources) :]
+
+
+def test_each_version_is_timed_beside_the_last_and_the_best(tmp_path, monkeypatch, capsys, seconds):
+    """2 s, then 1 s, then 4 s, then 3 s: the third is 4 times the second, the fourth 0.75 of the third."""
+    seconds.update({"# one": 2.0, "# two": 1.0, "# three": 4.0, "# four": 3.0})
+    sources = [RIGHT + f"# {number}" for number in ("one", "two", "three", "four")]
+    (one, two, three, four), end = run(tmp_path, monkeypatch, capsys, *sources)
+    assert one.split() == ["1", "correct", "(3)", "2,000"]
+    assert two.split()[3:] == ["1,000", "0.50", "(0.50-0.50)", "faster", "0.50", "(0.50-0.50)", "faster", "than", "1"]
+    assert three.split()[3:] == ["4,000", "4.00", "(4.00-4.00)", "slower", "4.00", "(4.00-4.00)", "slower", "than", "2"]
+    assert four.split()[3:] == ["3,000", "0.75", "(0.75-0.75)", "faster", "3.00", "(3.00-3.00)", "slower", "than", "2"]
+    assert end[0] == f"Best: version 2, 1,000 ms. Its source: {versions.FOLDER / 'Mine-2'}"
+    assert (versions.FOLDER / "Mine-2" / "1" / "mine.py").read_text() == sources[1]
+    assert "--compare Mine-1" in end[1]
+
+
+def test_no_difference_leaves_the_older_one_the_best(tmp_path, monkeypatch, capsys, seconds):
+    seconds.update({"# one": 1.0, "# two": 0.99})
+    (_, two), end = run(tmp_path, monkeypatch, capsys, RIGHT + "# one", RIGHT + "# two")
+    assert "no difference from 1" in two
+    assert end[0].startswith("Best: version 1,")
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        (RIGHT + "def (", "not loaded: mine.py raised SyntaxError"),
+        (RIGHT.replace("Mine", "Yours"), "not loaded: expected the name 'Mine' in mine.py"),
+        (RIGHT + "1 / 0", "not loaded: mine.py raised ZeroDivisionError in line 9"),
+        (WRONG, "wrong: forward is wrong in float32 for 1x5x6x1 -> 1, 3x3"),
+        (RAISES_WHEN_TIMED, "raised RuntimeError in line 14: too often"),
+        (RIGHT + "    def supports(self, geometry):\n        return 'no'", "declines 2x8x9x3 -> 4, 3x3: no"),
+    ],
+    ids=["syntax", "no class", "import", "wrong", "timing", "declines"],
+)
+def test_a_broken_version_is_one_line_and_the_next_is_timed(tmp_path, monkeypatch, capsys, broken, told):
+    (one, line, two), _ = run(tmp_path, monkeypatch, capsys, RIGHT, broken, RIGHT + "# mended")
+    assert told in line
+    assert one.split()[:2] == ["1", "correct"]
+    assert two.split()[:2] == ["2", "correct"]
+    assert versions.names() == ["Mine-1", "Mine-2"]
+
+
+def test_a_file_that_is_broken_at_first_and_never_mended(tmp_path, monkeypatch, capsys):
+    (line,), end = run(tmp_path, monkeypatch, capsys, "def (")
+    assert "SyntaxError" in line
+    assert end == ["No version was timed."]
+
+
+def test_the_same_source_is_not_timed_again(tmp_path, monkeypatch, capsys):
+    (_, again), _ = run(tmp_path, monkeypatch, capsys, RIGHT, RIGHT)
+    assert "the same source" in again
+    assert versions.names() == ["Mine-1"]
+
+
+def test_a_later_watch_continues_the_numbers(tmp_path, monkeypatch, capsys):
+    run(tmp_path, monkeypatch, capsys, RIGHT)
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
+    assert line.split()[0] == "2"
+
+
+def test_versions_that_are_compared_have_the_rounds_for_an_interval():
+    assert timing.COMPARED_ROUNDS >= 15 > FEWEST_ROUNDS
+
+
+def test_a_busy_machine_is_said_to_be(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.4))
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
+    assert line.endswith("(other programs: 40% of the CPU)")
+
+
+def test_a_check_that_takes_long_says_how_much_was_checked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(watch, "CHECK_SECONDS", -1.0)
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
+    assert "correct (0 of 3)" in line
+
+
+def test_waiting_ends_with_a_complete_file_and_sees_files_beside_it(tmp_path, monkeypatch):
+    """A truncated file on the way, the file replaced, and a file that it imports."""
+    main, beside = tmp_path / "main.py", tmp_path / "beside.py"
+    beside.write_text("number = 1")
+    main.write_text("import beside")
+    load_module(main)
+    steps = [
+        lambda: main.write_text(""),
+        lambda: main.unlink(),
+        lambda: main.write_text("import beside  # new"),
+        lambda: None,
+    ]
+    monkeypatch.setattr(watch.time, "sleep", lambda _: steps.pop(0)())
+    watch.wait_for_save(main)
+    assert not steps
+    load_module(main)
+    steps[:] = [lambda: None, lambda: beside.write_text("number = 2"), lambda: None]
+    watch.wait_for_save(main)
+    assert not steps
+    assert load_module(main).beside.number == 2
+
+
+def test_slices_of_one_problem_are_the_same_for_all_versions():
+    small, large = (timing.Slice(CASES[0][0], scale, 1.0) for scale in (8.0, 2.0))
+    found = watch.Watch("mine.py:Mine", CASES, {}, rounds=15, seed=0)
+    found.last = found.best = watch.Version(1, conv.get("im2col"), [small])
+    assert found._common_slices(watch.Version(2, conv.get("im2col"), [large])) == [small]
+    assert np.isfinite(small.scale)
