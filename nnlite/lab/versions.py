@@ -82,7 +82,7 @@ def load(name: str) -> tuple[list[conv.Algorithm], dict[str, Any]]:
     algorithms = []
     for algorithm_name, source in sources:
         algorithm = load_algorithm(str(folder / source), kind)
-        algorithm.name = f"{algorithm_name}@{name}"  # type: ignore[misc]  # of this instance alone
+        algorithm.name = f"{algorithm_name}@{name}"  # of this instance alone
         algorithms.append(conv.register(algorithm, replace=True))
     return algorithms, content
 
