@@ -7,7 +7,7 @@ compile the innermost loop in two versions: one of vectors, for weights with a s
 number by number, for all others. The latter is what runs here.
 
 Exercise: Exchange the loops so that the innermost one runs over numbers that are neighbours, in `weight` and in `y`:
-LLVM then uses vectors of its own accord. Order the others so that what the inner loops touch again and again is small
+LLVM then uses vectors by itself. Order the others so that what the inner loops touch again and again is small
 enough for the first cache (32 kB, usually). The solution is 4_blocking.py.
 """
 
