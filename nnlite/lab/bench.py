@@ -48,14 +48,13 @@ def bench(
     fewest: int = timing.LEAST_ROUNDS,
     seed: int = 0,
     bar: Bar | None = None,
-    compare: Callable[..., Samples] = run_rounds,
+    compare: Callable[..., Samples] | None = None,
 ) -> Run:
     """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
-    is the time for timing per shape and pass, on average, for at least `fewest` rounds. `compare` runs the rounds:
-    `run_rounds`, or another with its arguments. A KeyboardInterrupt ends the run early; the completed rounds are
-    returned.
+    is the time for timing per shape and pass, on average, for at least `fewest` rounds. `compare` runs the rounds, as
+    `run_rounds` does (the default). A KeyboardInterrupt ends the run early; the completed rounds are returned.
     """
     bar = Bar() if bar is None else bar
     run = Run(
@@ -158,7 +157,7 @@ def _time_rows(
     rounds: tuple[int, int],
     seconds: float,
     bar: Bar,
-    compare: Callable[..., Samples],
+    compare: Callable[..., Samples] | None,
 ) -> None:
     """Time row after row; fills the cells of run.rows. What a row leaves of its time goes to those after it.
 
@@ -175,7 +174,7 @@ def _time_rows(
         row.baseline = base.algorithm.name
         samples: Samples = {}
         try:
-            compare(
+            (compare or run_rounds)(
                 [_candidate(e.algorithm.name, e, row, run.seed) for e in entries]
                 + [_candidate(timing.CONTROL, base, row, run.seed)],  # the baseline again: the A/A control
                 rounds=most,

@@ -16,7 +16,6 @@ from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
 from nnlite.lab.table import to_rich
 from nnlite.lab.terminal import Bar, console
 from nnlite.network.progress import announce_compilation
-from nnlite.performance.rounds import run_rounds
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.runtime.files import write_json
 
@@ -103,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
             wanted,
             passes,
             baseline=sweep.default if sweep else options.baseline or (before[0].name if before else None),
-            compare=race.race if sweep else run_rounds,
+            compare=race.race if sweep else None,
             rounds=options.rounds,
             fewest=fewest,
             seconds=options.seconds,

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from math import inf
 
-from nnlite.performance.rounds import Candidate, Samples, run_rounds
+from nnlite.performance.rounds import Candidate, Samples, no_garbage_collection, run_rounds
 
 #: rounds after which the slower challengers are dropped
 DROPS = (2, 3, 5)
@@ -64,7 +64,7 @@ def race(
                 fewest=least,
                 seconds=end - time.perf_counter(),
                 seed=seed + done,
-                warm=done == 0,
+                warm=count < 2,  # else the faster of two runs decides, and the interval is that of later ones
                 samples=part,
                 progress=progress,
             )
@@ -72,10 +72,11 @@ def race(
             for name, taken in part.items():
                 samples[name] += taken
 
-    for drop, until in enumerate(DROPS if count > 1 else ()):
-        run(until, until)
-        left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
-        challengers = [challenger for challenger in challengers if challenger.name in left]
-        done = until
-    run(rounds, FINAL_ROUNDS)
+    with no_garbage_collection():  # once: a collection takes longer than a round
+        for drop, until in enumerate(DROPS if count > 1 else ()):
+            run(until, until)
+            left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
+            challengers = [challenger for challenger in challengers if challenger.name in left]
+            done = until
+        run(rounds, FINAL_ROUNDS)
     return samples

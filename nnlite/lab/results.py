@@ -137,7 +137,8 @@ class Row:
         for cell in finalists:
             assert cell.ratio is not None
             cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.noise)
-        min(finalists, key=lambda cell: median(cell.seconds[first:])).best = True
+        ratios = {cell.algorithm: cell.ratio.value for cell in finalists if cell.ratio}
+        min(finalists, key=lambda cell: ratios[cell.algorithm] if first else cell.median_ms).best = True
 
     def to_dict(self) -> dict[str, Any]:
         """The content for JSON."""

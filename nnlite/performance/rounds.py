@@ -162,9 +162,10 @@ def wait_until_idle() -> None:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Collect garbage now and not inside, where it would add to a sample."""
+    """Collect garbage now and not inside, where it would add to a sample; nothing if it is off already."""
     enabled = gc.isenabled()
-    gc.collect()
+    if enabled:
+        gc.collect()
     gc.disable()
     try:
         yield
