@@ -28,7 +28,7 @@ def spilled_sums(function: Function) -> int:
 
 
 def table(compiled: Sequence[Compiled]) -> Iterator[str]:
-    """A row a kernel, a column a processor, in Markdown."""
+    """One row per kernel and one column per processor, in Markdown."""
     columns = [c.processor for c in compiled]
     unknown: dict[str, set[str]] = {processor: set() for processor in columns}
     cells = {c.processor: dict(_cells(c, unknown[c.processor])) for c in compiled}
