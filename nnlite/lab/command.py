@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.lab import diff, reference, shapes, tables, timing, versions, watch
+from nnlite.lab import diff, reference, roofline, shapes, tables, timing, versions, watch
 from nnlite.lab import options as options_of
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
@@ -173,5 +173,8 @@ def _write(result: Run, options: argparse.Namespace, extra: Extra) -> list[str]:
     if options.figures:
         from nnlite.lab import figures
 
-        written += figures.draw(result, Path(options.figures), extra.points)
+        folder = Path(options.figures)
+        written += figures.draw(result, folder)
+        if extra.points:
+            written += figures.write(roofline.draw(extra.points), folder / "bench-roofline")
     return written
