@@ -114,6 +114,7 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: list[Any], o
     output_json["others_share_of_processors"] = max(map(_others_share, benchmarks), default=0.0)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """A caution if other programs used the CPU."""
     session = getattr(config, "_benchmarksession", None)

@@ -396,6 +396,8 @@ OPTIONS = {
             "--seconds": ["3"],
             "--csv": ["written.csv"],
             "--figures": ["pictures"],
+            # shown by tests/lab/test_versions.py, test_watch.py and test_roofline.py
+            **dict.fromkeys(["--roofline", "--save", "--compare", "--fail-slower", "--watch", "--diff"]),
         },
     ),
     "inspect": (

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from nnlite import conv
-from nnlite.lab import diff, race, reference, shapes, tables, timing, versions, watch
+from nnlite.lab import diff, race, reference, roofline, shapes, tables, timing, versions, watch
 from nnlite.lab import options as options_of
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms
@@ -201,5 +201,7 @@ def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None, extra:
         from nnlite.lab import figures
 
         folder = Path(options.figures)
-        written += sweep.draw(result, folder) if sweep else figures.draw(result, folder, extra.points)
+        written += (sweep or figures).draw(result, folder)
+        if extra.points:
+            written += figures.write(roofline.draw(extra.points), folder / "bench-roofline")
     return written

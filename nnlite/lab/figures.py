@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnlite.lab import roofline
 from nnlite.lab.numbers import short
 from nnlite.lab.results import Row, Run
-from nnlite.lab.roofline import Point
 from nnlite.lab.tables import milliseconds_of, percent
 from nnlite.runtime.files import write_whole
 from nnlite.runtime.scopes import PART_NAMES
@@ -29,24 +26,22 @@ _CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 _MOST_RATIO = 16
 
 
-def draw(run: Run, folder: Path, points: Sequence[Point] = ()) -> list[str]:
-    """Write bench-heatmap, bench-bars and, of `points`, bench-roofline as SVG and PNG.
-
-    Returns the paths; none if nothing was timed.
-    """
+def draw(run: Run, folder: Path) -> list[str]:
+    """Write bench-heatmap and bench-bars as SVG and PNG. Returns the paths; none if nothing was timed."""
     rows = [row for row in run.rows if row.timed]
     if not rows:
         return []
+    return [*write(heat_map(rows), folder / "bench-heatmap"), *write(bars(rows, run), folder / "bench-bars")]
+
+
+def write(figure: Figure, path: Path) -> list[str]:
+    """Write a figure as SVG and PNG. Returns the paths; `path` has no suffix."""
     written = []
-    drawings = {"bench-heatmap": heat_map(rows), "bench-bars": bars(rows, run)}
-    if points:
-        drawings["bench-roofline"] = roofline.draw(points)
-    for name, figure in drawings.items():
-        for suffix in ("svg", "png"):
-            drawn = BytesIO()
-            figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
-            write_whole(folder / f"{name}.{suffix}", drawn.getvalue())
-            written.append(str(folder / f"{name}.{suffix}"))
+    for suffix in ("svg", "png"):
+        drawn = BytesIO()
+        figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
+        written.append(f"{path}.{suffix}")
+        write_whole(written[-1], drawn.getvalue())
     return written
 
 

@@ -130,8 +130,6 @@ def compare(run: Run, versions: Sequence[str], percent: float | None) -> list[Pa
 
 def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     """One line per algorithm, shape and pass; and whether --fail-slower fails."""
-    if not pairs:
-        return Table("Nothing was compared: no algorithm was timed beside a saved one of its name", [], [])
     rows = [
         [
             Cell(f"{p.shape}, {PART_NAMES[p.pass_name]}"),
@@ -144,8 +142,10 @@ def table(pairs: Sequence[Pair], percent: float | None) -> Table:
         for p in pairs
     ]
     notes = ["Both were loaded and timed in the same rounds; below 1, today's source is faster."]
-    if percent is not None:
+    if not pairs:
+        notes = ["Nothing was compared: no algorithm was timed beside a saved one of its name."]
+    elif percent is not None:
         failed = sum(p.fails for p in pairs)
         notes.append(f"Slower by more than {percent:g}%: {failed or 'none'} of {len(pairs)}.")
-    columns = ["layer and pass", "algorithm", "saved version", "x saved", "95%", ""]
+    columns = ["layer and pass", "algorithm", "saved version", "x saved", "95%", "verdict"]
     return Table("Today's source relative to the saved one", columns, rows, notes)
