@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from nnlite.lab.numbers import of
 from nnlite.lab.results import Row, Run
 from nnlite.lab.table import MISSING, Cell, Table
 from nnlite.lab.tables import milliseconds_of, ratio
-from nnlite.runtime.files import write_whole
 from nnlite.runtime.scopes import PART_NAMES
 
 #: rounds of the default and of the best other combination, at least
@@ -152,7 +150,7 @@ class Sweep:
 
     def draw(self, run: Run, folder: Path) -> list[str]:
         """Write sweep-heatmap as SVG and PNG, one panel per shape and pass. Returns the paths; for two parameters."""
-        from nnlite.lab.figures import blank
+        from nnlite.lab.figures import blank, write
 
         rows = [row for row in run.rows if row.timed]
         if not rows:
@@ -172,10 +170,4 @@ class Sweep:
             axes.set_xlabel(across)
             axes.set_ylabel(down)
             axes.set_title(f"{row.shape.name}, {PART_NAMES[row.pass_name]}: x default", loc="left", fontsize=10)
-        written = []
-        for suffix in ("svg", "png"):
-            drawn = BytesIO()
-            figure.savefig(drawn, format=suffix, dpi=150, bbox_inches="tight")
-            write_whole(folder / f"sweep-heatmap.{suffix}", drawn.getvalue())
-            written.append(str(folder / f"sweep-heatmap.{suffix}"))
-        return written
+        return write(figure, folder / "sweep-heatmap")
