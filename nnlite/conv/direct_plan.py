@@ -257,10 +257,7 @@ def grad_weight(
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
     run = group_in * (kw if dw == 1 and groups == 1 else 1)  # weights whose pixels are neighbours
-    if lanes:
-        shape = _lowest(lane_tile_shape(k // groups), rows.size)
-    else:
-        shape = _fastest(tile_shape(k // groups), rows.size, run)
+    shape = _fastest(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, run)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
 
     copies = num_threads
@@ -305,12 +302,6 @@ def grad_weight(
         inside=np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1),
     )
     return WeightGradient(shape, nest, copies)
-
-
-def _lowest(shape: TileShape, rows: int) -> TileShape:
-    """The lowest shape, of at least 3 rows, that computes fewest in vain: it serves more layers, compiled once."""
-    heights = range(min(3, shape.rows), shape.rows + 1)
-    return TileShape(min(heights, key=lambda tall: -(-rows // tall) * tall), shape.vectors)
 
 
 def _fastest(shape: TileShape, rows: int, run: int) -> TileShape:
