@@ -77,7 +77,7 @@ def hottest(count, target, geometry):
     if not is_readable_here():
         yield "The hottest loop is not shown: it is read on x86-64 processors only."
         return
-    compiled = compile_for(Request(target, dataclasses.astuple(geometry), "forward"), None)
+    (compiled,) = compile_for(Request(target, dataclasses.astuple(geometry), "forward"))
     found = [loop for function in compiled.functions for loop in report(function, compiled, count).loops]
     for loop in sorted(found, key=lambda loop: heat(loop.loop, loop.counts), reverse=True)[:count]:
         rows = [[Cell(name), Cell(text)] for name, text in summary(loop, compiled.lanes)]
