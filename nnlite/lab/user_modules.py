@@ -6,6 +6,7 @@ A module beside the file is found first, as if Python ran the file, and only whi
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from importlib import invalidate_caches
@@ -44,6 +45,11 @@ def load_module(path: Path) -> ModuleType:
         for name in finder.found:
             sys.modules.pop(name, None)  # the next version imports its own
     return module
+
+
+def plain_name(module: str) -> str:
+    """A module's name; of a version of a user's file, the name of the file."""
+    return re.sub(rf"^{_PREFIX}(.+)_[0-9a-f]{{8}}$", r"\1", module)
 
 
 class _Loader(SourceFileLoader):

@@ -27,6 +27,7 @@ from nnlite.compiler.simd import LANES
 from nnlite.conv import Geometry
 from nnlite.lab import reference
 from nnlite.lab.loading import load_algorithms, load_object
+from nnlite.lab.user_modules import plain_name
 from nnlite.runtime import threads
 
 
@@ -116,7 +117,7 @@ def _described(processor: str | None, function: Any, signature: tuple) -> dict[s
     assembly = (
         numba_private.assembly_for(function, signature, processor) if processor else function.inspect_asm(signature)
     )
-    name = f"{function.py_func.__module__}.{function.py_func.__qualname__}"
+    name = f"{plain_name(function.py_func.__module__)}.{function.py_func.__qualname__}"
     return {"name": name, "signature": ", ".join(map(str, signature)), "assembly": assembly}
 
 
