@@ -55,7 +55,8 @@ def bench(
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
     is the time for timing per shape and pass, on average, for at least `fewest` rounds. `compare` runs the rounds, as
-    `run_rounds` does (the default). The FMA peak is that of `machine`, else it is measured. A KeyboardInterrupt ends the run early; the completed rounds are returned.
+    `run_rounds` does (the default). The FMA peak is that of `machine`, else it is measured. A KeyboardInterrupt ends
+    the run early; the completed rounds are returned.
     """
     bar = Bar() if bar is None else bar
     count = threads.get_num_threads()

@@ -172,9 +172,8 @@ def _sweep(options: argparse.Namespace, own: list[conv.Algorithm]) -> Sweep | No
     if options.baseline is not None:
         what = "none with --sweep, whose baseline is the default"
         raise ValueError(f"--baseline: expected {what}. Received: {options.baseline}")
-    found = Sweep(
-        own + (_others(options.only, own) if options.only else []), _listed(options.sweep) if options.sweep else []
-    )
+    names = _listed(options.sweep) if options.sweep else []
+    found = Sweep(own + (_others(options.only, own) if options.only else []), names)
     if options.figures is not None and len(found.values) != 2:
         raise ValueError(f"--figures: expected two parameters with --sweep. Received: {', '.join(found.values)}")
     return found

@@ -106,9 +106,8 @@ def check_comparable(versions: Sequence[str], saved: Sequence[conv.Algorithm], t
     known = [algorithm.name for algorithm in saved]
     if not any(f"{algorithm.name}@{version}" in known for algorithm in today for version in versions):
         received = ", ".join(algorithm.name for algorithm in today) or "none"
-        raise ValueError(
-            f"--compare: expected an algorithm that {', '.join(known)} is a version of. Received: {received}"
-        )
+        expected = f"one of today's algorithms to have a saved version ({', '.join(known)})"
+        raise ValueError(f"--compare: expected {expected}. Received: {received}")
 
 
 # Comparing today's with a saved version ----------------------------------------------------------------------------

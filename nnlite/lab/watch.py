@@ -142,7 +142,7 @@ class Watch:
             against_best = self._ratio(samples, "new", "best")
             against_last = self._ratio(samples, "new", "last") if "last" in samples else against_best
             is_best = verdict(against_best, aa) == "faster"
-            than = "than" if is_best or verdict(against_best, aa) == "slower" else "from"
+            than = "from" if verdict(against_best, aa) == "no difference" else "than"
             text += f"{_said(against_last, aa):32}  {_said(against_best, aa)} {than} {self.best.number}"
         if others > TOLERATED:
             text += f" (other programs: {100 * others:.0f}% of the CPU)"
@@ -211,12 +211,8 @@ def run(options: argparse.Namespace, cases: Cases, wait: Callable[[Path], None] 
         raise ValueError(f"--watch: expected FILE.py:CLASS. Received: {options.watch!r}")
     existing_file("--watch", Path(file), "a Python file")
     writable_folder("--watch", versions.FOLDER)
-    saved = {
-        "algorithm": [options.watch],
-        "shapes": options.shapes,
-        "batch_size": options.batch_size,
-        "passes": options.passes,
-    }
+    saved = {name: getattr(options, name) for name in ("shapes", "batch_size", "passes")}
+    saved["algorithm"] = [options.watch]
     watch = Watch(options.watch, cases, saved, rounds=options.rounds, seed=options.seed)
     say = partial(print, flush=True)
     said_of_cases = ", ".join(f"{PART_NAMES[pass_name]} of {geometry}" for geometry, pass_name in cases)

@@ -132,10 +132,9 @@ def test_the_table_marks_what_is_not_as_it_seems():
     assert "Above 100%" not in notes
 
 
-def test_the_plot_has_a_dot_per_algorithm_and_every_roof(monkeypatch):
-    monkeypatch.setattr(roofline.peaks, "measure", lambda: MACHINE)
+def test_the_plot_has_a_dot_per_algorithm_and_every_roof():
     points = [point("1,1,66,66,4,3,3,1,0", name) for name in ("silent", "declared")]
-    (axes,) = roofline.draw(points).axes
+    (axes,) = roofline.draw(points, MACHINE).axes
     offsets = axes.collections[0].get_offsets()
     np.testing.assert_allclose(offsets, [[p.flops_per_byte, p.gflops] for p in points])
     words = {text.get_text().strip() for text in axes.texts}

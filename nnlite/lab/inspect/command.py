@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "algorithm",
         metavar="ALGORITHM",
-        help="a built-in algorithm, your own as FILE.py:CLASS (both with parameters as 'winograd(least_tiles=24)'), or FILE.py:FUNCTION that is compiled with @njit",
+        help="a built-in algorithm, your own as FILE.py:CLASS, both also with parameters, as "
+        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit",
     )
     parser.add_argument(
         "--shape",
@@ -160,11 +161,11 @@ def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
 
 def _remarks(function: FunctionReport) -> Iterator[str]:
     if function.colder or function.versions:
-        colder = f"{function.colder} less hot loops (see --loops)" if function.colder else ""
-        others = (
-            f"{function.versions} remainder loops and other versions of the same loops" if function.versions else ""
-        )
-        yield f"Not shown: {', '.join(filter(None, [colder, others]))}."
+        counts = {
+            "less hot loops (see --loops)": function.colder,
+            "remainder loops and other versions of the same loops": function.versions,
+        }
+        yield f"Not shown: {', '.join(f'{number} {what}' for what, number in counts.items() if number)}."
     if said := lead(function.loops):
         yield said
 
