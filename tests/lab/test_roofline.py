@@ -7,6 +7,7 @@ import pytest
 
 from nnlite import conv
 from nnlite.lab import roofline
+from nnlite.lab.bench import bench
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import resolve
 
@@ -114,6 +115,13 @@ def test_one_thread_is_held_to_the_rates_of_one(monkeypatch):
     monkeypatch.setattr(Declared, "one_thread", True)
     found = point("1,32,66,66,64,3,3,1,0")
     assert (found.threads, found.roof, found.roof_gflops) == (1, "FMA peak", 50.0)
+
+
+def test_the_run_has_the_peak_of_its_roofline(monkeypatch):
+    monkeypatch.setattr("nnlite.lab.check.RANDOM", 0)
+    monkeypatch.setattr("nnlite.lab.check.FIXED", [])
+    run = bench([conv.get("declared")], [], ["forward"], machine=MACHINE)
+    assert run.peak_gflops == MACHINE.fma_gflops(run.threads)
 
 
 def test_the_table_marks_what_is_not_as_it_seems():

@@ -409,8 +409,8 @@ def test_the_grid_marks_the_best_and_the_dropped():
     seconds = {name: [9.0] * 2 for name in names} | {names[0]: STEADY, names[1]: [0.5] * LEAST_ROUNDS}
     grid = sweep.tables(row_of(seconds, names[0]))[1]
     assert grid.title == "x default; * best; (dropped after few rounds)"
-    assert [cell.text for cell in grid.rows[0]] == ["6", "1.00", "* 0.50"]
-    assert [cell.text for cell in grid.rows[1]][1:] == ["(9.00)", "(9.00)"]
+    lines = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
+    assert lines == {"4": ["(9.00)", "(9.00)"], "6": ["1.00", "* 0.50"], "8": ["(9.00)", "(9.00)"]}
 
 
 def test_only_takes_an_algorithm_with_parameters(folder, capsys):
@@ -418,7 +418,7 @@ def test_only_takes_an_algorithm_with_parameters(folder, capsys):
     (row,) = json.loads((folder / "r.json").read_text())["rows"]
     assert [cell["algorithm"] for cell in row["algorithms"]] == ["tiled(rows=8, layout='nhwc')", "tiled"]
     assert main(["bench", "--only", "tiled(rows=9)", *SMALL]) == 2
-    assert "--only tiled(rows=9): rows: expected one of 4, 6, 8. Received: 9" in capsys.readouterr().err
+    assert "--only tiled(rows=9): rows: expected one of 4, 6, 8." in capsys.readouterr().err
 
 
 def test_some_parameters_are_swept_and_the_others_stay(folder, capsys):

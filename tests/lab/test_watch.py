@@ -133,7 +133,9 @@ def test_a_file_that_is_broken_at_first_and_never_mended(tmp_path, monkeypatch, 
 
 def test_a_kept_version_can_be_compared_with_todays(tmp_path, monkeypatch, capsys):
     run(tmp_path, monkeypatch, capsys, RIGHT)
-    options = SimpleNamespace(compare=["Mine-1"], algorithm=[], shapes=None, batch_size=None, passes=None)
+    options = SimpleNamespace(
+        compare=["Mine-1"], algorithm=[], shapes=None, batch_size=None, passes=None, default_of=lambda name: None
+    )
     try:
         versions.fill_options(options)
     finally:
