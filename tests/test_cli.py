@@ -195,7 +195,7 @@ def test_summary_counts(folder, capsys):
         (["explain", "mlp", "--baseline", "mpl"], "Did you mean 'mlp'"),
         (["train", "mine.py:five_classes"], "expected at least 10 outputs, one per class of the data. Received: (5,)"),
         (["explain", "mine.py:stops"], "MODEL stops: a step raised SystemExit: 3"),
-        (["explain", "mine.py:"], "MODEL mine.py:: expected a name after the colon. Received: nothing"),
+        (["explain", "mine.py:"], "MODEL mine.py:: expected a name after the colon, or"),
         (["explain", "folder.py:f"], "expected a Python file. Received: 'folder.py', which is not a file"),
         (["explain", "folder.keras"], "expected a file. Received: 'folder.keras', which is not a file"),
         (["explain", "--out", ""], "--out: expected a writable folder. Received: ''"),

@@ -31,8 +31,11 @@ def show(step, *before, threads=1, loops=1):
     idea, _, exercise = script.__doc__.partition("\n\nExercise: ")
     parser = argparse.ArgumentParser(description=idea.partition("\n")[0])
     parser.add_argument("--small", action="store_true", help=f"a small layer, {SMALL_LAYER}, instead of {LAYER}")
-    (shape,) = resolve([SMALL_LAYER if parser.parse_args().small else LAYER], 1)
+    small = parser.parse_args().small
+    (shape,) = resolve([SMALL_LAYER if small else LAYER], 1)
     out = console()
+    if small:
+        print("A small layer: this shows that it works, not how fast it is.\n")
     print(idea + "\n")
 
     nn.set_num_threads(threads or nn.get_num_threads())

@@ -58,30 +58,30 @@ class kernel:
         self.compiled = jit(function, no_cpython_wrapper=True)
         self._launch: Callable | None = None
 
-    def __call__(self, *arrays: Any) -> None:
-        self.run(threads.kernel_parts(), *arrays)
+    def __call__(self, *arguments: Any) -> None:
+        self.run(threads.kernel_parts(), *arguments)
 
     def __reduce__(self) -> str:
         """Kernels are copied and pickled as functions are: by name."""
         return self.__qualname__
 
-    def run(self, num_threads: int, *arrays: Any) -> None:
+    def run(self, num_threads: int, *arguments: Any) -> None:
         """Do the shares of that many threads, however many there are meanwhile."""
-        if len(arrays) != self._count:
-            raise TypeError(f"kernel {self.__name__}: expected {self._count} arguments. Received: {len(arrays)}")
+        if len(arguments) != self._count:
+            raise TypeError(f"kernel {self.__name__}: expected {self._count} arguments. Received: {len(arguments)}")
         if not ENABLED:
             for thread in range(num_threads):
-                self.compiled(thread, num_threads, *arrays)
+                self.compiled(thread, num_threads, *arguments)
             return
         if self._launch is None:
             self._launch = launcher(self.compiled)
         workers = pool.workers
         if not 1 < num_threads <= pool.MOST_PARTS or not workers.lock.acquire(blocking=False):
-            self._launch(_in_turn_address(), 0, num_threads, *arrays)  # another thread's launch has the workers
+            self._launch(_in_turn_address(), 0, num_threads, *arguments)  # another thread's launch has the workers
             return
         try:
             workers.wake(num_threads)
-            self._launch(pool.share_out_address(), workers.shared, num_threads, *arrays)
+            self._launch(pool.share_out_address(), workers.shared, num_threads, *arguments)
         finally:
             workers.lock.release()
 

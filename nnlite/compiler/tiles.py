@@ -361,8 +361,8 @@ def multiply_add(typing, tile, a, rows, i, i_step, b, j, j_step, count):
         tile = multiply_add(tile, a, rows, i, i_step, b, j, j_step, count)
 
     Term t adds a[rows[m] + i + t * i_step] times the vectors b[j + t * j_step : ... + width] to row m, for every m and
-    for t = 0 ... count - 1. The sums stay in registers. So the shape has to fit: one with more `registers` than
-    REGISTERS raises ValueError.
+    for t = 0 ... count - 1. b is read for all `width` columns, also where fewer are stored: pad it. The sums stay in
+    registers. So the shape has to fit: one with more `registers` than REGISTERS raises ValueError.
     """
     shape = shape_of("multiply_add", tile)
     require_array("multiply_add a", a)

@@ -73,7 +73,7 @@ class Algorithm(KnownAttributes):
     def with_parameters(self, **parameters: Any) -> Self:
         """An algorithm with these parameters, and this one's otherwise. Raises as the constructor does."""
         given = choices.accepted(self.name, self.parameters, {**self._given, **parameters})
-        made = type(self)(**given)
+        made = choices.made(type(self), given)
         made.name = choices.call(choices.split_call(self.name)[0], given)
         return made
 

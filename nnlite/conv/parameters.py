@@ -27,7 +27,7 @@ def declare(algorithm: type, base: type) -> None:
     if not isinstance(declared, Mapping) or not all(isinstance(v, tuple) and v for v in declared.values()):
         raise ValueError(f"{where}: expected a dict from names to tuples of values. Received: {declared!r}")
     for name, values in declared.items():
-        if not (isinstance(name, str) and name.isidentifier()) or hasattr(base, name):
+        if not (isinstance(name, str) and name.isidentifier()) or hasattr(base, name) or name in base.__annotations__:
             raise ValueError(f"{where}: expected a name that is not taken. Received: {name!r}")
         if any(value in values[:i] for i, value in enumerate(values)):
             raise ValueError(f"{where}: expected different values of {name}. Received: {values!r}")
@@ -56,13 +56,26 @@ def check_names(names: Iterable[str], algorithm: str, declared: Parameters) -> N
         if not declared:
             raise ValueError(f"parameter {name!r}: algorithm {algorithm!r} declares no parameters")
         if name not in declared:
-            raise unknown(f"parameter of {algorithm!r}", name, declared)
+            raise unknown("parameter", name, declared, f" of {algorithm!r}")
 
 
 def combinations(declared: Parameters, own: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every combination of values of the parameters in `own`, its values first."""
     choices = [[own[name], *(v for v in declared[name] if v != own[name])] for name in own]
     return [dict(zip(own, values, strict=True)) for values in product(*choices)]
+
+
+def made(algorithm: type, given: Mapping[str, Any]) -> Any:
+    """An object of the class with these parameters. Raises ValueError if its constructor does not take or keep them."""
+    expected = f"{algorithm.__name__}: expected __init__(self, **parameters) that calls super().__init__(**parameters)"
+    try:
+        result = algorithm(**given)
+    except TypeError as error:
+        raise ValueError(f"{expected}, for {', '.join(given) or 'no parameter'}. Received: {error}") from error
+    for name, value in given.items():
+        if getattr(result, name) != value:
+            raise ValueError(f"{expected}. Received: {name}={getattr(result, name)!r} after it got {name}={value!r}")
+    return result
 
 
 def call(name: str, given: Mapping[str, Any]) -> str:

@@ -110,7 +110,8 @@ def register(algorithm: Algorithm, *, replace: bool = False) -> Algorithm:
         raise TypeError(f"algorithm: expected an instance of nn.conv.Algorithm. Received: {algorithm!r}")
     name = getattr(algorithm, "name", None)
     if not isinstance(name, str) or not name or name == "auto":
-        raise ValueError(f"algorithm: expected a name other than 'auto' in its class. Received: {name!r}")
+        expected = f'a line name = "..." in class {type(algorithm).__name__}, other than "auto"'
+        raise ValueError(f"algorithm: expected {expected}. Received: {name!r}")
     if not boolean("replace", replace) and name in names():
         raise ValueError(f"algorithm: {name!r} is registered already; pass replace=True to replace it")
     if type(algorithm).forward is Algorithm.forward:

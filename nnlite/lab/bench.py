@@ -49,18 +49,21 @@ def bench(
     seed: int = 0,
     bar: Bar | None = None,
     compare: Callable[..., Samples] | None = None,
+    machine: peaks.Machine | None = None,
 ) -> Run:
     """Check each algorithm, then time the correct ones at each shape and pass, in float32.
 
     `baseline` is the algorithm that ratios are relative to (default: im2col, else the first that is timed). `seconds`
     is the time for timing per shape and pass, on average, for at least `fewest` rounds. `compare` runs the rounds, as
-    `run_rounds` does (the default). A KeyboardInterrupt ends the run early; the completed rounds are returned.
+    `run_rounds` does (the default). The FMA peak is that of `machine`, else it is measured. A KeyboardInterrupt ends
+    the run early; the completed rounds are returned.
     """
     bar = Bar() if bar is None else bar
+    count = threads.get_num_threads()
     run = Run(
-        peak_gflops=peaks.peak_gflops(threads.get_num_threads()),
+        peak_gflops=machine.fma_gflops(count) if machine else peaks.peak_gflops(count),
         processor=processor_name(),
-        threads=threads.get_num_threads(),
+        threads=count,
         seed=seed,
         command=command_line(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),

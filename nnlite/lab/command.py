@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from nnlite import conv
 from nnlite.lab import diff, race, reference, roofline, shapes, tables, timing, versions, watch
 from nnlite.lab import options as options_of
 from nnlite.lab.bench import SECONDS, bench
-from nnlite.lab.loading import load_algorithms
+from nnlite.lab.loading import load_algorithms, named
 from nnlite.lab.options import Extra
 from nnlite.lab.results import Run, write_csv
 from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
 from nnlite.lab.table import to_rich
 from nnlite.lab.terminal import Bar, console
 from nnlite.network.progress import announce_compilation
+from nnlite.performance import peaks
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.runtime.files import write_json
 
@@ -37,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="NAME,...",
-        help="time the values of an algorithm's parameters (default: all), which --only or --algorithm names",
+        help="time every combination of one algorithm's parameters (NAME: only these); --only or --algorithm names the "
+        "algorithm",
     )
     parser.add_argument(
         "--shapes",
@@ -92,10 +96,15 @@ def run(options: argparse.Namespace) -> int:
     wanted = _shapes(options)
     if options.baseline is not None and options.baseline not in [a.name for a in algorithms]:
         raise unknown("--baseline", options.baseline, [a.name for a in algorithms])
+    if before:
+        versions.check_comparable(options.compare, before, [*others, *own])
     writable_file("--csv", options.csv)
+    if options.save is not None:
+        writable_folder("--save", versions.FOLDER)
     if options.figures is not None:
         writable_folder("--figures", options.figures)
     announce_compilation()
+    machine = peaks.measure() if options.roofline else None
     with Bar() as bar:
         result = bench(
             algorithms,
@@ -108,14 +117,15 @@ def run(options: argparse.Namespace) -> int:
             seconds=options.seconds,
             seed=options.seed,
             bar=bar,
+            machine=machine,
         )
     _print(result, sweep)
-    extra = options_of.results(result, options)
+    extra = options_of.results(result, options, machine)
     for table in extra.tables:
         print()
         console().print(to_rich(table))
-    for path in [*_write(result, options, sweep, extra), *options_of.save(result, options, own)]:
-        print(f"wrote {path}")
+    for path in _write(result, options, sweep, extra, own):
+        print(f"wrote {path}", flush=True)
     refused = any(sweep or report.algorithm in [a.name for a in own] for report in result.refused)
     if extra.slower or refused:
         return 1
@@ -142,13 +152,17 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _passes(request: str | None) -> list[str]:
-    return _listed("--passes", request or ",".join(conv.PASSES), reference.PASSES)
+    names = _listed(request) if request else list(conv.PASSES)
+    for name in names:
+        if name not in reference.PASSES:
+            raise unknown("--passes", name, reference.PASSES)
+    return names
 
 
 def _others(only: str | None, own: list[conv.Algorithm]) -> list[conv.Algorithm]:
     """The registered algorithms that --only selects, without the user's own."""
-    names = conv.names() if only is None else _listed("--only", only, conv.names())
-    return [conv.get(name) for name in names if name not in [a.name for a in own]]
+    found = [named("--only", name) for name in (conv.names() if only is None else _listed(only))]
+    return [algorithm for algorithm in found if algorithm.name not in [a.name for a in own]]
 
 
 def _sweep(options: argparse.Namespace, own: list[conv.Algorithm]) -> Sweep | None:
@@ -158,18 +172,16 @@ def _sweep(options: argparse.Namespace, own: list[conv.Algorithm]) -> Sweep | No
     if options.baseline is not None:
         what = "none with --sweep, whose baseline is the default"
         raise ValueError(f"--baseline: expected {what}. Received: {options.baseline}")
-    found = Sweep(own + (_others(options.only, own) if options.only else []), options.sweep)
+    names = _listed(options.sweep) if options.sweep else []
+    found = Sweep(own + (_others(options.only, own) if options.only else []), names)
     if options.figures is not None and len(found.values) != 2:
         raise ValueError(f"--figures: expected two parameters with --sweep. Received: {', '.join(found.values)}")
     return found
 
 
-def _listed(option: str, text: str, known: tuple[str, ...] | list[str]) -> list[str]:
-    names = list(dict.fromkeys(part.strip() for part in text.split(",")))
-    for name in names:
-        if name not in known:
-            raise unknown(option, name, known)
-    return names
+def _listed(text: str) -> list[str]:
+    """The names in a list with commas, each once; a comma in parentheses is part of a name."""
+    return list(dict.fromkeys(part.strip() for part in re.split(r",(?![^(]*\))", text)))
 
 
 def _print(result: Run, sweep: Sweep | None) -> None:
@@ -189,19 +201,21 @@ def _print(result: Run, sweep: Sweep | None) -> None:
         out.print(f"- {sentence}")
 
 
-def _write(result: Run, options: argparse.Namespace, sweep: Sweep | None, extra: Extra) -> list[str]:
-    written = []
+def _write(
+    result: Run, options: argparse.Namespace, sweep: Sweep | None, extra: Extra, own: list[conv.Algorithm]
+) -> Iterator[str]:
+    """Write what is asked for. Yields each path as soon as it is written."""
     if options.json:
         write_json(options.json, sweep.to_dict(result) if sweep else {**result.to_dict(), **extra.content})
-        written.append(options.json)
+        yield options.json
     if options.csv:
         write_csv(result.rows, Path(options.csv))
-        written.append(options.csv)
+        yield options.csv
     if options.figures:
         from nnlite.lab import figures
 
         folder = Path(options.figures)
-        written += (sweep or figures).draw(result, folder)
-        if extra.points:
-            written += figures.write(roofline.draw(extra.points), folder / "bench-roofline")
-    return written
+        yield from (sweep or figures).draw(result, folder)
+        if extra.points and extra.machine:
+            yield from figures.write(roofline.draw(extra.points, extra.machine), folder / "bench-roofline")
+    yield from options_of.save(result, options, own)

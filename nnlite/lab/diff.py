@@ -13,6 +13,8 @@ from nnlite.lab.tables import ratio
 from nnlite.runtime.errors import existing_file
 from nnlite.runtime.scopes import PART_NAMES
 
+#: what the JSON of a run has
+_KEYS = {"schema", "rows", "processor", "threads", "peak_gflops", "date"}
 #: (geometry, pass, algorithm) -> its result in the JSON
 _Results = dict[tuple[str, str, str], dict[str, Any]]
 
@@ -20,13 +22,24 @@ _Results = dict[tuple[str, str, str], dict[str, Any]]
 def read(path: str) -> dict[str, Any]:
     """The JSON of a run. Raises FileNotFoundError or ValueError."""
     existing_file("--diff", Path(path), "a file that nnlite bench --json wrote")
+    expected = f"--diff {path}: expected the JSON of nnlite bench --json"
     try:
         content = json.loads(Path(path).read_text())
-        _results(content)
-        assert content["schema"] == SCHEMA
-        content["processor"], content["threads"], content["peak_gflops"], content["date"]
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"--diff {path}: expected the JSON of nnlite bench --json. Received: {error!r}") from error
+    except ValueError as error:
+        raise ValueError(f"{expected}. Received: a file that is not JSON") from error
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        raise ValueError(f"{expected}. Received: JSON of another command")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"{expected}, of schema {SCHEMA}. Received: JSON of schema {content['schema']}")
+    try:
+        results = _results(content)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{expected}. Received: rows that are not a run's") from error
+    for cell in results.values():
+        for name in ("median_ms", "percent_of_peak", "scale"):
+            if not isinstance(cell.get(name), (int, float)):
+                where = f"{cell['algorithm']} at {cell['where']}"
+                raise ValueError(f"{expected}. Received: no number as {name} of {where}")
     return content
 
 
@@ -36,7 +49,7 @@ def _results(run: dict[str, Any]) -> _Results:
         geometry = json.dumps(row["geometry"], sort_keys=True)
         for cell in row["algorithms"]:
             if cell["status"] == "timed":
-                label = {**cell, "where": f"{row['shape']}, {PART_NAMES[row['pass']]}", "rounds": row["rounds"]}
+                label = {**cell, "where": f"{row['shape']}, {PART_NAMES[row['pass']]}"}
                 found[geometry, row["pass"], cell["algorithm"]] = label
     return found
 

@@ -8,9 +8,9 @@ from traceback import extract_tb
 from typing import Any
 
 from nnlite import conv
-from nnlite.conv.parameters import accepted, read, split_call
+from nnlite.conv.parameters import accepted, made, read, split_call
 from nnlite.lab.user_modules import load_module
-from nnlite.runtime.errors import existing_file
+from nnlite.runtime.errors import existing_file, unknown
 
 
 def load_object(spec: str, kind: str) -> Any:
@@ -24,12 +24,13 @@ def load_object(spec: str, kind: str) -> Any:
     existing_file(f"{kind} {spec}", path, "a Python file")
     if path.suffix != ".py":
         raise ValueError(f"{kind} {spec}: expected a file that ends in .py. Received: {file!r}")
+    if not name.isidentifier():
+        expected = "a name after the colon, or an algorithm's CLASS(PARAMETER=VALUE)"
+        raise ValueError(f"{kind} {spec}: expected {expected}. Received: {name or 'nothing'}")
     try:
         module = load_module(path)
     except (Exception, SystemExit) as error:
         raise ValueError(f"{kind} {spec}: {path.name} raised {said(error, path)}") from error
-    if not name:
-        raise ValueError(f"{kind} {spec}: expected a name after the colon. Received: nothing")
     if not hasattr(module, name):
         raise ValueError(f"{kind} {spec}: expected the name {name!r} in {path.name}. Received: a file without it")
     return getattr(module, name)
@@ -59,6 +60,16 @@ def load_algorithms(specs: Sequence[str]) -> list[conv.Algorithm]:
     return [conv.register(algorithm) for algorithm in algorithms]
 
 
+def named(option: str, name: str) -> conv.Algorithm:
+    """The registered algorithm of that name, which may end in values of its parameters. Raises ValueError."""
+    if split_call(name)[0] not in conv.names() and name not in conv.names():
+        raise unknown(option, name, conv.names())
+    try:
+        return conv.get(name)
+    except ValueError as error:
+        raise ValueError(f"{option} {name}: {error}") from error
+
+
 def load_algorithm(spec: str, kind: str = "--algorithm") -> conv.Algorithm:
     """The user's algorithm, unregistered even if its file registers it. `kind` begins the message of an error."""
     if ".py:" not in spec:
@@ -70,7 +81,9 @@ def load_algorithm(spec: str, kind: str = "--algorithm") -> conv.Algorithm:
         raise ValueError(f"{kind} {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
     given = _parameters(spec, found, arguments, kind)
     try:
-        algorithm = found(**given)
+        algorithm = made(found, given)
+    except ValueError as error:
+        raise ValueError(f"{kind} {spec}: {error}") from error
     except Exception as error:
         raise ValueError(f"{kind} {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
     name = getattr(algorithm, "name", None)

@@ -11,7 +11,7 @@ from nnlite.conv import Algorithm
 from nnlite.lab import roofline, timing, versions, watch
 from nnlite.lab.results import Run
 from nnlite.lab.table import Table
-from nnlite.performance import peaks
+from nnlite.performance.peaks import Machine
 
 #: options that choose another job -> the options that can be given with them
 _ALONE = {
@@ -69,7 +69,7 @@ def check(options: argparse.Namespace) -> None:
     for job, allowed in _ALONE.items():
         if job in given:
             for other in given:
-                if other not in (job, "default_of", *allowed):
+                if other not in (job, *allowed):
                     raise ValueError(f"--{job}: expected no {_said(other)} with it. Received: both")
     for other in ("save", "compare", "roofline") if options.sweep is not None else ():
         if other in given:
@@ -96,19 +96,19 @@ class Extra:
     tables: list[Table] = field(default_factory=list)
     content: dict[str, Any] = field(default_factory=dict)
     points: list[roofline.Point] = field(default_factory=list)
+    machine: Machine | None = None  # of the roofline
     slower: bool = False  # than --fail-slower allows, or nothing was compared
 
 
-def results(run: Run, options: argparse.Namespace) -> Extra:
-    """The results that are asked for by --compare and --roofline."""
-    extra = Extra()
+def results(run: Run, options: argparse.Namespace, machine: Machine | None) -> Extra:
+    """The results that are asked for by --compare, and by --roofline: it has `machine` measured."""
+    extra = Extra(machine=machine)
     if options.compare:
         found = versions.compare(run, options.compare, options.fail_slower)
         extra.slower = any(pair.fails for pair in found) or (options.fail_slower is not None and not found)
         extra.content["versions"] = [asdict(pair) for pair in found]
         extra.tables.append(versions.table(found, options.fail_slower))
-    if options.roofline:
-        machine = peaks.measure()
+    if machine:
         extra.points = roofline.points(run, machine)
         extra.content["roofline"] = [point.to_dict() for point in extra.points]
         extra.content["machine"] = machine.to_dict()

@@ -48,7 +48,7 @@ def race(
     """As `run_rounds`: the first candidate is the default, the last its A/A control, those between are challengers.
 
     A dropped candidate has fewer samples: those of the first rounds. `seconds` may shorten the rounds after the last
-    drop, but not below FINAL_ROUNDS, and `fewest` is not used.
+    drop, but not below `fewest` in all.
     """
     samples = {} if samples is None else samples
     default, *challengers, control = candidates
@@ -78,5 +78,5 @@ def race(
             left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
             challengers = [challenger for challenger in challengers if challenger.name in left]
             done = until
-        run(rounds, FINAL_ROUNDS)
+        run(rounds, fewest - done)
     return samples

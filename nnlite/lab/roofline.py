@@ -13,7 +13,6 @@ from nnlite.lab.numbers import short, threads_said
 from nnlite.lab.reference import result_passes
 from nnlite.lab.results import Row, Run
 from nnlite.lab.table import Cell, Table
-from nnlite.performance import peaks
 from nnlite.performance.counts import human_bytes
 from nnlite.performance.peaks import Machine
 from nnlite.runtime.scopes import PART_NAMES
@@ -150,11 +149,10 @@ def _notes(found: Sequence[Point], machine: Machine) -> list[str]:
     return notes
 
 
-def draw(found: Sequence[Point]) -> Figure:
+def draw(found: Sequence[Point], machine: Machine) -> Figure:
     """One panel per shape and pass, one dot per algorithm."""
     from matplotlib.figure import Figure
 
-    machine = peaks.measure()
     cases = list(dict.fromkeys((p.shape, p.pass_name) for p in found))
     across = len({pass_name for _, pass_name in cases})
     down = -(-len(cases) // across)

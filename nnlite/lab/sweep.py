@@ -19,13 +19,15 @@ from nnlite.runtime.scopes import PART_NAMES
 
 #: rounds of the default and of the best other combination, at least
 LEAST_ROUNDS = race.DROPS[-1] + race.FINAL_ROUNDS
+#: what the ratios of two parameters are marked with
+_MARKS = "* best; (dropped after few rounds)"
 
 
 class Sweep:
     """The combinations of an algorithm's parameters that are compared, its own values first."""
 
-    def __init__(self, algorithms: Sequence[Algorithm], parameters: str):
-        """`parameters` is a list of names separated by commas; all parameters if it is empty.
+    def __init__(self, algorithms: Sequence[Algorithm], parameters: Sequence[str]):
+        """`parameters` are the names of those that vary; all of them if it is empty.
 
         Raises ValueError unless there is one algorithm, and it declares these.
         """
@@ -34,15 +36,15 @@ class Sweep:
             raise ValueError(f"--sweep: expected one algorithm, from --only or --algorithm. Received: {received}")
         self.algorithm = algorithms[0]
         declared = self.algorithm.parameters
-        names = list(dict.fromkeys(part.strip() for part in parameters.split(","))) if parameters else list(declared)
+        names = parameters or list(declared)
         if not declared:
             raise ValueError(f"--sweep: algorithm {self.algorithm.name!r} declares no parameters")
         try:
             check_names(names, self.algorithm.name, declared)
+            self.values = {name: values for name, values in declared.items() if name in names}
+            self.combinations = {one.name: one for one in self.algorithm.combinations(*self.values)}
         except ValueError as error:
             raise ValueError(f"--sweep: {error}") from error
-        self.values = {name: values for name, values in declared.items() if name in names}
-        self.combinations = {one.name: one for one in self.algorithm.combinations(*self.values)}
         self.default = next(iter(self.combinations))
 
     def said(self, name: str) -> str:
@@ -56,10 +58,15 @@ class Sweep:
 
     def checks(self, run: Run) -> Iterator[str]:
         """The results of the checks, in sentences."""
-        right = [report.checked for report in run.checks if report.checked and not report.refused]
+        timed = {cell.algorithm for row in run.rows for cell in row.timed}
+        found = [report for report in run.checks if not report.refused]
+        right = [report.checked for report in found if report.checked or report.algorithm in timed]
         least, most = min(right, default=0), max(right, default=0)
         on = f"{most}" if least == most else f"{least} to {most}"
-        yield f"{len(right)} of {len(run.checks)} combinations of {self.algorithm.name} are correct on {on} geometries."
+        yield (
+            f"{len(right)} of {len(run.checks)} combinations of {self.algorithm.name} are correct, on {on} geometries "
+            "and at the timed shapes."
+        )
         for report in run.refused:
             yield f"REFUSED {self.said(report.algorithm)}: {report.refusal}"
 
@@ -93,7 +100,7 @@ class Sweep:
             (down, _), (across, _) = self.values.items()
             lines = [[Cell(f"{value}"), *cells] for value, cells in self._grid(row)]
             heading = [f"{down} \\ {across}", *(str(value) for value in self.values[across])]
-            found.append(Table(f"x {base}, a star marks the best", heading, lines))
+            found.append(Table(f"x {base}; {_MARKS}", heading, lines))
         return found
 
     def _line(self, cell: results.Cell) -> list[Cell]:
@@ -120,7 +127,8 @@ class Sweep:
         def shown(cell: results.Cell) -> Cell:
             if cell.ratio is None:
                 return MISSING
-            return Cell(("* " if cell.best else "") + ratio(cell.ratio.value), cell.ratio.value)
+            text = ratio(cell.ratio.value)
+            return Cell(f"* {text}" if cell.best else text if cell in row.finalists else f"({text})", cell.ratio.value)
 
         return [(value, [shown(cells[value, other]) for other in others]) for value in values]
 
@@ -161,13 +169,17 @@ class Sweep:
             axes = figure.add_subplot(len(rows), 1, i + 1)
             grid = [cells for _, cells in self._grid(row)]
             ratios = np.array([[np.nan if cell.value is None else cell.value for cell in cells] for cells in grid])
-            axes.imshow(np.log2(ratios), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto")
+            dropped = np.array([[cell.text.startswith("(") for cell in cells] for cells in grid])
+            axes.imshow(
+                np.log2(ratios), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", alpha=np.where(dropped, 0.4, 1.0)
+            )
             for (y, x), value in np.ndenumerate(ratios):
-                light = "white" if abs(np.log2(value)) > 0.55 else "black"  # never of NaN
+                light = "white" if abs(np.log2(value)) > 0.55 and not dropped[y, x] else "black"  # never of NaN
                 axes.text(x, y, grid[y][x].text, ha="center", va="center", color=light, fontsize=9)
             axes.set_xticks(range(len(others)), [str(value) for value in others])
             axes.set_yticks(range(len(values)), [str(value) for value in values])
             axes.set_xlabel(across)
             axes.set_ylabel(down)
-            axes.set_title(f"{row.shape.name}, {PART_NAMES[row.pass_name]}: x default", loc="left", fontsize=10)
+            title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}\nx default; {_MARKS}"
+            axes.set_title(title, loc="left", fontsize=9)
         return write(figure, folder / "sweep-heatmap")

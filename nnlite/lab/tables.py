@@ -71,9 +71,11 @@ def milliseconds_of(cell: results.Cell) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """Two decimals, none from 100 on, thousands as k."""
+    """Two decimals, three digits below 0.1, none from 100 on, thousands as k."""
     if value is None:
         return ""
+    if value < 0.1:
+        return f"{value:.3g}"
     return f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 

@@ -55,7 +55,8 @@ def save(name: str, algorithms: dict[str, conv.Algorithm], content: dict[str, An
     check_free(name)
     folder, sources = FOLDER / name, []
     for number, (spec, algorithm) in enumerate(algorithms.items(), 1):
-        file, _, class_name = spec.rpartition(":")
+        file, _, class_name = spec.partition(".py:")
+        file += ".py"
         for relative, source in files_of(Path(file)).items():
             path = folder / str(number) / relative
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def load(name: str) -> tuple[list[conv.Algorithm], dict[str, Any]]:
         raise ValueError(f"{kind}: expected the JSON of a run in {folder / _RUN}. Received: {error!r}") from error
     algorithms = []
     for algorithm_name, source in sources:
-        algorithm = load_algorithm(str(folder / source), kind)
+        algorithm = load_algorithm(f"{folder}/{source}", kind)
         algorithm.name = f"{algorithm_name}@{name}"  # of this instance alone
         algorithms.append(conv.register(algorithm, replace=True))
     return algorithms, content
@@ -91,10 +92,22 @@ def fill_options(options: argparse.Namespace) -> list[conv.Algorithm]:
     """Load the versions of --compare. What the command line leaves open is as in the first of them."""
     loaded = [load(name) for name in dict.fromkeys(options.compare)]
     before = loaded[0][1].get("options", {})
+    given = {option for option in OPTIONS if getattr(options, option)}
+    if "shapes" in given:
+        given.add("batch_size")  # the saved one belongs to the saved shapes
     for option in OPTIONS:
-        if not getattr(options, option):
+        if option not in given:
             setattr(options, option, before.get(option, options.default_of(option)))
     return [algorithm for algorithms, _ in loaded for algorithm in algorithms]
+
+
+def check_comparable(versions: Sequence[str], saved: Sequence[conv.Algorithm], today: Sequence[conv.Algorithm]) -> None:
+    """Raises ValueError if none of today's algorithms has a saved version of its name."""
+    known = [algorithm.name for algorithm in saved]
+    if not any(f"{algorithm.name}@{version}" in known for algorithm in today for version in versions):
+        received = ", ".join(algorithm.name for algorithm in today) or "none"
+        expected = f"one of today's algorithms to have a saved version ({', '.join(known)})"
+        raise ValueError(f"--compare: expected {expected}. Received: {received}")
 
 
 # Comparing today's with a saved version ----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from nnlite.lab.user_modules import files_of
 from nnlite.performance.contention import TOLERATED, Contention
 from nnlite.performance.rounds import Candidate, Samples, Team, run_rounds, timed
 from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
-from nnlite.runtime.errors import existing_file
+from nnlite.runtime.errors import existing_file, writable_folder
 from nnlite.runtime.scopes import PART_NAMES
 
 #: the layer and pass that are timed by default: few images, so that a round is quick
@@ -56,12 +56,11 @@ class Watch:
     def __init__(self, spec: str, cases: Cases, options: dict[str, Any], *, rounds: int, seed: int):
         self._spec, self._cases, self._options = spec, cases, options
         self._rounds, self._seed = rounds, seed
-        file, _, self.class_name = spec.rpartition(":")
+        file, _, self.class_name = spec.rpartition(":")  # `run` refuses parameters, which may have colons
         self.path = Path(file)
         self.last: Version | None = None
         self.best: Version | None = None
         self.first = self._next = 1 + max((self._number(path.name) for path in versions.FOLDER.glob("*")), default=0)
-        self._files: dict[str, bytes] = {}
 
     def _number(self, name: str) -> int:
         """Of a version that was saved by an earlier watch; 0 of others."""
@@ -73,18 +72,14 @@ class Watch:
 
     def look(self) -> str:
         """Load the file, check it, time it. Returns the line that says what was found."""
-        before = self._files
         try:
             with Line() as line:
                 line.say("checking ...")
-                algorithm = load_algorithm(self._spec, "--watch")
-                self._files = files_of(self.path)
-                if self.last is not None and self._files == before:
-                    return f"{'':7}  the same source as before: not timed again"
+                try:
+                    algorithm = load_algorithm(self._spec, "--watch")
+                except (ValueError, OSError) as error:
+                    return f"{'':7}  not loaded: {str(error).removeprefix(f'--watch {self._spec}: ')}"
                 return self._judge(algorithm, line)
-        except (ValueError, OSError) as error:  # of loading
-            self._files = {}
-            return f"{'':7}  not loaded: {str(error).removeprefix(f'--watch {self._spec}: ')}"
         except Refused as refusal:
             return f"{'':7}  wrong: {refusal}"
         except (Exception, SystemExit) as error:
@@ -110,7 +105,10 @@ class Watch:
         tried = report.checked + len({geometry for geometry, _ in report.declined})
         of_all = "" if tried >= whole else f" of {whole}"
         checked = f"correct ({report.checked}{of_all})"
-        self._save(new)
+        try:
+            self._save(new)
+        except (OSError, ValueError) as error:
+            said_of_time += f" (not saved: {error})"
         return f"{new.number:7}  {checked:18} {said_of_time}"
 
     def _common_slices(self, new: Version) -> list[Slice]:
@@ -144,8 +142,8 @@ class Watch:
             against_best = self._ratio(samples, "new", "best")
             against_last = self._ratio(samples, "new", "last") if "last" in samples else against_best
             is_best = verdict(against_best, aa) == "faster"
-            text += f"{_said(against_last, aa):32}  {_said(against_best, aa)} than {self.best.number}"
-            text = text.replace("no difference than", "no difference from")
+            than = "from" if verdict(against_best, aa) == "no difference" else "than"
+            text += f"{_said(against_last, aa):32}  {_said(against_best, aa)} {than} {self.best.number}"
         if others > TOLERATED:
             text += f" (other programs: {100 * others:.0f}% of the CPU)"
         self.last, self.best = new, new if is_best else self.best
@@ -191,19 +189,12 @@ def _said(found: Ratio, aa: float | None) -> str:
 
 def wait_for_save(path: Path) -> None:
     """Wait until the file, or one beside it that it imports, is not what was loaded, and is written completely."""
-    loaded, stamp, state = files_of(path), _stamp(path), None
+    loaded, state = files_of(path), None
     while True:
         time.sleep(POLL)
-        before, state = state, (_stamp(path), {name: _content(path.parent / name) for name in loaded})
-        if state == before and state[0] is not None and state != (stamp, loaded):
+        before, state = state, {name: _content(path.parent / name) for name in (path.name, *loaded)}
+        if state == before and state[path.name] is not None and state != loaded:
             return
-
-
-def _stamp(path: Path) -> int | None:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def _content(path: Path) -> bytes | None:
@@ -219,12 +210,14 @@ def run(options: argparse.Namespace, cases: Cases, wait: Callable[[Path], None] 
     if not file.endswith(".py") or not class_name.isidentifier():
         raise ValueError(f"--watch: expected FILE.py:CLASS. Received: {options.watch!r}")
     existing_file("--watch", Path(file), "a Python file")
-    saved = {"shapes": options.shapes, "batch_size": options.batch_size, "passes": options.passes}
+    writable_folder("--watch", versions.FOLDER)
+    saved = {name: getattr(options, name) for name in ("shapes", "batch_size", "passes")}
+    saved["algorithm"] = [options.watch]
     watch = Watch(options.watch, cases, saved, rounds=options.rounds, seed=options.seed)
     say = partial(print, flush=True)
     said_of_cases = ", ".join(f"{PART_NAMES[pass_name]} of {geometry}" for geometry, pass_name in cases)
     say(f"{options.watch}: {said_of_cases}; {options.rounds} rounds per version. Ctrl-C ends.")
-    say("Correct: on this number of the geometries that nnlite bench checks, and where it is timed.")
+    say("correct (n): on n of the check's geometries and on the timed layer.")
     say(f"{'version':7}  {'check':18} {'ms':>8}  {'x last version (95%)':32}  x best so far (95%)")
     try:
         while True:

@@ -45,12 +45,12 @@ def one_of(kind: str, name: object, table: Mapping[str, Value]) -> Value:
     return table[name]
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """A ValueError that lists the known names and suggests the nearest one."""
+def unknown(kind: str, name: object, known: Iterable[str], of: str = "") -> ValueError:
+    """A ValueError that lists the known names and suggests the nearest one. `of` follows the name."""
     names = list(known)
     near = get_close_matches(str(name), names, n=1) or [n for n in names if _initials(n) == name]
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(names)}.{hint}")
+    return ValueError(f"unknown {kind} {name!r}{of}: expected one of {', '.join(names)}.{hint}")
 
 
 def _initials(name: str) -> str:

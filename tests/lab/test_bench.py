@@ -174,7 +174,7 @@ def test_interrupted_keeps_what_was_measured(folder, capsys, monkeypatch):
         (["--algorithm", "none.py:Mine"], "none.py"),
         (["--algorithm", "mine.py:Yours"], "expected the name 'Yours' in mine.py"),
         (["--algorithm", "mine.py:number"], "expected a subclass of nn.conv.Algorithm. Received: int"),
-        (["--algorithm", "mine.py:Unnamed"], "expected a name other than 'auto'"),
+        (["--algorithm", "mine.py:Unnamed"], 'expected a line name = "..." in class Unnamed'),
         (["--only", "im2cow"], "unknown --only 'im2cow'"),
         (["--passes", "backward"], "unknown --passes 'backward'"),
         (["--shapes", "vgg16"], "unknown --shapes 'vgg16'"),

@@ -18,9 +18,10 @@ from nnlite.compiler import compilation
 from nnlite.conv import Geometry
 from nnlite.lab.inspect import bounds, compiling
 from nnlite.lab.inspect.assembly import innermost_loops, readable
+from nnlite.lab.inspect.command import _remarks
 from nnlite.lab.inspect.counts import count
 from nnlite.lab.inspect.faults import faults, strided_loads
-from nnlite.lab.inspect.report import report
+from nnlite.lab.inspect.report import FunctionReport, report
 
 KERNELS = Path(__file__).with_name("faulty_kernels.py")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # OSACA's, of pyparsing
@@ -300,9 +301,47 @@ def test_a_function_of_a_file_is_inspected_for_a_signature(tmp_path, capsys):
     assert "trips are not counted" in text
 
 
+TWO = """
+import numba
+import numpy as np
+import nnlite as nn
+@numba.njit
+def two(x):
+    x[0] = 2
+@numba.njit
+def four(x):
+    x[0] = 4
+class Mine(nn.conv.Algorithm):
+    name = "mine"
+    parameters = {"rows": (2, 4)}
+    def forward(self, x, weight, geometry):
+        y = np.zeros(geometry.output_shape, x.dtype)
+        (four if self.rows == 4 else two)(y.reshape(-1))
+        return y
+"""
+
+
+@compiles
+def test_an_algorithm_may_have_parameters(tmp_path):
+    pytest.importorskip("osaca")
+    path, found = tmp_path / "mine.py", tmp_path / "found.json"
+    path.write_text(TWO)
+    arguments = ["--shape", "1,1,5,5,1,3,3,1,0", "--cpu", "haswell", "--json", str(found)]
+    assert main(["inspect", f"{path}:Mine(rows=4)", *arguments]) == 0
+    (function,) = json.loads(found.read_text("utf-8"))["processors"][0]["functions"]
+    assert function["name"].endswith(".four")
+
+
+def test_only_loops_that_there_are_are_said_not_to_be_shown():
+    (said,) = _remarks(FunctionReport(compiling.Function("f", "", ""), [], colder=0, versions=2))
+    assert said == "Not shown: 2 remainder loops and other versions of the same loops."
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["winograd(least_tiles=7)"], "ALGORITHM winograd.least_tiles=7.: least_tiles: expected one of"),
+        ([f"{KERNELS}:Mine(7)"], "expected a name after the colon, or an algorithm's CLASS.PARAMETER=VALUE."),
         (["direkt"], "unknown ALGORITHM 'direkt'.* Did you mean 'direct'"),
         (["direct", "--cpu", "neoverse-n1"], "unknown --cpu 'neoverse-n1': expected one of haswell"),
         (["direct", "--pass", "dz"], "unknown --pass 'dz'"),

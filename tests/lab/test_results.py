@@ -17,6 +17,13 @@ from nnlite.lab.table import to_rich
 from nnlite.performance.contention import TOLERATED
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0123, "0.0123"), (0.0004567, "0.000457"), (0.5, "0.50"), (12.3456, "12.35"), (123.4, "123")]
+)
+def test_a_ratio_has_three_digits_however_small(value, text):
+    assert tables.ratio(value) == text
+
+
 @pytest.fixture
 def row():
     """im2col 1 s; direct 0.25 s, above a peak of 100 GFLOP/s; winograd 0.5 s, effective; naive 8 s, from a slice."""

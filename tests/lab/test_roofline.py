@@ -7,6 +7,7 @@ import pytest
 
 from nnlite import conv
 from nnlite.lab import roofline
+from nnlite.lab.bench import bench
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import resolve
 
@@ -116,6 +117,13 @@ def test_one_thread_is_held_to_the_rates_of_one(monkeypatch):
     assert (found.threads, found.roof, found.roof_gflops) == (1, "FMA peak", 50.0)
 
 
+def test_the_run_has_the_peak_of_its_roofline(monkeypatch):
+    monkeypatch.setattr("nnlite.lab.check.RANDOM", 0)
+    monkeypatch.setattr("nnlite.lab.check.FIXED", [])
+    run = bench([conv.get("declared")], [], ["forward"], machine=MACHINE)
+    assert run.peak_gflops == MACHINE.fma_gflops(run.threads)
+
+
 def test_the_table_marks_what_is_not_as_it_seems():
     points = [
         point("1,1,66,66,4,3,3,1,0", "silent", scale=2.0),
@@ -132,10 +140,9 @@ def test_the_table_marks_what_is_not_as_it_seems():
     assert "Above 100%" not in notes
 
 
-def test_the_plot_has_a_dot_per_algorithm_and_every_roof(monkeypatch):
-    monkeypatch.setattr(roofline.peaks, "measure", lambda: MACHINE)
+def test_the_plot_has_a_dot_per_algorithm_and_every_roof():
     points = [point("1,1,66,66,4,3,3,1,0", name) for name in ("silent", "declared")]
-    (axes,) = roofline.draw(points).axes
+    (axes,) = roofline.draw(points, MACHINE).axes
     offsets = axes.collections[0].get_offsets()
     np.testing.assert_allclose(offsets, [[p.flops_per_byte, p.gflops] for p in points])
     words = {text.get_text().strip() for text in axes.texts}

@@ -56,7 +56,7 @@ def test_a_parameter_is_what_is_given_else_the_class_s_else_the_first_value():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"row": 4}, "unknown parameter of 'tiled' 'row': expected one of rows, layout. Did you mean 'rows'?"),
+        ({"row": 4}, "unknown parameter 'row' of 'tiled': expected one of rows, layout. Did you mean 'rows'?"),
         ({"rows": 5}, "rows: expected one of 4, 6, 8. Received: 5"),
         ({"rows": "4"}, "rows: expected one of 4, 6, 8. Received: '4'"),
     ],
@@ -75,6 +75,7 @@ def test_another_parameter_or_value_is_refused(given, message):
         ({"parameters": {"rows": 4}}, "expected a dict from names to tuples of values"),
         ({"parameters": {"rows": ()}}, "expected a dict from names to tuples of values"),
         ({"parameters": {"forward": (1, 2)}}, "expected a name that is not taken. Received: 'forward'"),
+        ({"parameters": {"name": ("a", "b")}}, "expected a name that is not taken. Received: 'name'"),
         ({"parameters": {"rows": (4, 4)}}, r"expected different values of rows. Received: \(4, 4\)"),
         ({"parameters": {"rows": (4, 6)}, "rows": 5}, "rows: expected one of 4, 6. Received: 5"),
     ],
@@ -96,7 +97,15 @@ def test_an_own_constructor_needs_no_super():
         def __init__(self, rows=4):
             self.note = "own"
 
+    class Closed(Tiled):
+        def __init__(self):
+            self.note = "own"
+
     assert (Quiet().rows, Quiet().layout, Quiet().name) == (6, "nhwc", "tiled")
+    with pytest.raises(ValueError, match=r"Quiet: expected __init__\(.*Received: rows=6 after it got rows=4"):
+        Quiet().combinations("rows")
+    with pytest.raises(ValueError, match=r"Closed: expected __init__\(.*, for rows. Received: .*'rows'"):
+        Closed().combinations("rows")
 
 
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
@@ -112,7 +121,7 @@ def test_combinations_begin_with_the_algorithm_s_own_values():
     assert len(set(names)) == 6
     assert [one.rows for one in Tiled(layout="n c").combinations("rows")] == [6, 4, 8]
     assert {one.layout for one in Tiled(layout="n c").combinations("rows")} == {"n c"}
-    with pytest.raises(ValueError, match="unknown parameter of 'tiled' 'columns'"):
+    with pytest.raises(ValueError, match="unknown parameter 'columns' of 'tiled'"):
         Tiled().combinations("columns")
 
 
@@ -325,7 +334,7 @@ def test_fewer_rounds_after_the_choice_give_no_interval():
     ],
 )
 def test_the_answer_says_whether_the_default_is_right(factor, answer):
-    sweep = Sweep([nn.conv.get("tiled")], "rows")
+    sweep = Sweep([nn.conv.get("tiled")], ["rows"])
     row = row_of({DEFAULT: STEADY, OTHER: [factor] * LEAST_ROUNDS, THIRD: [9.0] * DROPS[-1]}, DEFAULT)
     few = row_of({DEFAULT: [1.0] * 4, OTHER: [factor] * 4}, DEFAULT)
     assert sweep.answer(row).startswith(answer)
@@ -387,6 +396,31 @@ def test_a_sweep_checks_and_times_each_combination(folder, capsys):
     assert {path.name for path in (folder / "pictures").iterdir()} == {"sweep-heatmap.svg", "sweep-heatmap.png"}
 
 
+def test_a_combination_that_declines_all_edge_cases_is_correct_if_it_is_where_it_is_timed(folder, capsys):
+    (folder / "mine.py").write_text(MINE.replace("self.rows == 8", "geometry.input_shape != (2, 8, 9, 3)"))
+    assert main(["bench", "--algorithm", "mine.py:Mine", "--sweep", "rows", *SMALL]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "4 of 4 combinations of mine are correct, on 0 geometries and at the timed shapes." in text
+
+
+def test_the_grid_marks_the_best_and_the_dropped():
+    sweep = Sweep([nn.conv.get("tiled")], [])
+    names = list(sweep.combinations)
+    seconds = {name: [9.0] * 2 for name in names} | {names[0]: STEADY, names[1]: [0.5] * LEAST_ROUNDS}
+    grid = sweep.tables(row_of(seconds, names[0]))[1]
+    assert grid.title == "x default; * best; (dropped after few rounds)"
+    lines = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
+    assert lines == {"4": ["(9.00)", "(9.00)"], "6": ["1.00", "* 0.50"], "8": ["(9.00)", "(9.00)"]}
+
+
+def test_only_takes_an_algorithm_with_parameters(folder, capsys):
+    assert main(["bench", "--only", "tiled(rows=8, layout=nhwc),tiled", *SMALL, "--json", "r.json"]) == 0
+    (row,) = json.loads((folder / "r.json").read_text())["rows"]
+    assert [cell["algorithm"] for cell in row["algorithms"]] == ["tiled(rows=8, layout='nhwc')", "tiled"]
+    assert main(["bench", "--only", "tiled(rows=9)", *SMALL]) == 2
+    assert "--only tiled(rows=9): rows: expected one of 4, 6, 8." in capsys.readouterr().err
+
+
 def test_some_parameters_are_swept_and_the_others_stay(folder, capsys):
     assert main(["bench", "--algorithm", "mine.py:Mine(layout=blocked)", "--sweep", "rows", *SMALL]) == 0
     assert "3 of 4 combinations of mine(layout='blocked')" in capsys.readouterr().out
@@ -412,7 +446,7 @@ def test_one_combination_of_a_file_is_named_by_its_values(folder):
         (["--sweep"], "--sweep: expected one algorithm, from --only or --algorithm. Received: none"),
         (["--sweep", "--only", "direct,winograd"], "expected one algorithm, from --only or --algorithm. Received: dir"),
         (["--sweep", "--only", "im2col"], "--sweep: algorithm 'im2col' declares no parameters"),
-        (["--sweep", "block", "--only", "winograd"], "--sweep: unknown parameter of 'winograd' 'block'"),
+        (["--sweep", "block", "--only", "winograd"], "--sweep: unknown parameter 'block' of 'winograd'"),
         (["--sweep", "--only", "winograd", "--baseline", "direct"], "--baseline: expected none with --sweep"),
         (["--sweep", "--only", "winograd", "--rounds", "19"], "--rounds: expected an integer of at least 20"),
         (

@@ -8,6 +8,7 @@ import pytest
 import nnlite as nn
 from nnlite.__main__ import main
 from nnlite.lab import versions
+from nnlite.lab.loading import load_algorithm
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import resolve
 from nnlite.lab.user_modules import load_module
@@ -160,11 +161,65 @@ def test_slower_fails_only_beyond_percentage_and_noise(today, control, rounds, f
     assert ("none of 1" in told) != fails
 
 
-def test_a_renamed_algorithm_is_compared_in_the_table_but_fails_the_check(folder, capsys):
+def test_a_renamed_algorithm_is_not_compared(folder, capsys):
     save()
     (folder / "mine.py").write_text(MINE.replace('"mine"', '"other"'))
+    assert main(["bench", "--compare", "before"]) == 2
+    assert "to have a saved version (mine@before). Received: other" in capsys.readouterr().err
+
+
+def test_nothing_was_compared_if_todays_declines(folder, capsys):
+    save()
+    (folder / "mine.py").write_text(MINE + "    def supports(self, geometry):\n        return 'no'")
     assert main(["bench", "--compare", "before", "--fail-slower", "10"]) == 1
     assert "Nothing was compared" in capsys.readouterr().out
+
+
+def test_a_saved_batch_size_belongs_to_the_saved_shapes(folder):
+    versions.save("seed", {"mine.py:Mine": load_algorithm("mine.py:Mine")}, {"options": {"batch_size": 4}})
+    for shapes, expected in ((None, 4), (["2,3,8,9,4,3,3,1,0"], None)):
+        options = SimpleNamespace(
+            compare=["seed"], algorithm=[], shapes=shapes, batch_size=None, passes=None, default_of=lambda name: None
+        )
+        versions.fill_options(options)
+        assert options.batch_size == expected
+
+
+def test_a_colon_in_a_parameter_s_value_is_kept(folder):
+    (folder / "mine.py").write_text(MINE.replace("    text", '    parameters = {"axes": ("n:c", "c:n")}\n    text'))
+    spec = "mine.py:Mine(axes='c:n')"
+    versions.save("colon", {spec: load_algorithm(spec)}, {})
+    (algorithm,), _ = versions.load("colon")
+    assert algorithm.axes == "c:n"
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(folder, capsys):
+    (folder / versions.FOLDER).write_text("a file")
+    assert save() == 2
+    assert "--save: expected a writable folder" in capsys.readouterr().err
+    assert main(["bench", "--watch", "mine.py:Mine"]) == 2
+    assert "--watch: expected a writable folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        (lambda run: run.pop("rows"), "Received: JSON of another command"),
+        (lambda run: run.update(schema=9), "of schema 1. Received: JSON of schema 9"),
+        (lambda run: run.update(rows=[1]), "Received: rows that are not a run's"),
+        (
+            lambda run: run["rows"][0]["algorithms"][1].update(percent_of_peak=None),
+            "Received: no number as percent_of_peak of mine at",
+        ),
+        (lambda run: run["rows"][0]["algorithms"][0].pop("median_ms"), "Received: no number as median_ms of mine@bef"),
+    ],
+)
+def test_diff_refuses_what_is_not_a_run(folder, capsys, change, received):
+    content = json.loads(json.dumps(run_of([1.0] * 5, [4.0] * 5, [4.0] * 5).to_dict()))
+    change(content)
+    (folder / "a.json").write_text(json.dumps(content))
+    assert main(["bench", "--diff", "a.json", "a.json"]) == 2
+    assert received in capsys.readouterr().err
 
 
 def test_diff_lays_two_machines_side_by_side(folder, capsys):

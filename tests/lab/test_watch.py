@@ -131,10 +131,26 @@ def test_a_file_that_is_broken_at_first_and_never_mended(tmp_path, monkeypatch, 
     assert end == ["No version was timed."]
 
 
-def test_the_same_source_is_not_timed_again(tmp_path, monkeypatch, capsys):
-    (_, again), _ = run(tmp_path, monkeypatch, capsys, RIGHT, RIGHT)
-    assert "the same source" in again
-    assert versions.names() == ["Mine-1"]
+def test_a_kept_version_can_be_compared_with_todays(tmp_path, monkeypatch, capsys):
+    run(tmp_path, monkeypatch, capsys, RIGHT)
+    options = SimpleNamespace(
+        compare=["Mine-1"], algorithm=[], shapes=None, batch_size=None, passes=None, default_of=lambda name: None
+    )
+    try:
+        versions.fill_options(options)
+    finally:
+        conv.unregister("mine@Mine-1")
+    assert (options.algorithm, options.shapes, options.passes) == (["mine.py:Mine"], ["s"], "forward")
+
+
+def test_a_version_that_cannot_be_saved_is_timed_all_the_same(tmp_path, monkeypatch, capsys):
+    def save(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(versions, "save", save)
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
+    assert line.split()[:2] == ["1", "correct"]
+    assert line.endswith("(not saved: disk full)")
 
 
 def test_a_later_watch_continues_the_numbers(tmp_path, monkeypatch, capsys):
@@ -156,7 +172,7 @@ def test_a_busy_machine_is_said_to_be(tmp_path, monkeypatch, capsys):
 def test_a_check_that_takes_long_says_how_much_was_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(watch, "CHECK_SECONDS", -1.0)
     (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
-    assert "correct (0 of 3)" in line
+    assert "correct (1 of 3)" in line  # the first compiles
 
 
 def test_waiting_ends_with_a_complete_file_and_sees_files_beside_it(tmp_path, monkeypatch):
@@ -168,6 +184,8 @@ def test_waiting_ends_with_a_complete_file_and_sees_files_beside_it(tmp_path, mo
     steps = [
         lambda: main.write_text(""),
         lambda: main.unlink(),
+        lambda: main.write_text("import beside"),  # the same source again
+        lambda: None,
         lambda: main.write_text("import beside  # new"),
         lambda: None,
     ]

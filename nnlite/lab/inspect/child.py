@@ -25,6 +25,7 @@ from nnlite.compiler import numba_private
 from nnlite.compiler.cache import CodeCache
 from nnlite.compiler.simd import LANES
 from nnlite.conv import Geometry
+from nnlite.conv.parameters import split_call
 from nnlite.lab import reference
 from nnlite.lab.loading import load_algorithms, load_object
 from nnlite.lab.user_modules import plain_name
@@ -83,7 +84,7 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
     if not runs:
         numba_private.never_execute()
         CodeCache.save_overload = lambda *_: None  # type: ignore[method-assign]
-    found = load_object(target, "ALGORITHM") if target and ".py:" in target else None
+    found = load_object(split_call(target)[0], "ALGORITHM") if target and ".py:" in target else None
     algorithm = load_algorithms([target])[0] if isinstance(found, type) else None
     noted = _Noted(runs)
     threads.set_num_threads(1)

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nnlite import conv
+from nnlite.conv.parameters import split_call
 from nnlite.lab import reference, shapes, timing
 from nnlite.lab.inspect import bounds
 from nnlite.lab.inspect.compiling import PROCESSORS, SHARED, Compiled, Request, compile_for, is_readable_here
 from nnlite.lab.inspect.report import MODEL, ORDER, FunctionReport, LoopReport, annotated, lead, report, summary
-from nnlite.lab.loading import load_algorithms, load_object
+from nnlite.lab.loading import load_algorithms, load_object, named
 from nnlite.lab.numbers import milliseconds
 from nnlite.lab.table import Cell, Table, to_rich
 from nnlite.lab.terminal import Line, console
@@ -36,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "algorithm",
         metavar="ALGORITHM",
-        help="a built-in algorithm, your own as FILE.py:CLASS, or FILE.py:FUNCTION that is compiled with @njit",
+        help="a built-in algorithm, your own as FILE.py:CLASS, both also with parameters, as "
+        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit",
     )
     parser.add_argument(
         "--shape",
@@ -103,10 +105,8 @@ def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | Non
     shape = _shape(options.shape)
     geometry = dataclasses.astuple(shape.geometry)
     if ".py:" not in target:
-        if target not in conv.names():
-            raise unknown("ALGORITHM", target, conv.names())
-        algorithm = conv.get(target)
-    elif isinstance(load_object(target, "ALGORITHM"), type):
+        algorithm = named("ALGORITHM", target)
+    elif isinstance(load_object(split_call(target)[0], "ALGORITHM"), type):
         algorithm = load_algorithms([target])[0]
     else:
         return Request(target, geometry, pass_name, options.signature), None, shape
@@ -161,10 +161,11 @@ def _table(number: int, loop: LoopReport, function: str, lanes: int) -> Table:
 
 def _remarks(function: FunctionReport) -> Iterator[str]:
     if function.colder or function.versions:
-        yield (
-            f"Not shown: {function.colder} less hot loops (see --loops), {function.versions} remainder loops and other "
-            "versions of the same loops."
-        )
+        counts = {
+            "less hot loops (see --loops)": function.colder,
+            "remainder loops and other versions of the same loops": function.versions,
+        }
+        yield f"Not shown: {', '.join(f'{number} {what}' for what, number in counts.items() if number)}."
     if said := lead(function.loops):
         yield said
 

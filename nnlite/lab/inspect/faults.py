@@ -56,7 +56,8 @@ def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
         yield Fault(
             "scalar",
             f"Scalar code: each float instruction computes 1 number, a register holds {lanes}. LLVM did not vectorise "
-            "the loop: a sum needs fastmath={'reassoc'}, and the innermost loop needs contiguous arrays.",
+            "the loop. The innermost loop needs contiguous arrays; and if the function was compiled without "
+            "fastmath={'reassoc'}, a sum needs it.",
         )
     if c.unfused:
         yield Fault(

@@ -20,7 +20,8 @@ ORDER = (
 )
 #: what the cycles leave out, for readers
 MODEL = (
-    "Cycles are OSACA's: all operands in L1, no instruction-fetch stalls; so the share of the peak is an upper bound."
+    "Cycles are OSACA's: all operands in L1, no instruction-fetch stalls; so the share by ports is an upper bound. "
+    "A short loop that waits can be faster than shown: the processor overlaps it with the loop around it."
 )
 #: a chain that is longer than the ports' cycles by this factor is worth a sentence
 _WAITS = 1.2
@@ -127,7 +128,7 @@ def summary(r: LoopReport, lanes: int) -> Iterator[tuple[str, str]]:
         "divisions, gathers",
         f"{c.divisions}, {c.gathers}{f'; {c.inserts} numbers put in one by one' * bool(c.inserts)}",
     )
-    yield "of the stack", _stack(r)
+    yield "stack (spills)", _stack(r)
     if r.bound is None:
         yield "cycles", "OSACA does not know this processor"
         return
@@ -146,7 +147,7 @@ def _width(c: Counts, lanes: int) -> str:
 
 def _stack(r: LoopReport) -> str:
     if not r.counts.stack:
-        return "no reference"
+        return "none"
     found = stack_accesses(r.loop)
     found.sort(key=lambda access: not access.vector)
     shown = [
