@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import platform
 import re
 import subprocess
 import sys
@@ -181,6 +182,8 @@ for processor in ("x86-64", "haswell"):
 
 
 def tried_compiling_for_another_processor():
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        pytest.skip("names of x86-64 processors and instructions")
     run = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     old, new, _ = run.stdout.split("END")
