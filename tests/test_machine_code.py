@@ -13,10 +13,11 @@ from nnlite.lab.inspect.assembly import innermost_loops
 from nnlite.lab.inspect.compiling import Request, compile_for
 from nnlite.lab.inspect.counts import count
 
-pytestmark = pytest.mark.skipif(
-    not compilation.ENABLED or platform.machine().lower() not in ("x86_64", "amd64"),
-    reason="no x86-64 code is compiled",
-)
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+pytestmark = [
+    pytest.mark.slow,  # it compiles every kernel for two widths of vectors: minutes
+    pytest.mark.skipif(not (compilation.ENABLED and IS_X86), reason="no x86-64 code is compiled"),
+]
 #: the kernels with the most arithmetic, of each family: what they reach all has to be found
 FAMILIES = ("direct._correlate", "direct._reduce_pixels", "lanes._forward", "lanes._backward", "grouped._correlate",
             "grouped._reduce", "winograd._forward", "winograd._backward", "winograd_pair._backward", "matmul._gemm",
