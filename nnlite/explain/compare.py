@@ -103,7 +103,7 @@ def worst_prediction(document: Document) -> str:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})" if error.low is not None else ""
         said.append(
-            "Predicted: operations / rate + bytes / bandwidth + call overhead, each from microbenchmarks. Largest "
+            "Predicted: FLOPs / rate + bytes / bandwidth + overhead, from microbenchmarks. Largest "
             f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
