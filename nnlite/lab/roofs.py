@@ -39,7 +39,8 @@ def draw_roofs(axes: Axes, peak: float, slopes: Mapping[str, float], *, traffic:
             if ends[1] > ends[0]:
                 axes.plot(ends, [gbs * x for x in ends], color=colour, linewidth=1)
                 at = max(ends[0], bottom / gbs)
-                axes.annotate(f" {level}", (at, gbs * at), color=colour, fontsize=8, va="top")
+                below = "top" if at == ends[0] else "bottom"  # of the line at the left edge; above the lower edge
+                axes.annotate(f" {level}", (at, gbs * at), color=colour, fontsize=8, va=below)
         axes.axhline(peak, color=colour, linewidth=1)
         axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
                       fontsize=8, color=colour)  # fmt: skip
