@@ -57,7 +57,7 @@ def _cells(compiled: Compiled, unknown: set[str]) -> Iterator[tuple[str, str]]:
 
 def _is_bound_by_memory(c: Counts) -> bool:
     """Whether memory, not arithmetic, bounds a loop; a kernel's hottest loop is one of arithmetic if it has any."""
-    return c.fused < c.loads + c.stores and (c.stores > 0 or not c.fused)
+    return not c.fused or (c.stores > 0 and c.fused < c.loads + c.stores)
 
 
 def _said(loop: Loop, counts: Counts, compiled: Compiled, unknown: set[str]) -> str:
