@@ -50,19 +50,14 @@ def _cells(compiled: Compiled, unknown: set[str]) -> Iterator[tuple[str, str]]:
     for name, same in functions.items():
         loops = [(loop, count(loop)) for function in same for loop in innermost_loops(function.assembly)]
         if loops:
-            loop, counts = max(loops, key=lambda pair: (not _is_bound_by_memory(pair[1]), heat(*pair)))
+            loop, counts = max(loops, key=lambda pair: heat(*pair))
             spilled = max(map(spilled_sums, same))
             yield name, f"{_said(loop, counts, compiled, unknown)}, spills: {spilled}"
 
 
-def _is_bound_by_memory(c: Counts) -> bool:
-    """Whether memory, not arithmetic, bounds a loop; a kernel's hottest loop is one of arithmetic if it has any."""
-    return not c.fused or (c.stores > 0 and c.fused < c.loads + c.stores)
-
-
 def _said(loop: Loop, counts: Counts, compiled: Compiled, unknown: set[str]) -> str:
     c = counts
-    if _is_bound_by_memory(c):
+    if c.fused < c.loads + c.stores and (c.stores or not c.fused):  # memory, not arithmetic, bounds it
         return f"{_REGISTERS.get(c.bits, 'scalar')}, loads: {c.loads}, stores: {c.stores}"
     r = loop_report(loop, counts, compiled.lanes, bounds.analyser(compiled.processor))
     assert r.bound is not None
