@@ -52,7 +52,7 @@ def test_the_answer_stands_first_and_the_details_below_it():
         "<h1>",
         "<caption>A training step",
         first,
-        "Predicted: operations",
+        "Predicted: FLOPs",
         "Too few rounds (2 of 15)",
         "<summary>",
     )
