@@ -43,21 +43,26 @@ def table(compiled: Sequence[Compiled]) -> Iterator[str]:
 
 
 def _cells(compiled: Compiled, unknown: set[str]) -> Iterator[tuple[str, str]]:
-    """Each kernel, and what is said of the hottest loop of all signatures that it is compiled for."""
+    """Each kernel, and what is said of its hottest loop of multiply-adds, or if it has none, of its hottest loop."""
     functions: dict[str, list[Function]] = {}
     for function in compiled.functions:
         functions.setdefault(function.name.removeprefix("nnlite."), []).append(function)
     for name, same in functions.items():
         loops = [(loop, count(loop)) for function in same for loop in innermost_loops(function.assembly)]
         if loops:
-            loop, counts = max(loops, key=lambda pair: heat(*pair))
+            loop, counts = max(loops, key=lambda pair: (not _is_bound_by_memory(pair[1]), heat(*pair)))
             spilled = max(map(spilled_sums, same))
             yield name, f"{_said(loop, counts, compiled, unknown)}, spills: {spilled}"
 
 
+def _is_bound_by_memory(c: Counts) -> bool:
+    """Whether a loop moves more numbers than it computes."""
+    return not c.fused or (c.stores > 0 and c.fused < c.loads + c.stores)
+
+
 def _said(loop: Loop, counts: Counts, compiled: Compiled, unknown: set[str]) -> str:
     c = counts
-    if c.fused < c.loads + c.stores and (c.stores or not c.fused):  # memory, not arithmetic, bounds it
+    if _is_bound_by_memory(c):
         return f"{_REGISTERS.get(c.bits, 'scalar')}, loads: {c.loads}, stores: {c.stores}"
     r = loop_report(loop, counts, compiled.lanes, bounds.analyser(compiled.processor))
     assert r.bound is not None
