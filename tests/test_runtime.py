@@ -283,6 +283,41 @@ def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
     assert y.tolist() == [1, 2, 3, 4, 5]
 
 
+def settled(workers, *launches):
+    """What a pool has for the launches to come, after these: (parts done by the caller, of two, ns it worked, ns it took)."""
+    for done, worked, took in launches:
+        pool._settle(workers.shared, 2, done, worked, took)
+    return int(workers._alone[0])
+
+
+ms = 1_000_000
+SAVING, LOSING = (1, ms, ms), (1, ms, 5 * ms)  # alone, a launch takes 2 ms
+
+
+@needs_kernels
+def test_launches_are_done_alone_after_threads_were_waited_for_longer_than_they_saved():
+    assert settled(pool.Pool(), *[SAVING] * 10) == 0
+    assert settled(pool.Pool(), *[SAVING] * 4, LOSING) == 0
+    assert settled(pool.Pool(), *[SAVING] * 4, LOSING, LOSING) == 1  # 2 ms lost
+    assert settled(pool.Pool(), LOSING, LOSING) == 3  # the second time twice as long as what was lost
+    assert settled(pool.Pool(), *[LOSING] * 20) == pool.MOST_CAUTION * 3 // 2
+    assert settled(pool.Pool(), *[LOSING] * 20, *[SAVING] * 4, LOSING, LOSING) == 1
+    assert settled(pool.Pool(), (2, 2 * ms, 2 * ms)) == 0  # nobody came
+
+
+@needs_kernels
+def test_a_launch_done_alone_wakes_nobody(monkeypatch):
+    monkeypatch.setattr(pool, "workers", pool.Pool())
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread was started"))
+    pool.workers._alone[0] = 2
+    fill = Fill()
+    for left in (1, 0):
+        y = np.zeros(3)
+        fill.run(3, y)
+        assert y.tolist() == [1, 2, 3]
+        assert pool.workers._alone[0] == left
+
+
 @needs_kernels
 def test_where_no_thread_can_start_the_caller_does_all_parts(monkeypatch):
     def refused(thread):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -77,23 +76,13 @@ class kernel:
             self._launch = launcher(self.compiled)
         workers = pool.workers
         if not 1 < num_threads <= pool.MOST_PARTS or not workers.lock.acquire(blocking=False):
-            self._launch(_in_turn_address(), 0, num_threads, *arguments)  # another thread's launch has the workers
+            self._launch(pool.in_turn_address(), 0, num_threads, *arguments)  # another thread's launch has the workers
             return
         try:
             workers.wake(num_threads)
             self._launch(pool.share_out_address(), workers.shared, num_threads, *arguments)
         finally:
             workers.lock.release()
-
-
-def _in_turn(shared, code, num_threads, block):
-    for thread in range(num_threads):
-        pool.jump(code, thread, num_threads, block)
-
-
-@cache
-def _in_turn_address() -> int:
-    return numba_private.machine_code(jit(_in_turn, no_cpython_wrapper=True), pool.RUN).address
 
 
 # What packs a kernel's arguments -------------------------------------------------------------------------------

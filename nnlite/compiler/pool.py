@@ -5,6 +5,11 @@ on with parts that nobody has begun. So a thread that the operating system has p
 the processor, delays the part that it has begun and no other; and the caller never waits for a thread to wake. Results
 depend on the parts, not on who did them.
 
+Where other programs need the processors, threads may cost more time than they save: a part that one has begun waits for
+a time slice of the system, or the caller itself is put aside. So a balance is kept of the time that launches took and
+the time that the caller would have worked alone. Where it becomes negative, the next launches are done alone, and more
+of them each time.
+
 Between launches a thread looks for the next one for a fraction of a millisecond, as the next kernel of a training step
 comes soon, and then sleeps.
 """
@@ -15,6 +20,7 @@ import atexit
 import os
 import sys
 import threading
+import time
 from functools import cache
 from typing import Any
 
@@ -32,6 +38,10 @@ from nnlite.runtime import threads
 PATIENCE, SHORT_PATIENCE = 20_000, 200
 #: the most parts that a pool can share out
 MOST_PARTS = 1024
+#: nanoseconds saved that are kept in the balance, a time slice of the system: to wait once is no reason to go alone
+MOST_SAVED = 4_000_000
+#: the launches done alone take this number of times as long as what was lost, at the most
+MOST_CAUTION = 64
 
 # Where things lie in the memory that the threads share, in bytes; what different threads write lies on different lines
 #: the number of the launch; odd while it is being described
@@ -41,8 +51,10 @@ _CODE, _PARTS, _BLOCK = 8, 16, 24
 _END = 64
 #: how many parts are done
 _DONE = 128
+#: of who launches: nanoseconds saved, launches to do alone, caution, and what the clock says
+_SAVED, _ALONE, _CAUTION, _CLOCK = 192, 200, 208, 216
 #: for each part, the last launch in which somebody took it
-_TAKEN = 192
+_TAKEN = 256
 
 _INT = ir.IntType(64)
 #: of machine code that runs the parts of a launch: what the threads share, code of a part, parts, its arguments
@@ -125,6 +137,28 @@ def _pause(typing):
 _give_up_processor = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
 )
+_clock = types.ExternalFunction(
+    "QueryPerformanceCounter" if sys.platform == "win32" else "clock_gettime",
+    types.int32(types.int64) if sys.platform == "win32" else types.int32(types.int32, types.int64),
+)
+
+
+@jit
+def _count_of_windows(which, shared):
+    _clock(shared + _CLOCK)
+    return 100 * _load(shared + _CLOCK)  # it counts ten million times a second
+
+
+@jit
+def _time_of_posix(which, shared):
+    _clock(which, shared + _CLOCK)
+    return 1_000_000_000 * _load(shared + _CLOCK) + _load(shared + _CLOCK + 8)
+
+
+#: nanoseconds, by one of the clocks below
+_now = _count_of_windows if sys.platform == "win32" else _time_of_posix
+#: that never goes back, and that only goes on while the calling thread has a processor (Windows' does always)
+_WALL, _OWN = getattr(time, "CLOCK_MONOTONIC", 0), getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0)
 
 
 @jit
@@ -147,9 +181,40 @@ def _take_parts(shared, own):
     return done
 
 
+@jit
+def _in_turn(shared, code, parts, block):
+    """Do the parts of a launch in turn, alone."""
+    for part in range(parts):
+        jump(code, part, parts, block)
+
+
+@jit
+def _settle(shared, parts, done, worked, took):
+    """Add to the balance what the threads saved in a launch that took so many nanoseconds.
+
+    In it the caller has worked so many, on `done` of the parts.
+    """
+    alone = worked * parts // done
+    saved = min(_load(shared + _SAVED) + alone - took, MOST_SAVED)
+    caution = _load(shared + _CAUTION)
+    launches = max(0, -saved) * caution // max(1, alone)
+    if saved == MOST_SAVED:
+        _store(shared + _CAUTION, 1)
+    if launches > 0:
+        _store(shared + _CAUTION, min(2 * caution, MOST_CAUTION))
+        _store(shared + _ALONE, launches)
+        saved = 0
+    _store(shared + _SAVED, saved)
+
+
 @jit(no_cpython_wrapper=True)
 def _share_out(shared, code, parts, block):
     """Have all threads do the parts of a launch, and do what they do not; returns when all are done."""
+    alone = _load(shared + _ALONE)
+    if alone > 0:
+        _store(shared + _ALONE, alone - 1)
+        _in_turn(shared, code, parts, block)
+        return
     launch = _load(shared + _LAUNCH)
     _store(shared + _LAUNCH, launch + 1)
     _store(shared + _CODE, code)
@@ -157,7 +222,9 @@ def _share_out(shared, code, parts, block):
     _store(shared + _BLOCK, block)
     _store(shared + _DONE, 0)
     _store(shared + _LAUNCH, launch + 2)
-    _take_parts(shared, 0)
+    begin, worked = _now(_WALL, shared), _now(_OWN, shared)
+    done = _take_parts(shared, 0)
+    worked = _now(_OWN, shared) - worked
     turns = 0
     while _load(shared + _DONE) < parts:
         turns += 1
@@ -165,6 +232,8 @@ def _share_out(shared, code, parts, block):
             _pause()
         else:
             _give_up_processor()
+    if 0 < done < parts:
+        _settle(shared, parts, done, worked, _now(_WALL, shared) - begin)
 
 
 @jit
@@ -176,6 +245,12 @@ def _serve(shared, own, patience):
         if _take_parts(shared, own):
             turns = 0
         _pause()
+
+
+@cache
+def in_turn_address() -> int:
+    """Of machine code that runs the parts of a launch on the calling thread: code(shared, code, parts, block)."""
+    return numba_private.machine_code(_in_turn, RUN).address
 
 
 @cache
@@ -192,12 +267,19 @@ class Pool:
         self._memory = np.zeros(_TAKEN // 8 + MOST_PARTS + 8, np.int64)
         #: the address of the memory that the threads share, at the beginning of a line of the caches
         self.shared = -(-self._memory.ctypes.data // 64) * 64
-        self._end = self._memory[(self.shared - self._memory.ctypes.data + _END) // 8 :]
+        first = (self.shared - self._memory.ctypes.data) // 8
+        self._end, self._alone = (self._memory[first + place // 8 :] for place in (_END, _ALONE))
+        self._memory[first + _CAUTION // 8] = 1
         self._threads: list[threading.Thread] = []
         self._asleep: dict[int, Any] = {}  # of each thread that sleeps, the lock that it waits for
 
     def wake(self, num_threads: int) -> None:
-        """Have `num_threads` threads ready, the caller's included. Only for who holds the lock."""
+        """Have `num_threads` threads ready, the caller's included, if they are to take part in the next launch.
+
+        Only for who holds the lock.
+        """
+        if self._alone[0] and not self._end[0]:
+            return
         while (own := len(self._threads) + 1) < num_threads:
             thread = threading.Thread(target=self._run, args=(own,), name=f"nnlite-{own}", daemon=True)
             try:
