@@ -20,7 +20,9 @@ COUNT = """
 import numpy as np
 from nnlite.compiler import compilation, pool, cache as jit_cache
 from nnlite.compiler.simd import LANES
-pool.in_turn_address(), pool.share_out_address(), pool._serve(pool.workers.shared, 1, 0)  # once for the package
+ended = pool.Pool()
+ended.end()
+pool.in_turn_address(), pool.share_out_address(), pool._serve(ended.shared, 1, 0)  # once for the package
 compiled = []
 compilation.listeners.append(compiled.append)
 """

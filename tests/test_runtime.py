@@ -276,7 +276,7 @@ def test_every_part_of_a_launch_is_done_once_by_whatever_thread():
 
 @needs_kernels
 def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
-    monkeypatch.setattr(pool.Pool, "wake", lambda self, num_threads: None)  # none comes
+    monkeypatch.setattr(pool.Pool, "start", lambda self, num_threads: None)  # none comes
     monkeypatch.setattr(pool, "workers", pool.Pool())
     y = np.zeros(5)
     Fill().run(5, y)
@@ -284,7 +284,7 @@ def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
 
 
 def settled(workers, *launches):
-    """What a pool has for the launches to come, after these: (parts done by the caller, of two, ns it worked, ns it took)."""
+    """The launches to be done alone after these: (parts of two that the caller did, ns that it worked, ns they took)."""
     for done, worked, took in launches:
         pool._settle(workers.shared, 2, done, worked, took)
     return int(workers._alone[0])
@@ -306,19 +306,6 @@ def test_launches_are_done_alone_after_threads_were_waited_for_longer_than_they_
 
 
 @needs_kernels
-def test_a_launch_done_alone_wakes_nobody(monkeypatch):
-    monkeypatch.setattr(pool, "workers", pool.Pool())
-    monkeypatch.setattr(threading.Thread, "start", lambda thread: pytest.fail("a thread was started"))
-    pool.workers._alone[0] = 2
-    fill = Fill()
-    for left in (1, 0):
-        y = np.zeros(3)
-        fill.run(3, y)
-        assert y.tolist() == [1, 2, 3]
-        assert pool.workers._alone[0] == left
-
-
-@needs_kernels
 def test_where_no_thread_can_start_the_caller_does_all_parts(monkeypatch):
     def refused(thread):
         raise RuntimeError("can't start new thread")
@@ -331,16 +318,51 @@ def test_where_no_thread_can_start_the_caller_does_all_parts(monkeypatch):
     pool.workers.end()
 
 
-@needs_kernels
-def test_a_launch_wakes_no_more_threads_than_it_has_parts(monkeypatch):
-    monkeypatch.setattr(pool, "workers", pool.Pool())
+@pytest.fixture
+def sleepers(monkeypatch):
+    """A pool of three threads beside the caller's, and what says which of them sleep, once `count` do."""
+    workers = pool.Pool()
+    monkeypatch.setattr(pool, "workers", workers)
     Fill().run(4, np.zeros(4))
-    end = time.monotonic() + HANGS
-    while len(pool.workers._asleep) < 3 and time.monotonic() < end:
-        time.sleep(0.01)
-    pool.workers.wake(2)
-    assert {2, 3} <= set(pool.workers._asleep)
-    pool.workers.end()
+
+    def asleep(count):
+        end, found = time.monotonic() + HANGS, set()
+        while len(found) < count and time.monotonic() < end:
+            found = {own for own in (1, 2, 3) if workers._at(pool._THREADS + own * pool._LINE)[pool._ASLEEP // 8]}
+            time.sleep(0.001)
+        return found
+
+    yield asleep
+    workers.end()
+
+
+@needs_kernels
+def test_threads_sleep_between_launches_and_take_part_again(sleepers):
+    for _ in range(20):
+        assert sleepers(3) == {1, 2, 3}
+        y = np.zeros(4)
+        Fill().run(4, y)
+        assert y.tolist() == [1, 2, 3, 4]
+
+
+@needs_kernels
+def test_a_launch_wakes_no_more_threads_than_it_has_parts(sleepers):
+    assert sleepers(3) == {1, 2, 3}
+    Fill().run(2, np.zeros(2))
+    assert {2, 3} <= sleepers(2)
+
+
+@needs_kernels
+def test_a_launch_done_alone_wakes_nobody(sleepers):
+    assert sleepers(3) == {1, 2, 3}
+    pool.workers._alone[0] = 2
+    fill = Fill()
+    for left in (1, 0):
+        y = np.zeros(4)
+        fill.run(4, y)
+        assert y.tolist() == [1, 2, 3, 4]
+        assert pool.workers._alone[0] == left
+        assert sleepers(3) == {1, 2, 3}
 
 
 @needs_kernels

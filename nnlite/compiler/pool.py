@@ -11,7 +11,7 @@ the time that the caller would have worked alone. Where it becomes negative, the
 of them each time.
 
 Between launches a thread looks for the next one for a fraction of a millisecond, as the next kernel of a training step
-comes soon, and then sleeps.
+comes soon, and then sleeps: it reads from a pipe, into which the next launch writes. No thread needs Python's lock.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from nnlite.compiler import numba_private
 from nnlite.compiler.compilation import jit
 from nnlite.runtime import threads
 
-#: turns of a waiting loop before a thread sleeps, 0.2 to 1 ms, and before it gives up its processor to who has a part
-PATIENCE, SHORT_PATIENCE = 20_000, 200
+#: turns of a waiting loop before a thread sleeps, about 1 ms, and before it offers its processor to others in each turn
+PATIENCE, SHORT_PATIENCE = 2_000, 200
 #: the most parts that a pool can share out
 MOST_PARTS = 1024
 #: nanoseconds saved that are kept in the balance, a time slice of the system: to wait once is no reason to go alone
@@ -55,6 +55,9 @@ _DONE = 128
 _SAVED, _ALONE, _CAUTION, _CLOCK = 192, 200, 208, 216
 #: for each part, the last launch in which somebody took it
 _TAKEN = 256
+#: for each thread, a line: whether it sleeps, the two ends of its pipe, and a byte to read and write
+_THREADS, _LINE = _TAKEN + 8 * MOST_PARTS, 64
+_ASLEEP, _READ, _WRITE, _BYTE = 0, 8, 16, 24
 
 _INT = ir.IntType(64)
 #: of machine code that runs the parts of a launch: what the threads share, code of a part, parts, its arguments
@@ -134,12 +137,16 @@ def _pause(typing):
     return types.void(), emit
 
 
-_give_up_processor = types.ExternalFunction(
-    "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
-)
+# What the system does ------------------------------------------------------------------------------------------------
+
+_ON_WINDOWS = sys.platform == "win32"
+_TRANSFER = types.int64(types.int64, types.int64, types.int64)  # file, address, bytes
+_give_up_processor = types.ExternalFunction("SwitchToThread" if _ON_WINDOWS else "sched_yield", types.int32())
+_read = types.ExternalFunction("_read" if _ON_WINDOWS else "read", _TRANSFER)
+_write = types.ExternalFunction("_write" if _ON_WINDOWS else "write", _TRANSFER)
 _clock = types.ExternalFunction(
-    "QueryPerformanceCounter" if sys.platform == "win32" else "clock_gettime",
-    types.int32(types.int64) if sys.platform == "win32" else types.int32(types.int32, types.int64),
+    "QueryPerformanceCounter" if _ON_WINDOWS else "clock_gettime",
+    types.int32(types.int64) if _ON_WINDOWS else types.int32(types.int32, types.int64),
 )
 
 
@@ -156,9 +163,20 @@ def _time_of_posix(which, shared):
 
 
 #: nanoseconds, by one of the clocks below
-_now = _count_of_windows if sys.platform == "win32" else _time_of_posix
+_now = _count_of_windows if _ON_WINDOWS else _time_of_posix
 #: that never goes back, and that only goes on while the calling thread has a processor (Windows' does always)
 _WALL, _OWN = getattr(time, "CLOCK_MONOTONIC", 0), getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0)
+
+@jit
+def _wait(turns):
+    """One turn of a waiting loop."""
+    if turns < SHORT_PATIENCE:
+        _pause()
+    else:
+        _give_up_processor()
+
+
+# A launch ------------------------------------------------------------------------------------------------------------
 
 
 @jit
@@ -222,29 +240,35 @@ def _share_out(shared, code, parts, block):
     _store(shared + _BLOCK, block)
     _store(shared + _DONE, 0)
     _store(shared + _LAUNCH, launch + 2)
+    for own in range(1, parts):
+        thread = shared + _THREADS + own * _LINE
+        if _load(thread + _ASLEEP) and _swap(thread + _ASLEEP, 1, 0):
+            _write(_load(thread + _WRITE), thread + _BYTE, 1)
     begin, worked = _now(_WALL, shared), _now(_OWN, shared)
     done = _take_parts(shared, 0)
     worked = _now(_OWN, shared) - worked
     turns = 0
     while _load(shared + _DONE) < parts:
         turns += 1
-        if turns < SHORT_PATIENCE:
-            _pause()
-        else:
-            _give_up_processor()
-    if 0 < done < parts:
+        _wait(turns)
+    if done > 0:
         _settle(shared, parts, done, worked, _now(_WALL, shared) - begin)
 
 
 @jit
 def _serve(shared, own, patience):
-    """Do parts of launches as they come, until none has come for `patience` turns."""
-    turns = 0
-    while turns < patience and not _load(shared + _END):
-        turns += 1
-        if _take_parts(shared, own):
-            turns = 0
-        _pause()
+    """Do parts of launches as they come, until the pool ends; sleep when none has come for `patience` turns."""
+    thread, turns = shared + _THREADS + own * _LINE, 0
+    while not _load(shared + _END):
+        turns = 0 if _take_parts(shared, own) else turns + 1
+        if turns < patience:
+            _wait(turns)
+            continue
+        _store(thread + _ASLEEP, 1)
+        came = _take_parts(shared, own) > 0 or _load(shared + _END) != 0
+        if not (came and _swap(thread + _ASLEEP, 1, 0)):  # nothing came, or who launched writes to the pipe
+            _read(_load(thread + _READ), thread + _BYTE, 1)
+        turns = 0
 
 
 @cache
@@ -264,50 +288,52 @@ class Pool:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._memory = np.zeros(_TAKEN // 8 + MOST_PARTS + 8, np.int64)
+        self._memory = np.zeros((_THREADS + MOST_PARTS * _LINE) // 8 + 8, np.int64)
         #: the address of the memory that the threads share, at the beginning of a line of the caches
         self.shared = -(-self._memory.ctypes.data // 64) * 64
-        first = (self.shared - self._memory.ctypes.data) // 8
-        self._end, self._alone = (self._memory[first + place // 8 :] for place in (_END, _ALONE))
-        self._memory[first + _CAUTION // 8] = 1
+        self._end, self._alone, caution = (self._at(place) for place in (_END, _ALONE, _CAUTION))
+        caution[0] = 1
         self._threads: list[threading.Thread] = []
-        self._asleep: dict[int, Any] = {}  # of each thread that sleeps, the lock that it waits for
 
-    def wake(self, num_threads: int) -> None:
-        """Have `num_threads` threads ready, the caller's included, if they are to take part in the next launch.
+    def _at(self, place: int) -> np.ndarray:
+        """The shared memory from a place on, as numbers."""
+        return self._memory[(self.shared - self._memory.ctypes.data + place) // 8 :]
 
-        Only for who holds the lock.
-        """
-        if self._alone[0] and not self._end[0]:
-            return
-        while (own := len(self._threads) + 1) < num_threads:
-            thread = threading.Thread(target=self._run, args=(own,), name=f"nnlite-{own}", daemon=True)
+    def start(self, num_threads: int) -> None:
+        """Have at least `num_threads` threads, the caller's included. Only for who holds the lock."""
+        while (own := len(self._threads) + 1) < num_threads and not self._end[0]:
+            line = self._at(_THREADS + own * _LINE)
+            line[_READ // 8 : _BYTE // 8] = os.pipe()
+            patience = PATIENCE if threads.available_cpus() > own else SHORT_PATIENCE
+            thread = threading.Thread(target=self._run, args=(own, patience), name=f"nnlite-{own}", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the system has no more threads, or Python is ending: the caller does their parts
-                break
-            self._threads.append(thread)
-        for own in list(self._asleep):
-            if own < num_threads and (bell := self._asleep.pop(own, None)):
-                bell.release()
-
-    def _run(self, own: int) -> None:
-        bell = threading.Lock()
-        bell.acquire()
-        while True:
-            _serve(self.shared, own, PATIENCE if threads.available_cpus() > own else SHORT_PATIENCE)
-            self._asleep[own] = bell
-            if self._end[0]:  # asked for after the bell can be rung
+                self._close(own)
                 return
-            bell.acquire()
+            self._threads.append(thread)
+
+    def _run(self, own: int, patience: int) -> None:
+        _serve(self.shared, own, patience)
 
     def end(self) -> None:
         """End the threads: at the end of Python none may be left in compiled code."""
         with self.lock:
             self._end[0] = 1
-            self.wake(len(self._threads) + 1)
-            for thread in self._threads:
+            for own, thread in enumerate(self._threads, 1):
+                os.write(self._at(_THREADS + own * _LINE)[_WRITE // 8], b"0")
                 thread.join()
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the pipes of threads that have ended, or that a forked child does not have."""
+        for own in range(1, len(self._threads) + 1):
+            self._close(own)
+        self._threads = []
+
+    def _close(self, own: int) -> None:
+        for file in self._at(_THREADS + own * _LINE)[_READ // 8 : _BYTE // 8]:
+            os.close(file)
 
 
 workers = Pool()
@@ -316,6 +342,7 @@ workers = Pool()
 def _in_forked_child() -> None:
     """The parent's threads do not exist in the child, which starts its own."""
     global workers
+    workers.forget()
     workers = Pool()
 
 
