@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite.compiler import compilation
+from nnlite.kernels.dropout import Mask, apply_mask
+from nnlite.runtime import threads
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 140), st.integers(1, 90))
@@ -41,6 +43,39 @@ def test_the_three_products_are_numpys(products, size):
     close(products.matmul(a, b, bias, relu=True), np.maximum(expected + bias, 0), k)
     close(products.matmul_nt(a, np.ascontiguousarray(b.T)), expected, k)
     close(products.matmul_tn(np.ascontiguousarray(a.T), b), expected, k)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize(("n", "k"), [(40, 17), (33, 9), (64, 8), (7, 1), (513, 70)])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_the_products_of_a_small_batch_are_numpys(products, rows, n, k, num_threads):
+    x, weight, bias = operands(rows, n, k)
+    dy = np.random.default_rng(1).standard_normal((rows, n)).astype(np.float32)
+    exact = x.astype(np.float64), weight.astype(np.float64), dy.astype(np.float64)
+    with threads.using(min(num_threads, nn.get_num_threads())):
+        close(products.matmul(x, weight), exact[0] @ exact[1], k)
+        close(products.matmul(x, weight, bias, relu=True), np.maximum(exact[0] @ exact[1] + bias, 0), k)
+        close(products.matmul_nt(dy, weight), exact[2] @ exact[1].T, n)
+        close(products.matmul_tn(x, dy), exact[0].T @ exact[2], rows)
+
+
+def test_a_small_batch_is_dropped_by_the_mask_of_its_indices(products):
+    x, weight, bias = operands(3, 45, 20)
+    mask = Mask.of(0.4, 7)
+    whole = products.matmul(x, weight, bias, relu=True)
+    np.testing.assert_array_equal(products.matmul(x, weight, bias, True, mask), apply_mask(whole, 0.4, 7))
+
+
+def test_a_small_batch_reads_nothing_beyond_its_arrays(products):
+    """NaN lies behind each operand, as it would in a larger array."""
+    inside = {}
+    for name, shape in (("x", (2, 19)), ("weight", (19, 21)), ("dy", (2, 21))):
+        memory = np.full(np.prod(shape) + 64, np.nan, np.float32)
+        inside[name] = memory[: np.prod(shape)].reshape(shape)
+        inside[name][...] = 1
+    assert (products.matmul(inside["x"], inside["weight"]) == 19).all()
+    assert (products.matmul_nt(inside["dy"], inside["weight"]) == 21).all()
+    assert (products.matmul_tn(inside["x"], inside["dy"]) == 2).all()
 
 
 @pytest.fixture
@@ -92,8 +127,8 @@ def test_empty_operands(products, size):
 def test_threads_do_not_change_the_bits(products):
     a, b, _ = operands(37, 150, 50)
     results = []
-    for threads in range(1, nn.get_num_threads() + 1):
-        nn.set_num_threads(threads)
+    for num_threads in range(1, nn.get_num_threads() + 1):
+        nn.set_num_threads(num_threads)
         results.append((products.matmul(a, b), products.matmul_tn(a, a)))
     for result in results[1:]:
         np.testing.assert_array_equal(result[0], results[0][0])

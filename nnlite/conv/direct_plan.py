@@ -83,6 +83,7 @@ class Correlation(NamedTuple):
     nest: LoopNest
     terms: np.ndarray  # (tiles): length of the reduction
     taps: np.ndarray  # (shifts, pixels of a block): where a tap's weights begin, in the order of the rows, or NO_TAP
+    shares: dict[tuple[int, int], np.ndarray]  # by (images, threads), those that were asked for
 
     @property
     def is_padded(self) -> bool:
@@ -111,10 +112,14 @@ def batches(geometry: Geometry) -> tuple[tuple[int, int, Geometry], ...]:
 
 def shares_of(plan: Correlation, images: int, num_threads: int) -> np.ndarray:
     """(num_threads + 1, 2): where each thread's equal share of the products begins, as (panel of a batch, tile)."""
-    ends = np.cumsum(plan.terms + ROW_TERMS)
-    total = images // plan.nest.images * plan.nest.groups * plan.nest.panels * int(ends[-1])
-    begins = [divmod(thread * total // num_threads, int(ends[-1])) for thread in range(num_threads + 1)]
-    return np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
+    found = plan.shares.get((images, num_threads))
+    if found is None:
+        ends = np.cumsum(plan.terms + ROW_TERMS)
+        total = images // plan.nest.images * plan.nest.groups * plan.nest.panels * int(ends[-1])
+        begins = [divmod(thread * total // num_threads, int(ends[-1])) for thread in range(num_threads + 1)]
+        found = np.array([(unit, np.searchsorted(ends, rest, side="right")) for unit, rest in begins])
+        plan.shares[images, num_threads] = found
+    return found
 
 
 @lru_cache(maxsize=512)
@@ -375,7 +380,7 @@ def _correlation(
         start=_NOTHING,
     )
     taps = np.array([_taps(r, s, geometry) for (r,) in rows.taps for s in columns.taps], np.int64).reshape(-1, pixels)
-    return Correlation(shape, width, nest, found.terms, taps)
+    return Correlation(shape, width, nest, found.terms, taps, {})
 
 
 def _taps(r: int, pixels: tuple[int, ...], geometry: Geometry) -> list[int]:

@@ -32,6 +32,7 @@ from nnlite.compiler.tiles import (
     store_tile,
 )
 from nnlite.compiler.transposition import transpose
+from nnlite.kernels import few_rows
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
 from nnlite.runtime import memory, threads
 
@@ -46,18 +47,24 @@ def matmul(
     With a `mask`, dropout of that.
     """
     m, k = a.shape
+    if 0 < m <= few_rows.MOST:
+        return few_rows.matmul(a, b, bias, relu, mask or _NO_MASK)
     return _product(a, b, _plan(m, b.shape[1], k), bias, relu, mask)
 
 
 def matmul_nt(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a @ b.T: a (m, k), b (n, k) -> (m, n)."""
     m, k = a.shape
+    if 0 < m <= few_rows.MOST:
+        return few_rows.grad_input(a, b)
     return _product(a, b, _plan(m, b.shape[0], k, is_b_transposed=True))
 
 
 def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a.T @ b: a (k, m), b (k, n) -> (m, n)."""
     (k, m), n = a.shape, b.shape[1]
+    if 0 < k <= few_rows.MOST:
+        return few_rows.grad_weight(a, b)
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
         return np.ascontiguousarray(_product(b, a, _plan(n, m, k, is_a_transposed=True)).T)  # (m, n)
     return _product(a, b, _plan(m, n, k, is_a_transposed=True))
