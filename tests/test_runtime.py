@@ -284,7 +284,7 @@ def test_a_launch_does_not_wait_for_threads_that_are_put_aside(monkeypatch):
 
 
 def settled(workers, *launches):
-    """The launches to be done alone after these: (parts of two that the caller did, ns that it worked, ns they took)."""
+    """The launches to be done alone after these: (parts of two that the caller did, ns that it worked, ns took)."""
     for done, worked, took in launches:
         pool._settle(workers.shared, 2, done, worked, took)
     return int(workers._alone[0])
