@@ -5,9 +5,9 @@ Karnin, Koren and Somekh (Almost Optimal Exploration in Multi-Armed Bandits, 201
 slower ones, time the others longer, and so on. Here that happens after each of DROPS rounds, and each time the same
 factor remains: of 27 challengers 9, then 3, then one.
 
-The challengers meet the default. It runs in every round, as does its A/A control. So each candidate is paired with the
-default in the rounds in which it ran. The one that is left runs at least FINAL_ROUNDS more rounds. The interval of its
-ratio is that of these rounds alone, as those before chose it.
+The challengers meet the default, which runs in every round. So each candidate is paired with the default in the rounds
+in which it ran. The one that is left runs at least FINAL_ROUNDS more rounds, as does the default's A/A control. The
+interval of its ratio is that of these rounds alone, as those before chose it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def race(
 ) -> Samples:
     """As `run_rounds`: the first candidate is the default, the last its A/A control, those between are challengers.
 
-    A dropped candidate has fewer samples: those of the first rounds. `seconds` may shorten the rounds after the last
+    A dropped candidate has fewer samples, those of the first rounds, and the control those of the last ones. `seconds` may shorten the rounds after the last
     drop, but not below `fewest` in all.
     """
     samples = {} if samples is None else samples
@@ -55,11 +55,11 @@ def race(
     count, done, end = len(challengers), 0, time.perf_counter() + seconds
     samples.update({candidate.name: [] for candidate in candidates})
 
-    def run(until: int, least: int) -> None:
+    def run(until: int, least: int, *others: Candidate) -> None:
         part: Samples = {}
         try:
             run_rounds(
-                [default, *challengers, control],
+                [default, *challengers, *others],
                 rounds=until - done,
                 fewest=least,
                 seconds=end - time.perf_counter(),
@@ -78,5 +78,5 @@ def race(
             left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
             challengers = [challenger for challenger in challengers if challenger.name in left]
             done = until
-        run(rounds, fewest - done)
+        run(rounds, fewest - done, control)
     return samples

@@ -132,8 +132,11 @@ class Row:
             else:
                 cell.ratio = Ratio(paired_ratio(cell.seconds, base.seconds[:rounds]).value)
                 cell.verdict = f"dropped after {rounds} rounds"
-        self.control = paired_ratio(self.control_seconds[first:], base.seconds[first:], fewest=fewest)
-        self.noise = noise(self.control)
+        paired = min(len(self.control_seconds), len(base.seconds) - first)
+        if paired:  # in the last rounds
+            pairs = (seconds[len(seconds) - paired :] for seconds in (self.control_seconds, base.seconds))
+            self.control = paired_ratio(*pairs, fewest=fewest)
+            self.noise = noise(self.control)
         for cell in finalists:
             assert cell.ratio is not None
             cell.verdict = "baseline" if cell is base else verdict(cell.ratio, self.noise)
