@@ -167,6 +167,7 @@ _now = _count_of_windows if _ON_WINDOWS else _time_of_posix
 #: that never goes back, and that only goes on while the calling thread has a processor (Windows' does always)
 _WALL, _OWN = getattr(time, "CLOCK_MONOTONIC", 0), getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0)
 
+
 @jit
 def _wait(turns):
     """One turn of a waiting loop."""

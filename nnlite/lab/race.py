@@ -47,8 +47,8 @@ def race(
 ) -> Samples:
     """As `run_rounds`: the first candidate is the default, the last its A/A control, those between are challengers.
 
-    A dropped candidate has fewer samples, those of the first rounds, and the control those of the last ones. `seconds` may shorten the rounds after the last
-    drop, but not below `fewest` in all.
+    A dropped candidate has fewer samples, those of the first rounds, and the control those of the last ones. `seconds`
+    may shorten the rounds after the last drop, but not below `fewest` in all.
     """
     samples = {} if samples is None else samples
     default, *challengers, control = candidates
