@@ -25,7 +25,7 @@ from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name
 
-REPEATS = 20
+REPEATS = 10
 #: seconds for which short work is repeated: with many repeats, some are not disturbed by other programs
 SECONDS = 0.05
 #: a larger share of a peak rate is an error in the peak, the clock or a count
