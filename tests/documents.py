@@ -54,7 +54,7 @@ def question(**options) -> Document:
 def rendered(sample: Document) -> str:
     """The report's page."""
     with answers():
-        return report.render(sample, pixels=False)[0]
+        return report.render(sample)[0]
 
 
 def coloured():

@@ -54,6 +54,18 @@ def test_trim_gives_idle_blocks_back():
     assert memory.idle_bytes() == 0
 
 
+def test_beyond_the_limit_idle_blocks_are_given_back_unless_they_are_to_be_kept(monkeypatch):
+    memory.trim()
+    monkeypatch.setattr(memory, "IDLE_LIMIT", 0)
+    with memory.kept():
+        for rows in (64, 128):
+            memory.empty((rows, 1024))
+        assert memory.idle_bytes() == 4 * (64 + 128) * 1024
+    held = memory.empty((256, 1024))
+    assert memory.idle_bytes() == 0
+    assert held.size
+
+
 def test_a_system_that_takes_no_advice_about_pages_gives_memory_all_the_same(monkeypatch):
     class Refusing(mmap.mmap):
         def madvise(self, *advice):

@@ -22,9 +22,9 @@ from nnlite.performance.profiler import StepProfile
 from nnlite.performance.rounds import Candidate, Team
 
 RANDOM = "random"
-#: seconds of untimed steps before each sample, to warm up caches, branch predictors and clock rate; a step of LONG
-#: seconds or more needs no warm-up
-WARMING, LONG = 0.03, 0.05
+#: seconds of untimed steps before each sample, to warm up caches and branch predictors (the small CNN takes five steps
+#: to reach its time, others one); a step of LONG seconds or more needs no warm-up
+WARMING, LONG = 0.015, 0.05
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from nnlite.performance.model import Microbenchmarks, StepModel
 from nnlite.performance.overhead import trace
 from nnlite.performance.rounds import Samples, run_rounds
 from nnlite.performance.statistics import paired_ratio
+from nnlite.performance.work import Call
 from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int, unknown
 from nnlite.runtime.processor import processor_name
@@ -72,12 +73,14 @@ def explain_networks(
             model = copy.deepcopy(given)
             source, arrays = batches(model, data_name, data, batch_size, seed)
             cases.append(Case(model, name, source, *arrays, batch_size))
-    machine = _peaks(cases, say)
+    steps = [_first_step(case) for case in cases]
+    machine = _peaks(say)
     benchmarks = Microbenchmarks()
-    say("tracing the operations of each step ...")
-    models = [_model(case, benchmarks) for case in cases] if machine else []
+    say("preparing the microbenchmarks ...")
+    models = [_model(case, *step, benchmarks) for case, step in zip(cases, steps, strict=True)] if machine else []
     contention = Contention()
-    samples, done = _rounds(cases, models, benchmarks, rounds, say)
+    with memory.kept():
+        samples, done = _rounds(cases, models, benchmarks, rounds, say)
     share = contention.share()
     memory.trim()
     by_algorithm: dict[str, list[Network]] = {}
@@ -111,16 +114,10 @@ def explain_networks(
     )
 
 
-def _peaks(cases: Sequence[Case], say: Callable[[str], object]) -> peaks.Machine | None:
-    """The machine's peak rates; None without Numba's compiler, when there is no prediction either.
-
-    Each step runs once before: it compiles, and a custom network may raise before anything is measured.
-    """
+def _peaks(say: Callable[[str], object]) -> peaks.Machine | None:
+    """The machine's peak rates; None without Numba's compiler, when there is no prediction either."""
     from nnlite.compiler import compilation
 
-    for case in cases:
-        with case.at_work():
-            case.step()
     if not compilation.ENABLED:
         return None
     say("measuring this machine's peak rates ...")
@@ -133,12 +130,20 @@ def _is_case_study(networks: Sequence[Sequential]) -> bool:
     return found == case_study.PARAMETERS
 
 
-def _model(case: Case, benchmarks: Microbenchmarks) -> StepModel:
-    """The time model of the case's step. Runs it once more, untimed; the run before allocated what lives on."""
+def _first_step(case: Case) -> tuple[list[Call], int]:
+    """Run the case's step once, untimed: it compiles, and a custom network may raise before anything is measured.
+
+    Returns the operations that it calls, and the size of all its arrays in bytes.
+    """
     with case.at_work():
         memory.trim()
         calls = trace(case.step)
-        footprint = memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
+        return calls, memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
+
+
+def _model(case: Case, calls: Sequence[Call], footprint: int, benchmarks: Microbenchmarks) -> StepModel:
+    """The time model of the case's step."""
+    with case.at_work():
         optimizer = case.model.optimizer
         assert optimizer is not None
         return StepModel(

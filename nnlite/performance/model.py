@@ -23,12 +23,11 @@ from nnlite.conv import work as conv_work
 from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.performance import overhead
 from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
-from nnlite.performance.microbenchmarks.base import power_of_two
+from nnlite.performance.microbenchmarks.base import LAST_LEVEL, power_of_two
 from nnlite.performance.overhead import Overhead
 from nnlite.performance.profiler import OTHER, Key
 from nnlite.performance.rounds import Candidate, Samples, Team
 from nnlite.performance.work import Call, Undeclared
-from nnlite.runtime.processor import cache_sizes
 
 #: the rates of this share of a step are sampled in every round, the others in every SELDOM-th round
 SHARE, SELDOM = 0.9, 4
@@ -151,7 +150,7 @@ class StepModel:
         self._calls: list[tuple[Call, Name]] = []
         self._missing: dict[Key, str] = {}
         self._optimizer = optimizer
-        evicted = power_of_two(min(footprint / (2 * max(1, len(calls))), 2 * cache_sizes()["L3"]))
+        evicted = power_of_two(min(footprint / (2 * max(1, len(calls))), LAST_LEVEL))
         for call in calls:
             try:
                 declared = call.parts()

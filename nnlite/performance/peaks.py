@@ -25,9 +25,9 @@ from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.processor import cache_sizes, memory_bytes, processor_name
 
-REPEATS = 20
+REPEATS = 10
 #: seconds for which short work is repeated: with many repeats, some are not disturbed by other programs
-SECONDS = 0.05
+SECONDS = 0.03
 #: a larger share of a peak rate is an error in the peak, the clock or a count
 MOST_OF_A_PEAK = 1.03
 _MOST_MEMORY = 256 << 20  # bytes, the largest working set for the bandwidth of memory
@@ -124,7 +124,7 @@ def measure(thread_count: int | None = None) -> Machine:
 
 @cache
 def peak_gflops(count: int) -> float:
-    """The FMA peak of `count` threads, GFLOP/s, for tables of GFLOP/s. It takes half a second."""
+    """The FMA peak of `count` threads, GFLOP/s, for tables of GFLOP/s. It takes a fraction of a second."""
     with threads.using(count):
         return max(fma_by_sums(count).values())
 

@@ -15,7 +15,7 @@ import contextlib
 import math
 import mmap
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,17 @@ def trim() -> None:
     """Release every idle block to the operating system."""
     for pages, blocks in list(_blocks.items()):
         _blocks[pages] = [blocks[i] for i in range(len(blocks)) if not _is_idle(blocks, i)]
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Inside, the pool keeps all idle blocks: networks in turn need not touch new memory in every step."""
+    global IDLE_LIMIT
+    before, IDLE_LIMIT = IDLE_LIMIT, sys.maxsize
+    try:
+        yield
+    finally:
+        IDLE_LIMIT = before
 
 
 def _is_idle(blocks: Sequence[mmap.mmap], i: int) -> bool:

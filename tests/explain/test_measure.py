@@ -10,7 +10,7 @@ from documents import coloured, wide
 import nnlite as nn
 from nnlite.compiler import compilation
 from nnlite.explain.case import RANDOM, Case, batches, loss_of, random_batch
-from nnlite.explain.measure import _beyond_peak, _model, explain_networks
+from nnlite.explain.measure import _beyond_peak, _first_step, _model, explain_networks
 from nnlite.performance.model import Microbenchmarks
 from nnlite.performance.overhead import Overhead
 
@@ -201,7 +201,7 @@ def test_the_networks_of_the_question_are_predicted_whole(name, algorithm):
     model = getattr(nn.models, name)()
     case = Case(model, algorithm, RANDOM, *random_batch(model, 4, 0), 4)
     benchmarks = Microbenchmarks()
-    found = _model(case, benchmarks)
+    found = _model(case, *_first_step(case), benchmarks)
     assert found.missing == []
     smallest = [b for b in benchmarks._found.values() if isinstance(b, Overhead)]
     assert len(smallest) > len(model.layers) / 2

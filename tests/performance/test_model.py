@@ -9,10 +9,12 @@ from nnlite.conv import Geometry
 from nnlite.conv.work import WorkItem
 from nnlite.performance import overhead
 from nnlite.performance.microbenchmarks import Rate
+from nnlite.performance.microbenchmarks.base import MOST_BYTES
 from nnlite.performance.model import Microbenchmarks, PassTime, StepModel, WorkTime, _largest
 from nnlite.performance.profiler import OTHER
 from nnlite.performance.rounds import Team
 from nnlite.performance.work import Array, Call
+from nnlite.runtime.processor import cache_sizes
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")
 TEAM = Team()
@@ -59,6 +61,11 @@ GIVEN = Given(tall_skinny=[1e-9, 2e-9], tall_skinny_gradients=[1e-9, 1e-9], bias
 def dense_call(*needs, layer="dense"):
     arrays = [Array(shape, np.dtype(np.float32)) for shape in ((4, 6), (6, 3), (3,))]
     return Call(layer, nn.ops.dense, tuple(arrays), {}, needs)
+
+
+def test_a_working_set_beyond_the_last_level_cache_is_measured_on_a_part_after_all_of_the_cache_was_evicted():
+    for rate in (Rate.of(item("maximum", 1 << 40, 1 << 40), 1 << 41), Rate.of_bandwidth(1 << 40)):
+        assert rate.evicted == cache_sizes()["L3"] >= rate.working_set == MOST_BYTES
 
 
 @pytest.mark.parametrize(("moved", "expected", "bound"), [(1, [3, 2], "compute"), (4, [4, 8], "memory")])

@@ -12,16 +12,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nnlite.conv.work import WorkItem
-from nnlite.performance.microbenchmarks.base import KINDS, MOST_BYTES, Kind, power_of_two, prepare
+from nnlite.performance.microbenchmarks.base import (
+    KINDS,
+    LAST_LEVEL,
+    MOST_BYTES,
+    Kind,
+    power_of_two,
+    prepare,
+)
 from nnlite.performance.rounds import timed
-from nnlite.runtime.processor import cache_sizes
 
 _LEAST_BYTES = 16 << 10
 _LEAST_EVICTED = 4 << 20
 #: they depend on their shapes alone
 _SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call")
-#: seconds; a shorter work would find its code and its threads cold in a round, and runs a few times before its sample
-_SHORT, _REPEATS = 5e-3, 3
 
 
 def kinds() -> dict[str, Kind]:
@@ -54,7 +58,8 @@ class Rate(NamedTuple):
     @classmethod
     def of_bandwidth(cls, nbytes: float) -> Rate:
         """The rate of a copy with a working set of `nbytes`."""
-        return cls("copy", (), min(max(power_of_two(nbytes), _LEAST_BYTES), MOST_BYTES))
+        evicted = LAST_LEVEL if nbytes > LAST_LEVEL else 0
+        return cls("copy", (), min(max(power_of_two(nbytes), _LEAST_BYTES), MOST_BYTES), evicted)
 
 
 class Microbenchmark:
@@ -65,19 +70,25 @@ class Microbenchmark:
 
     def __init__(self, rate: Rate):
         self._work = kinds()[rate.kind].make(rate.size, rate.working_set)
+        if rate.working_set >= LAST_LEVEL:  # what was written just before has left the caches
+            self._work = self._work._replace(mixed=(), own=())
         self.amount = self._work.amount
         self._time, self._evicted = timed(self._work.run), rate.evicted
         self._last = self._time()  # it compiles
 
     def sample(self) -> float:
-        for _ in range(_REPEATS if self._last < _SHORT else 0):
+        for _ in range(_warm_ups(self._last)):
             self._work.run()
         prepare(self._work, self._evicted)
         self._last = self._time()
         return self._last
 
 
+def _warm_ups(seconds: float) -> int:
+    """Runs before a sample of work that takes `seconds`: short work would find its code and its threads cold."""
+    return 3 if seconds < 1e-3 else 1 if seconds < 5e-3 else 0
+
+
 def _evicted(footprint: int, own: int) -> int:
-    """Bytes to evict: the step's other arrays, at least _LEAST_EVICTED, at most twice the last-level cache."""
-    last = cache_sizes()["L3"]
-    return 2 * last if footprint > last else max(_LEAST_EVICTED, power_of_two(footprint - own))
+    """Bytes to evict: the step's other arrays, at least _LEAST_EVICTED, at most the last-level cache."""
+    return LAST_LEVEL if footprint > LAST_LEVEL else max(_LEAST_EVICTED, power_of_two(footprint - own))

@@ -12,8 +12,11 @@ from nnlite.conv.work import ITEMSIZE
 from nnlite.runtime import memory, threads
 from nnlite.runtime.processor import cache_sizes
 
-#: the largest working set, bytes: mostly outside of the last-level cache; products use up to twice as much
-MOST_BYTES = min(96 << 20, 2 * cache_sizes()["L3"])
+#: the last-level cache, bytes: as much other memory evicts everything from it
+LAST_LEVEL = cache_sizes()["L3"]
+#: the largest working set, bytes: all of it was evicted, so a larger one has the same rate; products use up to twice as
+#: much
+MOST_BYTES = min(48 << 20, LAST_LEVEL)
 #: bytes that a bandwidth is measured on at least, so that thread start-up is negligible
 LEAST_COPIED = 32 << 20
 _ZERO = np.float32(0)
