@@ -158,6 +158,14 @@ def test_pictures_are_written_beside_the_page_the_same_each_time(tmp_path):
     assert all(path.read_bytes().startswith(b"<?xml") for path in written[1:])
 
 
+def test_pictures_are_written_as_png_files_too_if_asked_for(tmp_path):
+    with documents.answers():
+        written = report.write(documents.single(), tmp_path, png=True)
+    found = {path.name for path in written if path.suffix == ".png"}
+    assert found == {path.with_suffix(".png").name for path in written if path.suffix == ".svg"}
+    assert (tmp_path / "figures" / "passes-cnn.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_pictures_are_whole_named_and_said_in_words(html):
     pictures = [ElementTree.fromstring(svg) for svg in SVG.findall(html)]
     assert len(pictures) == 20

@@ -40,20 +40,22 @@ class Explanation:
 
         return report.first_screen_html(self.document)
 
-    def save(self, folder: str | Path = "nnlite-report") -> list[Path]:
+    def save(self, folder: str | Path = "nnlite-report", *, png: bool = False) -> list[Path]:
         """Write explain.json, report.html and its figures into a folder. Returns the paths written.
 
-        Raises ValueError if the folder cannot be made or written.
+        Figures are SVG files, with `png` PNG files too. Raises ValueError if the folder cannot be made or written, or
+        `png` is no boolean.
         """
         from pathlib import Path
 
         from nnlite.explain import report
-        from nnlite.runtime.errors import writable_folder
+        from nnlite.runtime.errors import boolean, writable_folder
         from nnlite.runtime.files import write_json
 
+        png = boolean("png", png)
         path = writable_folder("folder", folder) / "explain.json"
         write_json(path, self.document.to_json())
-        return [path, *report.write(self.document, Path(folder))]
+        return [path, *report.write(self.document, Path(folder), png)]
 
 
 def explain(

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="nnlite-report", metavar="DIR", help="folder for the report (default: %(default)s)"
     )
+    parser.add_argument("--png", action="store_true", help="write the figures as PNG files too, not only as SVG")
     add_autotune_argument(parser)
     add_data_arguments(parser, RANDOM)
 
@@ -140,7 +141,7 @@ def _ladder(batch_size: int, out: Console) -> dict[str, Any]:
 
 def _write(document: Document, options: argparse.Namespace) -> str:
     """Write explain.json and the report. Returns the line that names them."""
-    Explanation(document).save(options.out)
+    Explanation(document).save(options.out, png=options.png)
     if options.json:
         write_json(options.json, document.to_json())
     out = Path(options.out)

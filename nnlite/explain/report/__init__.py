@@ -24,9 +24,9 @@ _COLUMNS = ("algorithm", "network", "layer", "pass", "flops", "minimum_traffic",
             "bound")  # fmt: skip
 
 
-def write(document: Document, folder: Path) -> list[Path]:
-    """Write report.html and figures/*.svg into `folder`. Returns the paths written."""
-    page, files = render(document)
+def write(document: Document, folder: Path, png: bool = False) -> list[Path]:
+    """Write report.html and figures/*.svg, with `png` *.png too, into `folder`. Returns the paths written."""
+    page, files = render(document, png)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     contents = {"report.html": page.encode(), **{f"figures/{name}": content for name, content in files.items()}}
     for name, content in contents.items():
@@ -34,7 +34,7 @@ def write(document: Document, folder: Path) -> list[Path]:
     return [folder / name for name in contents]
 
 
-def render(document: Document) -> tuple[str, dict[str, bytes]]:
+def render(document: Document, png: bool = False) -> tuple[str, dict[str, bytes]]:
     """(the page, the content of each figure's file by name)"""
     from markupsafe import Markup
     from matplotlib import rc_context
@@ -49,10 +49,10 @@ def render(document: Document) -> tuple[str, dict[str, bytes]]:
             if engine := panel.figure.get_layout_engine():
                 engine.execute(panel.figure)
             panel.figure.set_layout_engine(None)  # saving would lay it out and draw it once more
-            drawn = BytesIO()
-            panel.figure.savefig(drawn, format="svg", metadata={"Date": None})  # the same document, the same bytes
-            files[f"{panel.name}.svg"] = drawn.getvalue()
-            panel.svg = Markup(_inline(drawn.getvalue().decode(), panel.name, panel.alt))
+            files[f"{panel.name}.svg"] = _saved(panel.figure, "svg")
+            if png:
+                files[f"{panel.name}.png"] = _saved(panel.figure, "png")
+            panel.svg = Markup(_inline(files[f"{panel.name}.svg"].decode(), panel.name, panel.alt))
     light, dark = theme.variables(dark=False), theme.variables(dark=True)
     css = (_FOLDER / "page.css").read_text().replace("/*light*/", light).replace("/*dark*/", dark)
     numbers = count()
@@ -113,6 +113,13 @@ def _context(document: Document) -> dict[str, Any]:
         "ratios": case_study.ratios(document),
         "worst_prediction": compare.worst_prediction(document),
     }
+
+
+def _saved(figure: Any, kind: str) -> bytes:
+    """The content of a figure's file; the same document gives the same bytes."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    return drawn.getvalue()
 
 
 def _inline(svg: str, name: str, alt: str) -> str:
