@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is comp
 COUNT = """
 import numpy as np
 from nnlite.compiler import compilation, launch, pool, cache as jit_cache
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 launch._in_turn_address(), pool.share_out_address(), pool._serve(pool.workers.shared, 1, 0)  # once for the package
 compiled = []
 compilation.listeners.append(compiled.append)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_plan import Correlation, WeightGradient
