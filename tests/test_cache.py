@@ -48,7 +48,7 @@ def run(code, cwd=None, **environment):
 #: a kernel of which every operation is in the module that is edited, and an edit that changes its result
 SOURCES = [
     ("simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
-    ("tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
+    ("reductions.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
 ]
 #: Numba's setting of where code is kept, which is not where nnlite's goes
 LOCATOR = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}

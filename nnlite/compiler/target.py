@@ -27,3 +27,5 @@ LANES, REGISTERS = _probe()
 #: multiply-adds of vectors that begin in a cycle, and the cycles that one takes, or one cycle more: the compiler does
 #: not say, and nearly all processors are alike
 MULTIPLY_ADD_PORTS, MULTIPLY_ADD_CYCLES = 2, 5
+#: vectors, or numbers for all lanes of one, that are loaded in a cycle
+LOAD_PORTS = 2

@@ -68,6 +68,9 @@ class Lanes(Algorithm):
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
         return None if self.supports(geometry) else work_compiled.lanes(geometry, pass_name, epilogue)
 
+    def shares(self, geometry: Geometry) -> int | None:
+        return blocks_of(geometry)
+
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result
 

@@ -44,7 +44,7 @@ class NnlitePeer(Peer):
         geometry = nn.conv.Geometry.of(
             x.shape, weight.shape, strides=problem["stride"], padding=problem["padding"], groups=problem["groups"]
         )
-        algorithm = nn.conv.select(geometry, x.dtype)
+        algorithm = nn.conv.select(geometry, x.dtype, pass_name=pass_name)
         operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
         self._pass = lambda: getattr(algorithm, pass_name)(*operands, geometry)
         return algorithm.name
