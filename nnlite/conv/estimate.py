@@ -4,7 +4,7 @@
                        + cycles of its calls
 
 A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
-numbers are below: cycles per vector of LANES numbers. They were fitted once, to the ratios between the times of the
+numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the times of the
 algorithms in 292 passes (73 shapes, two threads of a Zen 3); those of calls were measured there. So they are good for
 comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures its rates.
 """
@@ -24,7 +24,6 @@ CYCLES = {
     "pack_dy": 2.0,
     "copy": 6.2,
     "transpose": 3.9,
-    "shuffle": 22.0,
     "winograd_input": 5.2,
     "winograd_output": 9.8,
     "winograd_dy": 3.5,
@@ -38,8 +37,10 @@ PLAIN_PACK = 2.0
 LINE_CYCLES = 440.0
 #: at least, of a term of a register tile's reduction; to begin and store one of its sums; to begin a run of its terms
 TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = MULTIPLY_ADD_CYCLES + 1, 7.2, 9.4
-#: per vector that comes from beyond the second cache, or goes there, and per vector of what that cache holds
-OUTER_CYCLES, INNER_CYCLES = 9.2, 1.0
+#: bytes per cycle of a thread from beyond the second cache, or to it, and of what that cache holds
+OUTER_BYTES, INNER_BYTES = 3.5, 32.0
+#: of NumPy, which changes the order of channels number by number
+SHUFFLED_BYTES = 1.45
 #: thousands of cycles of the calls of a pass, in Python and to start threads: those of a convolution of one small image
 CALLS = {
     "direct": {"forward": 176, "grad_input": 166, "grad_weight": 117, "gradients": 347},
@@ -52,7 +53,7 @@ UNDIVIDED = ("winograd_weight", "shuffle")
 
 _TILES = ("tiles", "lane_tiles", "vector_tiles")
 _GROUPED = ("grouped_sums", "grouped_gradient")
-_KNOWN = {*_TILES, *_GROUPED, *CYCLES}
+_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
 _L2 = cache_sizes()["L2"]
 
 
@@ -79,8 +80,7 @@ def least_cycles(geometry: Geometry, pass_name: str, num_threads: int) -> float:
 
 
 def _item_cycles(item: WorkItem, geometry: Geometry) -> float:
-    work = _work_cycles(item, geometry)
-    return max(work, _vectors(item.moved) * (INNER_CYCLES if item.working_set <= _L2 else OUTER_CYCLES))
+    return max(_work_cycles(item, geometry), item.moved / (INNER_BYTES if item.working_set <= _L2 else OUTER_BYTES))
 
 
 def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
@@ -90,8 +90,10 @@ def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
         return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
+    if item.kind == "shuffle":
+        return item.amount / SHUFFLED_BYTES
     is_plain = item.kind == "grouped_pack" and item.size[:2] == (1, 1)  # a channel in and out of each group
-    return _vectors(item.amount) * (PLAIN_PACK if is_plain else CYCLES[item.kind])
+    return item.amount / (ITEMSIZE * LANES) * (PLAIN_PACK if is_plain else CYCLES[item.kind])
 
 
 def _tile_cycles(item: WorkItem) -> float:
@@ -102,8 +104,4 @@ def _tile_cycles(item: WorkItem) -> float:
     reductions = item.amount / (2 * LANES * sums * max(loops.terms, 1))
     arithmetic = reductions * (loops.terms * term + sums * SUM_CYCLES + loops.runs * RUN_CYCLES)
     held = ITEMSIZE * loops.batches * max(loops.b_batch, loops.y_batch if loops.load else 0)
-    return max(arithmetic, _vectors(item.bytes) * OUTER_CYCLES if held > _L2 // 2 else 0.0)
-
-
-def _vectors(nbytes: float) -> float:
-    return nbytes / (ITEMSIZE * LANES)
+    return max(arithmetic, item.bytes / OUTER_BYTES if held > _L2 // 2 else 0.0)

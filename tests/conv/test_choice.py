@@ -82,16 +82,11 @@ def test_float64_goes_to_what_computes_in_it():
     assert nn.conv.why(layer(128, 16, 4, 4), np.float64).name == "numba_blocked"
 
 
-def test_all_padding_goes_to_direct():
-    geometry = Geometry.of((1, 1, 1, 1), (1, 1, 1, 1), padding=((0, 0), (0, 0)))
-    assert chosen(geometry) in choice.ESTIMATED
-
-
 @pytest.mark.parametrize("name", choice.ESTIMATED)
 @pytest.mark.parametrize("pass_name", ALL)
 def test_estimates_grow_with_the_work(name, pass_name):
     groups = 32 if name == "grouped" else 1
-    small, more_images, larger = layer(16, 12, 32, 32, groups=groups), layer(64, 12, 32, 32, groups=groups), None
+    small, more_images = layer(16, 12, 32, 32, groups=groups), layer(64, 12, 32, 32, groups=groups)
     larger = layer(16, 24, 32, 32, groups=groups)
     least = estimate(name, small, pass_name)
     assert estimate(name, more_images, pass_name) > 2 * least
@@ -144,7 +139,7 @@ def test_what_can_not_be_faster_is_not_estimated():
 
 
 def test_an_unknown_pass_is_refused():
-    with pytest.raises(ValueError, match=r"pass: expected .*forward.* Received: 'backward'"):
+    with pytest.raises(ValueError, match="unknown pass 'backward': expected one of forward, "):
         nn.conv.why(layer(1, 8, 3, 3), FLOAT32, pass_name="backward")
 
 
