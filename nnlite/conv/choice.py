@@ -56,8 +56,8 @@ def _by_estimate(geometry: Geometry, dtype: Any, pass_name: str, num_threads: in
             found[name] = cycles
     if found:
         fastest, *others = sorted(found, key=lambda name: found[name])
-        said = f"estimated {found[fastest] / 1e6:.3g} million cycles"
-        return Choice(fastest, said + "".join(f", {name} {found[name] / 1e6:.3g}" for name in others))
+        said = [f"estimated {found[fastest] / 1e6:.3g} million cycles"]
+        return Choice(fastest, ", ".join(said + [f"{name} {found[name] / 1e6:.3g}" for name in others]))
     for name, reason in OTHERS.items():
         if _computes(registry.get(name), geometry, dtype):
             return Choice(name, reason)

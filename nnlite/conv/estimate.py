@@ -4,9 +4,9 @@
                        + cycles of its calls
 
 A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
-numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the times of the
-algorithms in 292 passes (73 shapes, two threads of a Zen 3); those of calls were measured there. So they are good for
-comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures its rates.
+numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the
+times of the algorithms in 292 passes (73 shapes, two threads of a Zen 3); those of calls were measured there. So they
+are good for comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
 """
 
 from __future__ import annotations

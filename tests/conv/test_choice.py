@@ -1,5 +1,9 @@
 """What `auto` takes: the least estimated time, on any processor; and that the estimates follow the work."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -45,7 +49,7 @@ def test_direct_where_winograds_tiles_are_mostly_padding():
     assert chosen(Geometry.of((64, 3, 3, 64), (3, 3, 64, 64))) == "direct"  # one output of a tile of 16
 
 
-@pytest.mark.parametrize("pass_name", ALL)
+@pytest.mark.parametrize("pass_name", ["forward", "grad_weight", "gradients"])  # direct's dX fills them with pixels
 def test_lanes_where_four_channels_fill_no_vector_and_images_do(pass_name):
     assert chosen(layer(128, 28, 4, 4), pass_name) == "lanes"
 
@@ -76,6 +80,29 @@ def test_direct_for_many_channels_where_winograd_and_grouped_do_not_compute(opti
 def test_the_question_s_first_layer_and_its_weight_gradient_are_direct():
     first = Geometry.of((128, 28, 28, 1), (3, 3, 1, 32))  # 32 channels fill vectors; no input gradient is needed
     assert {chosen(first), chosen(first, "grad_weight")} == {"direct"}
+
+
+OBVIOUS = """
+import numpy as np
+from nnlite import conv
+from nnlite.compiler.target import LANES
+layers = {
+    "winograd": conv.Geometry.of((8, 58, 58, 256), (3, 3, 256, 256)),
+    "direct": conv.Geometry.of((8, 56, 56, 256), (1, 1, 256, 256)),
+    "lanes": conv.Geometry.of((128, 28, 28, 1), (3, 3, 1, 2)),
+    "grouped": conv.Geometry.of((8, 28, 28, 512), (3, 3, 1, 512), groups=512),
+}
+print(LANES, *[name for name, layer in layers.items() if conv.why(layer, np.float32).name != name])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or os.uname().machine != "x86_64", reason="not x86-64")
+@pytest.mark.parametrize(("processor", "features", "lanes"), [("generic", "", 4), ("skylake-avx512", "+avx512f", 16)])
+def test_obvious_choices_hold_with_vectors_of_any_width(processor, features, lanes):
+    """Nothing is run, so any processor can tell."""
+    environment = os.environ | {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run([sys.executable, "-c", OBVIOUS], check=True, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == str(lanes)
 
 
 def test_float64_goes_to_what_computes_in_it():
