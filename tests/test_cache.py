@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is comp
 COUNT = """
 import numpy as np
 from nnlite.compiler import compilation, pool, cache as jit_cache
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 ended = pool.Pool()
 ended.end()
 pool.in_turn_address(), pool.share_out_address(), pool._serve(ended.shared, 1, 0)  # once for the package
@@ -50,7 +50,7 @@ def run(code, cwd=None, **environment):
 #: a kernel of which every operation is in the module that is edited, and an edit that changes its result
 SOURCES = [
     ("simd.py", ADD, "8.0", "builder.fadd(a, b", "builder.fsub(a, b"),
-    ("tiles.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
+    ("reductions.py", MULTIPLY, "4.0", "fma_value(builder, x, y, total)", "fma_value(builder, y, y, total)"),
 ]
 #: Numba's setting of where code is kept, which is not where nnlite's goes
 LOCATOR = {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator"}

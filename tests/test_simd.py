@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnlite.compiler import compilation, simd, transposition
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="vectors exist in compiled code only")
 
@@ -70,13 +70,13 @@ def test_transpose_turns_a_block_over(generator):
 
 NARROWER = """
 import numpy as np
-from nnlite.compiler import compilation, simd
+from nnlite.compiler import compilation, simd, target
 @compilation.jit
 def double(x, count):
     simd.store_first(x, 0, simd.load(x, 0) + simd.load(x, 0), count)
 double(np.ones(64, np.float32), 3)
 assembly = " ".join(double.inspect_asm().values())
-print(simd.LANES, "zmm" in assembly, "ymm" in assembly, "vpack" in assembly)
+print(target.LANES, "zmm" in assembly, "ymm" in assembly, "vpack" in assembly)
 """
 
 

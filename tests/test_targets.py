@@ -13,13 +13,13 @@ pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="nothing is comp
 
 ASSEMBLY = """
 import numpy as np
-from nnlite.compiler import simd
+from nnlite.compiler import target
 from nnlite.kernels import peaks
 factors = np.array([0.5, 0.25, 1, 2, 3, 4], np.float32)
-peaks.multiply_adds.run(1, 100, peaks.SUMS[-1], factors, np.zeros((1, 32 * simd.LANES), np.float32))
+peaks.multiply_adds.run(1, 100, peaks.SUMS[-1], factors, np.zeros((1, 32 * target.LANES), np.float32))
 (assembly,) = peaks.multiply_adds.compiled.inspect_asm().values()
 widest = next(register for register in ("zmm", "ymm", "xmm") if register in assembly)
-print(simd.LANES, widest, "fma" if "vfmadd" in assembly else "no fma")
+print(target.LANES, widest, "fma" if "vfmadd" in assembly else "no fma")
 """
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from nnlite.compiler import compilation, tiles
-from nnlite.compiler.simd import LANES, REGISTERS
+from nnlite.compiler import compilation, reductions, tiles
+from nnlite.compiler.target import LANES, REGISTERS
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="tiles exist in compiled code only")
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="tiles exist in 
 def _tile(shape, a, b, rows, start, out, width):
     tile = tiles.repeat_row(shape, start, 0)
     offsets = tiles.table_rows(shape, 0, rows.size, rows)
-    tile = tiles.multiply_add(tile, a, offsets, 0, 1, b, 0, shape.width, a.shape[1])
+    tile = reductions.multiply_add(tile, a, offsets, 0, 1, b, 0, shape.width, a.shape[1])
     tiles.store_tile(out, tiles.even_rows(shape, 0, rows.size, out.shape[1]), 0, tile, width)
 
 
 @pytest.mark.parametrize("missing", [0, 1, LANES + 1])
-@pytest.mark.parametrize("terms", [0, 1, tiles.UNROLLED - 1, tiles.UNROLLED, 2 * tiles.UNROLLED + 3])
+@pytest.mark.parametrize("terms", [0, 1, reductions.UNROLLED - 1, reductions.UNROLLED, 2 * reductions.UNROLLED + 3])
 def test_a_tile_sums_products_of_rows_that_lie_anywhere(generator, missing, terms):
     shape = TileShape(3, 2)
     a, b = (

@@ -18,30 +18,11 @@ declines in `supports`. A user's functions are compiled once per process; only n
 
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import (
-    LANES,
-    REGISTERS,
-    load,
-    load_first,
-    pointer,
-    prefetch,
-    relu,
-    select,
-    splat,
-    store,
-    store_first,
-)
+from nnlite.compiler.reductions import multiply_add
+from nnlite.compiler.simd import load, load_first, pointer, prefetch, relu, select, splat, store, store_first
+from nnlite.compiler.target import LANES, REGISTERS
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
-from nnlite.compiler.tiles import (
-    even_rows,
-    load_tile,
-    multiply_add,
-    relu_tile,
-    repeat_row,
-    store_tile,
-    table_rows,
-    zero_tile,
-)
+from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_row, store_tile, table_rows, zero_tile
 
 __all__ = [
     "ENABLED",

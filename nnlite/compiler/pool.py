@@ -209,9 +209,9 @@ def _in_turn(shared, code, parts, block):
 
 @jit
 def _settle(shared, parts, done, worked, took):
-    """Add to the balance what the threads saved in a launch that took so many nanoseconds.
+    """Add to the balance what the threads saved in a launch that `took` nanoseconds.
 
-    In it the caller has worked so many, on `done` of the parts.
+    In it the caller `worked` nanoseconds, on `done` of the parts.
     """
     alone = worked * parts // done
     saved = min(_load(shared + _SAVED) + alone - took, MOST_SAVED)

@@ -6,12 +6,8 @@ knows `+ - *`, comparisons and `select`; scalars take part as vectors of equal l
     v = 4 * load(x, i) - 5 * load(x, i + step)
     store(y, j, select(v < 0, 0, v))
 
-How it works: Numba keeps no small array in registers, so a vector is an LLVM value, `<16 x float>`. Each function here
-is an intrinsic that emits the few LLVM instructions it names; those named `..._value` are what other modules of
-intrinsics emit with (nnlite.compiler.tiles, blocks of vectors that stay in registers).
-
-How many lanes a register has, and how many registers there are, is a property of the processor Numba compiles for
-(NUMBA_CPU_NAME and NUMBA_CPU_FEATURES), which need not be the one this runs on: so the compiler is asked.
+How it works: a vector is an LLVM value (nnlite.compiler.values), and each function here an intrinsic that emits the few
+LLVM instructions it names. How many lanes there are is a matter of the processor (nnlite.compiler.target).
 
 Wherever an array is expected, a `pointer` into one will do. Offsets count elements from an array's start, whatever
 its shape; no bounds are checked.
@@ -25,42 +21,30 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from nnlite.compiler import numba_private
-
-# The processor -------------------------------------------------------------------------------------------------
-
-
-def _probe() -> tuple[int, int]:
-    """(lanes of a float32 register, number of vector registers) of the processor that Numba compiles for."""
-    wide = "<16 x float>"
-    assembly = numba_private.assembly(
-        f"define {wide} @f({wide} %a, {wide} %b) {{ %c = fadd {wide} %a, %b\n ret {wide} %c }}"
-    )
-    if "zmm" in assembly:
-        return 16, 32
-    if "ymm" in assembly:
-        return 8, 16
-    return 4, 32 if numba_private.target()[0].startswith(("aarch64", "arm64")) else 16
-
-
-#: float32 numbers in a vector register, and vector registers: of the processor that Numba compiles for
-LANES, REGISTERS = _probe()
+from nnlite.compiler.target import LANES
+from nnlite.compiler.values import (
+    BYTES,
+    I32,
+    I64,
+    INTS,
+    MASK,
+    VECTOR,
+    address_value,
+    call_value,
+    first_lanes_value,
+    load_value,
+    masked_load_value,
+    masked_store_value,
+    relu_value,
+    require_array,
+    splat_value,
+    store_value,
+)
 
 #: sums may be fused into multiply-adds and the sign of zero ignored; NaN and infinity are honoured
 _FLAGS = ("contract", "nsz")
-_F32 = ir.FloatType()
-_I64 = ir.IntType(64)
-_I32 = ir.IntType(32)
-#: the LLVM type of a vector
-VECTOR = ir.VectorType(_F32, LANES)
-_MASK = ir.VectorType(ir.IntType(1), LANES)
-#: the LLVM type of as many 32-bit integers: a shuffle's indices
-INTS = ir.VectorType(_I32, LANES)
-_BYTES = ir.VectorType(ir.IntType(8), LANES)
-
 
 # The types -----------------------------------------------------------------------------------------------------
 
@@ -88,105 +72,10 @@ class _VectorModel(models.PrimitiveModel):
 @register_model(_MaskType)
 class _MaskModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any):
-        super().__init__(dmm, fe_type, _MASK)
+        super().__init__(dmm, fe_type, MASK)
 
 
-# Emitting LLVM instructions ------------------------------------------------------------------------------------
-
-
-def index_value(i: int) -> ir.Constant:
-    """The constant `i`, as an offset."""
-    return ir.Constant(_I64, i)
-
-
-def _call(builder: Any, name: str, result: Any, arguments: list) -> Any:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, [a.type for a in arguments]), name
-    )
-    return builder.call(function, arguments)
-
-
-def splat_value(builder: Any, number: Any) -> Any:
-    """The vector of which every lane is `number`."""
-    undefined = ir.Constant(VECTOR, ir.Undefined)
-    first = builder.insert_element(undefined, number, ir.Constant(_I32, 0))
-    return builder.shuffle_vector(first, undefined, ir.Constant(INTS, [0] * LANES))
-
-
-def constant_value(number: float) -> ir.Constant:
-    """The vector of which every lane is the constant `number`."""
-    return ir.Constant(VECTOR, [float(number)] * LANES)
-
-
-def fma_value(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c, fused where the processor can."""
-    return _call(builder, f"llvm.fmuladd.v{LANES}f32", VECTOR, [a, b, c])
-
-
-def relu_value(builder: Any, value: Any) -> Any:
-    """max(value, 0), lane by lane; NaN stays NaN."""
-    zero = ir.Constant(VECTOR, None)
-    return builder.select(builder.fcmp_ordered("<", value, zero), zero, value)
-
-
-def address_value(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
-    """The address of element `offset` of an array or a pointer."""
-    start = (
-        array
-        if isinstance(array_type, types.CPointer)
-        else context.make_array(array_type)(context, builder, array).data
-    )
-    return builder.gep(start, [offset])
-
-
-def load_value(builder: Any, address: Any) -> Any:
-    """The vector at an address, which need not be aligned."""
-    return builder.load(builder.bitcast(address, VECTOR.as_pointer()), align=4)
-
-
-def store_value(builder: Any, value: Any, address: Any) -> None:
-    """Store a vector at an address, which need not be aligned."""
-    builder.store(value, builder.bitcast(address, VECTOR.as_pointer()), align=4)
-
-
-def first_lanes_value(builder: Any, count: Any) -> Any:
-    """The mask of the first `count` lanes: all if it is more, none if it is negative.
-
-    Lanes are compared as 32-bit integers, as wide as the numbers: on AVX2 one instruction, of 64 bits five.
-    """
-    all_lanes = index_value(LANES)
-    count = builder.select(builder.icmp_signed("<", count, all_lanes), count, all_lanes)  # it may not fit into 32 bits
-    undefined = ir.Constant(INTS, ir.Undefined)
-    counts = builder.insert_element(undefined, builder.trunc(count, _I32), ir.Constant(_I32, 0))
-    counts = builder.shuffle_vector(counts, undefined, ir.Constant(INTS, [0] * LANES))
-    return builder.icmp_signed("<", ir.Constant(INTS, list(range(LANES))), counts)
-
-
-def masked_load_value(builder: Any, address: Any, lanes: Any, typ: Any = VECTOR, others: Any = None) -> Any:
-    """The lanes of a mask from an address; in the others those of the vector `others`, or zero."""
-    name, align = ("i8", 1) if typ is _BYTES else ("f32", 4)
-    pointer = builder.bitcast(address, typ.as_pointer())
-    arguments = [pointer, ir.Constant(_I32, align), lanes, ir.Constant(typ, None) if others is None else others]
-    return _call(builder, f"llvm.masked.load.v{LANES}{name}.p0", typ, arguments)
-
-
-def masked_store_value(builder: Any, value: Any, address: Any, lanes: Any) -> None:
-    """Store the lanes of a mask at an address."""
-    name, align = ("i8", 1) if value.type is _BYTES else ("f32", 4)
-    pointer = builder.bitcast(address, value.type.as_pointer())
-    arguments = [value, pointer, ir.Constant(_I32, align), lanes]
-    _call(builder, f"llvm.masked.store.v{LANES}{name}.p0", ir.VoidType(), arguments)
-
-
-def require_array(argument: str, array: Any, dtype: Any = types.float32) -> None:
-    """Raise ValueError unless an intrinsic's argument is a C-contiguous array of that dtype, or a pointer into one.
-
-    Numba passes it on as it is: who calls the function that is being compiled sees this message alone.
-    """
-    known = isinstance(array, types.CPointer) or (isinstance(array, types.Array) and array.layout == "C")
-    if not known or dtype not in (None, array.dtype):
-        expected = f"a C-contiguous array{f' of {dtype}' if dtype else ''}, or a pointer into one"
-        raise ValueError(f"{argument}: expected {expected}. Received: {array}")
+# Places in memory --------------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -222,7 +111,7 @@ def opaque(typing, number):
     """
 
     def emit(context, builder, sig, args):
-        return builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", args, False)
+        return builder.asm(ir.FunctionType(I64, [I64]), "", "=r,0", args, False)
 
     return types.int64(types.int64), emit
 
@@ -243,8 +132,8 @@ def _emit_prefetch(write: int) -> Callable:
     def emit(context, builder, sig, args):
         address = builder.bitcast(address_value(context, builder, sig.args[0], *args), ir.IntType(8).as_pointer())
         locality, data = 2, 1  # into the second level of the caches; not code
-        numbers = [ir.Constant(_I32, number) for number in (write, locality, data)]
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
+        numbers = [ir.Constant(I32, number) for number in (write, locality, data)]
+        call_value(builder, "llvm.prefetch.p0", ir.VoidType(), [address, *numbers])
         return context.get_dummy_value()
 
     return emit
@@ -324,7 +213,7 @@ def load_bytes(typing, array, offset, count):
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        small = masked_load_value(builder, address, first_lanes_value(builder, args[2]), _BYTES)
+        small = masked_load_value(builder, address, first_lanes_value(builder, args[2]), BYTES)
         return builder.uitofp(small, VECTOR)
 
     return vector(array, types.int64, types.int64), emit
@@ -336,7 +225,7 @@ def store_bytes(typing, array, offset, value, count):
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        small = builder.trunc(builder.fptosi(args[2], INTS), _BYTES)
+        small = builder.trunc(builder.fptosi(args[2], INTS), BYTES)
         masked_store_value(builder, small, address, first_lanes_value(builder, args[3]))
         return context.get_dummy_value()
 

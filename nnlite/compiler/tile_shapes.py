@@ -14,7 +14,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import NativeValue, models, overload_attribute, register_model, unbox
 
-from nnlite.compiler.simd import LANES, REGISTERS, VECTOR
+from nnlite.compiler.target import LANES, REGISTERS
+from nnlite.compiler.values import VECTOR
 from nnlite.runtime.errors import positive_int
 
 

@@ -1,7 +1,7 @@
 """Register tiles: the block of sums that convolution and matrix product share, as a Numba value type.
 
-A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. `multiply_add` adds
-the products of columns of numbers and rows of vectors (nnlite.compiler.simd), the innermost loop of the reduction,
+A **tile** is a block of sums, `rows x vectors`, held in registers while a reduction runs over it. `multiply_add`
+(nnlite.compiler.reductions) adds the products of columns of numbers and rows of vectors, the innermost loop,
 
     tile = zero_tile(shape)                                              # (rows, vectors * LANES)
     tile = multiply_add(tile, a, rows, 0, 1, b, 0, step, reduction)  # += a[rows[m] + i] * b[i * step:][:width], all i
@@ -17,17 +17,16 @@ instructions where it can not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from nnlite.compiler.simd import (
-    LANES,
-    REGISTERS,
+from nnlite.compiler.target import LANES
+from nnlite.compiler.tile_shapes import TileShape, TileType, shape_of
+from nnlite.compiler.values import (
     VECTOR,
     address_value,
     first_lanes_value,
@@ -41,29 +40,25 @@ from nnlite.compiler.simd import (
     splat_value,
     store_value,
 )
-from nnlite.compiler.tile_shapes import TileShape, TileType, shape_of
-
-#: products of numbers that are added in a turn of a reduction's loop: the processor predicts the end of a short loop
-UNROLLED = 4
 
 
-def _pack(builder: Any, shape: TileShape, values: list) -> Any:
+def pack_tile(builder: Any, shape: TileShape, values: list) -> Any:
     tile = ir.Constant(ir.ArrayType(VECTOR, shape.rows * shape.vectors), ir.Undefined)
     for i, value in enumerate(values):
         tile = builder.insert_value(tile, value, i)
     return tile
 
 
-def _unpack(builder: Any, shape: TileShape, tile: Any) -> list:
+def unpack_tile(builder: Any, shape: TileShape, tile: Any) -> list:
     return [builder.extract_value(tile, i) for i in range(shape.rows * shape.vectors)]
 
 
-def _row_of_vectors(builder: Any, shape: TileShape, address: Any) -> list:
+def row_of_vectors(builder: Any, shape: TileShape, address: Any) -> list:
     """A row's vectors, that lie at an address."""
     return [load_value(builder, builder.gep(address, [index_value(v * LANES)])) for v in range(shape.vectors)]
 
 
-def _row_of_numbers(builder: Any, shape: TileShape, address: Any) -> list:
+def row_of_numbers(builder: Any, shape: TileShape, address: Any) -> list:
     """A row's vectors, each of which is one of the numbers that lie at an address, in all lanes."""
     numbers = [builder.load(builder.gep(address, [index_value(v)])) for v in range(shape.vectors)]
     return [splat_value(builder, number) for number in numbers]
@@ -76,7 +71,7 @@ def _rows_type(shape: TileShape) -> Any:
     return types.UniTuple(types.int64, shape.rows)
 
 
-def _require_rows(function: str, rows: Any, shape: TileShape) -> None:
+def require_rows(function: str, rows: Any, shape: TileShape) -> None:
     """Raise ValueError unless an intrinsic's argument is an offset for each of a tile's rows."""
     if rows != _rows_type(shape):
         expected = f"{shape.rows} offsets, one per row of the tile, such as even_rows makes"
@@ -180,7 +175,7 @@ def _repeat(row_of: Callable, shape: Any, array: Any) -> tuple:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         tile = sig.return_type.shape
         row = row_of(builder, tile, address_value(context, builder, sig.args[1], *args[1:]))
-        return _pack(builder, tile, row * tile.rows)
+        return pack_tile(builder, tile, row * tile.rows)
 
     return TileType(shape.shape)(shape, array, types.int64), emit
 
@@ -190,13 +185,13 @@ def repeat_row(typing, shape, array, offset):
     """The tile of which every row is array[offset : offset + width], a bias: `repeat_row(shape, array, offset)`."""
     shape_of("repeat_row", shape)
     require_array("repeat_row", array)
-    return _repeat(_row_of_vectors, shape, array)
+    return _repeat(row_of_vectors, shape, array)
 
 
 @intrinsic
 def repeat_numbers(typing, shape, array, offset):
     """A tile of which every row is the numbers array[offset:], each in all lanes of its vector."""
-    return _repeat(_row_of_numbers, shape, array)
+    return _repeat(row_of_numbers, shape, array)
 
 
 @intrinsic
@@ -207,7 +202,7 @@ def load_tile(typing, shape, array, rows, offset, width):
     """
     tile_shape = shape_of("load_tile", shape)
     require_array("load_tile", array)
-    _require_rows("load_tile", rows, tile_shape)
+    require_rows("load_tile", rows, tile_shape)
 
     def emit(context, builder, sig, args):
         tile = sig.return_type.shape
@@ -227,7 +222,7 @@ def load_tile(typing, shape, array, rows, offset, width):
             value.add_incoming(whole_value, after_whole)
             value.add_incoming(part_value, after_part)
             values.append(value)
-        return _pack(builder, tile, values)
+        return pack_tile(builder, tile, values)
 
     return TileType(tile_shape)(shape, array, rows, types.int64, types.int64), emit
 
@@ -240,10 +235,10 @@ def store_tile(typing, array, rows, offset, tile, width):
     """
     shape = shape_of("store_tile", tile)
     require_array("store_tile", array)
-    _require_rows("store_tile", rows, shape)
+    require_rows("store_tile", rows, shape)
 
     def emit(context, builder, sig, args):
-        values = _unpack(builder, shape, args[3])
+        values = unpack_tile(builder, shape, args[3])
         addresses = _tile_addresses(context, builder, shape, sig.args[0], args[0], args[1], args[2])
         full = builder.icmp_signed(">=", args[4], index_value(shape.width))
         with builder.if_else(full) as (whole, part):
@@ -274,118 +269,7 @@ def _column_masks(builder: Any, shape: TileShape, width: Any) -> list:
     return [first_lanes_value(builder, builder.sub(width, index_value(v * LANES))) for v in range(shape.vectors)]
 
 
-# Products -------------------------------------------------------------------------------------------------------
-
-
-def _reduce(products: Callable, tile: Any, a: Any, rows: Any, b: Any, unrolled: int = 1) -> tuple:
-    """What an intrinsic returns that adds products to a tile, `unrolled` in a turn of the loop, in their order.
-
-    `products(builder, shape, column, offsets, row)`: the factors of each of the tile's sums.
-    """
-    number = types.int64
-
-    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        shape = tile.shape
-        sums, _, rows, i, i_step, _, j, j_step, count = args
-        offsets = cgutils.unpack_tuple(builder, rows)
-        start = address_value(context, builder, sig.args[1], args[1], i)
-        row = address_value(context, builder, sig.args[5], args[5], j)
-
-        def turn(terms: int, values: list) -> list:
-            *sums, start, row = values
-            for _ in range(terms):
-                factors = products(builder, shape, start, offsets, row)
-                sums = [fma_value(builder, x, y, total) for (x, y), total in zip(factors, sums, strict=True)]
-                start, row = builder.gep(start, [i_step]), builder.gep(row, [j_step])
-            return [*sums, start, row]
-
-        values = [*_unpack(builder, shape, sums), start, row]
-        if unrolled > 1:
-            values = _loop(builder, builder.sdiv(count, index_value(unrolled)), values, partial(turn, unrolled))
-            count = builder.srem(count, index_value(unrolled))
-        values = _loop(builder, count, values, partial(turn, 1))
-        return _pack(builder, shape, values[:-2])
-
-    return tile(tile, a, rows, number, number, b, number, number, number), emit
-
-
-def _loop(builder: Any, count: Any, values: list, turn: Callable) -> list:
-    """The values after `count` turns, each of which makes new ones of them."""
-    before, head, after = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("turned")
-    builder.cbranch(builder.icmp_signed(">", count, index_value(0)), head, after)
-    builder.position_at_end(head)
-    done = builder.phi(count.type)
-    begun = [builder.phi(value.type) for value in values]
-    turned = turn(begun)
-    more = builder.add(done, index_value(1))
-    builder.cbranch(builder.icmp_signed("<", more, count), head, after)
-    for phi, first, again in zip((done, *begun), (index_value(0), *values), (more, *turned), strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(again, head)
-    builder.position_at_end(after)
-    results = [builder.phi(value.type) for value in values]
-    for phi, first, last in zip(results, values, turned, strict=True):
-        phi.add_incoming(first, before)
-        phi.add_incoming(last, head)
-    return results
-
-
-def _by_number(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> Iterator[tuple]:
-    """(number, vector) for each sum: a column of numbers times a row of vectors.
-
-    Each number is loaded where it is multiplied: LLVM keeps all that are loaded before in registers, which a tall tile
-    does not leave.
-    """
-    vectors = _row_of_vectors(builder, shape, row)
-    for offset in offsets:
-        number = splat_value(builder, builder.load(builder.gep(column, [offset])))
-        yield from ((number, vector) for vector in vectors)
-
-
-def _by_vector(row_of: Callable) -> Callable:
-    """As `_by_number`, of a column of vectors and a row that `row_of` loads."""
-
-    def products(builder: Any, shape: TileShape, column: Any, offsets: list, row: Any) -> Iterator[tuple]:
-        factors = row_of(builder, shape, row)
-        for offset in offsets:
-            value = load_value(builder, builder.gep(column, [offset]))
-            yield from ((value, factor) for factor in factors)
-
-    return products
-
-
-@intrinsic
-def multiply_add(typing, tile, a, rows, i, i_step, b, j, j_step, count):
-    """The tile with the products of a reduction's terms added: the innermost loop of a kernel.
-
-        tile = multiply_add(tile, a, rows, i, i_step, b, j, j_step, count)
-
-    Term t adds a[rows[m] + i + t * i_step] times the vectors b[j + t * j_step : ... + width] to row m, for every m and
-    for t = 0 ... count - 1. b is read for all `width` columns, also where fewer are stored: pad it. The sums stay in
-    registers. So the shape has to fit: one with more `registers` than REGISTERS raises ValueError.
-    """
-    shape = shape_of("multiply_add", tile)
-    require_array("multiply_add a", a)
-    require_array("multiply_add b", b)
-    _require_rows("multiply_add", rows, shape)
-    if shape.registers > REGISTERS:
-        raise ValueError(
-            f"multiply_add: expected a tile that fits the {REGISTERS} vector registers of this processor. Received: "
-            f"{shape.rows} rows of {shape.vectors} vectors, which need {shape.registers}"
-        )
-    return _reduce(_by_number, tile, a, rows, b, UNROLLED)
-
-
-@intrinsic
-def multiply_add_lanes(typing, tile, a, rows, i, i_step, b, j, j_step, count):
-    """As `multiply_add`, of a[rows[m] + i:] * b[j + v] for vector v of row m: b is numbers, each for all lanes."""
-    return _reduce(_by_vector(_row_of_numbers), tile, a, rows, b)
-
-
-@intrinsic
-def multiply_add_vectors(typing, tile, a, rows, i, i_step, b, j, j_step, count):
-    """As `multiply_add`, of a[rows[m] + i:] * b[j + v * LANES:] for vector v of row m, lane by lane."""
-    return _reduce(_by_vector(_row_of_vectors), tile, a, rows, b)
+# Arithmetic -------------------------------------------------------------------------------------------------------
 
 
 @intrinsic
@@ -393,8 +277,8 @@ def scale_tile(typing, tile, factor, addend):
     """tile * factor + addend, of vectors: a multiply-add for each of the tile's sums."""
 
     def emit(context, builder, sig, args):
-        sums = [fma_value(builder, value, args[1], args[2]) for value in _unpack(builder, tile.shape, args[0])]
-        return _pack(builder, tile.shape, sums)
+        sums = [fma_value(builder, value, args[1], args[2]) for value in unpack_tile(builder, tile.shape, args[0])]
+        return pack_tile(builder, tile.shape, sums)
 
     return tile(tile, factor, addend), emit
 
@@ -405,6 +289,8 @@ def relu_tile(typing, tile):
     shape_of("relu_tile", tile)
 
     def emit(context, builder, sig, args):
-        return _pack(builder, tile.shape, [relu_value(builder, v) for v in _unpack(builder, tile.shape, args[0])])
+        return pack_tile(
+            builder, tile.shape, [relu_value(builder, v) for v in unpack_tile(builder, tile.shape, args[0])]
+        )
 
     return tile(tile), emit

@@ -8,7 +8,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from nnlite.compiler.simd import INTS, LANES, VECTOR, address_value, index_value, load_value, store_value
+from nnlite.compiler.target import LANES
+from nnlite.compiler.values import INTS, VECTOR, address_value, index_value, load_value, store_value
 
 
 @intrinsic

@@ -94,6 +94,10 @@ class Algorithm(KnownAttributes):
         """Whether it needs fewer than the definition counts, so that its rate by that count may exceed the peak."""
         return self.fewer_multiplications
 
+    def shares(self, geometry: Geometry) -> int | None:
+        """Into how many equal shares a pass can be divided at most; None if among any number of threads."""
+        return None
+
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         """y (n, oh, ow, k)"""
         raise NotImplementedError(f"algorithm {self.name!r} does not define forward(x, weight, geometry)")

@@ -1,118 +1,84 @@
-"""Which algorithm computes a given convolution, and what `auto` means: a static rule from the geometry.
+"""Which algorithm computes a given convolution, and what `auto` means: the least estimated time of each pass.
 
 An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
-reason; `auto` passes over it. The rule is static so that the same model runs the same code.
+reason; `auto` passes over it. `auto` measures nothing: what it takes follows from the geometry, the number of threads
+and the processor (nnlite.conv.estimate), so that the same model runs the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nnlite.conv import registry, tuning
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.geometry import Geometry
+from nnlite.conv.epilogue import Epilogue
+from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.conv.registry import Choice
-from nnlite.conv.work import touched_taps
-from nnlite.runtime.errors import Unsupported
+from nnlite.runtime import threads
+from nnlite.runtime.errors import Unsupported, unknown
 
-#: from these channel counts on, Winograd's smaller number of products outweighs its transforms
-WINOGRAD_INPUT_CHANNELS, WINOGRAD_OUTPUT_CHANNELS = 16, 16
-#: and from this number of tiles of 4x4 outputs on, its saving in products outweighs the transforms of the weights. With
-#: more weights than these it takes proportionally more tiles: each thread sums its own transformed gradient of them
-WINOGRAD_TILES, WINOGRAD_WEIGHTS = 64, 256 * 512
-#: and if a tile's 36 products replace at least this many times as many, not counting products with padding
-WINOGRAD_SAVING = 2
-#: with so few channels out of a group, or both in and out, a vector of channels is mostly empty, so that images fill
-#: the lanes instead: if there are enough of them, and a block of them stays near the processor
-LANES_OUTPUT_CHANNELS, LANES_CHANNELS = 8, 12
-LANES_IMAGES, LANES_NUMBERS = 32, 32768
-#: with at most the first number of channels of a group, and the second number or more in all, in and out, vectors hold
-#: channels of several groups
-GROUP_CHANNELS, GROUPED_CHANNELS = 8, 8
+#: the algorithms whose times are estimated, in the order in which it is done: the first is the quickest to estimate
+ESTIMATED = ("winograd", "direct", "grouped", "lanes")
+#: the first of these is taken that computes what no estimated one does, for this reason
+OTHERS = {
+    "direct": "register tiles serve every float32 geometry",
+    "numba_blocked": "the fastest that computes in this dtype",
+    "im2col": "no compiler needed",
+}
 
-
+#: what an algorithm can be chosen for: a pass, or both gradients at once
+_PASSES = (*PASSES, "gradients")
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
-class Rule(NamedTuple):
-    """Where `applies` holds, the algorithm `name` is the one to take, for this `reason`."""
-
-    applies: Callable[[Geometry], bool]
-    name: str
-    reason: str
+def choose(geometry: Geometry, dtype: Any, *, tuned: bool = True, pass_name: str = "forward") -> Choice:
+    """What `auto` takes for a pass, and why: by estimates, or, if `tuned`, as measured where `autotune` is on."""
+    estimated = _by_estimate(geometry, dtype, pass_name, threads.kernel_parts(), registry.version())
+    return tuning.choose(geometry, dtype, estimated) if tuned and tuning.is_on() else estimated
 
 
-def _worth_transforming(geometry: Geometry) -> bool:
-    (n, oh, ow, k), c = geometry.output_shape, geometry.weight_shape[2]
-    if c < WINOGRAD_INPUT_CHANNELS or k < WINOGRAD_OUTPUT_CHANNELS:
-        return False
-    tiles = -(-oh // 4) * -(-ow // 4)
-    enough = n * tiles >= WINOGRAD_TILES * max(1, c * k / WINOGRAD_WEIGHTS)
-    return enough and touched_taps(geometry) >= WINOGRAD_SAVING * 36 * tiles
-
-
-def _small_groups(geometry: Geometry) -> bool:
-    c, k, groups = geometry.input_shape[3], geometry.weight_shape[3], geometry.groups
-    return groups > 1 and max(c, k) <= GROUP_CHANNELS * groups and min(c, k) >= GROUPED_CHANNELS
-
-
-def _few_channels(geometry: Geometry) -> bool:
-    (n, h, w, c), k = geometry.input_shape, geometry.weight_shape[3]
-    group_in, group_out = geometry.weight_shape[2], k // geometry.groups
-    few = group_out <= LANES_OUTPUT_CHANNELS or max(group_in, group_out) <= LANES_CHANNELS
-    return few and n >= LANES_IMAGES and h * w * max(c, k) <= LANES_NUMBERS
-
-
-def _always(geometry: Geometry) -> bool:
-    return True
-
-
-#: the first of these that applies and whose algorithm supports the geometry and the dtype is taken
-RULES = (
-    Rule(
-        _worth_transforming,
-        "winograd",
-        f"{WINOGRAD_INPUT_CHANNELS} channels in and {WINOGRAD_OUTPUT_CHANNELS} out or more, and "
-        f"{WINOGRAD_TILES} tiles of 4x4 outputs or more: the products saved outweigh the transforms",
-    ),
-    Rule(
-        _small_groups,
-        "grouped",
-        f"groups of at most {GROUP_CHANNELS} channels: a vector holds channels of several groups",
-    ),
-    Rule(
-        _few_channels,
-        "lanes",
-        f"at most {LANES_OUTPUT_CHANNELS} channels out, or {LANES_CHANNELS} both in and out: too few to fill a "
-        "vector with channels, so vectorised over images",
-    ),
-    Rule(_always, "direct", "register tiles serve every float32 geometry"),
-    Rule(_always, "numba_blocked", "the fastest that computes in this dtype"),
-    Rule(_always, "im2col", "no compiler needed"),
-)
-
-
-def choose(geometry: Geometry, dtype: Any, *, tuned: bool = True) -> Choice:
-    """What `auto` takes, and why: by the rule, or, if `tuned`, as measured where `autotune` is on."""
-    rule = _by_rule(geometry, dtype, registry.version())
-    return tuning.choose(geometry, dtype, rule) if tuned and tuning.is_on() else rule
-
-
-@lru_cache(maxsize=1024)
-def _by_rule(geometry: Geometry, dtype: Any, version: int) -> Choice:
+@lru_cache(maxsize=4096)
+def _by_estimate(geometry: Geometry, dtype: Any, pass_name: str, num_threads: int, version: int) -> Choice:
     """`version` counts the changes of the registry, so that a choice does not outlive what it was made from."""
-    for rule in RULES:
-        if rule.applies(geometry):
-            algorithm = registry.get(rule.name)
-            if not algorithm.reference_only and algorithm.declines(geometry, dtype) is None:
-                return Choice(rule.name, rule.reason)
+    found: dict[str, float] = {}
+    for name in ESTIMATED:
+        if name == "grouped" and geometry.groups == 1:
+            continue  # it would copy each line once for each channel
+        best = min(found.values(), default=float("inf"))
+        cycles = _estimate(registry.get(name), geometry, dtype, pass_name, num_threads, best)
+        if cycles is not None:
+            found[name] = cycles
+    if found:
+        fastest, *others = sorted(found, key=lambda name: found[name])
+        said = [f"estimated {found[fastest] / 1e6:.3g} million cycles"]
+        return Choice(fastest, ", ".join(said + [f"{name} {found[name] / 1e6:.3g}" for name in others]))
+    for name, reason in OTHERS.items():
+        if _computes(registry.get(name), geometry, dtype):
+            return Choice(name, reason)
     raise ValueError(f"dtype: expected float32 or float64. Received: {np.dtype(dtype).name}")
+
+
+def _computes(algorithm: Algorithm, geometry: Geometry, dtype: Any) -> bool:
+    return not algorithm.reference_only and algorithm.declines(geometry, dtype) is None
+
+
+def _estimate(
+    algorithm: Algorithm, geometry: Geometry, dtype: Any, pass_name: str, num_threads: int, best: float
+) -> float | None:
+    """The cycles of a pass; None if the algorithm does not compute it or can not be as fast as `best`."""
+    if not _computes(algorithm, geometry, dtype):
+        return None
+    from nnlite.conv import estimate  # with the compiler, which `import nnlite` does without
+
+    if not algorithm.fewer_multiplications and estimate.least_cycles(geometry, pass_name, num_threads) > best:
+        return None
+    return estimate.cycles(algorithm, geometry, pass_name, num_threads)
 
 
 @contextmanager
@@ -126,22 +92,47 @@ def use(name: str) -> Iterator[Algorithm | None]:
         _in_use.reset(token)
 
 
-def select(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Algorithm:
-    """The algorithm that computes this convolution; `tuned=False` leaves out what `autotune` measured.
+def select(
+    geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True, pass_name: str = "forward"
+) -> Algorithm:
+    """The algorithm that computes a pass of this convolution; `tuned=False` leaves out what `autotune` measured.
 
     Raises Unsupported (a ValueError) if one was asked for by name and declines, ValueError if it does not exist.
     """
-    return registry.get(why(geometry, dtype, algorithm, tuned=tuned).name)
+    return registry.get(why(geometry, dtype, algorithm, tuned=tuned, pass_name=pass_name).name)
 
 
-def why(geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True) -> Choice:
-    """The name of the algorithm that computes this convolution, and the reason. Raises as `select` does."""
+def for_gradients(forward: Algorithm, geometry: Geometry, dtype: Any, epilogue: Epilogue, part: str) -> Algorithm:
+    """The algorithm that `auto` takes for the gradients, fused with `epilogue`, after `forward` computed the result.
+
+    It is `forward` if there is a max pooling, because only it knows how it remembered the places of the maxima.
+    """
+    if epilogue.pool:
+        return forward
+    chosen = registry.get(choose(geometry, dtype, tuned=False, pass_name=part).name)
+    return chosen if chosen.fuses(geometry, epilogue) else forward
+
+
+def is_estimated(algorithm: str) -> bool:
+    """Whether estimates decide, so that each pass has its own algorithm: none is asked for, here or by `use`."""
+    return algorithm == "auto" and _in_use.get() in (None, "auto") and not tuning.is_on()
+
+
+def why(
+    geometry: Geometry, dtype: Any, algorithm: str = "auto", *, tuned: bool = True, pass_name: str = "forward"
+) -> Choice:
+    """The name of the algorithm that computes a pass of this convolution, and the reason. Raises as `select` does.
+
+    `pass_name` is "forward", "grad_input", "grad_weight", or "gradients" for the last two at once.
+    """
     if not isinstance(dtype, np.dtype):
         dtype = _dtype(dtype)
+    if pass_name not in _PASSES:
+        raise unknown("pass", pass_name, _PASSES)
     if algorithm == "auto":
         algorithm = _in_use.get() or "auto"
     if algorithm == "auto":
-        return choose(geometry, dtype, tuned=tuned)
+        return choose(geometry, dtype, tuned=tuned, pass_name=pass_name)
     refusal = registry.get(algorithm).declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {algorithm!r} declines {geometry}: {refusal}")

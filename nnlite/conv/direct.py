@@ -27,12 +27,12 @@ import numpy as np
 from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
+from nnlite.compiler.reductions import multiply_add
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.tiles import (
     adjacent_rows,
     even_rows,
     load_tile,
-    multiply_add,
     relu_tile,
     repeat_row,
     store_tile,

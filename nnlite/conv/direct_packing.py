@@ -8,7 +8,8 @@ import numpy as np
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load, load_first, pointer, select, store, store_first
+from nnlite.compiler.simd import load, load_first, pointer, select, store, store_first
+from nnlite.compiler.target import LANES
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
 from nnlite.runtime import memory

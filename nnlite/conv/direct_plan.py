@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nnlite.compiler.blocking import BAND_BYTES, LINE, LINE_BYTES, PANEL_BYTES
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES, MULTIPLY_ADD_CYCLES, MULTIPLY_ADD_PORTS
 from nnlite.compiler.tile_shapes import TileShape, lane_tile_shape, tile_shape
 from nnlite.conv.direct_regions import ROW_TERMS, Axis, best_ways, padded, tables
 from nnlite.conv.geometry import Geometry
@@ -30,8 +30,8 @@ from nnlite.conv.geometry import Geometry
 #: images are joined to batches of this many positions, so that reading a panel of weights is worth it, and few tiles
 #: overhang; fewer where they would take more bytes, so that they stay near while panels pass
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
-#: multiply-adds that a processor has under way at a time: 2 each cycle, of 4 or 5 cycles each. Fewer sums take as long
-SUMS_IN_FLIGHT = 10
+#: multiply-adds that the processor has under way at a time. Fewer sums take as long
+SUMS_IN_FLIGHT = MULTIPLY_ADD_PORTS * MULTIPLY_ADD_CYCLES
 #: stands for the number of a tap where there is none
 NO_TAP = -1
 _NOTHING = np.empty(0, np.float32)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.simd import REGISTERS
+from nnlite.compiler.target import REGISTERS
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 
 #: what beginning and storing a row of a tile costs, in terms of a reduction

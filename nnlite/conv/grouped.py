@@ -24,7 +24,8 @@ import numpy as np
 
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load, opaque, pointer, relu, store, store_first
+from nnlite.compiler.simd import load, opaque, pointer, relu, store, store_first
+from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values

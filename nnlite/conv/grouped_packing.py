@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.compiler.compilation import jit
-from nnlite.compiler.simd import LANES, load, load_first, load_where, opaque, pointer, select, splat, store
+from nnlite.compiler.simd import load, load_first, load_where, opaque, pointer, select, splat, store
+from nnlite.compiler.target import LANES
 from nnlite.conv.grouped_plan import PIXELS
 
 

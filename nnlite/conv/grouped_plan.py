@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv.direct_plan import outputs, phases
 from nnlite.conv.direct_regions import Axis
 from nnlite.conv.geometry import Geometry

@@ -24,17 +24,10 @@ import numpy as np
 
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, pointer
-from nnlite.compiler.tiles import (
-    even_rows,
-    load_tile,
-    multiply_add_lanes,
-    multiply_add_vectors,
-    relu_tile,
-    repeat_numbers,
-    store_tile,
-    table_rows,
-)
+from nnlite.compiler.reductions import multiply_add_lanes, multiply_add_vectors
+from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
+from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_numbers, store_tile, table_rows
 from nnlite.conv import checks, direct_plan, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import prepared
@@ -74,6 +67,9 @@ class Lanes(Algorithm):
 
     def work(self, geometry: Geometry, pass_name: str, epilogue: Epilogue | None = None) -> list[WorkItem] | None:
         return None if self.supports(geometry) else work_compiled.lanes(geometry, pass_name, epilogue)
+
+    def shares(self, geometry: Geometry) -> int | None:
+        return blocks_of(geometry)
 
     def forward(self, x: np.ndarray, weight: np.ndarray, geometry: Geometry) -> np.ndarray:
         return _run_forward(x, weight, None, geometry, Epilogue()).result

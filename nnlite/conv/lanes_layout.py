@@ -7,18 +7,8 @@ vectors. Moving a block in or out is a transposition of LANES x LANES numbers at
 from __future__ import annotations
 
 from nnlite.compiler.compilation import jit
-from nnlite.compiler.simd import (
-    LANES,
-    load,
-    load_bytes,
-    load_first,
-    pointer,
-    select,
-    splat,
-    store,
-    store_bytes,
-    store_first,
-)
+from nnlite.compiler.simd import load, load_bytes, load_first, pointer, select, splat, store, store_bytes, store_first
+from nnlite.compiler.target import LANES
 from nnlite.compiler.transposition import transpose, transpose_positive
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load, pointer, select, store
+from nnlite.compiler.simd import load, pointer, select, store
+from nnlite.compiler.target import LANES
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct_packing import prepared
 from nnlite.conv.direct_plan import Correlation

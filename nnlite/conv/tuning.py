@@ -1,8 +1,8 @@
-"""`autotune`: in the place of the static rule, `auto` measures the algorithms on the real shape, and remembers.
+"""`autotune`: `auto` measures the algorithms on the real shape instead of estimating their times, and remembers.
 
 A choice that was measured may fall otherwise on another day, and other algorithms round otherwise; so it is off unless
 asked for, and what was measured once is kept on disk for everything that it depends on: geometry, dtype, passes,
-threads, processor, versions and the kernels' sources. Another choice than the rule's has to be faster by MARGIN.
+threads, processor, versions and the kernels' sources. Another than the estimated choice has to be faster by MARGIN.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from nnlite.runtime.version import __version__
 BEHIND, PATIENCE = 2, 8
 #: the others run at least this often and, all together, for this many seconds
 ROUNDS, SECONDS = 5, 0.4
-#: by so much another algorithm has to be faster than the rule's: below, the measurement may be chance
+#: by so much another algorithm has to be faster than the estimated choice: below, the measurement may be chance
 MARGIN = 0.03
 
-#: the passes whose time is measured; None: the static rule decides
+#: the passes whose time is measured; None: estimates decide
 _passes: tuple[str, ...] | None = None
 #: whether algorithms are measured with each combination of their parameters too
 _parameters = False
@@ -59,7 +59,7 @@ if hasattr(os, "register_at_fork"):
 class autotune:
     """`nn.conv.autotune()`: from now on, `auto` measures each new shape on first sight and takes the fastest.
 
-    `nn.conv.autotune(False)` returns to the static rule, under which the same machine, versions, seed and threads give
+    `nn.conv.autotune(False)` returns to estimated times, with which the same machine, versions, seed and threads give
     the same bits. `with nn.conv.autotune():` does it for what runs inside. `passes` are those that count, all three
     unless you say so: ("forward",) for inference. Convolutions are measured without what is fused into them. With
     `parameters`, an algorithm is measured with each combination of its parameters too, which takes longer.

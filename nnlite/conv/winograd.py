@@ -33,8 +33,10 @@ import numpy as np
 
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, pointer
-from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, store_tile, zero_tile
+from nnlite.compiler.reductions import multiply_add
+from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
+from nnlite.compiler.tiles import even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values

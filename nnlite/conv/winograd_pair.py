@@ -12,7 +12,8 @@ import numpy as np
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load_first, pointer, select, store_first
+from nnlite.compiler.simd import load_first, pointer, select, store_first
+from nnlite.compiler.target import LANES
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct import Band, Panel, macro_kernel, reduce_band
 from nnlite.conv.direct_packing import pad_images, prepared, start_values

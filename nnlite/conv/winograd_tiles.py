@@ -15,7 +15,6 @@ import numpy as np
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
-    LANES,
     load,
     load_bytes,
     load_first,
@@ -27,6 +26,7 @@ from nnlite.compiler.simd import (
     store_bytes,
     store_first,
 )
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_transforms import AT, BT, G, sandwich

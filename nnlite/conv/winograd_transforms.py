@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from nnlite.compiler.simd import address_value, constant_value, fma_value, load_value, store_value
+from nnlite.compiler.values import address_value, constant_value, fma_value, load_value, store_value
 
 #: a 6x6 tile of the input, 4 apart, gives a 4x4 tile of the output
 BT = np.array(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_plan import Correlation, WeightGradient
@@ -258,9 +258,14 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
             (1, sizes.c_wide, sizes.block, sizes.k_wide),
             (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
         )  # fmt: skip
-        items += [to_v, from_outside(products, weight)]
+        from_du = move("dU to gradients", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u)
+        items += [to_v, products, from_outside(from_du, weight)]
     if pass_name in ("grad_input", "gradients"):
+        swapped = move(
+            "weights with channels swapped", "shuffle", (sizes.c, sizes.k), touched=2 * weight, arrays=2 * weight
+        )
         items += [
+            swapped,
             to_u,
             _winograd_products(
                 "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),

@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry

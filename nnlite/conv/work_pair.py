@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.pair import FusedPair
 from nnlite.conv.winograd_tiles import sizes_of

@@ -19,18 +19,11 @@ import numpy as np
 from nnlite.compiler.blocking import BLOCK_BYTES, PANEL_BYTES
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load, load_first, pointer, store
+from nnlite.compiler.reductions import multiply_add
+from nnlite.compiler.simd import load, load_first, pointer, store
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
-from nnlite.compiler.tiles import (
-    adjacent_rows,
-    copy_column,
-    even_rows,
-    load_tile,
-    multiply_add,
-    relu_tile,
-    repeat_row,
-    store_tile,
-)
+from nnlite.compiler.tiles import adjacent_rows, copy_column, even_rows, load_tile, relu_tile, repeat_row, store_tile
 from nnlite.compiler.transposition import transpose
 from nnlite.kernels import few_rows
 from nnlite.kernels.dropout import Mask, drop_in_place, drops

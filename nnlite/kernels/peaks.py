@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, REGISTERS, load, pointer, splat, store
+from nnlite.compiler.simd import load, pointer, splat, store
+from nnlite.compiler.target import LANES, REGISTERS
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.compiler.tiles import even_rows, load_tile, scale_tile, store_tile
 

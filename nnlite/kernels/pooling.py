@@ -13,7 +13,8 @@ import numpy as np
 
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, load_first, select, splat, store_bytes, store_first
+from nnlite.compiler.simd import load_first, select, splat, store_bytes, store_first
+from nnlite.compiler.target import LANES
 from nnlite.runtime import memory
 
 if TYPE_CHECKING:

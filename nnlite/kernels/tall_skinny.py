@@ -19,9 +19,11 @@ import numpy as np
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, REGISTERS, load, load_first, pointer, prefetch, prefetch_to_write, store
+from nnlite.compiler.reductions import multiply_add, multiply_add_vectors
+from nnlite.compiler.simd import load, load_first, pointer, prefetch, prefetch_to_write, store
+from nnlite.compiler.target import LANES, REGISTERS
 from nnlite.compiler.tile_shapes import TileShape
-from nnlite.compiler.tiles import even_rows, multiply_add, multiply_add_vectors, store_tile, zero_tile
+from nnlite.compiler.tiles import even_rows, store_tile, zero_tile
 from nnlite.compiler.transposition import transpose
 from nnlite.runtime import memory, threads
 

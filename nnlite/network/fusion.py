@@ -118,7 +118,7 @@ def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
     dropout = rest[0] if training and rest and is_plain(rest[0], Dropout) else None
     rate = dropout.rate if dropout else 0.0
     pair = conv.FusedPair(first.geometry(batch), before.relu, second.geometry(batch), after, rate)
-    # by the rule, because `autotune` measures passes by themselves, of which this saves some
+    # by estimates, because `autotune` measures passes by themselves, of which this saves some
     before_it = conv.select(pair.first, dtype, first.algorithm, tuned=False)
     algorithm = conv.select(pair.second, dtype, second.algorithm, tuned=False)
     if not (pair.is_worthwhile and algorithm.fuses_pair(pair, before_it)):

@@ -53,7 +53,7 @@ def conv2d(
     chosen = choice.select(geometry, x.dtype, algorithm)
     epilogue = _EPILOGUES[bias is not None, relu, max_pool]
     if chosen.fuses(geometry, epilogue):
-        return _fused(chosen, x, weight, bias, geometry, epilogue)
+        return _fused(chosen, x, weight, bias, geometry, epilogue, choice.is_estimated(algorithm))
     if max_pool:
         raise Unsupported(f"algorithm {chosen.name!r} does not fuse max pooling into {geometry}")
     return _composed(chosen, x, weight, bias, geometry, relu)
@@ -113,14 +113,21 @@ def _fused(
     bias: np.ndarray | None,
     geometry: Geometry,
     epilogue: Epilogue,
+    is_estimated: bool,
 ) -> tuple[np.ndarray, Any]:
-    """One kernel for the convolution and what follows it, forward and backward."""
+    """One kernel for the convolution and what follows it, forward and backward.
+
+    With `is_estimated`, the gradients may be another algorithm's, which is chosen when it is known which are needed.
+    """
     ran = algorithm.forward_fused(x, weight, bias, geometry, epilogue)
     _check_result(algorithm, ran.result, epilogue.result_shape(geometry.output_shape), x.dtype, "forward_fused")
 
     def backward(dresult: np.ndarray, needs: tuple[bool, bool, bool]) -> tuple:
-        with scopes.scope(None, scopes.gradient_part(needs)):
-            return algorithm.backward_fused(ran, dresult, geometry, epilogue, needs)
+        part, chosen = scopes.gradient_part(needs), algorithm
+        if is_estimated:
+            chosen = choice.for_gradients(algorithm, geometry, x.dtype, epilogue, part)
+        with scopes.scope(None, part):
+            return chosen.backward_fused(ran, dresult, geometry, epilogue, needs)
 
     return ran.result, backward
 

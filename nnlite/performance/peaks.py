@@ -85,7 +85,7 @@ def measure(thread_count: int | None = None) -> Machine:
 
     Raises ValueError if Numba's compiler is switched off, or for too many threads.
     """
-    from nnlite.compiler import compilation, simd
+    from nnlite.compiler import compilation, target
 
     if not compilation.ENABLED:
         raise ValueError("machine: expected Numba's compiler to be on. Received: NUMBA_DISABLE_JIT=1. Unset it")
@@ -104,7 +104,7 @@ def measure(thread_count: int | None = None) -> Machine:
         processor=processor_name(),
         cpus=threads.available_cpus(),
         threads=count,
-        lanes=simd.LANES,
+        lanes=target.LANES,
         caches=caches,
         memory_bytes=memory_bytes(),
         fma_gflops_one=max(by_sums.values()),
@@ -131,7 +131,7 @@ def peak_gflops(count: int) -> float:
 
 def fma_by_sums(count: int) -> dict[int, float]:
     """GFLOP/s of `count` threads by number of accumulators: too few wait for latency, too many spill."""
-    from nnlite.compiler.simd import LANES
+    from nnlite.compiler.target import LANES
     from nnlite.kernels import peaks as kernels
 
     factors = np.array([0.5, 0.25], np.float32)  # a * 0.5 + 0.25 tends to 0.5: no overflow, no denormals

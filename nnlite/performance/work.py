@@ -86,8 +86,10 @@ def _conv2d(call: Call) -> Parts:
         return declared
 
     if algorithm.fuses(geometry, epilogue):
-        gradients = gradient_part(call.needs)
-        return {"forward": of("forward", epilogue), "grad_input": [], gradients: of(gradients, epilogue)}
+        gradients, forward = gradient_part(call.needs), of("forward", epilogue)
+        if choice.is_estimated(call.options.get("algorithm", "auto")):
+            algorithm = choice.for_gradients(algorithm, geometry, call.arguments[0].dtype, epilogue, gradients)
+        return {"forward": forward, "grad_input": [], gradients: of(gradients, epilogue)}
     y = Array(geometry.output_shape)
     parts: Parts = {"forward": of("forward"), "grad_input": [], "grad_weight": []}
     if epilogue.bias:

@@ -1,4 +1,6 @@
-"""The processor's name, caches and memory."""
+"""The processor's name, caches and memory, and no more: its vectors and registers are what Numba compiles for
+(nnlite.compiler.target), which need not be this processor.
+"""
 
 from __future__ import annotations
 

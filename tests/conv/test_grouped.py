@@ -5,7 +5,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import compilation
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv import PASSES, Epilogue, Geometry, grouped_plan
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="the kernels are compiled ones")

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 import nnlite as nn
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.kernels.peaks import multiply_adds
 

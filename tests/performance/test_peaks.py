@@ -10,7 +10,7 @@ import pytest
 
 from nnlite.__main__ import main
 from nnlite.compiler import compilation
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.lab.inspect.assembly import innermost_loops
 from nnlite.lab.inspect.counts import count
 from nnlite.performance import peaks

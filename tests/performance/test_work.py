@@ -7,7 +7,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import compilation
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv import PASSES as CONV_PASSES
 from nnlite.conv import Epilogue, Geometry
 from nnlite.conv.loops import Loops

@@ -9,7 +9,7 @@ import numpy as np
 import nnlite as nn
 from benchmarks.peers.frameworks.base import Batches, Cycle, Peer
 from benchmarks.peers.networks import EPSILON, LEARNING_RATE, RHO, Network
-from nnlite.compiler import simd
+from nnlite.compiler import target
 
 
 class NnlitePeer(Peer):
@@ -44,7 +44,7 @@ class NnlitePeer(Peer):
         geometry = nn.conv.Geometry.of(
             x.shape, weight.shape, strides=problem["stride"], padding=problem["padding"], groups=problem["groups"]
         )
-        algorithm = nn.conv.select(geometry, x.dtype)
+        algorithm = nn.conv.select(geometry, x.dtype, pass_name=pass_name)
         operands = {"forward": (x, weight), "grad_input": (dy, weight), "grad_weight": (x, dy)}[pass_name]
         self._pass = lambda: getattr(algorithm, pass_name)(*operands, geometry)
         return algorithm.name
@@ -55,4 +55,4 @@ class NnlitePeer(Peer):
         return result
 
     def instruction_sets(self) -> list[str]:
-        return [f"nnlite's kernels: vectors of {simd.LANES} float32", *super().instruction_sets()]
+        return [f"nnlite's kernels: vectors of {target.LANES} float32", *super().instruction_sets()]

@@ -23,7 +23,7 @@ from nnlite import conv
 from nnlite.compiler import launch as kernels
 from nnlite.compiler import numba_private
 from nnlite.compiler.cache import CodeCache
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.conv import Geometry
 from nnlite.conv.parameters import split_call
 from nnlite.lab import reference

@@ -119,7 +119,7 @@ def aligned_rows(rows: int, nbytes: int) -> np.ndarray:
 
     Page-aligned: vectors across cache lines would run at a third of the rate.
     """
-    from nnlite.compiler.simd import LANES
+    from nnlite.compiler.target import LANES
 
     size = max(1, nbytes // (ITEMSIZE * rows * 8 * LANES)) * 8 * LANES
     array = memory.empty((max(rows * size, memory.SMALLEST),))[: rows * size].reshape(rows, size)

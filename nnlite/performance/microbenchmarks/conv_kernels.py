@@ -8,17 +8,10 @@ from __future__ import annotations
 
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, pointer
-from nnlite.compiler.tiles import (
-    adjacent_rows,
-    even_rows,
-    load_tile,
-    multiply_add,
-    multiply_add_lanes,
-    multiply_add_vectors,
-    store_tile,
-    zero_tile,
-)
+from nnlite.compiler.reductions import multiply_add, multiply_add_lanes, multiply_add_vectors
+from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
+from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv.direct_packing import add_panel, pack_dy, pad_images
 from nnlite.conv.lanes_layout import to_lanes
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output, workspace_at

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import grad_weight
 from nnlite.conv.epilogue import Output

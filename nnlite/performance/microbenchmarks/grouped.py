@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import LANES, pointer
+from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.grouped import Operands, correlate_row, reduce_row

@@ -1,0 +1,107 @@
+"""How long an algorithm should take for a pass, in processor cycles: estimated from its work items, never measured.
+
+    cycles of a pass = sum over its work items of max(work * cycles per unit, traffic * cycles per unit) / threads
+                       + cycles of its calls
+
+A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
+numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the
+times of the algorithms in 292 passes (73 shapes, two threads of a Zen 3); those of calls were measured there. So they
+are good for comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
+"""
+
+from __future__ import annotations
+
+from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_CYCLES, MULTIPLY_ADD_PORTS
+from nnlite.conv.algorithm import Algorithm
+from nnlite.conv.geometry import Geometry
+from nnlite.conv.loops import Loops
+from nnlite.conv.work import ITEMSIZE, WorkItem, touched_taps
+from nnlite.runtime.processor import cache_sizes
+
+#: per vector that a kind of work reads or writes, as its work items count them
+CYCLES = {
+    "pad": 2.0,
+    "pack_dy": 2.0,
+    "copy": 6.2,
+    "transpose": 3.9,
+    "winograd_input": 5.2,
+    "winograd_output": 9.8,
+    "winograd_dy": 3.5,
+    "winograd_dx": 19.0,
+    "winograd_weight": 16.0,
+    "grouped_pack": 4.4,
+}
+#: the same, of lines of depthwise convolutions, which are copied as they lie
+PLAIN_PACK = 2.0
+#: of a line of vectors of channels that is packed for one of `grouped`'s products
+LINE_CYCLES = 440.0
+#: at least, of a term of a register tile's reduction; to begin and store one of its sums; to begin a run of its terms
+TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = MULTIPLY_ADD_CYCLES + 1, 7.2, 9.4
+#: bytes per cycle of a thread from beyond the second cache, or to it, and of what that cache holds
+OUTER_BYTES, INNER_BYTES = 3.5, 32.0
+#: of NumPy, which changes the order of channels number by number
+SHUFFLED_BYTES = 1.45
+#: thousands of cycles of the calls of a pass, in Python and to start threads: those of a convolution of one small image
+CALLS = {
+    "direct": {"forward": 176, "grad_input": 166, "grad_weight": 117, "gradients": 347},
+    "winograd": {"forward": 111, "grad_input": 134, "grad_weight": 230, "gradients": 245},
+    "lanes": {"forward": 124, "grad_input": 175, "grad_weight": 239, "gradients": 292},
+    "grouped": {"forward": 85, "grad_input": 83, "grad_weight": 179, "gradients": 277},
+}
+#: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
+UNDIVIDED = ("winograd_weight", "shuffle")
+
+_TILES = ("tiles", "lane_tiles", "vector_tiles")
+_GROUPED = ("grouped_sums", "grouped_gradient")
+_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
+_L2 = cache_sizes()["L2"]
+
+
+def cycles(algorithm: Algorithm, geometry: Geometry, pass_name: str, num_threads: int) -> float | None:
+    """The estimate for a pass without what is fused into it; None if the algorithm's work is not declared, or unknown.
+
+    (A user's algorithm that has replaced one of these may do other work.)
+    """
+    items = algorithm.work(geometry, pass_name)
+    if items is None or any(item.kind not in _KNOWN for item in items):
+        return None
+    total = sum(_item_cycles(item, geometry) / (1 if item.kind in UNDIVIDED else num_threads) for item in items)
+    shares = algorithm.shares(geometry)
+    if shares is not None:  # the thread that has most of them takes longest
+        total *= -(-shares // num_threads) * num_threads / max(shares, 1)
+    return total + 1e3 * CALLS[algorithm.name][pass_name]
+
+
+def least_cycles(geometry: Geometry, pass_name: str, num_threads: int) -> float:
+    """What an algorithm takes at least that saves no multiplications: each port multiplies in each cycle."""
+    n, (_, _, group_in, k) = geometry.input_shape[0], geometry.weight_shape
+    products = n * touched_taps(geometry) * group_in * k * (2 if pass_name == "gradients" else 1)
+    return products / (LANES * MULTIPLY_ADD_PORTS * num_threads)
+
+
+def _item_cycles(item: WorkItem, geometry: Geometry) -> float:
+    return max(_work_cycles(item, geometry), item.moved / (INNER_BYTES if item.working_set <= _L2 else OUTER_BYTES))
+
+
+def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
+    if item.kind in _TILES:
+        return _tile_cycles(item)
+    if item.kind in _GROUPED:
+        (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
+        lines = n * h * -(-max(c, k) // LANES)
+        return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
+    if item.kind == "shuffle":
+        return item.amount / SHUFFLED_BYTES
+    is_plain = item.kind == "grouped_pack" and item.size[:2] == (1, 1)  # a channel in and out of each group
+    return item.amount / (ITEMSIZE * LANES) * (PLAIN_PACK if is_plain else CYCLES[item.kind])
+
+
+def _tile_cycles(item: WorkItem) -> float:
+    """Of the reductions of register tiles; of what they read, if the second cache can not hold the vectors' array."""
+    loops = Loops(*item.size)
+    sums = loops.rows * loops.vectors
+    term = max(sums / MULTIPLY_ADD_PORTS, (loops.rows + loops.vectors) / LOAD_PORTS, TERM_CYCLES)
+    reductions = item.amount / (2 * LANES * sums * max(loops.terms, 1))
+    arithmetic = reductions * (loops.terms * term + sums * SUM_CYCLES + loops.runs * RUN_CYCLES)
+    held = ITEMSIZE * loops.batches * max(loops.b_batch, loops.y_batch if loops.load else 0)
+    return max(arithmetic, item.bytes / OUTER_BYTES if held > _L2 // 2 else 0.0)
