@@ -9,10 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from nnlite.compiler.launch import kernel
+from nnlite.compiler.reductions import multiply_add
 from nnlite.compiler.simd import load_first, pointer, store
 from nnlite.compiler.target import LANES, REGISTERS
 from nnlite.compiler.tile_shapes import TileShape
-from nnlite.compiler.tiles import even_rows, load_tile, multiply_add, relu_tile, repeat_row, store_tile, zero_tile
+from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_row, store_tile, zero_tile
 from nnlite.kernels import tall_skinny
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
 from nnlite.runtime import memory, threads
