@@ -41,7 +41,16 @@ from nnlite.compiler.tiles import (
 )
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_packing import Weights, add_copies, add_panel, pack_b, pack_dy, pad_images, start_values
+from nnlite.conv.direct_packing import (
+    Weights,
+    add_copies,
+    add_panel,
+    pack_b,
+    pack_dy,
+    pack_lines,
+    pad_images,
+    start_values,
+)
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
@@ -252,7 +261,7 @@ def _grad_weight(
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
     packed = 0 if plan.is_packed and not (relu or biased) else nest.groups * nest.panels * nest.band
-    work = memory.empty((num_threads, packed + nest.padded))
+    work = memory.empty((num_threads, nest.packed + packed + nest.padded))
     operands = GradientOperands(x, dy, result, relu, sums, bias_sums)
     _reduce_pixels.run(num_threads, plan.shape, nest, operands, work)
     if plan.copies > 1:
@@ -280,7 +289,8 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
             sums[thread] = 0
     if biased:
         bias_sums[thread] = 0
-    packed = pointer(work, thread * work.shape[1])
+    lines = pointer(work, thread * work.shape[1])
+    packed = pointer(lines, nest.packed)
     padded = pointer(packed, panels * nest.band if is_packed else 0)
     work[thread, work.shape[1] - nest.padded :] = 0
     # loop 5: batches of joined images, with their borders: they stay in cache while their bands pass
@@ -298,12 +308,15 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
         b = pointer(dy, start)
         if is_packed:
             b, pixels = packed, (last_image - first_image) * (bottom - top) * nest.w_out
-            for index in range(first // tiles, -(-last // tiles)):
-                panel = pointer(packed, index * nest.band)
+            of_group = tiles * nest.panels
+            for index in range(first // of_group * nest.panels, -(-last // of_group) * nest.panels):
+                panel, first_tile = pointer(packed, index * nest.band), index // nest.panels * of_group
                 pack_dy(nest, pointer(dy, start), pointer(gate, start), is_gated, pixels, nr, index, panel)
-                if biased and index * tiles >= first:  # the thread that has a panel's first tile adds it up
+                if biased and first <= first_tile + index % nest.panels < last:  # who has a panel's first tile adds it
                     add_panel(panel, pixels, nr, pointer(own_bias, index * nr))
-        pixels_of = Band(source, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin)
+        pixels_of = Band(
+            source, lines, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin
+        )
         reduce_band(shape, nest, pixels_of, first, last)
 
 
@@ -311,6 +324,7 @@ class Band(NamedTuple):
     """What a weight gradient's inner loops reduce: pointers, and the rows of some images."""
 
     x: Any
+    lines: Any  # room for those of x that are packed
     dy: Any
     sums: Any  # (reduced, k)
     panel_step: Any  # in dy, from a panel to the next
@@ -323,31 +337,45 @@ class Band(NamedTuple):
 
 @jit
 def reduce_band(shape, nest, band, first, last):
-    """Tiles `first` to `last` of the sums, panel after panel, += x dY over a band of pixels."""
-    tiles, k, inside = nest.inside.shape[0], nest.groups * nest.group_out, nest.inside
-    # loop 3: panels of NR output channels
-    # loop 2: tiles of MR weights (tap, input channel): their sums stay in registers
+    """Tiles `first` to `last` of the sums += x dY over a band of pixels; panel after panel of each row of tiles.
+
+    Tiles of neighbouring rows read packed lines, one after the other: where they lie in x, a tile reads few numbers of
+    each cache line, and pixels fall on few sets of the first cache. Tiles of other kernel rows read the same lines.
+    """
+    tiles, k, inside, near = nest.inside.shape[0], nest.groups * nest.group_out, nest.inside, adjacent_rows(shape)
+    columns = tiles // nest.kernel_rows
+    lines = band.bottom - band.top + (nest.kernel_rows - 1) * nest.dilation
+    # loop 3: rows of tiles of MR weights (tap, input channel): the kernel rows of a column of tiles after each other
+    # loop 2: panels of NR output channels: a tile's sums stay in registers
     for t in range(first, last):
-        index, row = t // tiles, t % tiles
-        group, column = index // nest.panels, index % nest.panels * shape.width
-        first_row = row * shape.rows
-        rows, start = table_rows(shape, first_row, nest.reduced, nest.rows), nest.rows[first_row]
-        rows_out = even_rows(shape, first_row, nest.reduced, k)
-        place, columns = group * nest.group_out + column, nest.group_out - column
+        row, panel = t // nest.panels, t % nest.panels
+        group, r, column = row // tiles, row % nest.kernel_rows, row % tiles // nest.kernel_rows
+        first_row, place = (r * columns + column) * shape.rows, group * nest.group_out + panel * shape.width
+        source = pointer(band.x, group * nest.group_in)
+        if nest.adjacent and (t == first or (r == 0 and panel == 0)):
+            start = nest.rows[column * shape.rows] + band.top * nest.line
+            pack_lines(shape, nest, pointer(source, start), band.images, lines, band.lines)
+        rows = table_rows(shape, first_row, nest.reduced, nest.rows)
+        rows_out, left = even_rows(shape, first_row, nest.reduced, k), nest.group_out - panel * shape.width
         if band.is_first:
             tile = zero_tile(shape)
         else:
-            tile = load_tile(shape, band.sums, rows_out, place, columns)
-        first_w, last_w = inside[row, 2], inside[row, 3]
+            tile = load_tile(shape, band.sums, rows_out, place, left)
+        reach = first_row // shape.rows
+        top, bottom = max(band.top, inside[reach, 0]), min(band.bottom, inside[reach, 1])
+        first_w, last_w = inside[reach, 2], inside[reach, 3]
         # loop 1: the lines of the band that read more than padding; the micro-kernel's are their pixels
         for n in range(band.images):
-            for h in range(max(band.top, inside[row, 0]), min(band.bottom, inside[row, 1])):
-                i = group * nest.group_in + n * nest.image_padded + h * nest.line + first_w * nest.pixel
-                pixel = (n * (band.bottom - band.top) + h - band.top) * nest.w_out + first_w
-                j, pixels = index * band.panel_step + pixel * band.pixel_step, last_w - first_w
-                if nest.adjacent:
-                    i, near = i + start, adjacent_rows(shape)
-                    tile = multiply_add(tile, band.x, near, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
-                else:
-                    tile = multiply_add(tile, band.x, rows, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
-        store_tile(band.sums, rows_out, place, tile, columns)
+            pixel = (n * (band.bottom - band.top) + top - band.top) * nest.w_out
+            j = (group * nest.panels + panel) * band.panel_step + pixel * band.pixel_step
+            if nest.adjacent:
+                i, count = (n * lines + top - band.top + r * nest.dilation) * nest.w_out, (bottom - top) * nest.w_out
+                tile = multiply_add(
+                    tile, band.lines, near, i * shape.rows, shape.rows, band.dy, j, band.pixel_step, count
+                )
+                continue
+            for h in range(top, bottom):
+                i = n * nest.image_padded + h * nest.line + first_w * nest.pixel
+                at = j + ((h - top) * nest.w_out + first_w) * band.pixel_step
+                tile = multiply_add(tile, source, rows, i, nest.pixel, band.dy, at, band.pixel_step, last_w - first_w)
+        store_tile(band.sums, rows_out, place, tile, left)

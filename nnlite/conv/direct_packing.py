@@ -9,6 +9,7 @@ import numpy as np
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load, load_first, pointer, select, store, store_first
+from nnlite.compiler.tiles import copy_column
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
 from nnlite.runtime import memory
@@ -133,6 +134,17 @@ def pad_images(nest, x, gate, is_gated, first, last, out):
                 if is_gated:
                     values = select(load_first(condition, h * line + j, line - j) > 0, values, 0)
                 store_first(out, start + j, values, line - j)
+
+
+@jit
+def pack_lines(shape, nest, x, images, lines, out):
+    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, MR numbers."""
+    for n in range(images):
+        for h in range(lines):
+            i = n * nest.image_padded + h * nest.line
+            place = (n * lines + h) * nest.w_out * shape.rows
+            for w in range(nest.w_out):
+                copy_column(shape, x, i + w * nest.pixel, out, place + w * shape.rows)
 
 
 @jit

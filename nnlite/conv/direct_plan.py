@@ -220,6 +220,9 @@ class WeightLoopNest(NamedTuple):
     line: int  # from an output row to the next, in the padded image
     pixel: int
     adjacent: bool  # whether each tile's rows are neighbours in the image: channels of a tap, or of a line of taps
+    kernel_rows: int  # that read the same packed lines; 1 where each tile has its own
+    dilation: int  # lines from one of these to the next
+    packed: int  # numbers of the packed lines of a band of a batch
     reduced: int  # weights of an output channel: taps * input channels of a group
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
@@ -257,7 +260,7 @@ def grad_weight(
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
     run = group_in * (kw if dw == 1 and groups == 1 else 1)  # weights whose pixels are neighbours
-    shape = _fastest(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, run)
+    shape = fastest(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, run)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
 
     copies = num_threads
@@ -269,6 +272,8 @@ def grad_weight(
     bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))
     joined = -(-n // batches)
 
+    lines = -(-oh // bands)  # of a band
+    adjacent, kernel_rows = run % shape.rows == 0, kh if run % shape.rows == 0 and sh == 1 else 1
     limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
     each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
     firsts = np.arange(0, rows.size, shape.rows)  # of a tile
@@ -292,11 +297,14 @@ def grad_weight(
         w_out=ow,
         line=sh * line,
         pixel=sw * c,
-        adjacent=run % shape.rows == 0,
+        adjacent=adjacent,
+        kernel_rows=kernel_rows,
+        dilation=dh,
+        packed=joined * (lines + (kernel_rows - 1) * dh) * ow * shape.rows if adjacent else 0,
         reduced=rows.size,
         batches=batches,
         bands=bands,
-        band=joined * -(-oh // bands) * ow * width,
+        band=joined * lines * ow * width,
         padded=joined * image_padded if image_padded != h * w * c else 0,
         rows=(LANES if lanes else 1) * rows.ravel(),
         inside=np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1),
@@ -304,7 +312,7 @@ def grad_weight(
     return WeightGradient(shape, nest, copies)
 
 
-def _fastest(shape: TileShape, rows: int, run: int) -> TileShape:
+def fastest(shape: TileShape, rows: int, run: int) -> TileShape:
     """The shape with at most as many rows that takes least time for all `rows`.
 
     Of the rows, `run` at a time are neighbours. Among equal shapes it is one of which each tile's rows are neighbours.

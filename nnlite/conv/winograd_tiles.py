@@ -28,6 +28,7 @@ from nnlite.compiler.simd import (
     store_first,
 )
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
+from nnlite.conv.direct_plan import fastest
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
 from nnlite.runtime import memory
@@ -59,6 +60,7 @@ class WinogradSizes(NamedTuple):
     u_step: int  # from one of the 36 elements to the next, in U, of the weights or of the swapped ones
     v_step: int
     m_step: int
+    du_rows: int  # c filled up to whole register tiles of dU
 
 
 @lru_cache(maxsize=512)
@@ -71,13 +73,20 @@ def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: in
     block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
     # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
-    u_step, v_step, m_step = max(c * k_wide, k * c_wide), block * c_wide + LANES, block * k_wide + LANES
+    steps = (size + LANES for size in (max(c * k_wide, k * c_wide), block * c_wide, block * k_wide))
+    rows = gradient_shape(c, k).rows
     (top, _), (left, _) = geometry.pads
-    return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, u_step, v_step, m_step)
+    return WinogradSizes(
+        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, *steps, -(-c // rows) * rows
+    )
 
 
 class Workspace(NamedTuple):
-    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors."""
+    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors.
+
+    Of each of the 36 elements, V is (tiles, c_wide) and M (tiles, k_wide). U lies in panels as wide as a register tile,
+    (k_wide / NR, c, NR), or of the swapped weights (c_wide / NR, k, NR).
+    """
 
     u: Any
     v: Any
@@ -107,9 +116,9 @@ def product_shape(columns: int) -> TileShape:
     return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
 
 
-def gradient_shape(columns: int) -> TileShape:
+def gradient_shape(rows: int, columns: int) -> TileShape:
     """The same for the product that gives dU, whose rows are channels."""
-    return TileShape(4, tile_shape(columns).vectors)
+    return fastest(tile_shape(columns), rows, rows)
 
 
 @jit
@@ -185,16 +194,16 @@ def _pool(sizes, scratch, start, place, out):
 
 
 @jit
-def transform_weight(weight, columns, work):
-    """U = G g G' of weight (3, 3, c, k): u (36, c, columns), zero beyond the last of k."""
-    _, _, channels, k = weight.shape
+def transform_weight(shape, sizes, weight, work):
+    """U = G g G' of weight (3, 3, c, k), zero beyond the last of k."""
+    (_, _, channels, k), nr = weight.shape, shape.width
     for c in range(channels):
-        for column in range(0, columns, LANES):
+        for column in range(0, -(-k // nr) * nr, LANES):
             for tap in range(9):
                 values = load_first(weight, (tap * channels + c) * k + column, k - column)
                 store(work.scratch, tap * LANES, values)
-            step = channels * columns
-            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, c * columns + column, 6 * step, step)
+            place = (column // nr * channels + c) * nr + column % nr
+            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, place, 6 * sizes.u_step, sizes.u_step)
 
 
 @jit
@@ -292,25 +301,27 @@ def zero_lines(sizes, dx, begin, end):
 
 
 @kernel
-def transform_du(thread, num_threads, du, scratch, dweight):
-    """One share of dweight = G' dU G, dU (copies, 36, c, columns) being summed over the copies in their order.
+def transform_du(thread, num_threads, shape, sizes, du, scratch, dweight):
+    """One share of dweight = G' dU G, dU (copies, 36, k_wide / NR, du_rows, NR) being summed over the copies in order.
 
     The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
     much slower than a run of them.
     """
-    copies, _, channels, columns = du.shape
-    k, size = dweight.shape[3], channels * columns
+    copies, (_, _, channels, k), nr, rows = du.shape[0], dweight.shape, shape.width, sizes.du_rows
+    size = sizes.k_wide * rows
     begin, end = thread * channels // num_threads, (thread + 1) * channels // num_threads
     own_scratch = pointer(scratch, thread * scratch.shape[1])
     sums = pointer(du, thread * 36 * size)
-    for f in range(36):
-        for i in range(f * size + begin * columns, f * size + end * columns, LANES):
-            total = load(du, i)
-            for copy in range(1, copies):
-                total = total + load(du, copy * 36 * size + i)
-            store(sums, i, total)
+    if copies > 1:
+        for panel in range(36 * sizes.k_wide // nr):
+            for i in range((panel * rows + begin) * nr, (panel * rows + end) * nr, LANES):
+                total = load(du, i)
+                for copy in range(1, copies):
+                    total = total + load(du, copy * 36 * size + i)
+                store(sums, i, total)
     for c in range(begin, end):
         for column in range(0, k, LANES):
-            _gt_du_g(sums, c * columns + column, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
+            place = (column // nr * rows + c) * nr + column % nr
+            _gt_du_g(sums, place, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
             for tap in range(9):
                 store_first(dweight, (tap * channels + c) * k + column, load(own_scratch, tap * LANES), k - column)

@@ -245,8 +245,8 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
         products = _winograd_products(
-            "V U", product_shape(sizes.k), sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
-            (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
+            "V U", product_shape(sizes.k), sizes.block, total, sizes.k_wide, (sizes.c_wide, 1, sizes.c),
+            (sizes.v_step, sizes.u_step, sizes.m_step), geometry.flops,
         )  # fmt: skip
         return [to_u, to_v, products, from_outside(to_y, result + argmax)]
     incoming = result * (1 + given.relu) + argmax
@@ -254,17 +254,17 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     items = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
-            "V' dM", gradient_shape(sizes.k), sizes.c, sizes.c * -(-total // sizes.block),
-            (1, sizes.c_wide, sizes.block, sizes.k_wide),
-            (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
+            "V' dM", gradient_shape(sizes.c, sizes.k), sizes.du_rows, sizes.du_rows * -(-total // sizes.block),
+            sizes.k_wide, (1, sizes.c_wide, sizes.block),
+            (sizes.v_step, sizes.m_step, sizes.k_wide * sizes.du_rows), geometry.flops, is_gradient=True,
         )  # fmt: skip
         items += [to_v, from_outside(products, weight)]
     if pass_name in ("grad_input", "gradients"):
         items += [
             to_u,
             _winograd_products(
-                "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
-                (sizes.m_step, sizes.k * sizes.c_wide, sizes.v_step), 0, geometry.flops,
+                "dM U'", product_shape(sizes.c), sizes.block, total, sizes.c_wide, (sizes.k_wide, 1, sizes.k),
+                (sizes.m_step, sizes.u_step, sizes.v_step), geometry.flops,
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
         ]  # fmt: skip
@@ -272,11 +272,15 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
 
 
 def _winograd_products(
-    what: str, shape: TileShape, rows: int, total_rows: int, inner: tuple[int, int, int, int],
-    batches: tuple[int, int, int], load: int, flops: int,
+    what: str, shape: TileShape, rows: int, total_rows: int, columns: int, inner: tuple[int, int, int],
+    batches: tuple[int, int, int], flops: int, is_gradient: bool = False,
 ) -> WorkItem:  # fmt: skip
-    """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
-    row_step, step, depth, pitch = inner
+    """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth).
+
+    U and dU lie in panels of a tile's width: U is what the others are multiplied with, dU is a result.
+    """
+    row_step, step, depth = inner
+    pitch = shape.width if is_gradient else columns
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
@@ -284,13 +288,13 @@ def _winograd_products(
         row_step=row_step,
         length=depth,
         step=step,
-        b_step=pitch,
+        b_step=columns if is_gradient else shape.width,
         width=shape.width,
         pitch=pitch,
-        load=load,
+        load=int(is_gradient),
         batches=36,
         x_batch=batches[0],
         b_batch=batches[1],
         y_batch=batches[2],
     )
-    return tiles("tiles", loops, pitch // shape.width * total_rows / rows, flops, what)
+    return tiles("tiles", loops, columns // shape.width * total_rows / rows, flops, what)

@@ -192,7 +192,7 @@ def test_the_weight_gradient_leaves_padding_out():
     [(48, 6), (32, 6), (1, 5)],
 )
 def test_tiles_of_a_weight_gradient_divide_the_neighbouring_weights_if_that_is_no_slower(c, rows):
-    assert direct_plan._fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
+    assert direct_plan.fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,11 @@ import numpy as np
 
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES
-from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import grad_weight
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.winograd_tiles import Workspace, sizes_of, transform_weight, workspace
+from nnlite.conv.winograd_tiles import Workspace, product_shape, sizes_of, transform_weight, workspace
 from nnlite.conv.work import ITEMSIZE
 from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind
@@ -145,10 +144,12 @@ def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     """Every thread transforms all weights: the time of one is that of all."""
     k, c = size[0], 16
-    columns = -(-k // tile_shape(k).width) * tile_shape(k).width
-    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32)
+    sizes = sizes_of(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, k)))
+    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, sizes.u_step), np.float32)
     work = Workspace(u, u, u, np.zeros(36 * LANES, np.float32))
-    return Work(lambda: transform_weight(weight, columns, work), float(u.nbytes))
+    return Work(
+        lambda: transform_weight(product_shape(k), sizes, weight, work), float(36 * ITEMSIZE * c * sizes.k_wide)
+    )
 
 
 # Copies into a workspace ---------------------------------------------------------------------------------------------
