@@ -339,43 +339,37 @@ class Band(NamedTuple):
 def reduce_band(shape, nest, band, first, last):
     """Tiles `first` to `last` of the sums += x dY over a band of pixels; panel after panel of each row of tiles.
 
-    Tiles of neighbouring rows read packed lines, one after the other: where they lie in x, a tile reads few numbers of
-    each cache line, and pixels fall on few sets of the first cache. Tiles of other kernel rows read the same lines.
+    Tiles of neighbouring weights read packed lines: where the lines lie in x, a tile reads few numbers of each cache
+    line, and pixels fall on few sets of the first cache. Tiles of other kernel rows read the same packed lines.
     """
-    tiles, k, inside, near = nest.inside.shape[0], nest.groups * nest.group_out, nest.inside, adjacent_rows(shape)
+    tiles, inside = nest.inside.shape[0], nest.inside
     columns = tiles // nest.kernel_rows
     lines = band.bottom - band.top + (nest.kernel_rows - 1) * nest.dilation
     # loop 3: rows of tiles of MR weights (tap, input channel): the kernel rows of a column of tiles after each other
-    # loop 2: panels of NR output channels: a tile's sums stay in registers
-    for t in range(first, last):
-        row, panel = t // nest.panels, t % nest.panels
+    for row in range(first // nest.panels, -(-last // nest.panels)):
         group, r, column = row // tiles, row % nest.kernel_rows, row % tiles // nest.kernel_rows
-        first_row, place = (r * columns + column) * shape.rows, group * nest.group_out + panel * shape.width
+        t = r * columns + column
         source = pointer(band.x, group * nest.group_in)
-        if nest.adjacent and (t == first or (r == 0 and panel == 0)):
-            start = nest.rows[column * shape.rows] + band.top * nest.line
+        if nest.adjacent and (r == 0 or row == first // nest.panels):
+            start = band.top * nest.line + nest.rows[column * shape.rows]
             pack_lines(shape, nest, pointer(source, start), band.images, lines, band.lines)
-        rows = table_rows(shape, first_row, nest.reduced, nest.rows)
-        rows_out, left = even_rows(shape, first_row, nest.reduced, k), nest.group_out - panel * shape.width
-        if band.is_first:
-            tile = zero_tile(shape)
-        else:
-            tile = load_tile(shape, band.sums, rows_out, place, left)
-        reach = first_row // shape.rows
-        top, bottom = max(band.top, inside[reach, 0]), min(band.bottom, inside[reach, 1])
-        first_w, last_w = inside[reach, 2], inside[reach, 3]
-        # loop 1: the lines of the band that read more than padding; the micro-kernel's are their pixels
-        for n in range(band.images):
-            pixel = (n * (band.bottom - band.top) + top - band.top) * nest.w_out
-            j = (group * nest.panels + panel) * band.panel_step + pixel * band.pixel_step
-            if nest.adjacent:
-                i, count = (n * lines + top - band.top + r * nest.dilation) * nest.w_out, (bottom - top) * nest.w_out
-                tile = multiply_add(
-                    tile, band.lines, near, i * shape.rows, shape.rows, band.dy, j, band.pixel_step, count
-                )
-                continue
-            for h in range(top, bottom):
-                i = n * nest.image_padded + h * nest.line + first_w * nest.pixel
-                at = j + ((h - top) * nest.w_out + first_w) * band.pixel_step
-                tile = multiply_add(tile, source, rows, i, nest.pixel, band.dy, at, band.pixel_step, last_w - first_w)
-        store_tile(band.sums, rows_out, place, tile, left)
+        rows = table_rows(shape, t * shape.rows, nest.reduced, nest.rows)
+        rows_out = even_rows(shape, t * shape.rows, nest.reduced, nest.groups * nest.group_out)
+        top, bottom = max(band.top, inside[t, 0]), min(band.bottom, inside[t, 1])  # where not all is padding
+        # loop 2: panels of NR output channels: a tile's sums stay in registers
+        for panel in range(max(0, first - row * nest.panels), min(nest.panels, last - row * nest.panels)):
+            place, left = group * nest.group_out + panel * shape.width, nest.group_out - panel * shape.width
+            tile = zero_tile(shape) if band.is_first else load_tile(shape, band.sums, rows_out, place, left)
+            # loop 1: images, or their lines; the micro-kernel's are the pixels
+            for n in range(band.images):
+                pixel = (n * (band.bottom - band.top) + top - band.top) * nest.w_out
+                j = (group * nest.panels + panel) * band.panel_step + pixel * band.pixel_step
+                if nest.adjacent:
+                    i = (n * lines + top - band.top + r * nest.dilation) * nest.w_out * shape.rows
+                    near, count = adjacent_rows(shape), (bottom - top) * nest.w_out
+                    tile = multiply_add(tile, band.lines, near, i, shape.rows, band.dy, j, band.pixel_step, count)
+                    continue
+                for h in range(top, bottom):
+                    i, at = n * nest.image_padded + h * nest.line, j + (h - top) * nest.w_out * band.pixel_step
+                    tile = multiply_add(tile, source, rows, i, nest.pixel, band.dy, at, band.pixel_step, nest.w_out)
+            store_tile(band.sums, rows_out, place, tile, left)

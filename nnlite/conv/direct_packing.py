@@ -138,7 +138,7 @@ def pad_images(nest, x, gate, is_gated, first, last, out):
 
 @jit
 def pack_lines(shape, nest, x, images, lines, out):
-    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, MR numbers."""
+    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, the numbers of a tile's rows."""
     for n in range(images):
         for h in range(lines):
             i = n * nest.image_padded + h * nest.line

@@ -220,7 +220,7 @@ class WeightLoopNest(NamedTuple):
     line: int  # from an output row to the next, in the padded image
     pixel: int
     adjacent: bool  # whether each tile's rows are neighbours in the image: channels of a tap, or of a line of taps
-    kernel_rows: int  # that read the same packed lines; 1 where each tile has its own
+    kernel_rows: int  # of which tiles read the same packed lines; 1 where each tile has its own
     dilation: int  # lines from one of these to the next
     packed: int  # numbers of the packed lines of a band of a batch
     reduced: int  # weights of an output channel: taps * input channels of a group
@@ -229,7 +229,7 @@ class WeightLoopNest(NamedTuple):
     band: int  # numbers of a panel of dY for a band of a batch
     padded: int  # numbers of a batch with its borders; 0 where there are none
     rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image
-    inside: np.ndarray  # (tiles, 4): output rows [from, to) and columns [from, to) that read more than padding
+    inside: np.ndarray  # (tiles, 2): output rows [from, to) that read more than padding
 
 
 class WeightGradient(NamedTuple):
@@ -274,10 +274,8 @@ def grad_weight(
 
     lines = -(-oh // bands)  # of a band
     adjacent, kernel_rows = run % shape.rows == 0, kh if run % shape.rows == 0 and sh == 1 else 1
-    limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
-    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
+    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in _inside(r - top, h, oh, sh)]
     firsts = np.arange(0, rows.size, shape.rows)  # of a tile
-    extremes = (np.minimum, np.maximum, np.minimum, np.maximum)
     nest = WeightLoopNest(
         h=h,
         w=w,
@@ -307,7 +305,7 @@ def grad_weight(
         band=joined * lines * ow * width,
         padded=joined * image_padded if image_padded != h * w * c else 0,
         rows=(LANES if lanes else 1) * rows.ravel(),
-        inside=np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1),
+        inside=np.stack([np.minimum.reduceat(each[0], firsts), np.maximum.reduceat(each[1], firsts)], axis=1),
     )
     return WeightGradient(shape, nest, copies)
 

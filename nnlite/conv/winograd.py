@@ -169,6 +169,7 @@ class Product(NamedTuple):
     n: Any
     k: Any
     row: Any  # in a, from a row to the next
+    row_out: Any  # and in c
     a_step: Any  # from an element to the next
     u_step: Any
     c_step: Any
@@ -183,7 +184,8 @@ def multiply(shape, product, a, u, c):
         for column in range(0, n, nr):  # loop 2: a panel of NR columns of U, which stays in the first cache
             panel = f * product.u_step + column * product.k
             for first in range(0, m, shape.rows):  # loop 1: MR rows of a
-                rows_a, rows_c = even_rows(shape, first, m, product.row), even_rows(shape, first, m, n)
+                rows_a = even_rows(shape, first, m, product.row)
+                rows_c = even_rows(shape, first, m, product.row_out)
                 tile = multiply_add(zero_tile(shape), own_a, rows_a, 0, 1, u, panel, nr, product.k)
                 store_tile(own_c, rows_c, column, tile, nr)
 
@@ -191,14 +193,16 @@ def multiply(shape, product, a, u, c):
 @jit
 def multiply_v_u(shape, sizes, count, work):
     """M = sum over input channels of V * U, for a block of tiles."""
-    product = Product(count, sizes.k_wide, sizes.c, sizes.c_wide, sizes.v_step, sizes.u_step, sizes.m_step)
+    steps = sizes.c_row, sizes.k_row, sizes.v_step, sizes.u_step, sizes.m_step
+    product = Product(count, sizes.k_wide, sizes.c, *steps)
     multiply(shape, product, work.v, work.u, work.m)
 
 
 @jit
 def multiply_dm_u(shape, sizes, count, work):
     """dV = sum over output channels of dM * U, for a block of tiles."""
-    product = Product(count, sizes.c_wide, sizes.k, sizes.k_wide, sizes.m_step, sizes.u_step, sizes.v_step)
+    steps = sizes.k_row, sizes.c_row, sizes.m_step, sizes.u_step, sizes.v_step
+    product = Product(count, sizes.c_wide, sizes.k, *steps)
     multiply(shape, product, work.m, work.u, work.v)
 
 
@@ -213,7 +217,7 @@ def multiply_v_dm(shape, sizes, count, work, du, adds):
             for first in range(0, rows, shape.rows):
                 rows_out = even_rows(shape, first, rows, nr)
                 tile = load_tile(shape, panel, rows_out, 0, nr) if adds else zero_tile(shape)
-                tile = multiply_add(tile, v, adjacent_rows(shape), first, sizes.c_wide, m, column, k, count)
+                tile = multiply_add(tile, v, adjacent_rows(shape), first, sizes.c_row, m, column, sizes.k_row, count)
                 store_tile(panel, rows_out, 0, tile, nr)
 
 

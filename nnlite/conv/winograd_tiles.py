@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
@@ -57,6 +58,8 @@ class WinogradSizes(NamedTuple):
     block: int  # tiles that are transformed at a time
     c_wide: int  # channels filled up to whole register tiles
     k_wide: int
+    c_row: int  # from a tile to the next, in V
+    k_row: int  # and in M
     u_step: int  # from one of the 36 elements to the next, in U, of the weights or of the swapped ones
     v_step: int
     m_step: int
@@ -73,18 +76,29 @@ def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: in
     block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
     # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
-    steps = (size + LANES for size in (max(c * k_wide, k * c_wide), block * c_wide, block * k_wide))
+    c_row, k_row = _odd_lines(c_wide), _odd_lines(k_wide)
+    steps = (size + LANES for size in (max(c * k_wide, k * c_wide), block * c_row, block * k_row))
     rows = gradient_shape(c, k).rows
     (top, _), (left, _) = geometry.pads
     return WinogradSizes(
-        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, *steps, -(-c // rows) * rows
+        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, *steps, -(-c // rows) * rows
     )
+
+
+def _odd_lines(numbers: int) -> int:
+    """So many numbers, and where they are an even number of cache lines, eight at least, one more.
+
+    A product that sums over tiles reads a column of V and of M: with an even number of lines in a row, few sets of the
+    first cache would hold it.
+    """
+    in_line = LINE // 4
+    return numbers + in_line if numbers % (2 * in_line) == 0 and numbers >= 8 * in_line else numbers
 
 
 class Workspace(NamedTuple):
     """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors.
 
-    Of each of the 36 elements, V is (tiles, c_wide) and M (tiles, k_wide). U lies in panels as wide as a register tile,
+    Of each of the 36 elements, V is (tiles, c_row) and M (tiles, k_row). U lies in panels as wide as a register tile,
     (k_wide / NR, c, NR), or of the swapped weights (c_wide / NR, k, NR).
     """
 
@@ -123,7 +137,7 @@ def gradient_shape(rows: int, columns: int) -> TileShape:
 
 @jit
 def transform_input(sizes, x, first, count, work):
-    """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_wide]."""
+    """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_row]."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         h, w = h - sizes.top, w - sizes.left
@@ -134,7 +148,7 @@ def transform_input(sizes, x, first, count, work):
             if not inside or c + LANES > sizes.c:
                 _gather(pointer(image, c), h, w, 6, (sizes.h, sizes.w, sizes.c), sizes.c - c, work.scratch)
                 source, row, column = work.scratch, 6 * LANES, LANES
-            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step)
+            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_row + c, 6 * sizes.v_step, sizes.v_step)
 
 
 @jit
@@ -161,7 +175,7 @@ def transform_output(sizes, first, count, bias, work, out):
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         for k in range(0, sizes.k, LANES):
-            place = t * sizes.k_wide + k
+            place = t * sizes.k_row + k
             _at_m_a(work.m, place, 6 * sizes.m_step, sizes.m_step, work.scratch, 0, 4 * LANES, LANES)
             start, left = load(bias, k), sizes.k - k
             if out.pool:
@@ -233,7 +247,7 @@ def transform_dy(sizes, dy, out, first, count, work, dbias, is_fused):
                         total = total + load(work.scratch, i * LANES)
                     store(dbias, k, total)
                 source, row, column = work.scratch, 4 * LANES, LANES
-            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_wide + k, 6 * sizes.m_step, sizes.m_step)
+            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_row + k, 6 * sizes.m_step, sizes.m_step)
 
 
 @jit
@@ -277,7 +291,7 @@ def add_dx(sizes, first, count, work, dx, lines):
         h, w = h - sizes.top, w - sizes.left
         top = n * sizes.h + h  # the tile's first line
         for c in range(0, sizes.c, LANES):
-            place = t * sizes.c_wide + c
+            place = t * sizes.c_row + c
             _b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
             for i in range(max(max(0, -h), begin - top), min(min(6, sizes.h - h), end - top)):
                 for j in range(max(0, -w), min(6, sizes.w - w)):

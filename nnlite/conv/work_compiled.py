@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.simd import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
@@ -129,9 +130,20 @@ def _direct_grad_weight(
     packed = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * width
     copies = move("dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed, arrays=packed)
     products = weight_products(plan, n, flops)
+    items = [from_outside(lines_of_tiles(plan, n), x)] if nest.packed else []
     if plan.is_packed and not (given.bias or given.relu):
-        return [from_outside(products, x + weight + incoming)]
-    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+        return [*items, from_outside(products, weight + incoming + (0 if items else x))]
+    return [from_outside(copies, incoming), *items, from_outside(products, weight + (0 if items else x))]
+
+
+def lines_of_tiles(plan: WeightGradient, n: int) -> WorkItem:
+    """The copy of what each column of tiles of dW reads of `n` images."""
+    nest = plan.nest
+    columns, lines = len(nest.inside) // nest.kernel_rows, -(-nest.h_out // nest.bands)
+    lines += (nest.kernel_rows - 1) * nest.dilation
+    touched = ITEMSIZE * n * nest.bands * nest.groups * columns * lines * nest.w_out * plan.shape.rows
+    size = (min(nest.c, LINE // ITEMSIZE),)  # pixels further apart than a line of the cache take as long
+    return move("x to lines of tiles", "pack_lines", size, touched=touched, arrays=touched)
 
 
 def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
@@ -142,18 +154,18 @@ def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=1,
-        runs=-(-nest.h_out // nest.bands),
-        run_step=nest.line,
-        length=nest.w_out,
-        step=nest.pixel,
+        runs=1 if nest.packed else -(-nest.h_out // nest.bands),
+        run_step=0 if nest.packed else nest.line,
+        length=nest.w_out * (-(-nest.h_out // nest.bands) if nest.packed else 1),
+        step=shape.rows if nest.packed else nest.pixel,
         b_step=shape.width,
         width=shape.width,
         pitch=shape.width,
         load=1,
     )
     item = tiles("tiles", loops, n * nest.bands * nest.groups * nest.panels, flops)
-    top, bottom, left, right = nest.inside.T
-    terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
+    top, bottom = nest.inside.T
+    terms = int((bottom - top).clip(0).sum()) * nest.w_out  # of all tiles of a panel
     return replace(item, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
 
 
@@ -245,7 +257,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
         products = _winograd_products(
-            "V U", product_shape(sizes.k), sizes.block, total, sizes.k_wide, (sizes.c_wide, 1, sizes.c),
+            "V U", product_shape(sizes.k), sizes.block, total, sizes.k_wide, (sizes.c_row, 1, sizes.c),
             (sizes.v_step, sizes.u_step, sizes.m_step), geometry.flops,
         )  # fmt: skip
         return [to_u, to_v, products, from_outside(to_y, result + argmax)]
@@ -255,7 +267,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
             "V' dM", gradient_shape(sizes.c, sizes.k), sizes.du_rows, sizes.du_rows * -(-total // sizes.block),
-            sizes.k_wide, (1, sizes.c_wide, sizes.block),
+            sizes.k_wide, (1, sizes.c_row, sizes.block),
             (sizes.v_step, sizes.m_step, sizes.k_wide * sizes.du_rows), geometry.flops, is_gradient=True,
         )  # fmt: skip
         items += [to_v, from_outside(products, weight)]
@@ -263,7 +275,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
         items += [
             to_u,
             _winograd_products(
-                "dM U'", product_shape(sizes.c), sizes.block, total, sizes.c_wide, (sizes.k_wide, 1, sizes.k),
+                "dM U'", product_shape(sizes.c), sizes.block, total, sizes.c_wide, (sizes.k_row, 1, sizes.k),
                 (sizes.m_step, sizes.u_step, sizes.v_step), geometry.flops,
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),

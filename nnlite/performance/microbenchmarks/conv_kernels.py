@@ -19,7 +19,7 @@ from nnlite.compiler.tiles import (
     store_tile,
     zero_tile,
 )
-from nnlite.conv.direct_packing import add_panel, pack_dy, pad_images
+from nnlite.conv.direct_packing import add_panel, pack_dy, pack_lines, pad_images
 from nnlite.conv.lanes_layout import to_lanes
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output, workspace_at
 
@@ -140,6 +140,16 @@ def pack(thread, num_threads, rounds, shape, nest, dy, gate, is_gated, out, bias
             panel = pointer(own_out, index * pixels * shape.width)
             pack_dy(nest, own_block(dy, turn), own_block(gate, turn), is_gated, pixels, shape.width, index, panel)
             add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
+
+
+@kernel
+def pack_tiles(thread, num_threads, rounds, shape, nest, x, out):
+    """Lines of an image for each column of tiles of a weight gradient."""
+    for round in range(rounds):
+        own_x, own_out = own_block(x, (round, thread, num_threads)), own_block(out, (round, thread, num_threads))
+        for column in range(nest.inside.shape[0] // nest.kernel_rows):
+            start = nest.rows[column * shape.rows]
+            pack_lines(shape, nest, pointer(own_x, start), 1, nest.h_out + nest.kernel_rows - 1, own_out)
 
 
 @kernel

@@ -93,7 +93,7 @@ class _Winograd(Blocks):
     def __init__(self, channels: int, pixels: int, working_set: int):
         super().__init__(pixels * channels, working_set)
         sizes = sizes_of(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels)))
-        step = sizes.tiles * sizes.c_wide + LANES
+        step = sizes.tiles * sizes.c_row + LANES
         self.sizes = sizes._replace(block=sizes.tiles, v_step=step, m_step=step)
 
     def transform(self, function: kernel, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
@@ -172,6 +172,16 @@ def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
     dy, gate = blocks.moved(pixels * k), blocks.moved(pixels * k)
     rest = plan.shape, plan.nest, dy, gate, bool(gated), blocks.own(pixels * columns), blocks.own(columns)
     return blocks.work(conv_kernels.pack, ITEMSIZE * pixels * columns, ITEMSIZE * NUMBERS, *rest, written=(dy,))
+
+
+@kind("cache")
+def pack_lines(size: tuple[int, ...], working_set: int) -> Work:
+    """An image's lines, for all tiles of a weight gradient."""
+    plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, size[0]), (3, 3, size[0], 1)), line_bytes=1 << 20)
+    nest, blocks = plan.nest, Blocks(plan.nest.image_in, working_set)
+    x, out = blocks.moved(nest.image_in), blocks.own(nest.packed)
+    once = ITEMSIZE * nest.packed * len(nest.inside) // nest.kernel_rows
+    return blocks.work(conv_kernels.pack_tiles, once, ITEMSIZE * NUMBERS, plan.shape, nest, x, out, written=(x,))
 
 
 @kind("cache")
