@@ -27,7 +27,7 @@ import numpy as np
 from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import pointer
+from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
     adjacent_rows,
     even_rows,
@@ -261,7 +261,8 @@ def _grad_weight(
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
     packed = 0 if plan.is_packed and not (relu or biased) else nest.groups * nest.panels * nest.band
-    work = memory.empty((num_threads, nest.packed + packed + nest.padded))
+    own_work = -(-(packed + nest.packed + nest.padded) // LANES) * LANES
+    work = memory.empty((num_threads, own_work))
     operands = GradientOperands(x, dy, result, relu, sums, bias_sums)
     _reduce_pixels.run(num_threads, plan.shape, nest, operands, work)
     if plan.copies > 1:
@@ -289,9 +290,9 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
             sums[thread] = 0
     if biased:
         bias_sums[thread] = 0
-    lines = pointer(work, thread * work.shape[1])
-    packed = pointer(lines, nest.packed)
-    padded = pointer(packed, panels * nest.band if is_packed else 0)
+    packed = pointer(work, thread * work.shape[1])
+    lines = pointer(packed, panels * nest.band if is_packed else 0)
+    padded = pointer(work, (thread + 1) * work.shape[1] - nest.padded)
     work[thread, work.shape[1] - nest.padded :] = 0
     # loop 5: batches of joined images, with their borders: they stay in cache while their bands pass
     # loop 4: bands of output rows: KC pixels, whose packed dY stays in cache while all tiles of weights pass
@@ -323,7 +324,7 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
 class Band(NamedTuple):
     """What a weight gradient's inner loops reduce: pointers, and the rows of some images."""
 
-    x: Any
+    x: Any  # padded, but where lines of it are packed
     lines: Any  # room for those of x that are packed
     dy: Any
     sums: Any  # (reduced, k)
@@ -352,7 +353,7 @@ def reduce_band(shape, nest, band, first, last):
         source = pointer(band.x, group * nest.group_in)
         if nest.adjacent and (r == 0 or row == first // nest.panels):
             start = band.top * nest.line + nest.rows[column * shape.rows]
-            pack_lines(shape, nest, pointer(source, start), band.images, lines, band.lines)
+            pack_lines(shape, nest, source, start, band.images, lines, band.lines)
         rows = table_rows(shape, t * shape.rows, nest.reduced, nest.rows)
         rows_out = even_rows(shape, t * shape.rows, nest.reduced, nest.groups * nest.group_out)
         top, bottom = max(band.top, inside[t, 0]), min(band.bottom, inside[t, 1])  # where not all is padding

@@ -137,14 +137,30 @@ def pad_images(nest, x, gate, is_gated, first, last, out):
 
 
 @jit
-def pack_lines(shape, nest, x, images, lines, out):
-    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, the numbers of a tile's rows."""
+def pack_lines(shape, nest, x, start, images, lines, out):
+    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, the numbers of a tile's rows.
+
+    The first pixel's are at `start` of a padded image; x has no padding. Lines of padding alone are left out.
+    """
+    line, padded_line = nest.w * nest.c, nest.padded_w * nest.c
+    first = start % padded_line - nest.left * nest.c  # in a line of x
+    # these pixels read no padding
+    begin = min(max(0, -(first // nest.pixel)), nest.w_out)
+    end = max(begin, min((line - first - shape.rows) // nest.pixel + 1, nest.w_out))
     for n in range(images):
-        for h in range(lines):
-            i = n * nest.image_padded + h * nest.line
-            place = (n * lines + h) * nest.w_out * shape.rows
-            for w in range(nest.w_out):
-                copy_column(shape, x, i + w * nest.pixel, out, place + w * shape.rows)
+        for i in range(lines):
+            h = (start + i * nest.line) // padded_line - nest.top
+            if h < 0 or h >= nest.h:
+                continue
+            source = pointer(x, n * nest.image_in + h * line + first)
+            own = pointer(out, (n * lines + i) * nest.w_out * shape.rows)
+            for w in range(begin, end):
+                copy_column(shape, source, w * nest.pixel, own, w * shape.rows)
+            for edge in range(nest.w_out - (end - begin)):
+                w = edge if edge < begin else edge + end - begin
+                for j in range(w * nest.pixel, w * nest.pixel + shape.rows):
+                    number = source[j] if 0 <= first + j < line else np.float32(0)
+                    own[w * shape.rows + j - w * nest.pixel] = number
 
 
 @jit

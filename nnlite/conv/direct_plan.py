@@ -227,7 +227,7 @@ class WeightLoopNest(NamedTuple):
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
     band: int  # numbers of a panel of dY for a band of a batch
-    padded: int  # numbers of a batch with its borders; 0 where there are none
+    padded: int  # numbers of a batch with its borders; 0 where there are none, or lines are packed
     rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image
     inside: np.ndarray  # (tiles, 2): output rows [from, to) that read more than padding
 
@@ -303,7 +303,7 @@ def grad_weight(
         batches=batches,
         bands=bands,
         band=joined * lines * ow * width,
-        padded=joined * image_padded if image_padded != h * w * c else 0,
+        padded=0 if adjacent or image_padded == h * w * c else joined * image_padded,
         rows=(LANES if lanes else 1) * rows.ravel(),
         inside=np.stack([np.minimum.reduceat(each[0], firsts), np.maximum.reduceat(each[1], firsts)], axis=1),
     )

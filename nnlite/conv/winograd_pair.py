@@ -209,7 +209,7 @@ def _backward(
             add_dx(sizes, tile, count, own, dy, (0, sizes.h))
         # the first convolution's gradient of its parameters: loops 3 to 1 are direct convolution's
         _mask_and_sum(dy, y, first_relu, sizes.h * sizes.w, k, own_bias)
-        source = _padded_image(nest, x, n, border)
+        source = pointer(x, n * nest.image_in) if nest.packed else _padded_image(nest, x, n, border)
         for band in range(nest.bands):
             top, bottom = band * nest.h_out // nest.bands, (band + 1) * nest.h_out // nest.bands
             own_dy = pointer(dy, top * nest.w_out * k)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite.compiler import compilation
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
@@ -205,6 +206,21 @@ def test_a_tile_of_neighbouring_weights_reads_neighbouring_numbers(options, run)
     rows = nest.rows.reshape(-1, run)
     assert (np.diff(rows, axis=1) == 1).all()
     assert nest.adjacent == (run % direct_plan.grad_weight(geometry).shape.rows == 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [({}, 3), ({"padding": 3}, 3), ({"dilation_rate": (2, 1), "padding": 2}, 3), ({"dilation_rate": (1, 2)}, 3),
+     ({"groups": 2, "padding": 1}, 3), ({"strides": (2, 1), "padding": 1}, 1), ({"strides": (1, 3), "padding": 2}, 3)],
+)  # fmt: skip
+def test_tiles_of_all_kernel_rows_share_packed_lines_unless_lines_are_skipped(monkeypatch, options, rows):
+    """Bands of few lines, so that lines of padding begin and end some; the first and last pixels read padding too."""
+    geometry = Geometry.of((2, 13, 11, 24), (3, 3, 24 // options.get("groups", 1), 40), **options)
+    monkeypatch.setattr(nn.conv.get("direct"), "line_bytes", 32 * LINE)
+    nest = direct_plan.grad_weight(geometry, line_bytes=32 * LINE).nest
+    assert nest.packed > 0
+    assert (nest.kernel_rows, nest.bands > 2) == (rows, options.get("strides") is None)
+    agrees_with_the_oracle(geometry)
 
 
 def test_a_band_of_a_weight_gradient_stays_in_the_caches():

@@ -148,8 +148,8 @@ def pack_tiles(thread, num_threads, rounds, shape, nest, x, out):
     for round in range(rounds):
         own_x, own_out = own_block(x, (round, thread, num_threads)), own_block(out, (round, thread, num_threads))
         for column in range(nest.inside.shape[0] // nest.kernel_rows):
-            start = nest.rows[column * shape.rows]
-            pack_lines(shape, nest, pointer(own_x, start), 1, nest.h_out + nest.kernel_rows - 1, own_out)
+            lines = nest.h_out + nest.kernel_rows - 1
+            pack_lines(shape, nest, own_x, nest.rows[column * shape.rows], 1, lines, own_out)
 
 
 @kernel
