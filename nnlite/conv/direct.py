@@ -351,7 +351,7 @@ def reduce_band(shape, nest, band, first, last):
         group, r, column = row // tiles, row % nest.kernel_rows, row % tiles // nest.kernel_rows
         t = r * columns + column
         source = pointer(band.x, group * nest.group_in)
-        if nest.adjacent and (r == 0 or row == first // nest.panels):
+        if nest.packed and (r == 0 or row == first // nest.panels):
             start = band.top * nest.line + nest.rows[column * shape.rows]
             pack_lines(shape, nest, source, start, band.images, lines, band.lines)
         rows = table_rows(shape, t * shape.rows, nest.reduced, nest.rows)
@@ -365,7 +365,7 @@ def reduce_band(shape, nest, band, first, last):
             for n in range(band.images):
                 pixel = (n * (band.bottom - band.top) + top - band.top) * nest.w_out
                 j = (group * nest.panels + panel) * band.panel_step + pixel * band.pixel_step
-                if nest.adjacent:
+                if nest.packed:
                     i = (n * lines + top - band.top + r * nest.dilation) * nest.w_out * shape.rows
                     near, count = adjacent_rows(shape), (bottom - top) * nest.w_out
                     tile = multiply_add(tile, band.lines, near, i, shape.rows, band.dy, j, band.pixel_step, count)

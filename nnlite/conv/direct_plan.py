@@ -219,10 +219,9 @@ class WeightLoopNest(NamedTuple):
     w_out: int
     line: int  # from an output row to the next, in the padded image
     pixel: int
-    adjacent: bool  # whether each tile's rows are neighbours in the image: channels of a tap, or of a line of taps
+    packed: int  # numbers of the lines of x that are packed for a tile: where its rows are neighbours, otherwise 0
     kernel_rows: int  # of which tiles read the same packed lines; 1 where each tile has its own
     dilation: int  # lines from one of these to the next
-    packed: int  # numbers of the packed lines of a band of a batch
     reduced: int  # weights of an output channel: taps * input channels of a group
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
@@ -273,7 +272,8 @@ def grad_weight(
     joined = -(-n // batches)
 
     lines = -(-oh // bands)  # of a band
-    adjacent, kernel_rows = run % shape.rows == 0, kh if run % shape.rows == 0 and sh == 1 else 1
+    adjacent = run % shape.rows == 0  # a tile's rows are channels of a tap, or of a line of taps
+    kernel_rows = kh if adjacent and sh == 1 else 1
     each = [np.broadcast_to(limit, rows.shape).ravel() for limit in _inside(r - top, h, oh, sh)]
     firsts = np.arange(0, rows.size, shape.rows)  # of a tile
     nest = WeightLoopNest(
@@ -295,10 +295,9 @@ def grad_weight(
         w_out=ow,
         line=sh * line,
         pixel=sw * c,
-        adjacent=adjacent,
+        packed=joined * (lines + (kernel_rows - 1) * dh) * ow * shape.rows if adjacent else 0,
         kernel_rows=kernel_rows,
         dilation=dh,
-        packed=joined * (lines + (kernel_rows - 1) * dh) * ow * shape.rows if adjacent else 0,
         reduced=rows.size,
         batches=batches,
         bands=bands,
