@@ -75,14 +75,15 @@ def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: in
     c_wide, k_wide = (-(-channels // tile_shape(channels).width) * tile_shape(channels).width for channels in (c, k))
     block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
-    # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
     c_row, k_row = _odd_lines(c_wide), _odd_lines(k_wide)
-    steps = (size + LANES for size in (max(c * k_wide, k * c_wide), block * c_row, block * k_row))
+    # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
+    u_step, v_step, m_step = max(c * k_wide, k * c_wide) + LANES, block * c_row + LANES, block * k_row + LANES
     rows = gradient_shape(c, k).rows
     (top, _), (left, _) = geometry.pads
     return WinogradSizes(
-        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, *steps, -(-c // rows) * rows
-    )
+        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, u_step, v_step, m_step,
+        -(-c // rows) * rows,
+    )  # fmt: skip
 
 
 def _odd_lines(numbers: int) -> int:
