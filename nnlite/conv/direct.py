@@ -11,8 +11,9 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
 What makes it fast: the tile fills the registers (compiler/tiles.py): MR x NR sums; most instructions are multiply-adds.
-The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
-stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
+The weights of a tile's columns, and those of dY, lie together as a panel, and so do the numbers of x that a tile of dW
+reads (nnlite.conv.direct_reduction); no more of one is reduced at a time than stays in cache, and small images are
+joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
 (nnlite.conv.direct_packing). Where things lie is in tables (nnlite.conv.direct_plan).
 """
@@ -29,15 +30,12 @@ from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, pointer
 from nnlite.compiler.tiles import (
-    adjacent_rows,
-    even_rows,
     load_tile,
     multiply_add,
     relu_tile,
     repeat_row,
     store_tile,
     table_rows,
-    zero_tile,
 )
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
@@ -47,11 +45,11 @@ from nnlite.conv.direct_packing import (
     add_panel,
     pack_b,
     pack_dy,
-    pack_lines,
     pad_images,
     start_values,
 )
 from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.parameters import Parameters
@@ -319,58 +317,3 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
             source, lines, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin
         )
         reduce_band(shape, nest, pixels_of, first, last)
-
-
-class Band(NamedTuple):
-    """What a weight gradient's inner loops reduce: pointers, and the rows of some images."""
-
-    x: Any  # padded, but where lines of it are packed
-    lines: Any  # room for those of x that are packed
-    dy: Any
-    sums: Any  # (reduced, k)
-    panel_step: Any  # in dy, from a panel to the next
-    pixel_step: Any  # and from a pixel to the next
-    images: Any
-    top: Any
-    bottom: Any
-    is_first: Any  # whether the sums begin here
-
-
-@jit
-def reduce_band(shape, nest, band, first, last):
-    """Tiles `first` to `last` of the sums += x dY over a band of pixels; panel after panel of each row of tiles.
-
-    Tiles of neighbouring weights read packed lines: where the lines lie in x, a tile reads few numbers of each cache
-    line, and pixels fall on few sets of the first cache. Tiles of other kernel rows read the same packed lines.
-    """
-    tiles, inside = nest.inside.shape[0], nest.inside
-    columns = tiles // nest.kernel_rows
-    lines = band.bottom - band.top + (nest.kernel_rows - 1) * nest.dilation
-    # loop 3: rows of tiles of MR weights (tap, input channel): the kernel rows of a column of tiles after each other
-    for row in range(first // nest.panels, -(-last // nest.panels)):
-        group, r, column = row // tiles, row % nest.kernel_rows, row % tiles // nest.kernel_rows
-        t = r * columns + column
-        source = pointer(band.x, group * nest.group_in)
-        if nest.packed and (r == 0 or row == first // nest.panels):
-            start = band.top * nest.line + nest.rows[column * shape.rows]
-            pack_lines(shape, nest, source, start, band.images, lines, band.lines)
-        rows = table_rows(shape, t * shape.rows, nest.reduced, nest.rows)
-        rows_out = even_rows(shape, t * shape.rows, nest.reduced, nest.groups * nest.group_out)
-        top, bottom = max(band.top, inside[t, 0]), min(band.bottom, inside[t, 1])  # where not all is padding
-        # loop 2: panels of NR output channels: a tile's sums stay in registers
-        for panel in range(max(0, first - row * nest.panels), min(nest.panels, last - row * nest.panels)):
-            place, left = group * nest.group_out + panel * shape.width, nest.group_out - panel * shape.width
-            tile = zero_tile(shape) if band.is_first else load_tile(shape, band.sums, rows_out, place, left)
-            # loop 1: images, or their lines; the micro-kernel's are the pixels
-            for n in range(band.images):
-                pixel = (n * (band.bottom - band.top) + top - band.top) * nest.w_out
-                j = (group * nest.panels + panel) * band.panel_step + pixel * band.pixel_step
-                if nest.packed:
-                    i = (n * lines + top - band.top + r * nest.dilation) * nest.w_out * shape.rows
-                    near, count = adjacent_rows(shape), (bottom - top) * nest.w_out
-                    tile = multiply_add(tile, band.lines, near, i, shape.rows, band.dy, j, band.pixel_step, count)
-                    continue
-                for h in range(top, bottom):
-                    i, at = n * nest.image_padded + h * nest.line, j + (h - top) * nest.w_out * band.pixel_step
-                    tile = multiply_add(tile, source, rows, i, nest.pixel, band.dy, at, band.pixel_step, nest.w_out)
-            store_tile(band.sums, rows_out, place, tile, left)

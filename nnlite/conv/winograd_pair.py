@@ -14,8 +14,9 @@ from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import LANES, load_first, pointer, select, store_first
 from nnlite.conv import checks, direct_plan
-from nnlite.conv.direct import Band, Panel, macro_kernel, reduce_band
+from nnlite.conv.direct import Panel, macro_kernel
 from nnlite.conv.direct_packing import pad_images, prepared, start_values
+from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Fused, Output
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.conv.winograd import (
