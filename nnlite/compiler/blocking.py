@@ -16,8 +16,8 @@ PANEL_BYTES = cache_sizes()["L2"] * 3 // 8
 BLOCK_BYTES = cache_sizes()["L3"] // 8
 #: bytes of a line of the caches, on the processors that Numba compiles for
 LINE = 64
-#: bytes of the lines of x that a weight gradient reads for one tile: the next tiles, of the channels beside, read the
-#: same ones, so they stay in the first cache, and leave half of it to dY
+#: bytes of the cache lines that a weight gradient reads for one tile, one line for each pixel, of x or of a panel of
+#: dY: they stay in the first cache, and leave half of it to the other operand
 LINE_BYTES = cache_sizes()["L1"] // 2
 #: bytes of a panel of dY that a weight gradient reduces at a time
 BAND_BYTES = cache_sizes()["L2"] // 4

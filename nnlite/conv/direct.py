@@ -11,8 +11,9 @@ weights (tap, c), its columns output channels, and the reduction runs over the p
     tile[(tap, c), k] += x[p + tap, c] * dy[p, k]
 
 What makes it fast: the tile fills the registers (compiler/tiles.py): MR x NR sums; most instructions are multiply-adds.
-The weights of a tile's columns, and those of dY, lie together as a panel; no more of one is reduced at a time than
-stays in cache, and small images are joined to batches, so that it is read seldom. An image with padding is first copied
+The weights of a tile's columns, and those of dY, lie together as a panel, and so do the numbers of x that a tile of dW
+reads (nnlite.conv.direct_reduction); no more of one is reduced at a time than stays in cache, and small images are
+joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
 (nnlite.conv.direct_packing). Where things lie is in tables (nnlite.conv.direct_plan).
 """
@@ -29,20 +30,27 @@ from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.reductions import multiply_add
 from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import (
-    adjacent_rows,
-    even_rows,
     load_tile,
     relu_tile,
     repeat_row,
     store_tile,
     table_rows,
-    zero_tile,
 )
 from nnlite.conv import direct_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_packing import Weights, add_copies, add_panel, pack_b, pack_dy, pad_images, start_values
+from nnlite.conv.direct_packing import (
+    Weights,
+    add_copies,
+    add_panel,
+    pack_b,
+    pack_dy,
+    pad_images,
+    start_values,
+)
 from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.parameters import Parameters
@@ -252,7 +260,8 @@ def _grad_weight(
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))
     packed = 0 if plan.is_packed and not (relu or biased) else nest.groups * nest.panels * nest.band
-    work = memory.empty((num_threads, packed + nest.padded))
+    own_work = -(-(packed + nest.packed + nest.padded) // LANES) * LANES
+    work = memory.empty((num_threads, own_work))
     operands = GradientOperands(x, dy, result, relu, sums, bias_sums)
     _reduce_pixels.run(num_threads, plan.shape, nest, operands, work)
     if plan.copies > 1:
@@ -281,7 +290,8 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
     if biased:
         bias_sums[thread] = 0
     packed = pointer(work, thread * work.shape[1])
-    padded = pointer(packed, panels * nest.band if is_packed else 0)
+    lines = pointer(packed, panels * nest.band if is_packed else 0)
+    padded = pointer(work, (thread + 1) * work.shape[1] - nest.padded)
     work[thread, work.shape[1] - nest.padded :] = 0
     # loop 5: batches of joined images, with their borders: they stay in cache while their bands pass
     # loop 4: bands of output rows: KC pixels, whose packed dY stays in cache while all tiles of weights pass
@@ -298,56 +308,13 @@ def _reduce_pixels(thread, num_threads, shape, nest, operands, work):
         b = pointer(dy, start)
         if is_packed:
             b, pixels = packed, (last_image - first_image) * (bottom - top) * nest.w_out
-            for index in range(first // tiles, -(-last // tiles)):
-                panel = pointer(packed, index * nest.band)
+            of_group = tiles * nest.panels
+            for index in range(first // of_group * nest.panels, -(-last // of_group) * nest.panels):
+                panel, first_tile = pointer(packed, index * nest.band), index // nest.panels * of_group
                 pack_dy(nest, pointer(dy, start), pointer(gate, start), is_gated, pixels, nr, index, panel)
-                if biased and index * tiles >= first:  # the thread that has a panel's first tile adds it up
+                if biased and first <= first_tile + index % nest.panels < last:  # who has a panel's first tile adds it
                     add_panel(panel, pixels, nr, pointer(own_bias, index * nr))
-        pixels_of = Band(source, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin)
+        pixels_of = Band(
+            source, lines, b, own_sums, nest.band, nr, last_image - first_image, top, bottom, unit == begin
+        )
         reduce_band(shape, nest, pixels_of, first, last)
-
-
-class Band(NamedTuple):
-    """What a weight gradient's inner loops reduce: pointers, and the rows of some images."""
-
-    x: Any
-    dy: Any
-    sums: Any  # (reduced, k)
-    panel_step: Any  # in dy, from a panel to the next
-    pixel_step: Any  # and from a pixel to the next
-    images: Any
-    top: Any
-    bottom: Any
-    is_first: Any  # whether the sums begin here
-
-
-@jit
-def reduce_band(shape, nest, band, first, last):
-    """Tiles `first` to `last` of the sums, panel after panel, += x dY over a band of pixels."""
-    tiles, k, inside = nest.inside.shape[0], nest.groups * nest.group_out, nest.inside
-    # loop 3: panels of NR output channels
-    # loop 2: tiles of MR weights (tap, input channel): their sums stay in registers
-    for t in range(first, last):
-        index, row = t // tiles, t % tiles
-        group, column = index // nest.panels, index % nest.panels * shape.width
-        first_row = row * shape.rows
-        rows, start = table_rows(shape, first_row, nest.reduced, nest.rows), nest.rows[first_row]
-        rows_out = even_rows(shape, first_row, nest.reduced, k)
-        place, columns = group * nest.group_out + column, nest.group_out - column
-        if band.is_first:
-            tile = zero_tile(shape)
-        else:
-            tile = load_tile(shape, band.sums, rows_out, place, columns)
-        first_w, last_w = inside[row, 2], inside[row, 3]
-        # loop 1: the lines of the band that read more than padding; the micro-kernel's are their pixels
-        for n in range(band.images):
-            for h in range(max(band.top, inside[row, 0]), min(band.bottom, inside[row, 1])):
-                i = group * nest.group_in + n * nest.image_padded + h * nest.line + first_w * nest.pixel
-                pixel = (n * (band.bottom - band.top) + h - band.top) * nest.w_out + first_w
-                j, pixels = index * band.panel_step + pixel * band.pixel_step, last_w - first_w
-                if nest.adjacent:
-                    i, near = i + start, adjacent_rows(shape)
-                    tile = multiply_add(tile, band.x, near, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
-                else:
-                    tile = multiply_add(tile, band.x, rows, i, nest.pixel, band.dy, j, band.pixel_step, pixels)
-        store_tile(band.sums, rows_out, place, tile, columns)

@@ -10,6 +10,7 @@ from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import load, load_first, pointer, select, store, store_first
 from nnlite.compiler.target import LANES
+from nnlite.compiler.tiles import copy_column
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
 from nnlite.runtime import memory
@@ -134,6 +135,33 @@ def pad_images(nest, x, gate, is_gated, first, last, out):
                 if is_gated:
                     values = select(load_first(condition, h * line + j, line - j) > 0, values, 0)
                 store_first(out, start + j, values, line - j)
+
+
+@jit
+def pack_lines(shape, nest, x, start, images, lines, out):
+    """out (images, lines, w_out, MR) = of each pixel that a line of the output reads, the numbers of a tile's rows.
+
+    The first pixel's are at `start` of a padded image; x has no padding. Lines of padding alone are left out.
+    """
+    line, padded_line = nest.w * nest.c, nest.padded_w * nest.c
+    first = start % padded_line - nest.left * nest.c  # in a line of x
+    # these pixels read no padding
+    begin = min(max(0, -(first // nest.pixel)), nest.w_out)
+    end = max(begin, min((line - first - shape.rows) // nest.pixel + 1, nest.w_out))
+    for n in range(images):
+        for i in range(lines):
+            h = (start + i * nest.line) // padded_line - nest.top
+            if h < 0 or h >= nest.h:
+                continue
+            source = pointer(x, n * nest.image_in + h * line + first)
+            own = pointer(out, (n * lines + i) * nest.w_out * shape.rows)
+            for w in range(begin, end):
+                copy_column(shape, source, w * nest.pixel, own, w * shape.rows)
+            for edge in range(nest.w_out - (end - begin)):
+                w = edge if edge < begin else edge + end - begin
+                for j in range(w * nest.pixel, w * nest.pixel + shape.rows):
+                    number = source[j] if 0 <= first + j < line else np.float32(0)
+                    own[w * shape.rows + j - w * nest.pixel] = number
 
 
 @jit

@@ -224,14 +224,16 @@ class WeightLoopNest(NamedTuple):
     w_out: int
     line: int  # from an output row to the next, in the padded image
     pixel: int
-    adjacent: bool  # whether each tile's rows are neighbours in the image: channels of a tap, or of a line of taps
+    packed: int  # numbers of the lines of x that are packed for a tile: where its rows are neighbours, otherwise 0
+    kernel_rows: int  # of which tiles read the same packed lines; 1 where each tile has its own
+    dilation: int  # lines from one of these to the next
     reduced: int  # weights of an output channel: taps * input channels of a group
     batches: int  # of images that are joined
     bands: int  # of output rows of an image, reduced one after the other
     band: int  # numbers of a panel of dY for a band of a batch
-    padded: int  # numbers of a batch with its borders; 0 where there are none
+    padded: int  # numbers of a batch with its borders; 0 where there are none, or lines are packed
     rows: np.ndarray  # (reduced): offset of a weight's first pixel in the padded image
-    inside: np.ndarray  # (tiles, 4): output rows [from, to) and columns [from, to) that read more than padding
+    inside: np.ndarray  # (tiles, 2): output rows [from, to) that read more than padding
 
 
 class WeightGradient(NamedTuple):
@@ -262,7 +264,7 @@ def grad_weight(
     r, s = np.arange(kh)[:, None, None] * dh, np.arange(kw)[:, None] * dw
     rows = r * line + s * c + np.arange(group_in)  # (kh, kw, c / groups)
     run = group_in * (kw if dw == 1 and groups == 1 else 1)  # weights whose pixels are neighbours
-    shape = _fastest(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, run)
+    shape = fastest(lane_tile_shape(k // groups) if lanes else tile_shape(k // groups), rows.size, run)
     width = shape.vectors if lanes else shape.width  # output channels in a tile
 
     copies = num_threads
@@ -274,10 +276,11 @@ def grad_weight(
     bands = min(oh, max(-(-oh * ow // band_pixels), -(-copies // max(n, 1))))
     joined = -(-n // batches)
 
-    limits = [*_inside(r - top, h, oh, sh), *_inside(s - left, w, ow, sw)]
-    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in limits]
+    lines = -(-oh // bands)  # of a band
+    adjacent = run % shape.rows == 0  # a tile's rows are channels of a tap, or of a line of taps
+    kernel_rows = kh if adjacent and sh == 1 else 1
+    each = [np.broadcast_to(limit, rows.shape).ravel() for limit in _inside(r - top, h, oh, sh)]
     firsts = np.arange(0, rows.size, shape.rows)  # of a tile
-    extremes = (np.minimum, np.maximum, np.minimum, np.maximum)
     nest = WeightLoopNest(
         h=h,
         w=w,
@@ -297,19 +300,21 @@ def grad_weight(
         w_out=ow,
         line=sh * line,
         pixel=sw * c,
-        adjacent=run % shape.rows == 0,
+        packed=joined * (lines + (kernel_rows - 1) * dh) * ow * shape.rows if adjacent else 0,
+        kernel_rows=kernel_rows,
+        dilation=dh,
         reduced=rows.size,
         batches=batches,
         bands=bands,
-        band=joined * -(-oh // bands) * ow * width,
-        padded=joined * image_padded if image_padded != h * w * c else 0,
+        band=joined * lines * ow * width,
+        padded=0 if adjacent or image_padded == h * w * c else joined * image_padded,
         rows=(LANES if lanes else 1) * rows.ravel(),
-        inside=np.stack([f.reduceat(limit, firsts) for f, limit in zip(extremes, each, strict=True)], axis=1),
+        inside=np.stack([np.minimum.reduceat(each[0], firsts), np.maximum.reduceat(each[1], firsts)], axis=1),
     )
     return WeightGradient(shape, nest, copies)
 
 
-def _fastest(shape: TileShape, rows: int, run: int) -> TileShape:
+def fastest(shape: TileShape, rows: int, run: int) -> TileShape:
     """The shape with at most as many rows that takes least time for all `rows`.
 
     Of the rows, `run` at a time are neighbours. Among equal shapes it is one of which each tile's rows are neighbours.

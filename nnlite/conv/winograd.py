@@ -36,7 +36,7 @@ from nnlite.compiler.launch import kernel
 from nnlite.compiler.reductions import multiply_add
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
-from nnlite.compiler.tiles import even_rows, load_tile, store_tile, zero_tile
+from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import start_values
@@ -165,56 +165,62 @@ def swap_channels(weight: np.ndarray) -> np.ndarray:
 
 
 class Product(NamedTuple):
-    """c (m, n) = a (m, k) @ b (k, n), or +=, for each of the 36 elements of a tile."""
+    """c (m, n) = a (m, k) @ U (k, n), for each of the 36 elements of a tile."""
 
     m: Any
     n: Any
     k: Any
     row: Any  # in a, from a row to the next
-    term: Any  # and from a term of the reduction to the next
+    row_out: Any  # and in c
     a_step: Any  # from an element to the next
-    b_step: Any
+    u_step: Any
     c_step: Any
-    adds: Any
 
 
 @jit
-def multiply(shape, product, a, b, c):
+def multiply(shape, product, a, u, c):
     """A block's products, in BLIS's loops: none around these, as U, V and M of a block stay in cache."""
     m, n, nr = product.m, product.n, shape.width
     for f in range(36):
-        own_a, own_b = pointer(a, f * product.a_step), pointer(b, f * product.b_step)
-        own_c = pointer(c, f * product.c_step)
-        for column in range(0, n, nr):  # loop 2: NR columns of b, which stay in the first cache
+        own_a, own_c = pointer(a, f * product.a_step), pointer(c, f * product.c_step)
+        for column in range(0, n, nr):  # loop 2: a panel of NR columns of U, which stays in the first cache
+            panel = f * product.u_step + column * product.k
             for first in range(0, m, shape.rows):  # loop 1: MR rows of a
-                rows_a, rows_c = even_rows(shape, first, m, product.row), even_rows(shape, first, m, n)
-                tile = load_tile(shape, own_c, rows_c, column, nr) if product.adds else zero_tile(shape)
-                tile = multiply_add(tile, own_a, rows_a, 0, product.term, own_b, column, n, product.k)
+                rows_a = even_rows(shape, first, m, product.row)
+                rows_c = even_rows(shape, first, m, product.row_out)
+                tile = multiply_add(zero_tile(shape), own_a, rows_a, 0, 1, u, panel, nr, product.k)
                 store_tile(own_c, rows_c, column, tile, nr)
 
 
 @jit
 def multiply_v_u(shape, sizes, count, work):
     """M = sum over input channels of V * U, for a block of tiles."""
-    c, k = sizes.c, sizes.k_wide
-    product = Product(count, k, c, sizes.c_wide, 1, sizes.v_step, c * k, sizes.m_step, False)
+    steps = sizes.c_row, sizes.k_row, sizes.v_step, sizes.u_step, sizes.m_step
+    product = Product(count, sizes.k_wide, sizes.c, *steps)
     multiply(shape, product, work.v, work.u, work.m)
-
-
-@jit
-def multiply_v_dm(shape, sizes, count, work, du):
-    """dU += sum over a block of tiles of V * dM."""
-    c, k = sizes.c, sizes.k_wide
-    product = Product(c, k, count, 1, sizes.c_wide, sizes.v_step, sizes.m_step, c * k, True)
-    multiply(shape, product, work.v, work.m, du)
 
 
 @jit
 def multiply_dm_u(shape, sizes, count, work):
     """dV = sum over output channels of dM * U, for a block of tiles."""
-    c, k = sizes.c_wide, sizes.k
-    product = Product(count, c, k, sizes.k_wide, 1, sizes.m_step, k * c, sizes.v_step, False)
+    steps = sizes.k_row, sizes.c_row, sizes.m_step, sizes.u_step, sizes.v_step
+    product = Product(count, sizes.c_wide, sizes.k, *steps)
     multiply(shape, product, work.m, work.u, work.v)
+
+
+@jit
+def multiply_v_dm(shape, sizes, count, work, du, adds):
+    """dU = sum over a block of tiles of V * dM, or +=. A tile's rows are channels; those beyond C hold nothing."""
+    rows, k, nr = sizes.du_rows, sizes.k_wide, shape.width
+    for f in range(36):
+        v, m = pointer(work.v, f * sizes.v_step), pointer(work.m, f * sizes.m_step)
+        for column in range(0, k, nr):
+            panel = pointer(du, (f * k + column) * rows)
+            for first in range(0, rows, shape.rows):
+                rows_out = even_rows(shape, first, rows, nr)
+                tile = load_tile(shape, panel, rows_out, 0, nr) if adds else zero_tile(shape)
+                tile = multiply_add(tile, v, adjacent_rows(shape), first, sizes.c_row, m, column, sizes.k_row, count)
+                store_tile(panel, rows_out, 0, tile, nr)
 
 
 # Forward -------------------------------------------------------------------------------------------------------
@@ -240,7 +246,7 @@ def _forward(thread, num_threads, shape, sizes, x, weight, bias, out, work):
     total = x.shape[0] * sizes.tiles
     begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
     own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
-    transform_weight(weight, sizes.k_wide, own)
+    transform_weight(shape, sizes, weight, own)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_input(sizes, x, first, count, own)
@@ -258,7 +264,7 @@ class Operands(NamedTuple):
     weight: np.ndarray  # channels swapped: (3, 3, k, c)
     dy: np.ndarray  # the gradient of the result after the epilogue
     dx: np.ndarray
-    du: np.ndarray  # (threads, 36, c, k_wide): sums over a thread's tiles
+    du: np.ndarray  # (threads, 36, k_wide * du_rows), in panels as U: sums over a thread's tiles
     dbias: np.ndarray  # (threads, k_wide), or twice as many, the second half to be ignored
 
 
@@ -276,19 +282,19 @@ def _gradients(
     dx, swapped = _NOTHING, _NOTHING
     if weight is not None:
         dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
-    du = memory.empty((num_threads if x is not None else 0, 36, sizes.c, sizes.k_wide))
+    du = memory.empty((num_threads if x is not None else 0, 36, sizes.k_wide * sizes.du_rows))
     dbias = np.zeros((2 * num_threads, sizes.k_wide), np.float32)
     operands = Operands(_NOTHING if x is None else x, swapped, dy, dx, du, dbias)
-    shapes = product_shape(sizes.c), gradient_shape(sizes.k)
+    shapes = product_shape(sizes.c), gradient_shape(sizes.c, sizes.k)
     _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
-    dweight = None if x is None else weight_gradient(du, geometry)
+    dweight = None if x is None else weight_gradient(du, sizes, geometry)
     return None if weight is None else dx, dweight, np.add.reduce(dbias[:num_threads])[: sizes.k] if is_fused else None
 
 
-def weight_gradient(du: np.ndarray, geometry: Geometry) -> np.ndarray:
+def weight_gradient(du: np.ndarray, sizes: WinogradSizes, geometry: Geometry) -> np.ndarray:
     """dweight (3, 3, c, k) of the threads' sums."""
     dweight = memory.empty(geometry.weight_shape)
-    transform_du.run(len(du), du, memory.empty((len(du), 36 * LANES)), dweight)
+    transform_du.run(len(du), product_shape(sizes.k), sizes, du, memory.empty((len(du), 36 * LANES)), dweight)
     return dweight
 
 
@@ -304,10 +310,10 @@ def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fu
     begin, end = first_row * sizes.tiles_w, last_row * sizes.tiles_w
     lines = first_line(sizes, first_row), first_line(sizes, last_row)
     own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
-    own_du, own_dbias = pointer(du, thread * 36 * sizes.c * sizes.k_wide), pointer(dbias, thread * sizes.k_wide)
+    own_du, own_dbias = pointer(du, thread * 36 * sizes.k_wide * sizes.du_rows), pointer(dbias, thread * sizes.k_wide)
     if dx.size:
-        transform_weight(weight, sizes.c_wide, own)
-    if du.size:
+        transform_weight(shape_c, sizes, weight, own)
+    if du.size and begin == end:
         du[thread] = 0
     if dx.size and begin % sizes.tiles and begin < end:
         zero_lines(sizes, dx, lines[0], min(lines[1], (begin // sizes.tiles + 1) * sizes.h))
@@ -322,7 +328,7 @@ def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fu
         transform_dy(sizes, dy, out, first, count, own, own_dbias, is_fused)
         if du.size:
             transform_input(sizes, x, first, count, own)
-            multiply_v_dm(shape_k, sizes, count, own, own_du)
+            multiply_v_dm(shape_k, sizes, count, own, own_du, first > begin)
         if dx.size:
             multiply_dm_u(shape_c, sizes, count, own)
             add_dx(sizes, first, count, own, dx, lines)

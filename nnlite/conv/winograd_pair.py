@@ -15,8 +15,9 @@ from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import load_first, pointer, select, store_first
 from nnlite.compiler.target import LANES
 from nnlite.conv import checks, direct_plan
-from nnlite.conv.direct import Band, Panel, macro_kernel, reduce_band
+from nnlite.conv.direct import Panel, macro_kernel
 from nnlite.conv.direct_packing import pad_images, prepared, start_values
+from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Fused, Output
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.conv.winograd import (
@@ -89,7 +90,7 @@ def _forward(thread, num_threads, first_shape, shape, first, sizes, x, first_rel
     padded = pointer(work, thread * work.shape[1])
     intermediate = pointer(padded, image_size(first.image_padded, LANES))
     own = workspace_at(pointer(intermediate, image_size(first.image_out, LANES)), sizes)
-    transform_weight(weight, sizes.k_wide, own)
+    transform_weight(shape, sizes, weight, own)
     work[thread, : first.image_padded] = 0
     for n in range(thread * images // num_threads, (thread + 1) * images // num_threads):
         _correlate(first_shape, first, x, n, first_relu, padded, intermediate)
@@ -141,17 +142,17 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
         np.zeros((num_threads, reduction.nest.reduced, sizes.c), np.float32),
         np.zeros((num_threads, sizes.c), np.float32),
     )
-    du = memory.empty((num_threads, 36, sizes.c, sizes.k_wide))
+    du = memory.empty((num_threads, 36, sizes.k_wide * sizes.du_rows))
     dbias = np.zeros((num_threads, sizes.k_wide), np.float32)
     nothing = np.empty((0, 0, 0, 0), np.float32)
     operands = Operands(x, swap_channels(weights.second), dresult, nothing, du, dbias)
     nr, size = reduction.shape.width, result[0].size if len(result) else 0
     lengths = (
         image_size(first.image_padded, LANES), image_size(reduction.nest.image_padded, LANES),
-        2 * image_size(first.image_out, nr), image_size(size, LANES),
+        2 * image_size(first.image_out, nr), image_size(size, LANES), image_size(reduction.nest.packed, 0),
     )  # fmt: skip
     _backward.run(
-        num_threads, plan.shape, reduction.shape, product_shape(sizes.c), gradient_shape(sizes.k),
+        num_threads, plan.shape, reduction.shape, product_shape(sizes.c), gradient_shape(sizes.c, sizes.k),
         first, reduction.nest, sizes, sums, operands, pair.relu,
         Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool), Mask.of(pair.dropout, seed),
         workspace(sizes, num_threads, sum(lengths)),
@@ -159,7 +160,7 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
     return PairWeights(
         np.add.reduce(sums.weights).reshape(pair.first.weight_shape),
         np.add.reduce(sums.bias),
-        weight_gradient(du, pair.second),
+        weight_gradient(du, sizes, pair.second),
         np.add.reduce(dbias)[: sizes.k],
     )
 
@@ -185,10 +186,11 @@ def _backward(
     y = pointer(border, image_size(nest.image_padded, LANES))
     dy = pointer(y, image_size(first.image_out, nr))
     dropped = pointer(dy, image_size(first.image_out, nr))
-    own = workspace_at(pointer(dropped, image_size(size, LANES)), sizes)
-    own_du, own_dbias = pointer(du, thread * 36 * k * sizes.k_wide), pointer(dbias, thread * sizes.k_wide)
+    packed = pointer(dropped, image_size(size, LANES))
+    own = workspace_at(pointer(packed, image_size(nest.packed, 0)), sizes)
+    own_du, own_dbias = pointer(du, thread * 36 * sizes.k_wide * sizes.du_rows), pointer(dbias, thread * sizes.k_wide)
     own_sums, own_bias = pointer(sums.weights, thread * nest.reduced * k), pointer(sums.bias, thread * k)
-    transform_weight(weight, sizes.c_wide, own)
+    transform_weight(shape_c, sizes, weight, own)
     work[thread, : image_size(first.image_padded, LANES) + nest.image_padded] = 0
     du[thread] = 0
     # loop 5: images: the intermediate tensor and its gradient stay in cache
@@ -204,13 +206,17 @@ def _backward(
             count = min(sizes.block, sizes.tiles - tile)
             transform_dy(sizes, own_dresult, out, n * sizes.tiles + tile, count, own, own_dbias, True)
             transform_input(sizes, y, tile, count, own)
-            multiply_v_dm(shape_k, sizes, count, own, own_du)
+            multiply_v_dm(shape_k, sizes, count, own, own_du, True)
             multiply_dm_u(shape_c, sizes, count, own)
             add_dx(sizes, tile, count, own, dy, (0, sizes.h))
         # the first convolution's gradient of its parameters: loops 3 to 1 are direct convolution's
         _mask_and_sum(dy, y, first_relu, sizes.h * sizes.w, k, own_bias)
-        band = Band(_padded_image(nest, x, n, border), dy, own_sums, nr, k, 1, 0, nest.h_out, False)
-        reduce_band(reduction_shape, nest, band, 0, nest.panels * nest.inside.shape[0])
+        source = pointer(x, n * nest.image_in) if nest.packed else _padded_image(nest, x, n, border)
+        for band in range(nest.bands):
+            top, bottom = band * nest.h_out // nest.bands, (band + 1) * nest.h_out // nest.bands
+            own_dy = pointer(dy, top * nest.w_out * k)
+            lines = Band(source, packed, own_dy, own_sums, nr, k, 1, top, bottom, False)
+            reduce_band(reduction_shape, nest, lines, 0, nest.panels * nest.inside.shape[0])
 
 
 @jit

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
@@ -28,6 +29,7 @@ from nnlite.compiler.simd import (
 )
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
+from nnlite.conv.direct_plan import fastest
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
 from nnlite.runtime import memory
@@ -56,9 +58,12 @@ class WinogradSizes(NamedTuple):
     block: int  # tiles that are transformed at a time
     c_wide: int  # channels filled up to whole register tiles
     k_wide: int
+    c_row: int  # from a tile to the next, in V
+    k_row: int  # and in M
     u_step: int  # from one of the 36 elements to the next, in U, of the weights or of the swapped ones
     v_step: int
     m_step: int
+    du_rows: int  # c filled up to whole register tiles of dU
 
 
 @lru_cache(maxsize=512)
@@ -70,14 +75,33 @@ def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: in
     c_wide, k_wide = (-(-channels // tile_shape(channels).width) * tile_shape(channels).width for channels in (c, k))
     block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
+    c_row, k_row = _odd_lines(c_wide), _odd_lines(k_wide)
     # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
-    u_step, v_step, m_step = max(c * k_wide, k * c_wide), block * c_wide + LANES, block * k_wide + LANES
+    u_step, v_step, m_step = max(c * k_wide, k * c_wide) + LANES, block * c_row + LANES, block * k_row + LANES
+    rows = gradient_shape(c, k).rows
     (top, _), (left, _) = geometry.pads
-    return WinogradSizes(h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, u_step, v_step, m_step)
+    return WinogradSizes(
+        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, u_step, v_step, m_step,
+        -(-c // rows) * rows,
+    )  # fmt: skip
+
+
+def _odd_lines(numbers: int) -> int:
+    """So many numbers, and where they are an even number of cache lines, eight at least, one more.
+
+    A product that sums over tiles reads a column of V and of M: with an even number of lines in a row, few sets of the
+    first cache would hold it.
+    """
+    in_line = LINE // 4
+    return numbers + in_line if numbers % (2 * in_line) == 0 and numbers >= 8 * in_line else numbers
 
 
 class Workspace(NamedTuple):
-    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors."""
+    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors.
+
+    Of each of the 36 elements, V is (tiles, c_row) and M (tiles, k_row). U lies in panels as wide as a register tile,
+    (k_wide / NR, c, NR), or of the swapped weights (c_wide / NR, k, NR).
+    """
 
     u: Any
     v: Any
@@ -107,14 +131,14 @@ def product_shape(columns: int) -> TileShape:
     return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
 
 
-def gradient_shape(columns: int) -> TileShape:
+def gradient_shape(rows: int, columns: int) -> TileShape:
     """The same for the product that gives dU, whose rows are channels."""
-    return TileShape(4, tile_shape(columns).vectors)
+    return fastest(tile_shape(columns), rows, rows)
 
 
 @jit
 def transform_input(sizes, x, first, count, work):
-    """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_wide]."""
+    """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_row]."""
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         h, w = h - sizes.top, w - sizes.left
@@ -125,7 +149,7 @@ def transform_input(sizes, x, first, count, work):
             if not inside or c + LANES > sizes.c:
                 _gather(pointer(image, c), h, w, 6, (sizes.h, sizes.w, sizes.c), sizes.c - c, work.scratch)
                 source, row, column = work.scratch, 6 * LANES, LANES
-            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_wide + c, 6 * sizes.v_step, sizes.v_step)
+            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_row + c, 6 * sizes.v_step, sizes.v_step)
 
 
 @jit
@@ -152,7 +176,7 @@ def transform_output(sizes, first, count, bias, work, out):
     for t in range(count):
         n, h, w = _place(first + t, sizes)
         for k in range(0, sizes.k, LANES):
-            place = t * sizes.k_wide + k
+            place = t * sizes.k_row + k
             _at_m_a(work.m, place, 6 * sizes.m_step, sizes.m_step, work.scratch, 0, 4 * LANES, LANES)
             start, left = load(bias, k), sizes.k - k
             if out.pool:
@@ -185,16 +209,16 @@ def _pool(sizes, scratch, start, place, out):
 
 
 @jit
-def transform_weight(weight, columns, work):
-    """U = G g G' of weight (3, 3, c, k): u (36, c, columns), zero beyond the last of k."""
-    _, _, channels, k = weight.shape
+def transform_weight(shape, sizes, weight, work):
+    """U = G g G' of weight (3, 3, c, k), zero beyond the last of k."""
+    (_, _, channels, k), nr = weight.shape, shape.width
     for c in range(channels):
-        for column in range(0, columns, LANES):
+        for column in range(0, -(-k // nr) * nr, LANES):
             for tap in range(9):
                 values = load_first(weight, (tap * channels + c) * k + column, k - column)
                 store(work.scratch, tap * LANES, values)
-            step = channels * columns
-            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, c * columns + column, 6 * step, step)
+            place = (column // nr * channels + c) * nr + column % nr
+            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, place, 6 * sizes.u_step, sizes.u_step)
 
 
 @jit
@@ -224,7 +248,7 @@ def transform_dy(sizes, dy, out, first, count, work, dbias, is_fused):
                         total = total + load(work.scratch, i * LANES)
                     store(dbias, k, total)
                 source, row, column = work.scratch, 4 * LANES, LANES
-            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_wide + k, 6 * sizes.m_step, sizes.m_step)
+            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_row + k, 6 * sizes.m_step, sizes.m_step)
 
 
 @jit
@@ -268,7 +292,7 @@ def add_dx(sizes, first, count, work, dx, lines):
         h, w = h - sizes.top, w - sizes.left
         top = n * sizes.h + h  # the tile's first line
         for c in range(0, sizes.c, LANES):
-            place = t * sizes.c_wide + c
+            place = t * sizes.c_row + c
             _b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
             for i in range(max(max(0, -h), begin - top), min(min(6, sizes.h - h), end - top)):
                 for j in range(max(0, -w), min(6, sizes.w - w)):
@@ -292,25 +316,27 @@ def zero_lines(sizes, dx, begin, end):
 
 
 @kernel
-def transform_du(thread, num_threads, du, scratch, dweight):
-    """One share of dweight = G' dU G, dU (copies, 36, c, columns) being summed over the copies in their order.
+def transform_du(thread, num_threads, shape, sizes, du, scratch, dweight):
+    """One share of dweight = G' dU G, dU (copies, 36, k_wide / NR, du_rows, NR) being summed over the copies in order.
 
     The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
     much slower than a run of them.
     """
-    copies, _, channels, columns = du.shape
-    k, size = dweight.shape[3], channels * columns
+    copies, (_, _, channels, k), nr, rows = du.shape[0], dweight.shape, shape.width, sizes.du_rows
+    size = sizes.k_wide * rows
     begin, end = thread * channels // num_threads, (thread + 1) * channels // num_threads
     own_scratch = pointer(scratch, thread * scratch.shape[1])
     sums = pointer(du, thread * 36 * size)
-    for f in range(36):
-        for i in range(f * size + begin * columns, f * size + end * columns, LANES):
-            total = load(du, i)
-            for copy in range(1, copies):
-                total = total + load(du, copy * 36 * size + i)
-            store(sums, i, total)
+    if copies > 1:
+        for panel in range(36 * sizes.k_wide // nr):
+            for i in range((panel * rows + begin) * nr, (panel * rows + end) * nr, LANES):
+                total = load(du, i)
+                for copy in range(1, copies):
+                    total = total + load(du, copy * 36 * size + i)
+                store(sums, i, total)
     for c in range(begin, end):
         for column in range(0, k, LANES):
-            _gt_du_g(sums, c * columns + column, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
+            place = (column // nr * rows + c) * nr + column % nr
+            _gt_du_g(sums, place, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
             for tap in range(9):
                 store_first(dweight, (tap * channels + c) * k + column, load(own_scratch, tap * LANES), k - column)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
@@ -129,9 +130,20 @@ def _direct_grad_weight(
     packed = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * width
     copies = move("dY to whole vectors", "pack_dy", (nest.group_out, int(given.relu)), touched=packed, arrays=packed)
     products = weight_products(plan, n, flops)
+    items = [from_outside(lines_of_tiles(plan, n), x)] if nest.packed else []
     if plan.is_packed and not (given.bias or given.relu):
-        return [from_outside(products, x + weight + incoming)]
-    return [from_outside(copies, incoming), from_outside(products, x + weight)]
+        return [*items, from_outside(products, weight + incoming + (0 if items else x))]
+    return [from_outside(copies, incoming), *items, from_outside(products, weight + (0 if items else x))]
+
+
+def lines_of_tiles(plan: WeightGradient, n: int) -> WorkItem:
+    """The copy of what each column of tiles of dW reads of `n` images."""
+    nest = plan.nest
+    columns, lines = len(nest.inside) // nest.kernel_rows, -(-nest.h_out // nest.bands)
+    lines += (nest.kernel_rows - 1) * nest.dilation
+    touched = ITEMSIZE * n * nest.bands * nest.groups * columns * lines * nest.w_out * plan.shape.rows
+    size = (min(nest.c, LINE // ITEMSIZE),)  # pixels further apart than a line of the cache take as long
+    return move("x to lines of tiles", "pack_lines", size, touched=touched, arrays=touched)
 
 
 def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
@@ -142,18 +154,18 @@ def weight_products(plan: WeightGradient, n: int, flops: int) -> WorkItem:
         vectors=shape.vectors,
         tiles=len(nest.inside),
         row_step=1,
-        runs=-(-nest.h_out // nest.bands),
-        run_step=nest.line,
-        length=nest.w_out,
-        step=nest.pixel,
+        runs=1 if nest.packed else -(-nest.h_out // nest.bands),
+        run_step=0 if nest.packed else nest.line,
+        length=nest.w_out * (-(-nest.h_out // nest.bands) if nest.packed else 1),
+        step=shape.rows if nest.packed else nest.pixel,
         b_step=shape.width,
         width=shape.width,
         pitch=shape.width,
         load=1,
     )
     item = tiles("tiles", loops, n * nest.bands * nest.groups * nest.panels, flops)
-    top, bottom, left, right = nest.inside.T
-    terms = int(((bottom - top).clip(0) * (right - left).clip(0)).sum())  # of all tiles of a panel
+    top, bottom = nest.inside.T
+    terms = int((bottom - top).clip(0).sum()) * nest.w_out  # of all tiles of a panel
     return replace(item, amount=2.0 * n * nest.groups * nest.panels * shape.rows * shape.width * terms)
 
 
@@ -245,8 +257,8 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     if pass_name == "forward":
         to_y = move("M to results", "winograd_output", (sizes.k, *flags), touched=m, arrays=m + result)
         products = _winograd_products(
-            "V U", product_shape(sizes.k), sizes.block, total, (sizes.c_wide, 1, sizes.c, sizes.k_wide),
-            (sizes.v_step, sizes.c * sizes.k_wide, sizes.m_step), 0, geometry.flops,
+            "V U", product_shape(sizes.k), sizes.block, total, sizes.k_wide, (sizes.c_row, 1, sizes.c),
+            (sizes.v_step, sizes.u_step, sizes.m_step), geometry.flops,
         )  # fmt: skip
         return [to_u, to_v, products, from_outside(to_y, result + argmax)]
     incoming = result * (1 + given.relu) + argmax
@@ -254,9 +266,9 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     items = [from_outside(to_dm, incoming)]
     if pass_name in ("grad_weight", "gradients"):
         products = _winograd_products(
-            "V' dM", gradient_shape(sizes.k), sizes.c, sizes.c * -(-total // sizes.block),
-            (1, sizes.c_wide, sizes.block, sizes.k_wide),
-            (sizes.v_step, sizes.m_step, sizes.c * sizes.k_wide), 1, geometry.flops,
+            "V' dM", gradient_shape(sizes.c, sizes.k), sizes.du_rows, sizes.du_rows * -(-total // sizes.block),
+            sizes.k_wide, (1, sizes.c_row, sizes.block),
+            (sizes.v_step, sizes.m_step, sizes.k_wide * sizes.du_rows), geometry.flops, is_gradient=True,
         )  # fmt: skip
         from_du = move("dU to gradients", "winograd_weight", (sizes.k,), touched=u, arrays=weight + u)
         items += [to_v, products, from_outside(from_du, weight)]
@@ -268,8 +280,8 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
             swapped,
             to_u,
             _winograd_products(
-                "dM U'", product_shape(sizes.c), sizes.block, total, (sizes.k_wide, 1, sizes.k, sizes.c_wide),
-                (sizes.m_step, sizes.k * sizes.c_wide, sizes.v_step), 0, geometry.flops,
+                "dM U'", product_shape(sizes.c), sizes.block, total, sizes.c_wide, (sizes.k_row, 1, sizes.k),
+                (sizes.m_step, sizes.u_step, sizes.v_step), geometry.flops,
             ),
             from_outside(move("dV to dX", "winograd_dx", (sizes.c,), touched=v, arrays=v + x), x),
         ]  # fmt: skip
@@ -277,11 +289,15 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
 
 
 def _winograd_products(
-    what: str, shape: TileShape, rows: int, total_rows: int, inner: tuple[int, int, int, int],
-    batches: tuple[int, int, int], load: int, flops: int,
+    what: str, shape: TileShape, rows: int, total_rows: int, columns: int, inner: tuple[int, int, int],
+    batches: tuple[int, int, int], flops: int, is_gradient: bool = False,
 ) -> WorkItem:  # fmt: skip
-    """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth, b's row)."""
-    row_step, step, depth, pitch = inner
+    """36 products (rows, depth) @ (depth, columns) for each block; `inner` is (row step, step, depth).
+
+    U and dU lie in panels of a tile's width: U is what the others are multiplied with, dU is a result.
+    """
+    row_step, step, depth = inner
+    pitch = shape.width if is_gradient else columns
     loops = Loops(
         rows=shape.rows,
         vectors=shape.vectors,
@@ -289,13 +305,13 @@ def _winograd_products(
         row_step=row_step,
         length=depth,
         step=step,
-        b_step=pitch,
+        b_step=columns if is_gradient else shape.width,
         width=shape.width,
         pitch=pitch,
-        load=load,
+        load=int(is_gradient),
         batches=36,
         x_batch=batches[0],
         b_batch=batches[1],
         y_batch=batches[2],
     )
-    return tiles("tiles", loops, pitch // shape.width * total_rows / rows, flops, what)
+    return tiles("tiles", loops, columns // shape.width * total_rows / rows, flops, what)

@@ -19,6 +19,7 @@ from nnlite.conv.work_compiled import (
     correlation,
     from_outside,
     lanes_grad_weight,
+    lines_of_tiles,
     transposition,
     weight_products,
 )
@@ -60,12 +61,15 @@ def winograd(pair: FusedPair, pass_name: str) -> list[WorkItem]:
         return [first, *second, *_dropout(pair)]
     size, touched = (k, int(pair.relu)), pair.image_bytes * n
     gradients = move("ReLU and bias gradients", "pack_dy", size, touched=touched, arrays=touched, moved=0)
-    products = weight_products(direct_plan.grad_weight(pair.first.one_image), n, pair.first.flops)
+    reduction = direct_plan.grad_weight(pair.first.one_image)
+    products = weight_products(reduction, n, pair.first.flops)
+    lines = [replace(lines_of_tiles(reduction, n), moved=0)] if reduction.nest.packed else []
     return [
         first,
         *_dropout(pair),
         *second,
         replace(gradients, working_set=pair.image_bytes),
+        *lines,
         from_outside(products, weight),
     ]
 

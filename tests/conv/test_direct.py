@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite.compiler import compilation
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
 from nnlite.conv.direct_plan import shares_of
@@ -177,12 +178,12 @@ def test_the_input_gradient_of_few_channels_takes_the_block_of_pixels_with_fewes
     assert chosen == min(each) < max(each) / 1.5
 
 
-def test_the_weight_gradient_leaves_padding_out():
+def test_the_weight_gradient_leaves_lines_of_padding_out():
     geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
     plan = direct_plan.grad_weight(geometry)
     assert 48 % plan.shape.rows == 0  # each tile is of one tap here
-    top, bottom, left, right = plan.nest.inside.T
-    assert ((bottom - top) * (right - left)).sum() * plan.shape.rows == touched_taps(geometry) * 48
+    top, bottom = plan.nest.inside.T
+    assert (bottom - top).sum() * plan.shape.rows == (3 * 7 - 2) * 3 * 48  # of 7 lines, 3 rows of the kernel read 19
 
 
 @pytest.mark.parametrize(
@@ -192,7 +193,7 @@ def test_the_weight_gradient_leaves_padding_out():
     [(48, 6), (32, 6), (1, 5)],
 )
 def test_tiles_of_a_weight_gradient_divide_the_neighbouring_weights_if_that_is_no_slower(c, rows):
-    assert direct_plan._fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
+    assert direct_plan.fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,23 @@ def test_a_tile_of_neighbouring_weights_reads_neighbouring_numbers(options, run)
     nest = direct_plan.grad_weight(geometry).nest
     rows = nest.rows.reshape(-1, run)
     assert (np.diff(rows, axis=1) == 1).all()
-    assert nest.adjacent == (run % direct_plan.grad_weight(geometry).shape.rows == 0)
+    assert (nest.packed > 0) == (run % direct_plan.grad_weight(geometry).shape.rows == 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "rows"),
+    [({}, 3), ({"padding": 3}, 3), ({"dilation_rate": (2, 1), "padding": 2}, 3), ({"dilation_rate": (1, 2)}, 3),
+     ({"groups": 2, "padding": 1}, 3), ({"strides": (2, 1), "padding": 1}, 1), ({"strides": (1, 3), "padding": 2}, 3)],
+)  # fmt: skip
+def test_tiles_of_all_kernel_rows_share_packed_lines_unless_lines_are_skipped(monkeypatch, options, rows):
+    """Bands of few lines, so that lines of padding begin and end some; the first and last pixels read padding too."""
+    geometry = Geometry.of((2, 13, 11, 24), (3, 3, 24 // options.get("groups", 1), 40), **options)
+    monkeypatch.setattr(nn.conv.get("direct"), "line_bytes", 32 * LINE)
+    nest = direct_plan.grad_weight(geometry, line_bytes=32 * LINE).nest
+    assert nest.packed > 0
+    assert nest.kernel_rows == rows
+    assert nest.bands > 1
+    agrees_with_the_oracle(geometry)
 
 
 def test_a_band_of_a_weight_gradient_stays_in_the_caches():

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 import nnlite as nn
 from nnlite.compiler import compilation
+from nnlite.compiler.blocking import LINE
 from nnlite.conv import Epilogue, Geometry
+from nnlite.conv.winograd_tiles import sizes_of
 from nnlite.runtime import threads
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
@@ -51,6 +53,15 @@ def test_every_pass_is_within_the_declared_bound(geometry):
     for pass_name, (actual, expected) in results.items():
         if abs(expected).max() > 1e-2:  # otherwise all of it is padding
             assert error(actual, expected) <= winograd.error_bound(geometry, pass_name)
+
+
+@pytest.mark.parametrize(("c", "k"), [(128, 256), (1024, 144)])
+def test_tiles_of_many_channels_lie_an_odd_number_of_cache_lines_apart(c, k):
+    """So that a column of V or of M, which dU's sums read, falls on all sets of the first cache."""
+    sizes = sizes_of(Geometry.of((1, 10, 10, c), (3, 3, c, k)))
+    assert sizes.c_row >= sizes.c_wide
+    assert sizes.k_row >= sizes.k_wide
+    assert [row * 4 // LINE % 2 for row in (sizes.c_row, sizes.k_row)] == [1, 1]
 
 
 def test_both_gradients_at_once_are_those_of_each_pass():

@@ -12,7 +12,7 @@ from nnlite.compiler.reductions import multiply_add, multiply_add_lanes, multipl
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
-from nnlite.conv.direct_packing import add_panel, pack_dy, pad_images
+from nnlite.conv.direct_packing import add_panel, pack_dy, pack_lines, pad_images
 from nnlite.conv.lanes_layout import to_lanes
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output, workspace_at
 
@@ -133,6 +133,16 @@ def pack(thread, num_threads, rounds, shape, nest, dy, gate, is_gated, out, bias
             panel = pointer(own_out, index * pixels * shape.width)
             pack_dy(nest, own_block(dy, turn), own_block(gate, turn), is_gated, pixels, shape.width, index, panel)
             add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
+
+
+@kernel
+def pack_tiles(thread, num_threads, rounds, shape, nest, x, out):
+    """Lines of an image for each column of tiles of a weight gradient."""
+    for round in range(rounds):
+        own_x, own_out = own_block(x, (round, thread, num_threads)), own_block(out, (round, thread, num_threads))
+        for column in range(nest.inside.shape[0] // nest.kernel_rows):
+            lines = nest.h_out + nest.kernel_rows - 1
+            pack_lines(shape, nest, own_x, nest.rows[column * shape.rows], 1, lines, own_out)
 
 
 @kernel

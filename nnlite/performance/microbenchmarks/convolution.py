@@ -14,12 +14,11 @@ import numpy as np
 
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.target import LANES
-from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.direct_plan import grad_weight
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
-from nnlite.conv.winograd_tiles import Workspace, sizes_of, transform_weight, workspace
+from nnlite.conv.winograd_tiles import Workspace, product_shape, sizes_of, transform_weight, workspace
 from nnlite.conv.work import ITEMSIZE
 from nnlite.performance.microbenchmarks import conv_kernels
 from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind
@@ -94,7 +93,7 @@ class _Winograd(Blocks):
     def __init__(self, channels: int, pixels: int, working_set: int):
         super().__init__(pixels * channels, working_set)
         sizes = sizes_of(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels)))
-        step = sizes.tiles * sizes.c_wide + LANES
+        step = sizes.tiles * sizes.c_row + LANES
         self.sizes = sizes._replace(block=sizes.tiles, v_step=step, m_step=step)
 
     def transform(self, function: kernel, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
@@ -145,10 +144,12 @@ def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     """Every thread transforms all weights: the time of one is that of all."""
     k, c = size[0], 16
-    columns = -(-k // tile_shape(k).width) * tile_shape(k).width
-    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, c, columns), np.float32)
+    sizes = sizes_of(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, k)))
+    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, sizes.u_step), np.float32)
     work = Workspace(u, u, u, np.zeros(36 * LANES, np.float32))
-    return Work(lambda: transform_weight(weight, columns, work), float(u.nbytes))
+    return Work(
+        lambda: transform_weight(product_shape(k), sizes, weight, work), float(36 * ITEMSIZE * c * sizes.k_wide)
+    )
 
 
 # Copies into a workspace ---------------------------------------------------------------------------------------------
@@ -171,6 +172,16 @@ def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
     dy, gate = blocks.moved(pixels * k), blocks.moved(pixels * k)
     rest = plan.shape, plan.nest, dy, gate, bool(gated), blocks.own(pixels * columns), blocks.own(columns)
     return blocks.work(conv_kernels.pack, ITEMSIZE * pixels * columns, ITEMSIZE * NUMBERS, *rest, written=(dy,))
+
+
+@kind("cache")
+def pack_lines(size: tuple[int, ...], working_set: int) -> Work:
+    """An image's lines, for all tiles of a weight gradient."""
+    plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, size[0]), (3, 3, size[0], 1)), line_bytes=1 << 20)
+    nest, blocks = plan.nest, Blocks(plan.nest.image_in, working_set)
+    x, out = blocks.moved(nest.image_in), blocks.own(nest.packed)
+    once = ITEMSIZE * nest.packed * len(nest.inside) // nest.kernel_rows
+    return blocks.work(conv_kernels.pack_tiles, once, ITEMSIZE * NUMBERS, plan.shape, nest, x, out, written=(x,))
 
 
 @kind("cache")
