@@ -5,13 +5,13 @@
 
 A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
 numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the
-times of the algorithms in 292 passes (73 shapes, two threads of a Zen 3); those of calls were measured there. So they
+times of the algorithms in 264 passes (66 shapes, two threads of a Zen 3); those of calls were measured there. So they
 are good for comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
 """
 
 from __future__ import annotations
 
-from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_CYCLES, MULTIPLY_ADD_PORTS
+from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_PORTS
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.loops import Loops
@@ -21,26 +21,27 @@ from nnlite.runtime.processor import cache_sizes
 #: per vector that a kind of work reads or writes, as its work items count them
 CYCLES = {
     "pad": 2.0,
-    "pack_dy": 2.0,
-    "copy": 6.2,
-    "transpose": 3.9,
-    "winograd_input": 5.2,
-    "winograd_output": 9.8,
-    "winograd_dy": 3.5,
-    "winograd_dx": 19.0,
-    "winograd_weight": 16.0,
-    "grouped_pack": 4.4,
+    "pack_dy": 2.26,
+    "pack_lines": 2.38,
+    "copy": 7.46,
+    "transpose": 4.39,
+    "winograd_input": 5.69,
+    "winograd_output": 6.04,
+    "winograd_dy": 3.55,
+    "winograd_dx": 11.8,
+    "winograd_weight": 11.7,
+    "grouped_pack": 4.32,
 }
 #: the same, of lines of depthwise convolutions, which are copied as they lie
 PLAIN_PACK = 2.0
 #: of a line of vectors of channels that is packed for one of `grouped`'s products
-LINE_CYCLES = 440.0
+LINE_CYCLES = 425.0
 #: at least, of a term of a register tile's reduction; to begin and store one of its sums; to begin a run of its terms
-TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = MULTIPLY_ADD_CYCLES + 1, 7.2, 9.4
+TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = 5.45, 4.98, 15.0
 #: bytes per cycle of a thread from beyond the second cache, or to it, and of what that cache holds
-OUTER_BYTES, INNER_BYTES = 3.5, 32.0
+OUTER_BYTES, INNER_BYTES = 4.13, 32.0
 #: of NumPy, which changes the order of channels number by number
-SHUFFLED_BYTES = 1.45
+SHUFFLED_BYTES = 1.63
 #: thousands of cycles of the calls of a pass, in Python and to start threads: those of a convolution of one small image
 CALLS = {
     "direct": {"forward": 176, "grad_input": 166, "grad_weight": 117, "gradients": 347},
