@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nnlite.explain import report
-from nnlite.explain.report import theme
+from nnlite.explain.report import comparisons, theme
 
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
@@ -88,11 +88,22 @@ def test_without_predictions_none_are_shown(no_machine):
     assert "no measured peak rates" in no_machine
 
 
+def test_the_legend_names_every_pass_that_is_drawn():
+    """Also one that the first algorithm's bar does not have, because it computes both gradients of a layer at once."""
+    sample = documents.question()
+    for n in sample.models:
+        n.layers[:] = [row for row in n.layers if row.part != "grad_weight"]
+    for panel in comparisons.passes(sample).panels:
+        drawn = {bar.get_facecolor() for container in panel.figure.axes[0].containers for bar in container}
+        (legend,) = panel.figure.legends
+        assert len(legend.get_texts()) == len(drawn)
+
+
 def test_each_picture_follows_the_sentence_that_it_shows(html):
     said = [unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", html)]
     assert said[0] == "With algorithm auto, the order of the times follows training MACs, not parameters."
     assert (
-        "A step of small_cnn takes 3.93 ms less than one of mlp. The largest difference is dense forward: -1.46 ms."
+        "A step of small_cnn takes 3.93 ms less than one of mlp. The largest saving is dense forward: -1.46 ms."
     ) in said[2]
     assert all(re.search(r"\d|grows", text) for text in said[1:])
     assert html.count("<figure>") == len(said)

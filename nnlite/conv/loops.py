@@ -26,6 +26,9 @@ class Loops(NamedTuple):
     x_batch: int = 0
     b_batch: int = 0
     y_batch: int = 0
+    panels: int = 1  # of the tile's width, one after the other: with the same numbers of x
+    b_panel: int = 0  # from a panel to the next
+    y_panel: int = 0
 
     @property
     def shape(self) -> TileShape:

@@ -30,12 +30,12 @@ _NONE = Epilogue()
 def tiles(kind: str, loops: Loops, count: float, flops: int, what: str = "products") -> WorkItem:
     """`count` rounds of a register tile's reduction; the data stay in cache."""
     rows, width = loops.tiles * loops.rows, loops.shape.width
-    held = ITEMSIZE * loops.batches * (rows * (loops.row_step or 1) + loops.terms * width)
+    held = ITEMSIZE * loops.batches * loops.panels * (rows * (loops.row_step or 1) + loops.terms * width)
     return WorkItem(
         what=what,
         kind=kind,
         size=tuple(int(value) for value in loops),
-        amount=2.0 * count * loops.batches * rows * width * loops.terms,
+        amount=2.0 * count * loops.batches * loops.panels * rows * width * loops.terms,
         bytes=int(count * held),
         moved=0,
         working_set=held,
@@ -313,5 +313,8 @@ def _winograd_products(
         x_batch=batches[0],
         b_batch=batches[1],
         y_batch=batches[2],
+        panels=columns // shape.width,
+        b_panel=shape.width * (1 if is_gradient else depth),
+        y_panel=shape.width * (rows if is_gradient else 1),
     )
-    return tiles("tiles", loops, columns // shape.width * total_rows / rows, flops, what)
+    return tiles("tiles", loops, total_rows / rows, flops, what)

@@ -94,7 +94,8 @@ def _metric(document: Document) -> list[str]:
         return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}, with every algorithm."]
     best = max(holds, key=lambda metric: len(holds[metric]), default="")
     if not best or not holds[best]:
-        return [f"No count (parameters, MACs, memory traffic) predicts {within}."]
+        every = f"all ratios of an algorithm within a factor of {WITHIN:g}"
+        return [f"No count (parameters, MACs, memory traffic) predicts {every}."]
     does = "does so" if _predicts([best]) == "predicts" else "do so"
     algorithms = f"algorithm{'s' * (len(holds[best]) > 1)} {listed(holds[best])}"
     return [f"No count predicts {within} with every algorithm; {_called([best])[0]} {does} only with {algorithms}."]

@@ -22,7 +22,7 @@ ACCEPTED_CHANNELS, ACCEPTED_RATIO = 3, 7.5
 _COPYING = ("im2col", "theano2017")
 #: what the algorithms of the default run do, in a few words
 _ALGORITHMS = {
-    "theano2017": "theano2017: the 2017 method, rebuilt here",
+    "theano2017": "theano2017: the 2017 method rebuilt, one thread",
     "im2col": "im2col: patches copied, one product per layer",
     "auto": "auto: nnlite's choice for each layer",
 }
@@ -43,12 +43,11 @@ def answer(document: Document) -> list[str]:
     if not (cnn and small and base and cnn.ratio and small.ratio):
         return []
     uses = cnn.forward_macs_per_image / cnn.parameters
-    forward = cnn.forward_macs_per_image / base.forward_macs_per_image
     macs, small_macs = (n.training_macs_per_image / base.training_macs_per_image for n in (cnn, small))
     missed = "" if small.ratio.value > 1 else ", so this run does not show it"
     said = [
-        f"cnn: a convolution uses each weight at many positions, {uses:.0f} times per image (mlp: once). That "
-        f"makes {short(forward)} times the MACs (multiply-adds) forward, {short(macs)} times in training. It took "
+        f"cnn: a convolution uses each weight at many positions, {uses:.0f} times per image on average (mlp: once). "
+        f"That makes {short(macs)} times the MACs (multiply-adds) in training. It took "
         f"{short(reported_ratio('cnn'))} times as long in 2017 ({ALGORITHM}: {short(cnn.ratio.value)}).",
         f"small_cnn: it does only {of(small_macs)} the MACs, but took {short(reported_ratio('small_cnn'))} times as "
         f"long in 2017 ({ALGORITHM}: {short(small.ratio.value)}{missed}). {_moving(small, now['small_cnn'])}",
@@ -56,12 +55,15 @@ def answer(document: Document) -> list[str]:
     pairs = [(now[n.name], n) for n in (small, cnn)]
     if all(_is_faster(ours, then) for ours, then in pairs):
         times = [
-            f"{ours.name} takes {milliseconds(ours.step_ms.median)} ({ALGORITHM}: {milliseconds(then.step_ms.median)})"
+            f"{ours.name}: {milliseconds(ours.step_ms.median)}, not {milliseconds(then.step_ms.median)}"
             for ours, then in pairs
         ]
         copies = any(c.algorithm in _COPYING for ours, _ in pairs for c in ours.convolutions)
-        how = "" if copies else ", which copies no patches"
-        said.append(f"Most of this can be avoided: with {document.algorithm}{how}, {listed(times)}.")
+        how = [] if copies else ["copies no patches", "fuses layers"]
+        if small.threads < document.threads:
+            how.append(f"uses {document.threads} threads")
+        avoided = f": {document.algorithm} {listed(how)}" if how else f" with {document.algorithm}"
+        said.append(f"Most of it is avoidable{avoided} ({'; '.join(times)}).")
     return said
 
 
@@ -73,7 +75,7 @@ def _is_faster(ours: Network, then: Network) -> bool:
 
 def _moving(small: Network, now: Network) -> str:
     """How much of a step is data movement, as the time model says, and how many bytes."""
-    what = "patch copies and large intermediate results"
+    what = "copies of patches, passes over results"
     terms = [row.terms_ms for row in small.layers if row.terms_ms]
     if small.predicted_ms is None or not terms or not small.moved_bytes_per_step or not now.moved_bytes_per_step:
         return f"The 2017 method moves much data: {what}."
@@ -82,7 +84,7 @@ def _moving(small: Network, now: Network) -> str:
     if moving < 0.5:
         return f"Of its predicted step, {100 * moving:.0f}% is data movement: the time model does not explain it so."
     return (
-        f"{ALGORITHM} spends {100 * moving:.0f}% of its predicted step on data movement: {what}, {then_bytes} per "
+        f"{ALGORITHM} spends {100 * moving:.0f}% of its predicted step on data movement ({what}), {then_bytes} per "
         f"step ({now.algorithm}: {now_bytes})."
     )
 

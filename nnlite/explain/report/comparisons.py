@@ -73,7 +73,7 @@ def passes(document: Document) -> Picture:
         for place, n in enumerate(found):
             left = 0.0
             for part, ms in _by_pass(n).items():
-                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part) if not place else None)
+                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part))
                 left += ms
             axes.annotate(milliseconds(left), (left, place), **BESIDE)
         axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
@@ -113,10 +113,10 @@ def difference(document: Document, algorithm: str) -> Picture:
             panels.append(_waterfall(document, n, base))
             more = n.step_ms.median - base.step_ms.median
             most = max(differences(n, base, most=1000, least=0), key=lambda d: d.more if more > 0 else -d.more)
-            takes = f"{milliseconds(abs(more))} {'longer' if more > 0 else 'less'}"
+            takes, change = ("longer", "increase") if more > 0 else ("less", "saving")
             said.append(
-                f"A step of {n.name} takes {takes} than one of {base.name}. "
-                f"The largest difference is {where(most.name, most.part)}: {signed(most.more, most.more)} ms."
+                f"A step of {n.name} takes {milliseconds(abs(more))} {takes} than one of {base.name}. "
+                f"The largest {change} is {where(most.name, most.part)}: {signed(most.more, most.more)} ms."
             )
     return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
 

@@ -44,19 +44,21 @@ def _sums(multiply, thread, num_threads, rounds, shape, loops, x, b, y):
         for batch in range(loops.batches):
             xs, bs = pointer(own_x, batch * loops.x_batch), pointer(b, batch * loops.b_batch)
             ys = pointer(own_y, batch * loops.y_batch)
-            for t in range(loops.tiles):
-                rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
-                rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
-                tile = load_tile(shape, ys, rows_out, 0, loops.width) if loops.load else zero_tile(shape)
-                for run in range(loops.runs):
-                    j = run * loops.length * loops.b_step
-                    place = run * loops.run_step
-                    if loops.row_step == 1:
-                        place, near = place + t * shape.rows, adjacent_rows(shape)
-                        tile = multiply(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
-                    else:
-                        tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
-                store_tile(ys, rows_out, 0, tile, loops.width)
+            for panel in range(loops.panels):
+                for t in range(loops.tiles):
+                    rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
+                    rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
+                    column = panel * loops.y_panel
+                    tile = load_tile(shape, ys, rows_out, column, loops.width) if loops.load else zero_tile(shape)
+                    for run in range(loops.runs):
+                        j = run * loops.length * loops.b_step + panel * loops.b_panel
+                        place = run * loops.run_step
+                        if loops.row_step == 1:
+                            place, near = place + t * shape.rows, adjacent_rows(shape)
+                            tile = multiply(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
+                        else:
+                            tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
+                    store_tile(ys, rows_out, column, tile, loops.width)
 
 
 @kernel

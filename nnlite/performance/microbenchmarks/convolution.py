@@ -73,11 +73,12 @@ def _sums(function: kernel, size: tuple[int, ...], working_set: int) -> Work:
     shape, rows = loops.shape, loops.tiles * loops.rows
     reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
     x_size = reach + loops.batches * loops.x_batch + LANES
-    y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
+    y_size = rows * loops.pitch + loops.batches * loops.y_batch + loops.panels * loops.y_panel + shape.width
     blocks = Blocks(x_size + y_size, working_set)
     x, y = blocks.moved(x_size), blocks.own(y_size) if loops.load else blocks.moved(y_size)
-    b = filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width))
-    return blocks.work(function, 2.0 * loops.batches * rows * shape.width * loops.terms, FLOPS, shape, loops, x, b, y)
+    b = filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + loops.panels * loops.b_panel))
+    once = 2.0 * loops.batches * loops.panels * rows * shape.width * loops.terms
+    return blocks.work(function, once, FLOPS, shape, loops, x, b, y)
 
 
 _TILES = (conv_kernels.tiles, conv_kernels.lane_tiles, conv_kernels.vector_tiles)
