@@ -13,6 +13,7 @@ import pytest
 import nnlite as nn
 from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, FusedPair, Geometry, PairWeights
+from nnlite.conv.geometry import PASSES
 from nnlite.runtime import memory
 
 pytestmark = [
@@ -85,7 +86,7 @@ def convolve_twice(name):
 
 
 def multiply():
-    for m, k, n in ((1, 1, 1), (5, 37, 10), (7, 16, 12), (13, 50, 33), (33, 129, 64)):
+    for m, k, n in ((1, 1, 1), (1, 21, 50), (3, 9, 33), (5, 37, 10), (7, 16, 12), (13, 50, 33), (33, 129, 64)):
         operands = [nn.Tensor(numbers(shape), requires_grad=True) for shape in ((m, k), (k, n), (n,))]
         for dropout in (0.0, 0.5):
             nn.ops.dense(*operands, relu=True, dropout=dropout, seed=1).backward(numbers((m, n)))
@@ -98,6 +99,23 @@ def train():
         x = numbers((5, *model.input_shape))
         model.train_on_batch(x, np.arange(5) % 10)
         model.predict(x, verbose=0)
+
+
+def measure():
+    """The microbenchmarks of all that the algorithms say of their work."""
+    from nnlite.performance.microbenchmarks import Microbenchmark, Rate
+
+    strided = Geometry.of((4, 28, 28, 1), (5, 5, 1, 2), strides=3)
+    found = {
+        Rate.of(item, 1)
+        for geometry in (*GEOMETRIES, strided)
+        for name in ("direct", "grouped", "lanes", "winograd")
+        for pass_name in PASSES
+        for item in nn.conv.get(name).work(geometry, pass_name) or ()
+    }
+    assert len({rate.kind for rate in found}) > 10
+    for rate in found:
+        Microbenchmark(rate).sample()
 
 
 def read_on():
@@ -126,6 +144,7 @@ ALGORITHMS = ["direct", "grouped", "lanes", "winograd", "numba_direct", "numba_b
         ("convolve_twice", "winograd"),
         ("multiply",),
         ("train",),
+        ("measure",),
     ],
     ids=" ".join,
 )

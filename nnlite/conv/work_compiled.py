@@ -142,7 +142,7 @@ def lines_of_tiles(plan: WeightGradient, n: int) -> WorkItem:
     columns, lines = len(nest.inside) // nest.kernel_rows, -(-nest.h_out // nest.bands)
     lines += (nest.kernel_rows - 1) * nest.dilation
     touched = ITEMSIZE * n * nest.bands * nest.groups * columns * lines * nest.w_out * plan.shape.rows
-    size = (min(nest.c, LINE // ITEMSIZE),)  # pixels further apart than a line of the cache take as long
+    size = min(nest.c, LINE // ITEMSIZE), plan.shape.rows  # pixels further apart than a line of the cache take as long
     return move("x to lines of tiles", "pack_lines", size, touched=touched, arrays=touched)
 
 

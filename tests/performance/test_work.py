@@ -172,7 +172,7 @@ def smallest_sizes():
     sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1)) | dict.fromkeys(TILES, loops)
     sizes |= {"tall_skinny_gradients": (3, 2, 5, 2), "assign": (4, 2, 3, 6, 0), "accumulate": (4, 2, 3, 6, 2)}
     sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
-    sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1), "pack_lines": (4,)}
+    sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1), "pack_lines": (1, 5)}
     sizes |= dict.fromkeys(("winograd_input", "winograd_dx", "winograd_weight", "transpose"), (5,))
     sizes |= {"grouped_pack": (1, 1, 3, 3, 1, 1, 1)}
     sizes |= dict.fromkeys(("grouped_sums", "grouped_gradient"), (1, 1, 3, 3, 1, 1))

@@ -14,6 +14,7 @@ import numpy as np
 
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.target import LANES
+from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv.direct_plan import grad_weight
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
@@ -76,7 +77,8 @@ def _sums(function: kernel, size: tuple[int, ...], working_set: int) -> Work:
     y_size = rows * loops.pitch + loops.batches * loops.y_batch + loops.panels * loops.y_panel + shape.width
     blocks = Blocks(x_size + y_size, working_set)
     x, y = blocks.moved(x_size), blocks.own(y_size) if loops.load else blocks.moved(y_size)
-    b = filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + loops.panels * loops.b_panel))
+    b_size = loops.terms * loops.b_step + loops.batches * loops.b_batch + loops.panels * loops.b_panel + shape.width
+    b = filled((1, b_size))
     once = 2.0 * loops.batches * loops.panels * rows * shape.width * loops.terms
     return blocks.work(function, once, FLOPS, shape, loops, x, b, y)
 
@@ -178,11 +180,14 @@ def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
 @kind("cache")
 def pack_lines(size: tuple[int, ...], working_set: int) -> Work:
     """An image's lines, for all tiles of a weight gradient."""
-    plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, size[0]), (3, 3, size[0], 1)), line_bytes=1 << 20)
-    nest, blocks = plan.nest, Blocks(plan.nest.image_in, working_set)
-    x, out = blocks.moved(nest.image_in), blocks.own(nest.packed)
-    once = ITEMSIZE * nest.packed * len(nest.inside) // nest.kernel_rows
-    return blocks.work(conv_kernels.pack_tiles, once, ITEMSIZE * NUMBERS, plan.shape, nest, x, out, written=(x,))
+    channels, rows = size
+    nest = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, 1))).nest
+    columns, packed = max(1, 3 * channels // rows), (_SIDE + 2) * _SIDE * rows  # of 3 kernel rows
+    nest = nest._replace(kernel_rows=3, inside=np.zeros((3 * columns, 2), np.int64), rows=np.arange(columns * rows))
+    blocks = Blocks(nest.image_in, working_set)
+    x, out, shape = blocks.moved(nest.image_in), blocks.own(packed), TileShape(rows, 1)
+    once = ITEMSIZE * packed * columns
+    return blocks.work(conv_kernels.pack_tiles, once, ITEMSIZE * NUMBERS, shape, nest, x, out, written=(x,))
 
 
 @kind("cache")
