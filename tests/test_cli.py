@@ -319,7 +319,7 @@ def observed(command, arguments, folder, monkeypatch, capsys):
 
     monkeypatch.setattr(explain, "explain_networks", explained)
     monkeypatch.setattr(
-        "nnlite.explain.report.write", lambda document, out: seen.notes.append(f"report {out}") or [out]
+        "nnlite.explain.report.write", lambda document, out, png: seen.notes.append(f"report {out} {png}") or [out]
     )
     monkeypatch.setattr(explain.sweeps, "run", seen.note("sweep", documents.sweep("filters")))
     monkeypatch.setattr(explain, "_ladder", seen.note("ladder", {}))
@@ -358,6 +358,7 @@ OPTIONS = {
             "--baseline": ["mlp"],
             "--ladder": [],
             "--out": ["elsewhere"],
+            "--png": [],
             "--autotune": [],
             "--data": ["mnist"],
             "--data-dir": ["there"],
