@@ -182,10 +182,11 @@ def _reach_all() -> None:
         for fuse in (True, False):
             model = network()
             model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy", fuse=fuse)
-            x, y = np.zeros((128, *shape), np.float32), np.zeros(128, np.int64)
-            _ignoring(model.train_on_batch, x, y)
-            _ignoring(model, x)
-            _ignoring(model.predict, x)
+            for batch in (128, 3, 1):  # small ones have kernels of their own
+                x, y = np.zeros((batch, *shape), np.float32), np.zeros(batch, np.int64)
+                _ignoring(model.train_on_batch, x, y)
+                _ignoring(model, x)
+                _ignoring(model.predict, x)
     peaks.REPEATS, peaks.SECONDS = 1, 0.0
     for measure in (peaks.fma_by_sums, peaks.fork_join_us, partial(peaks._bandwidths, peaks.cache_sizes())):
         _ignoring(measure, 1)
