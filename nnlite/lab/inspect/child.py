@@ -182,7 +182,7 @@ def _reach_all() -> None:
         for fuse in (True, False):
             model = network()
             model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy", fuse=fuse)
-            for batch in (128, 3, 1):  # small ones have kernels of their own
+            for batch in (128, 3, 1):  # other kernels compute small ones
                 x, y = np.zeros((batch, *shape), np.float32), np.zeros(batch, np.int64)
                 _ignoring(model.train_on_batch, x, y)
                 _ignoring(model, x)
