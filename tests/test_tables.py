@@ -167,7 +167,7 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
 def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
     document.comparisons["im2col"][2].prediction_error = Ratio(-0.42, -0.44, -0.4)
-    assert "small_cnn with im2col, 42% too low (median of rounds; 95%: -44% to -40%)." in worst_prediction(document)
+    assert "small_cnn with im2col, 42% too low (median; 95%: -44% to -40%)." in worst_prediction(document)
 
 
 def test_what_is_not_predicted_is_told_with_its_reason():

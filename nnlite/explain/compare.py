@@ -103,7 +103,7 @@ def worst_prediction(document: Document) -> str:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = ""
         if error.low is not None:
-            within = f" (median of rounds; 95%: {percent(error.low)} to {percent(error.high or 0)})"
+            within = f" (median; 95%: {percent(error.low)} to {percent(error.high or 0)})"
         said.append(
             "Predicted: FLOPs / rate + bytes / bandwidth + overhead, from microbenchmarks. Largest "
             f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
