@@ -192,8 +192,8 @@ def _beyond_peak(networks: Sequence[Network], machine: peaks.Machine) -> list[st
     """A caution if a rate exceeds the measured peak: the CPUs shared a core then, or a count of nnlite is wrong."""
     if machine.threads > 1 and machine.fma_gflops_all < _SHARED_CORE * machine.fma_gflops_one:
         return [
-            f"{machine.threads} threads reached {machine.fma_gflops_all:.0f} GFLOP/s, one thread "
-            f"{machine.fma_gflops_one:.0f}: the CPUs shared a core while this was measured. Run it again."
+            f"{machine.threads} threads reached {machine.fma_gflops_all:.0f} GFLOP/s, one "
+            f"{machine.fma_gflops_one:.0f}: the CPUs shared a core. Run it again."
         ]
     found = []
     for network, row in [(n, row) for n in networks for row in n.layers]:
