@@ -1,5 +1,6 @@
 """Memory, threads and the compiled code's cache."""
 
+import errno
 import itertools
 import mmap
 import os
@@ -318,6 +319,43 @@ def test_launches_are_done_alone_after_threads_were_waited_for_longer_than_they_
 
 
 @needs_kernels
+def test_a_program_that_was_stopped_goes_alone_for_no_longer_than_after_a_lost_launch():
+    assert settled(pool.Pool(), (1, ms, 3_600_000 * ms)) == pool.MOST_LOST // (2 * ms)
+
+
+@needs_kernels
+def test_a_pool_that_has_ended_writes_to_no_file(sleepers):
+    """The number of a thread's file may be that of a user's by then, as when another exit handler computes."""
+    assert sleepers(3) == {1, 2, 3}
+    pool.workers.end()
+    assert sleepers(0) == set()
+    read, write = os.pipe()
+    for own in (1, 2, 3):
+        pool.workers._at(pool._THREADS + own * pool._LINE)[pool._WRITE // 8] = write
+    y = np.zeros(4)
+    Fill().run(4, y)
+    os.set_blocking(read, False)
+    with pytest.raises(BlockingIOError):
+        os.read(read, 1)
+    os.close(read)
+    os.close(write)
+    assert y.tolist() == [1, 2, 3, 4]
+
+
+@needs_kernels
+def test_without_a_file_for_its_pipe_no_thread_starts_and_the_caller_does_all_parts(monkeypatch):
+    def refused():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(pool, "workers", pool.Pool())
+    monkeypatch.setattr(os, "pipe", refused)
+    y = np.zeros(3)
+    Fill().run(3, y)
+    assert y.tolist() == [1, 2, 3]
+    assert pool.workers._threads == []
+
+
+@needs_kernels
 def test_where_no_thread_can_start_the_caller_does_all_parts(monkeypatch):
     def refused(thread):
         raise RuntimeError("can't start new thread")
@@ -338,8 +376,8 @@ def sleepers(monkeypatch):
     Fill().run(4, np.zeros(4))
 
     def asleep(count):
-        end, found = time.monotonic() + HANGS, set()
-        while len(found) < count and time.monotonic() < end:
+        end, found = time.monotonic() + HANGS, None
+        while found is None or (len(found) < count and time.monotonic() < end):
             found = {own for own in (1, 2, 3) if workers._at(pool._THREADS + own * pool._LINE)[pool._ASLEEP // 8]}
             time.sleep(0.001)
         return found

@@ -10,8 +10,8 @@ a time slice of the system, or the caller itself is put aside. So a balance is k
 the time that the caller would have worked alone. Where it becomes negative, the next launches are done alone, and more
 of them each time.
 
-Between launches a thread looks for the next one for a fraction of a millisecond, as the next kernel of a training step
-comes soon, and then sleeps: it reads from a pipe, into which the next launch writes. No thread needs Python's lock.
+Between launches a thread looks for the next one for about a millisecond, as the next kernel of a training step comes
+soon, and then sleeps: it reads from a pipe, into which the next launch writes. No thread needs Python's lock.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ PATIENCE, SHORT_PATIENCE = 2_000, 200
 MOST_PARTS = 1024
 #: nanoseconds saved that are kept in the balance, a time slice of the system: to wait once is no reason to go alone
 MOST_SAVED = 4_000_000
+#: nanoseconds that one launch can lose at the most: a program that was stopped for an hour need not go alone for one
+MOST_LOST = 10 * MOST_SAVED
 #: the launches done alone take this number of times as long as what was lost, at the most
 MOST_CAUTION = 64
 
-# Where things lie in the memory that the threads share, in bytes; what different threads write lies on different lines
+# Where things lie in the memory that the threads share, in bytes
 #: the number of the launch; odd while it is being described
 _LAUNCH = 0
 _CODE, _PARTS, _BLOCK = 8, 16, 24
@@ -214,7 +216,7 @@ def _settle(shared, parts, done, worked, took):
     In it the caller `worked` nanoseconds, on `done` of the parts.
     """
     alone = worked * parts // done
-    saved = min(_load(shared + _SAVED) + alone - took, MOST_SAVED)
+    saved = min(_load(shared + _SAVED) + max(alone - took, -MOST_LOST), MOST_SAVED)
     caution = _load(shared + _CAUTION)
     launches = max(0, -saved) * caution // max(1, alone)
     if saved == MOST_SAVED:
@@ -303,8 +305,10 @@ class Pool:
     def start(self, num_threads: int) -> None:
         """Have at least `num_threads` threads, the caller's included. Only for who holds the lock."""
         while (own := len(self._threads) + 1) < num_threads and not self._end[0]:
-            line = self._at(_THREADS + own * _LINE)
-            line[_READ // 8 : _BYTE // 8] = os.pipe()
+            try:
+                self._at(_THREADS + own * _LINE)[_READ // 8 : _BYTE // 8] = os.pipe()
+            except OSError:  # this process has no more files: the caller does the parts
+                return
             patience = PATIENCE if threads.available_cpus() > own else SHORT_PATIENCE
             thread = threading.Thread(target=self._run, args=(own, patience), name=f"nnlite-{own}", daemon=True)
             try:
@@ -333,7 +337,9 @@ class Pool:
         self._threads = []
 
     def _close(self, own: int) -> None:
-        for file in self._at(_THREADS + own * _LINE)[_READ // 8 : _BYTE // 8]:
+        line = self._at(_THREADS + own * _LINE)
+        line[_ASLEEP // 8] = 0  # nobody writes to the number of a file that may be another one then
+        for file in line[_READ // 8 : _BYTE // 8]:
             os.close(file)
 
 

@@ -1,8 +1,8 @@
 """Which algorithm computes a given convolution, and what `auto` means: the least estimated time of each pass.
 
 An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
-reason; `auto` passes over it. `auto` measures nothing: what it takes follows from the geometry, the number of threads
-and the processor (nnlite.conv.estimate), so that the same model runs the same code.
+reason; `auto` passes over it. Unless `autotune` is on, `auto` measures nothing: what it takes follows from the geometry,
+the number of threads and the processor (nnlite.conv.estimate), so that the same model runs the same code.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _by_estimate(geometry: Geometry, dtype: Any, pass_name: str, num_threads: in
     for name, reason in OTHERS.items():
         if _computes(registry.get(name), geometry, dtype):
             return Choice(name, reason)
-    raise ValueError(f"dtype: expected float32 or float64. Received: {np.dtype(dtype).name}")
+    raise ValueError(f"dtype: expected float32 or float64. Received: {np.dtype(dtype).str}")
 
 
 def _computes(algorithm: Algorithm, geometry: Geometry, dtype: Any) -> bool:
@@ -125,6 +125,8 @@ def why(
 
     `pass_name` is "forward", "grad_input", "grad_weight", or "gradients" for the last two at once.
     """
+    if not isinstance(geometry, Geometry):
+        raise ValueError(f"geometry: expected an nn.conv.Geometry. Received: {type(geometry).__name__}")
     if not isinstance(dtype, np.dtype):
         dtype = _dtype(dtype)
     if pass_name not in _PASSES:
@@ -141,6 +143,8 @@ def why(
 
 def _dtype(dtype: Any) -> np.dtype:
     try:
-        return np.dtype(dtype)
+        if dtype is not None:  # NumPy's default
+            return np.dtype(dtype)
+        raise TypeError
     except TypeError:
         raise ValueError(f"dtype: expected float32 or float64. Received: {dtype!r}") from None

@@ -1,7 +1,7 @@
 """float32 matrix products of a small batch: x (m, k) and weight (k, n), with m up to MOST.
 
 Each weight is used m times only, so the time goes to reading the weights, or to writing their gradient: both pass once,
-as they lie in memory, a few rows at a time, and nothing is packed.
+as they lie in memory, a few rows at a time; but for columns at the edge, nothing is packed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -31,10 +32,11 @@ def cache_sizes() -> dict[str, int]:
     """Bytes of L1 (data), L2 and L3; typical sizes if the system does not report them."""
     sizes = dict(_USUAL_CACHES)
     for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level = f"L{(index / 'level').read_text().strip()}"
-        if level in sizes and (index / "type").read_text().strip() != "Instruction":
-            text = (index / "size").read_text().strip()
-            sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
+        with suppress(OSError, ValueError, IndexError):  # some virtual machines report a part of them
+            level = f"L{(index / 'level').read_text().strip()}"
+            if level in sizes and (index / "type").read_text().strip() != "Instruction":
+                text = (index / "size").read_text().strip()
+                sizes[level] = int(text.rstrip("KM")) << {"K": 10, "M": 20}.get(text[-1], 0)
     if platform.system() == "Darwin":
         for level, key in (("L1", "hw.l1dcachesize"), ("L2", "hw.l2cachesize"), ("L3", "hw.l3cachesize")):
             told = sysctl(key)

@@ -1,6 +1,7 @@
 """What `auto` takes: the least estimated time, on any processor; and that the estimates follow the work."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -276,3 +277,16 @@ def test_a_max_pooling_s_gradient_is_that_of_who_knows_its_maxima(by_pass):
     geometry = Geometry.of(X.shape, WEIGHT.shape)
     assert choice.for_gradients(nn.conv.get("winograd"), geometry, FLOAT32, pooled, "gradients").name == "winograd"
     assert choice.for_gradients(nn.conv.get("winograd"), geometry, FLOAT32, Epilogue(), "gradients") is lanes
+
+
+@pytest.mark.parametrize(
+    ("geometry", "dtype", "message"),
+    [
+        ("g", np.float32, "geometry: expected an nn.conv.Geometry. Received: str"),
+        (layer(1, 8, 4, 4), None, "dtype: expected float32 or float64. Received: None"),
+        (layer(1, 8, 4, 4), ">f4", "dtype: expected float32 or float64. Received: >f4"),
+    ],
+)
+def test_what_is_no_layer_or_no_dtype_is_named(geometry, dtype, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        nn.conv.why(geometry, dtype)

@@ -98,6 +98,16 @@ def test_each_version_is_timed_beside_the_last_and_the_best(tmp_path, monkeypatc
     assert "--compare Mine-1" in end[1]
 
 
+def test_a_save_that_undoes_what_was_broken_is_no_new_version(tmp_path, monkeypatch, capsys, seconds):
+    seconds.update({"# one": 1.0, "# two": 0.5})
+    broken = RIGHT + "# one\n("
+    (_, _, undone, two), _ = run(
+        tmp_path, monkeypatch, capsys, RIGHT + "# one", broken, RIGHT + "# one", RIGHT + "# two"
+    )
+    assert undone.split() == ["as", "version", "1"]
+    assert two.split()[0] == "2"
+
+
 def test_no_difference_leaves_the_older_one_the_best(tmp_path, monkeypatch, capsys, seconds):
     seconds.update({"# one": 1.0, "# two": 0.99})
     (_, two), end = run(tmp_path, monkeypatch, capsys, RIGHT + "# one", RIGHT + "# two")
