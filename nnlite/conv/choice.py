@@ -1,8 +1,8 @@
 """Which algorithm computes a given convolution, and what `auto` means: the least estimated time of each pass.
 
 An explicit `algorithm=` beats `use`, which beats `auto`. An explicit one that declines raises Unsupported with its
-reason; `auto` passes over it. Unless `autotune` is on, `auto` measures nothing: what it takes follows from the geometry,
-the number of threads and the processor (nnlite.conv.estimate), so that the same model runs the same code.
+reason; `auto` passes over it. Unless `autotune` is on, `auto` measures nothing: what it takes follows from the
+geometry, the number of threads and the processor (nnlite.conv.estimate), so that the same model runs the same code.
 """
 
 from __future__ import annotations
