@@ -52,7 +52,7 @@ CALLS = {
 #: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
 UNDIVIDED = ("winograd_weight", "shuffle")
 
-_TILES = ("tiles", "lane_tiles", "vector_tiles")
+_TILES = ("tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
 _KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
 _L2 = cache_sizes()["L2"]

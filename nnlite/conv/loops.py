@@ -26,9 +26,7 @@ class Loops(NamedTuple):
     x_batch: int = 0
     b_batch: int = 0
     y_batch: int = 0
-    panels: int = 1  # of the tile's width, one after the other: with the same numbers of x
-    b_panel: int = 0  # from a panel to the next
-    y_panel: int = 0
+    panels: int = 1  # of the tile's width, that are multiplied with the same numbers of x
 
     @property
     def shape(self) -> TileShape:

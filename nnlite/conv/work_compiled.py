@@ -314,7 +314,5 @@ def _winograd_products(
         b_batch=batches[1],
         y_batch=batches[2],
         panels=columns // shape.width,
-        b_panel=shape.width * (1 if is_gradient else depth),
-        y_panel=shape.width * (rows if is_gradient else 1),
     )
-    return tiles("tiles", loops, total_rows / rows, flops, what)
+    return tiles("winograd_products", loops, total_rows / rows, flops, what)

@@ -169,7 +169,9 @@ def smallest_sizes():
     """The sizes of work items that a rate can be measured for: of every kind the smallest of its sort."""
     loops = tuple(Loops(rows=3, vectors=1, tiles=2, row_step=LANES, runs=2, run_step=LANES, length=2, step=LANES,
                         b_step=2 * LANES, width=LANES, pitch=LANES))  # fmt: skip
-    sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1)) | dict.fromkeys(TILES, loops)
+    sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1)) | dict.fromkeys(
+        (*TILES, "winograd_products"), loops
+    )
     sizes |= {"tall_skinny_gradients": (3, 2, 5, 2), "assign": (4, 2, 3, 6, 0), "accumulate": (4, 2, 3, 6, 2)}
     sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
     sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1), "pack_lines": (1, 5)}

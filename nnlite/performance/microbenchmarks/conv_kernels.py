@@ -14,6 +14,7 @@ from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv.direct_packing import add_panel, pack_dy, pack_lines, pad_images
 from nnlite.conv.lanes_layout import to_lanes
+from nnlite.conv.winograd import multiply_v_dm, multiply_v_u
 from nnlite.conv.winograd_tiles import add_dx, transform_dy, transform_input, transform_output, workspace_at
 
 _MANY = 1 << 40  # rows: none overhangs
@@ -44,21 +45,19 @@ def _sums(multiply, thread, num_threads, rounds, shape, loops, x, b, y):
         for batch in range(loops.batches):
             xs, bs = pointer(own_x, batch * loops.x_batch), pointer(b, batch * loops.b_batch)
             ys = pointer(own_y, batch * loops.y_batch)
-            for panel in range(loops.panels):
-                for t in range(loops.tiles):
-                    rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
-                    rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
-                    column = panel * loops.y_panel
-                    tile = load_tile(shape, ys, rows_out, column, loops.width) if loops.load else zero_tile(shape)
-                    for run in range(loops.runs):
-                        j = run * loops.length * loops.b_step + panel * loops.b_panel
-                        place = run * loops.run_step
-                        if loops.row_step == 1:
-                            place, near = place + t * shape.rows, adjacent_rows(shape)
-                            tile = multiply(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
-                        else:
-                            tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
-                    store_tile(ys, rows_out, column, tile, loops.width)
+            for t in range(loops.tiles):
+                rows = even_rows(shape, t * shape.rows, _MANY, loops.row_step)
+                rows_out = even_rows(shape, t * shape.rows, _MANY, loops.pitch)
+                tile = load_tile(shape, ys, rows_out, 0, loops.width) if loops.load else zero_tile(shape)
+                for run in range(loops.runs):
+                    j = run * loops.length * loops.b_step
+                    place = run * loops.run_step
+                    if loops.row_step == 1:
+                        place, near = place + t * shape.rows, adjacent_rows(shape)
+                        tile = multiply(tile, xs, near, place, loops.step, bs, j, loops.b_step, loops.length)
+                    else:
+                        tile = multiply(tile, xs, rows, place, loops.step, bs, j, loops.b_step, loops.length)
+                store_tile(ys, rows_out, 0, tile, loops.width)
 
 
 @kernel
@@ -79,7 +78,23 @@ def vector_tiles(thread, num_threads, rounds, shape, loops, x, b, y):
     _sums(multiply_add_vectors, thread, num_threads, rounds, shape, loops, x, b, y)
 
 
-# Winograd's transforms of an image -----------------------------------------------------------------------------------
+# Winograd's products and transforms of an image -----------------------------------------------------------------------
+
+
+@kernel
+def winograd_products(thread, num_threads, rounds, shape, sizes, work):
+    """M = V U of a block of tiles."""
+    for round in range(rounds):
+        multiply_v_u(shape, sizes, sizes.block, workspace_at(own_block(work, (round, thread, num_threads)), sizes))
+
+
+@kernel
+def winograd_weight_products(thread, num_threads, rounds, shape, sizes, du, work):
+    """dU += V' dM."""
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        own = workspace_at(own_block(work, turn), sizes)
+        multiply_v_dm(shape, sizes, sizes.block, own, own_block(du, turn), True)
 
 
 @kernel

@@ -74,13 +74,11 @@ def _sums(function: kernel, size: tuple[int, ...], working_set: int) -> Work:
     shape, rows = loops.shape, loops.tiles * loops.rows
     reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
     x_size = reach + loops.batches * loops.x_batch + LANES
-    y_size = rows * loops.pitch + loops.batches * loops.y_batch + loops.panels * loops.y_panel + shape.width
+    y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
     blocks = Blocks(x_size + y_size, working_set)
     x, y = blocks.moved(x_size), blocks.own(y_size) if loops.load else blocks.moved(y_size)
-    b_size = loops.terms * loops.b_step + loops.batches * loops.b_batch + loops.panels * loops.b_panel + shape.width
-    b = filled((1, b_size))
-    once = 2.0 * loops.batches * loops.panels * rows * shape.width * loops.terms
-    return blocks.work(function, once, FLOPS, shape, loops, x, b, y)
+    b = filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width))
+    return blocks.work(function, 2.0 * loops.batches * rows * shape.width * loops.terms, FLOPS, shape, loops, x, b, y)
 
 
 _TILES = (conv_kernels.tiles, conv_kernels.lane_tiles, conv_kernels.vector_tiles)
@@ -109,6 +107,25 @@ class _Winograd(Blocks):
         side = _SIDE // 2 if pool else _SIDE
         y = self.moved(side * side * self.sizes.k).reshape(-1, side, side, self.sizes.k)
         return Output(y, np.zeros(y.shape, np.uint8), bool(relu), bool(pool))
+
+
+@kind("product")
+def winograd_products(size: tuple[int, ...], working_set: int) -> Work:
+    """The 36 products of a block of tiles: V U, or V' dM, which is added to dU."""
+    loops = Loops(*size)
+    shape, rows, k = loops.shape, loops.tiles * loops.rows, loops.panels * loops.shape.width
+    c, block = (rows, loops.length) if loops.load else (loops.length, rows)
+    sizes = sizes_of(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, k)))
+    v_step, m_step = block * sizes.c_row + LANES, block * sizes.k_row + LANES
+    sizes = sizes._replace(block=block, v_step=v_step, m_step=m_step, du_rows=rows)
+    blocks = Blocks(1, 0)
+    work = workspace(sizes, blocks.threads)
+    work.fill(1e-3)
+    once = 2.0 * 36 * rows * k * loops.length
+    if loops.load:
+        du = blocks.own(36 * sizes.k_wide * rows)
+        return blocks.work(conv_kernels.winograd_weight_products, once, FLOPS, shape, sizes, du, work)
+    return blocks.work(conv_kernels.winograd_products, once, FLOPS, shape, sizes, work)
 
 
 @kind("cache")
