@@ -1,5 +1,6 @@
 """benchmarks/peers: the checks that make its numbers worth reading, and a run of nnlite alone."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks.peers import frameworks, isa, report, session
 from benchmarks.peers.busy import busy_programs
 from benchmarks.peers.frameworks.nnlite_peer import NnlitePeer
 from benchmarks.peers.networks import NETWORKS, read_batches, write_data
-from benchmarks.peers.process import PeerProcess
+from benchmarks.peers.process import PeerFailed, PeerProcess
 from nnlite.conv.geometry import PASSES, Geometry
 from nnlite.lab import shapes
 from nnlite.network import models
@@ -151,6 +152,31 @@ def test_a_peers_process_gets_the_variables_that_hold_it(tmp_path):
         assert "openblas: Sandybridge" in process.ask("instruction_sets")
     finally:
         process.close()
+
+
+def _another_nnlite(folder, module):
+    (folder / "nnlite" / "runtime").mkdir(parents=True)
+    (folder / "nnlite" / "__init__.py").write_text(module)
+    (folder / "nnlite" / "runtime" / "version.py").write_text("__version__ = 'another'\n")
+    entry = frameworks.PEERS["nnlite"]
+    return dataclasses.replace(entry, checkout=(str(folder),))
+
+
+def test_the_nnlite_of_another_checkout_is_driven_by_this_ones_benchmarks(monkeypatch, tmp_path):
+    entry = _another_nnlite(tmp_path, "set_num_threads = seed = lambda number: None\n")
+    monkeypatch.setitem(frameworks.PEERS, report.BEFORE, entry)
+    process = PeerProcess(report.BEFORE, 1, tmp_path / "data.npz", {})
+    process.close()
+    assert process.versions["nnlite-conv"] == "another"
+
+
+def test_a_peer_that_ended_while_it_was_asked_can_be_closed(tmp_path):
+    process = PeerProcess("nnlite", 1, tmp_path / "data.npz", {})
+    with pytest.raises(PeerFailed, match="KeyError"):
+        process.ask("prepare", task="step", model="no such network", batch_size=1)
+    process._process.wait()
+    process._process.stdin.write("left unsent")
+    process.close()
 
 
 def test_busy_programs_end_when_the_run_is_interrupted():

@@ -40,7 +40,7 @@ FEWEST_STEPS = 10
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.before:
-        PEERS[report.BEFORE] = replace(PEERS[report.OURS], folder=options.before.resolve())
+        PEERS[report.BEFORE] = replace(PEERS[report.OURS], checkout=(str(options.before.resolve()),))
         options.peers = [*options.peers, report.BEFORE]
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     conditions = Conditions(options.threads, options.batch_size, options.isa, options.busy)
@@ -211,7 +211,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(options, name) < least:
             option = name.replace("_", "-")
             parser.error(f"--{option}: expected at least {least}. Received: {getattr(options, name)}")
-    if options.before and not (options.before / "benchmarks" / "peers").is_dir():
+    if options.before and not (options.before / "nnlite").is_dir():
         parser.error(f"--before: expected a checkout of nnlite. Received: {options.before}")
     if options.fail_slower is not None and (options.before is None or options.rounds < COMPARED_ROUNDS):
         parser.error(f"--fail-slower: expected --before FOLDER and at least {COMPARED_ROUNDS} rounds with it")

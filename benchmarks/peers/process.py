@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,13 @@ class PeerProcess:
         self.log = data.with_name(f"{name}.log")
         self._log = self.log.open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", entry.name, str(threads), str(data)],
+            [sys.executable, "-m", "benchmarks.peers.worker", entry.name, str(threads), str(data), *entry.checkout],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
             env=variables,
-            cwd=entry.folder or _ROOT,
+            cwd=_ROOT,
         )
         try:
             self._receive()
@@ -65,7 +66,8 @@ class PeerProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         for stream in (self._process.stdin, self._process.stdout):
-            stream.close()
+            with suppress(BrokenPipeError):  # it ended before it read all that was written
+                stream.close()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:

@@ -1,7 +1,8 @@
 """The process of one peer: answers its parent's commands, one line of JSON each, and sleeps in between.
 
-Started as `python -m benchmarks.peers.worker PEER THREADS DATA`. Nothing but the peer's framework and NumPy is
-imported here. Garbage collection is off during a burst, for every peer alike.
+Started as `python -m benchmarks.peers.worker PEER THREADS DATA [CHECKOUT]`; of another checkout it takes nnlite, and
+what drives it from this one. Nothing but the peer's framework and NumPy is imported here. Garbage collection is off
+during a burst, for every peer alike.
 """
 
 from __future__ import annotations
@@ -130,18 +131,19 @@ def _sleep_until_idle() -> None:
 
 
 def _version(name: str) -> str | None:
+    if name == "nnlite-conv":  # of the checkout that is timed, whichever is installed
+        from nnlite.runtime.version import __version__
+
+        return __version__
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        if name == "nnlite-conv":
-            from nnlite.runtime.version import __version__
-
-            return __version__
         return None
 
 
 def main() -> None:
     name, threads, data = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    sys.path[:0] = sys.argv[4:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a framework prints is no answer
     if hasattr(os, "sched_setaffinity"):

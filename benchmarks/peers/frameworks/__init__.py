@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 from benchmarks.peers.frameworks.base import Peer
 
@@ -24,7 +23,7 @@ class Entry:
     caches: bool = False  # keeps what it compiles on disk, for the next process
     environment: dict[str, str] = field(default_factory=dict)
     avx2: dict[str, str] = field(default_factory=dict)  # holds it to AVX2, beside what holds NumPy
-    folder: Path | None = None  # the checkout that its process runs in, if it is another one
+    checkout: tuple[str, ...] = ()  # the folder of the nnlite that is timed, if it is not this one
     unheld: str = ""  # why nothing holds it to AVX2
 
     def missing(self) -> list[str]:

@@ -9,7 +9,6 @@ import numpy as np
 import nnlite as nn
 from benchmarks.peers.frameworks.base import Batches, Cycle, Peer
 from benchmarks.peers.networks import EPSILON, LEARNING_RATE, RHO, Network
-from nnlite.compiler import target
 
 
 class NnlitePeer(Peer):
@@ -55,4 +54,6 @@ class NnlitePeer(Peer):
         return result
 
     def instruction_sets(self) -> list[str]:
+        from nnlite.compiler import target
+
         return [f"nnlite's kernels: vectors of {target.LANES} float32", *super().instruction_sets()]
