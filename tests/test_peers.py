@@ -154,16 +154,11 @@ def test_a_peers_process_gets_the_variables_that_hold_it(tmp_path):
         process.close()
 
 
-def _another_nnlite(folder, module):
-    (folder / "nnlite" / "runtime").mkdir(parents=True)
-    (folder / "nnlite" / "__init__.py").write_text(module)
-    (folder / "nnlite" / "runtime" / "version.py").write_text("__version__ = 'another'\n")
-    entry = frameworks.PEERS["nnlite"]
-    return dataclasses.replace(entry, checkout=(str(folder),))
-
-
 def test_the_nnlite_of_another_checkout_is_driven_by_this_ones_benchmarks(monkeypatch, tmp_path):
-    entry = _another_nnlite(tmp_path, "set_num_threads = seed = lambda number: None\n")
+    (tmp_path / "nnlite").mkdir()
+    another = "__version__ = 'another'\nset_num_threads = seed = lambda number: None\n"
+    (tmp_path / "nnlite" / "__init__.py").write_text(another)
+    entry = dataclasses.replace(frameworks.PEERS["nnlite"], checkout=(str(tmp_path),))
     monkeypatch.setitem(frameworks.PEERS, report.BEFORE, entry)
     process = PeerProcess(report.BEFORE, 1, tmp_path / "data.npz", {})
     process.close()

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +25,8 @@ from benchmarks.peers.networks import NETWORKS, read_batches
 
 #: threads that spin for longer after a burst count as disturbing the others
 MOST_SPINNING_MS = 500
+#: seconds between two bursts in which nobody else had a turn
+SHORTEST_TURN = 0.05
 
 
 class Worker:
@@ -118,7 +120,7 @@ class Worker:
         if self._burst_ended is None:
             return 0.0
         elapsed = time.perf_counter() - self._burst_ended[0]
-        return (time.process_time() - self._burst_ended[1]) / elapsed if elapsed > 0 else 0.0
+        return (time.process_time() - self._burst_ended[1]) / elapsed if elapsed > SHORTEST_TURN else 0.0
 
 
 def _sleep_until_idle() -> None:
@@ -132,9 +134,7 @@ def _sleep_until_idle() -> None:
 
 def _version(name: str) -> str | None:
     if name == "nnlite-conv":  # of the checkout that is timed, whichever is installed
-        from nnlite.runtime.version import __version__
-
-        return __version__
+        return import_module("nnlite").__version__
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
