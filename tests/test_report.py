@@ -101,7 +101,8 @@ def test_the_legend_names_every_pass_that_is_drawn():
 
 def test_each_picture_follows_the_sentence_that_it_shows(html):
     said = [unescape(text) for text in re.findall("<figcaption>(.*?)</figcaption>", html)]
-    assert said[0] == "With algorithm auto, the order of the times follows training MACs, not parameters."
+    order = "the order of the times follows training MACs, not parameters."
+    assert said[0] == f"With algorithm auto (filled), {order} With algorithm im2col (hollow), {order}"
     assert (
         "A step of small_cnn takes 3.93 ms less than one of mlp. The largest saving is dense forward: -1.46 ms."
     ) in said[2]

@@ -74,7 +74,7 @@ def test_a_ratio_has_its_interval_and_none_from_too_few_rounds():
     assert tables.interval(Ratio(17.44)) == "17.4"
     few = tables.networks(documents.few_rounds())
     assert not any("(" in cell.text for cell in cells(few))
-    assert few.notes == ["Step: median of 2 rounds, 2 threads."]
+    assert few.notes == ["Medians of 2 rounds, 2 threads."]
 
 
 def test_columns_of_what_was_not_computed_are_left_out():
@@ -160,14 +160,18 @@ def test_the_rows_of_a_layer_table_stand_above_their_sum():
     ms = table.columns.index("ms")
     assert sum(row[ms].value for row in table.rows) == pytest.approx(n.step_ms.median)
     assert [table.total[0].text, table.total[ms + 1].text] == ["the step", "100%"]
-    assert table.rows[0][0].text == "conv2d+3"
-    assert "conv2d+3: conv2d, conv2d_1, max_pooling2d, dropout, fused in one kernel." in table.notes
+    small = {row.name for row in n.layers if row.ms < 0.01 * n.step_ms.median}
+    assert small
+    assert not small & {row[0].text for row in table.rows}
+    assert table.rows[-1][0].text == "everything else"
+    assert table.rows[0][0].text == "conv2d…"
+    assert "conv2d…: conv2d, conv2d_1, max_pooling2d, dropout, fused in one kernel." in table.notes
 
 
 def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
     document.comparisons["im2col"][2].prediction_error = Ratio(-0.42, -0.44, -0.4)
-    assert "small_cnn with im2col, 42% too low (median; 95%: -44% to -40%)." in worst_prediction(document)
+    assert "small_cnn with im2col, 42% too low (95%: -44% to -40%)." in worst_prediction(document)
 
 
 def test_what_is_not_predicted_is_told_with_its_reason():
@@ -207,7 +211,7 @@ def test_formulas_of_counts_are_exact_and_name_their_factors(name, algorithm):
         left, right = calculated(formula.arithmetic)
         assert left == right, formula.title
         assert "+" in formula.arithmetic or formula.arithmetic.count("×") >= 2, formula.title
-    assert len(counts) > 8
+    assert len(counts) >= 6
 
 
 def test_the_cnns_second_convolution_is_explained_by_its_shape():

@@ -7,13 +7,14 @@ from math import inf
 
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
-from nnlite.explain.compare import WITHIN, differences, predictions
+from nnlite.explain.compare import TIME_MODEL, WITHIN, Difference, differences, predictions
 from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import spoken
 from nnlite.explain.rows import ROUNDS
 from nnlite.lab.numbers import listed, milliseconds, of
 from nnlite.performance.counts import human_bytes
 from nnlite.performance.statistics import Ratio, paired_ratio
+from nnlite.runtime.scopes import PART_NAMES
 
 #: what limits a pass, as a sentence names it
 _LIMITS = {"compute": "arithmetic", "memory": "data movement", "overhead": "call overhead"}
@@ -79,26 +80,23 @@ def _uses(count: float) -> str:
 
 
 def _metric(document: Document) -> list[str]:
-    """Which metric predicts the ratios, with each algorithm."""
+    """Whether one count predicts the ratios, with each algorithm, and how often the time model does."""
     if not all(_known(n.ratio) for n in document.everything if document.base_of(n)):
         return []
-    holds: dict[str, list[str]] = {}
+    found: dict[str, list[bool]] = {}
     for algorithm in document.by_algorithm:
         for metric, rows in predictions(document, algorithm).items():
-            if metric != "time model":
-                holds.setdefault(metric, [])
-                holds[metric] += [algorithm] if all(p.holds for p in rows) else []
-    always = [metric for metric, algorithms in holds.items() if len(algorithms) == len(document.by_algorithm)]
-    within = f"these ratios within a factor of {WITHIN:g}"
+            found.setdefault(metric, []).extend(p.holds for p in rows)
+    model = found.pop(TIME_MODEL, [])
+    every = max((len(held) for held in found.values()), default=0)
+    always = [metric for metric, held in found.items() if len(held) == every and all(held)]
+    within = f"{'these ratios' if every > 1 else 'this ratio'} within a factor of {WITHIN:g}"
     if always:
-        return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}, with every algorithm."]
-    best = max(holds, key=lambda metric: len(holds[metric]), default="")
-    if not best or not holds[best]:
-        every = f"all ratios of an algorithm within a factor of {WITHIN:g}"
-        return [f"No count (parameters, MACs, memory traffic) predicts {every}."]
-    does = "does so" if _predicts([best]) == "predicts" else "do so"
-    algorithms = f"algorithm{'s' * (len(holds[best]) > 1)} {listed(holds[best])}"
-    return [f"No count predicts {within} with every algorithm; {_called([best])[0]} {does} only with {algorithms}."]
+        return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}."]
+    said = f"No single count (parameters, MACs, memory traffic) predicts {within}"
+    if len(model) < every or not any(model):
+        return [f"{said}."]
+    return [f"{said}; the time model does{'' if all(model) else f' for {sum(model)} of {every}'}."]
 
 
 def _called(metrics: Sequence[str]) -> list[str]:
@@ -111,7 +109,7 @@ def _predicts(metrics: Sequence[str]) -> str:
 
 
 def _where(document: Document) -> list[str]:
-    """The layer and pass with the largest difference, for the network that differs most from the baseline."""
+    """The layer with the largest difference, for the network that differs most from the baseline."""
     pairs = [(n, document.base_of(n)) for n in document.models]
     found = [(n, base) for n, base in pairs if base is not None and n.ratio and _differs(n.ratio)]
     if not found:
@@ -119,14 +117,25 @@ def _where(document: Document) -> list[str]:
     network, base = max(found, key=lambda pair: abs(pair[0].step_ms.median - pair[1].step_ms.median))
     longer, shorter = (network, base) if network.step_ms.median > base.step_ms.median else (base, network)
     gap = longer.step_ms.median - shorter.step_ms.median
-    largest = max(differences(longer, shorter), key=lambda d: d.more)
-    if gap <= 0 or largest.more <= 0:
+    by_layer: dict[str, list[Difference]] = {}
+    for d in differences(longer, shorter):
+        by_layer.setdefault(d.name, []).append(d)
+    largest = max(by_layer.values(), key=lambda passes: sum(d.more for d in passes))
+    more = sum(d.more for d in largest)
+    if gap <= 0 or more <= 0:
         return []
-    row = next((r for r in longer.layers if (r.name, r.part) == (largest.name, largest.part)), None)
-    why = f", limited by {_LIMITS[row.bound]}" if row is not None and row.bound else ""
+    share = "nearly all" if more >= 0.9 * gap else "most" if more >= 0.5 * gap else milliseconds(more)
+    passes = [d for d in largest if d.more >= 0.1 * more]
+    each = [f"{milliseconds(d.more)} {PART_NAMES[d.part]}" for d in passes]
+    bounds = {row.bound for d in passes for row in longer.layers if (row.name, row.part) == (d.name, d.part)}
+    limits = [_LIMITS[bound] for bound in bounds if bound]
+    why = f", limited by {limits[0]}" if len(limits) == len(bounds) == 1 else ""
+    where = (
+        spoken(passes[0].name, passes[0].part) if len(each) == 1 else f"{spoken(passes[0].name)} ({', '.join(each)})"
+    )
     return [
-        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}: "
-        f"{milliseconds(min(largest.more, gap))} of it in {spoken(largest.name, largest.part)}{why}."
+        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}, {share} of it "
+        f"in {where}{why}."
     ]
 
 

@@ -11,6 +11,8 @@ from nnlite.performance.statistics import Ratio
 
 #: a prediction holds if it is within this factor of the measured ratio
 WITHIN = 1.5
+#: the metric that is no count
+TIME_MODEL = "time model"
 #: the metrics: a number of a network's step each, None where it is not known
 METRICS: dict[str, Callable[[Network], float | None]] = {
     "parameters": lambda n: n.parameters,
@@ -18,7 +20,7 @@ METRICS: dict[str, Callable[[Network], float | None]] = {
     "training MACs": lambda n: n.training_macs_per_image,
     "minimum traffic, unfused": lambda n: n.unfused_least_bytes_per_step,
     "memory traffic": lambda n: n.moved_bytes_per_step,
-    "time model": lambda n: n.predicted_ms,
+    TIME_MODEL: lambda n: n.predicted_ms,
 }
 
 
@@ -103,10 +105,10 @@ def worst_prediction(document: Document) -> str:
         error, worst = max(errors, key=lambda pair: abs(pair[0].value))
         within = ""
         if error.low is not None:
-            within = f" (median; 95%: {percent(error.low)} to {percent(error.high or 0)})"
+            within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})"
         said.append(
-            "Predicted: FLOPs / rate + bytes / bandwidth + overhead, from microbenchmarks. Largest "
-            f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
+            "Predicted: FLOPs / rate or bytes / bandwidth, whichever is longer, and calls. Largest error: "
+            f"{worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
     if missing:

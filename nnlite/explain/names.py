@@ -21,9 +21,9 @@ def pass_name(part: str) -> str:
 
 
 def shorten(name: str) -> str:
-    """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d+3: the first layer, and the number of layers fused with it."""
+    """conv2d+conv2d_1+max_pooling2d+dropout -> conv2d…: the first of the fused layers."""
     first, *rest = name.split("+")
-    return f"{first}+{len(rest)}" if rest else first
+    return f"{first}…" if rest else first
 
 
 def layer_and_pass(name: str, part: str) -> tuple[str, str]:
@@ -35,16 +35,16 @@ def layer_and_pass(name: str, part: str) -> tuple[str, str]:
 
 def spelled_out(names: Iterable[str]) -> list[str]:
     """For each name that `shorten` changes, the layers it stands for."""
-    together = dict.fromkeys(name for name in names if "+" in name)
-    return [f"{shorten(name)}: {name.replace('+', ', ')}, fused in one kernel" for name in together]
+    changed = dict.fromkeys(name for name in names if shorten(name) != name)
+    return [f"{shorten(name)}: {name.replace('+', ', ')}, fused in one kernel" for name in changed]
 
 
-def spoken(name: str, part: str) -> str:
-    """A pass of a layer, or the rest of the step, as a sentence names it."""
+def spoken(name: str, part: str = "") -> str:
+    """A layer and its pass, or the rest of the step, as a sentence names it."""
     if part == "other":
         return "the rest of the step" if name == "rest" else "the code between the layers"
     if part == "optimizer":
         return f"the update by {name}"
     first, *rest = name.split("+")
-    layers = f"{first} and the {len(rest)} layers fused with it" if len(rest) > 1 else " and ".join([first, *rest])
-    return f"{layers} ({PART_NAMES[part]})"
+    layers = f"the fused layers {first} {'to' if len(rest) > 1 else 'and'} {rest[-1]}" if rest else name
+    return f"{layers} ({PART_NAMES[part]})" if part else layers

@@ -20,8 +20,10 @@ def show(document: Document, out: Console, *, details: bool = False) -> None:
     width = min(WIDTH, out.width)
     out.print(answer.question(document), style="bold", width=width)
     out.print(to_rich(tables.networks(document)), width=width)
-    if ratios := case_study.ratios(document):
-        out.print(to_rich(ratios), width=width)
+    if epochs := case_study.epochs(document):
+        out.print()
+        out.print(to_rich(epochs), width=width)
+    out.print()
     for sentence in answer.sentences(document):
         out.print(f"- {sentence}", width=width)
     out.print(f"\n{compare.worst_prediction(document)}", width=width)

@@ -16,12 +16,14 @@ from nnlite.performance.counts import human_bytes
 from nnlite.performance.statistics import Ratio
 
 _TERMS = ("compute", "memory", "overhead")
+#: passes with a smaller share of the step are one row together
+LEAST = 0.01
 
 
 def networks(document: Document) -> Table:
     """One row per network: its size and its step with the algorithm of the run."""
     several = len(document.models) > 1
-    columns = ["network", "parameters", "training MACs per image", "memory traffic per step", "step"]
+    columns = ["network", "parameters", "training MACs per image", "memory traffic per step", "step", "predicted"]
     columns += [f"ratio to {shorten_name(document.baseline)}"] if several else []
     rows = []
     for n in document.models:
@@ -35,16 +37,16 @@ def networks(document: Document) -> Table:
             ),
             _bytes(n.moved_bytes_per_step),
             Cell(milliseconds(n.step_ms.median), n.step_ms.median, formulas.step(n)),
+            _predicted_step(n, unit=" ms"),
         ]
         base = document.base_of(n)
-        row += [_ratio(n, base) if base else Cell("1", 1.0)] if several else []
-        rows.append([*row, _predicted_step(n, unit=" ms")])
+        rows.append([*row, *([_ratio(n, base) if base else Cell("1", 1.0)] if several else [])])
     title = f"A training step of {document.batch_size} images, algorithm {document.algorithm}"
-    rounds = f"{document.rounds} round{'s' * (document.rounds != 1)}, {threads_said(document.threads)}"
-    note = f"Step: median of {rounds}."
+    note = f"Median{'s' * several} of {document.rounds} round{'s' * (document.rounds != 1)}, "
+    note += threads_said(document.threads)
     if any(n.ratio and n.ratio.low is not None for n in document.models):
-        note += " Ratio: median of per-round ratios (95%)."
-    return without_missing(Table(title, [*columns, "predicted"], rows, [note]))
+        note += "; ratios of each round, with 95% interval"
+    return without_missing(Table(title, columns, rows, [f"{note}."]))
 
 
 def shorten_name(name: str, longest: int = 16) -> str:
@@ -84,16 +86,22 @@ def sum_of_terms(n: Network) -> dict[str, float] | None:
 
 
 def layers(network: Network, document: Document) -> Table:
-    """One row per layer and pass; their sum is the step."""
+    """One row per layer and pass of at least LEAST of the step, and one for all others; their sum is the step."""
     columns = ["layer", "pass", "MFLOP", "minimum traffic", "memory traffic", "ms", "share", "predicted", "error"]
-    rows = [_layer(row, network, document.batch_size) for row in network.layers]
+    shown = [row for row in network.layers if row.ms >= LEAST * network.step_ms.median]
+    rows = [_layer(row, network, document.batch_size) for row in shown]
+    if len(shown) < len(network.layers):
+        ms = network.step_ms.median - sum(row.ms for row in shown)
+        share = 100 * ms / network.step_ms.median
+        rest = [Cell("everything else"), Cell(""), *[MISSING] * 3, Cell(short(ms), ms), Cell(f"{share:.1f}%", share)]
+        rows.append([*rest, *[MISSING] * 3])
     total = [Cell("the step"), *[Cell("")] * 4, Cell(short(network.step_ms.median)), Cell("100%")]
-    error = _error(network.name, network.predicted_ms, network.step_ms.median)
-    total += [_predicted_step(network), error, Cell("")]
+    error = network.prediction_error
+    total += [_predicted_step(network), MISSING if error is None else Cell(percent(error.value)), Cell("")]
     title = f"{network.name}, algorithm {network.algorithm}: a step of {milliseconds(network.step_ms.median)}"
     notes = [f"{c.name}: {c.algorithm} ({c.reason})." for c in network.convolutions]
-    notes += [f"{said}." for said in spelled_out(row.name for row in network.layers)]
-    return without_missing(Table(title, [*columns, "bound"], rows, notes, total))
+    notes += [f"{said}." for said in spelled_out(row.name for row in shown)]
+    return without_missing(Table(title, [*columns, "limited by"], rows, notes, total))
 
 
 def _layer(row: Row, network: Network, batch: int) -> list[Cell]:

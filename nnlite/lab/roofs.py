@@ -42,8 +42,8 @@ def draw_roofs(axes: Axes, peak: float, slopes: Mapping[str, float], *, traffic:
                 below = "top" if at == ends[0] else "bottom"  # of the line at the left edge; above the lower edge
                 axes.annotate(f" {level}", (at, gbs * at), color=colour, fontsize=8, va=below)
         axes.axhline(peak, color=colour, linewidth=1)
-        axes.annotate(f"peak {short(peak)} GFLOP/s", (right, peak), (0, 3), textcoords="offset points", ha="right",
-                      fontsize=8, color=colour)  # fmt: skip
+        axes.annotate(f"peak {short(peak)} GFLOP/s", (left, peak), (4, 3), textcoords="offset points", fontsize=8,
+                      color=colour)  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top))
     log(axes, x=f"FLOPs per byte of {traffic}", y="GFLOP/s")
 

@@ -70,9 +70,10 @@ def to_rich(table: Table) -> RichTable:
     def text(words: str) -> Text:
         return Text(words, overflow="fold")
 
+    caption = text("\n".join(table.notes)) if table.notes else None
     result = RichTable(
         title=text(table.title), title_justify="left", title_style="", box=box.SIMPLE_HEAD, padding=0,
-        pad_edge=False, caption=text("\n".join(table.notes)) if table.notes else None, caption_justify="left",
+        show_edge=False, pad_edge=False, caption=caption, caption_justify="left",
     )  # fmt: skip
     for i, column in enumerate(table.columns):
         is_text = table.is_text(i)

@@ -110,7 +110,7 @@ def _context(document: Document) -> dict[str, Any]:
         "tables": tables,
         "question": answer.question(document),
         "answer": answer.sentences(document),
-        "ratios": case_study.ratios(document),
+        "epochs": case_study.epochs(document),
         "worst_prediction": compare.worst_prediction(document),
     }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
 from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import pass_name
 from nnlite.explain.report.drawing import (
+    ABOVE,
     BESIDE,
     Panel,
     Picture,
@@ -28,38 +29,57 @@ from nnlite.lab.roofs import log
 
 
 def size(document: Document) -> Picture:
+    """Each network's size and time: with the algorithm of the run, and beside it with the slowest one."""
     sizes: dict[str, Callable[[Network], float | None]] = {
         "parameters": METRICS["parameters"],
         "training MACs per image": METRICS["training MACs"],
     }
-    panels = []
+    drawn = [document.algorithm]
+    if document.comparisons:
+        drawn.append(max(document.comparisons, key=lambda a: _total(document.comparisons[a])))
+    panels, muted = [], light("muted")
     for what, value in sizes.items():
         figure, axes = new(4.4, 3.2)
-        for n in document.models:
-            colour, marker = style_of(document, n.name)
-            axes.scatter(
-                [value(n) or 0], [n.step_ms.median], s=70, color=colour, marker=marker, label=shorten_name(n.name, 24)
-            )
-        axes.margins(0.2)
+        said = []
+        for algorithm in drawn:
+            for n in document.by_algorithm[algorithm]:
+                colour, marker = style_of(document, n.name)
+                x, y = value(n) or 0, n.step_ms.median
+                face = colour if algorithm == document.algorithm else "none"
+                axes.scatter([x], [y], s=70, edgecolors=colour, facecolors=face, marker=marker)
+                said.append(f"{n.name}, {algorithm}: {short(x)}, {milliseconds(y)}")
+                if algorithm == drawn[-1]:
+                    axes.annotate(shorten_name(n.name, 24), (x, y), ha="center", **ABOVE)
+        if len(drawn) > 1:
+            for algorithm, face in zip(drawn, (muted, "none"), strict=True):
+                axes.scatter([], [], s=50, edgecolors=muted, facecolors=face, label=algorithm)
+            figure.legend(loc="outside lower left", ncols=2)
+        axes.margins(0.25)
         log(axes, x=what, y="ms per step")
-        figure.legend(loc="outside lower left", ncols=3)
-        said = "; ".join(f"{n.name}: {short(value(n) or 0)}, {milliseconds(n.step_ms.median)}" for n in document.models)
-        panels.append(Panel(f"size-{what.split()[0]}", figure, f"{what} against time. {said}."))
-    return Picture("size", _size_sentence(document), panels)
+        panels.append(Panel(f"size-{what.split()[0]}", figure, f"{what} against time. {'; '.join(said)}."))
+    return Picture("size", _size_sentence(document, drawn), panels)
 
 
-def _size_sentence(document: Document) -> str:
-    """Whether the order of the times is that of the parameters and of the MACs, with this run's algorithm."""
-    by_time = sorted(document.models, key=lambda n: n.step_ms.median)
-    follows: list[str] = []
-    not_: list[str] = []
-    for metric in ("parameters", "training MACs"):
-        sizes = [METRICS[metric](n) or 0 for n in by_time]
-        (follows if sizes == sorted(sizes) else not_).append(metric)
-    said = f"follows {' and '.join(follows)}" if follows else f"follows neither {' nor '.join(not_)}"
-    if follows and not_:
-        said += f", not {not_[0]}"
-    return f"With algorithm {document.algorithm}, the order of the times {said}."
+def _total(networks: Sequence[Network]) -> float:
+    return sum(n.step_ms.median for n in networks)
+
+
+def _size_sentence(document: Document, algorithms: Sequence[str]) -> str:
+    """Whether the order of the times is that of the parameters and of the MACs, with each of the algorithms."""
+    said = []
+    for algorithm, dots in zip(algorithms, ("filled", "hollow"), strict=False):
+        by_time = sorted(document.by_algorithm[algorithm], key=lambda n: n.step_ms.median)
+        follows: list[str] = []
+        not_: list[str] = []
+        for metric in ("parameters", "training MACs"):
+            sizes = [METRICS[metric](n) or 0 for n in by_time]
+            (follows if sizes == sorted(sizes) else not_).append(metric)
+        order = f"follows {' and '.join(follows)}" if follows else f"follows neither {' nor '.join(not_)}"
+        if follows and not_:
+            order += f", not {not_[0]}"
+        shown = f" ({dots})" if len(algorithms) > 1 else ""
+        said.append(f"With algorithm {algorithm}{shown}, the order of the times {order}.")
+    return " ".join(said)
 
 
 # Where each step's time goes ---------------------------------------------------------------------------------------

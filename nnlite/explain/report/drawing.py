@@ -22,6 +22,8 @@ BESIDE: dict[str, Any] = {
     "fontsize": 9,
     "in_layout": False,  # it fits into the margins, and layout is most of a figure's time
 }
+#: annotation style of a name above its dot
+ABOVE: dict[str, Any] = {**BESIDE, "xytext": (0, 7), "va": "bottom"}
 #: matplotlib settings, for drawing and for saving
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
