@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -50,55 +50,64 @@ def check_free(name: str) -> None:
         )
 
 
-def save(name: str, algorithms: dict[str, conv.Algorithm], content: dict[str, Any]) -> Path:
-    """Save the user's algorithms, given by FILE.py:CLASS, with the JSON of their run. Returns the folder."""
+def folder_of(name: str, number: int) -> Path:
+    """Of the files of a version's algorithm: the first, the second ..."""
+    return FOLDER / name / str(number)
+
+
+def save(name: str, algorithms: Mapping[str, str], content: dict[str, Any]) -> Path:
+    """Save the user's algorithms (FILE.py:CLASS -> name), with the JSON of their run. Returns the folder."""
     check_free(name)
-    folder, sources = FOLDER / name, []
+    sources = []
     for number, (spec, algorithm) in enumerate(algorithms.items(), 1):
         file, _, class_name = spec.partition(".py:")
-        file += ".py"
-        for relative, source in files_of(Path(file)).items():
-            path = folder / str(number) / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, source)
-        loads = f"{number}/{Path(file).name}:{class_name}"
-        sources.append({"name": algorithm.name, "given_as": spec, "source": loads})
-    write_json(folder / _RUN, {**content, "sources": sources})  # last: a version without it is not complete
-    return folder
+        path = Path(f"{file}.py")
+        for relative, source in files_of(path).items():
+            copy = folder_of(name, number) / relative
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(copy, source)
+        sources.append({"name": algorithm, "given_as": spec, "source": f"{number}/{path.name}:{class_name}"})
+    write_json(FOLDER / name / _RUN, {**content, "sources": sources})  # last: a version without it is not complete
+    return FOLDER / name
 
 
-def load(name: str) -> tuple[list[conv.Algorithm], dict[str, Any]]:
-    """The algorithms of a version, registered as `name@version`, and the JSON of its run."""
+def read(name: str) -> dict[str, Any]:
+    """The JSON of a version's run. Raises ValueError."""
     if name not in names():
         if not names():
             raise ValueError(f"--compare: expected a saved version. Received: {name!r}; there is none in {FOLDER}")
         raise unknown("--compare", name, names())
-    folder, kind = FOLDER / name, f"--compare {name}"
+    path = FOLDER / name / _RUN
     try:
-        content = json.loads((folder / _RUN).read_text())
-        sources = [(str(entry["name"]), str(entry["source"])) for entry in content["sources"]]
-        sources[0]
+        content = json.loads(path.read_text())
+        if not [entry["name"] + entry["source"] for entry in content["sources"]]:
+            raise LookupError("no sources")
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{kind}: expected the JSON of a run in {folder / _RUN}. Received: {error!r}") from error
+        raise ValueError(f"--compare {name}: expected the JSON of a run in {path}. Received: {error!r}") from error
+    return content
+
+
+def load(name: str) -> list[conv.Algorithm]:
+    """The algorithms of a version, registered as `name@version`."""
     algorithms = []
-    for algorithm_name, source in sources:
-        algorithm = load_algorithm(f"{folder}/{source}", kind)
-        algorithm.name = f"{algorithm_name}@{name}"  # of this instance alone
+    for entry in read(name)["sources"]:
+        algorithm = load_algorithm(f"{FOLDER / name}/{entry['source']}", f"--compare {name}")
+        algorithm.name = f"{entry['name']}@{name}"  # of this instance alone
         algorithms.append(conv.register(algorithm, replace=True))
-    return algorithms, content
+    return algorithms
 
 
 def fill_options(options: argparse.Namespace) -> list[conv.Algorithm]:
     """Load the versions of --compare. What the command line leaves open is as in the first of them."""
-    loaded = [load(name) for name in dict.fromkeys(options.compare)]
-    before = loaded[0][1].get("options", {})
+    loaded = [algorithm for name in dict.fromkeys(options.compare) for algorithm in load(name)]
+    before = read(options.compare[0]).get("options", {})
     given = {option for option in OPTIONS if getattr(options, option)}
     if "shapes" in given:
         given.add("batch_size")  # the saved one belongs to the saved shapes
     for option in OPTIONS:
         if option not in given:
             setattr(options, option, before.get(option, options.default_of(option)))
-    return [algorithm for algorithms, _ in loaded for algorithm in algorithms]
+    return loaded
 
 
 def check_comparable(versions: Sequence[str], saved: Sequence[conv.Algorithm], today: Sequence[conv.Algorithm]) -> None:

@@ -449,7 +449,7 @@ def test_one_combination_of_a_file_is_named_by_its_values(folder):
         (["--sweep", "--only", "direct,winograd"], "expected one algorithm, from --only or --algorithm. Received: dir"),
         (["--sweep", "--only", "im2col"], "--sweep: algorithm 'im2col' declares no parameters"),
         (["--sweep", "block", "--only", "winograd"], "--sweep: unknown parameter 'block' of 'winograd'"),
-        (["--sweep", "--only", "winograd", "--baseline", "direct"], "--baseline: expected none with --sweep"),
+        (["--sweep", "--only", "winograd", "--baseline", "direct"], "--sweep: expected no --baseline with it"),
         (["--sweep", "--only", "winograd", "--rounds", "19"], "--rounds: expected an integer of at least 20"),
         (
             ["--sweep", "least_tiles", "--only", "winograd", "--figures", "f"],
