@@ -9,7 +9,7 @@ import numpy as np
 
 from nnlite.conv import Algorithm, Epilogue, Fused
 from nnlite.lab.contract import Refused, asking, declared_bound, dtypes, spoil
-from nnlite.lab.reference import Operands, Problem, expected, rms
+from nnlite.lab.reference import Operands, Problem, by_taps, rms
 
 EPILOGUES = tuple(Epilogue(*kinds) for kinds in product((False, True), repeat=3) if any(kinds))
 
@@ -36,8 +36,8 @@ def _check_epilogue(algorithm: Algorithm, problem: Problem, epilogue: Epilogue, 
     backward = Operands(given.x, given.weight, route(dresult))
     wanted = {
         "result": result,
-        "dx": expected(geometry, "grad_input", backward),
-        "dweight": expected(geometry, "grad_weight", backward),
+        "dx": by_taps(geometry, "grad_input", backward),
+        "dweight": by_taps(geometry, "grad_weight", backward),
         "dbias": backward.dy.sum(axis=(0, 1, 2)),  # (k)
     }
 

@@ -1,7 +1,6 @@
-"""Expected results: every pass in float64.
+"""Expected results: every pass in float64, one matrix product per kernel position.
 
-Small problems are computed by `naive`, the definition. Larger ones take one matrix product per kernel position, in
-code that no algorithm shares and that needs no compiler. Tests compare it with `naive`.
+No algorithm shares this code, and it needs no compiler. Tests compare it with `naive`, the definition.
 """
 
 from __future__ import annotations
@@ -15,9 +14,6 @@ import numpy as np
 
 from nnlite import conv
 from nnlite.conv import Geometry
-
-#: the most MACs of a problem that is computed by `naive`
-_MOST_NAIVE_MACS = 5_000
 
 #: the passes of an algorithm, and both gradients in one call
 PASSES = (*conv.PASSES, "gradients")
@@ -60,15 +56,8 @@ def result_passes(pass_name: str) -> tuple[str, ...]:
     return ("grad_input", "grad_weight") if pass_name == "gradients" else (pass_name,)
 
 
-def expected(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
-    """The expected result of a single pass, in float64."""
-    if geometry.macs <= _MOST_NAIVE_MACS:
-        return run_pass(conv.get("naive"), pass_name, given, geometry)[0]
-    return by_taps(geometry, pass_name, given)
-
-
 def by_taps(geometry: Geometry, pass_name: str, given: Operands) -> np.ndarray:
-    """A single pass as one matrix product per kernel position (r, s) and group."""
+    """The result of a single pass, as one matrix product per kernel position (r, s) and group."""
     (top, bottom), (left, right) = geometry.pads
     _, h, w, _ = geometry.input_shape
     n, oh, ow, k = geometry.output_shape
@@ -111,7 +100,7 @@ class Problem:
     def expected(self, pass_name: str) -> np.ndarray:
         """The expected result of a single pass, in float64."""
         if pass_name not in self._expected:
-            self._expected[pass_name] = expected(self.geometry, pass_name, self.operands)
+            self._expected[pass_name] = by_taps(self.geometry, pass_name, self.operands)
         return self._expected[pass_name]
 
 

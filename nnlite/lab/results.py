@@ -23,11 +23,6 @@ _TIMED = (
     "median_ms", "min_ms", "samples_ms", "scale", "verdict", "best", "gflops", "percent_of_peak", "effective_rate",
     "over_peak",
 )  # fmt: skip
-CSV_COLUMNS = (
-    "shape", "pass", "algorithm", "status", "reason", "rounds", "scale", "median_ms", "min_ms", "ratio", "ratio_low",
-    "ratio_high", "verdict", "best", "gflops", "percent_of_peak", "effective_rate", "over_peak", "extra_bytes",
-    "error", "error_bound",
-)  # fmt: skip
 
 
 @dataclass
@@ -194,14 +189,17 @@ class Run:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """One line per shape, pass and algorithm, with CSV_COLUMNS as header."""
-    text = StringIO(newline="")
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", extrasaction="ignore")
-    writer.writeheader()
+    """One line per shape, pass and algorithm; the columns are what JSON has, without the samples."""
+    lines = []
     for row in rows:
         for cell in row.cells:
-            ratio = asdict(cell.ratio) if cell.ratio else {}
-            content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": len(cell.seconds), **cell.to_dict()}
-            content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
-            writer.writerow(content)
+            line = {"shape": row.shape.name, "pass": row.pass_name, "rounds": len(cell.seconds), **cell.to_dict()}
+            interval = line.pop("ratio", None) or {}
+            lines.append({**line, "ratio": interval.get("value")})
+            lines[-1] |= {f"ratio_{name}": interval.get(name) for name in ("low", "high")}
+    columns = dict.fromkeys(name for line in lines for name in line if name != "samples_ms")
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(lines)
     write_whole(path, text.getvalue())

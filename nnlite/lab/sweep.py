@@ -114,7 +114,7 @@ class Sweep:
             *values,
             Cell(str(len(cell.seconds)), len(cell.seconds)),
             Cell(milliseconds_of(cell), cell.median_ms),
-            Cell(ratio(cell.ratio.value), cell.ratio.value),
+            _ratio(cell),
             Cell("" if low is None or cell.verdict == "baseline" else f"{ratio(low)}-{ratio(high)}", low or 0),
             Cell("default" if cell.algorithm == self.default else cell.verdict or ""),
         ]
@@ -124,20 +124,15 @@ class Sweep:
         values, others = self.values.values()
         cells = {tuple(self._values(cell.algorithm).values()): cell for cell in row.cells}
 
-        def shown(cell: results.Cell) -> Cell:
-            if cell.ratio is None:
-                return MISSING
-            text = ratio(cell.ratio.value)
-            return Cell(f"* {text}" if cell.best else text if cell in row.finalists else f"({text})", cell.ratio.value)
-
-        return [(value, [shown(cells[value, other]) for other in others]) for value in values]
+        return [(value, [_ratio(cells[value, other], "* ") for other in others]) for value in values]
 
     def _notes(self, row: Row) -> Iterator[str]:
         ran = [len(cell.seconds) for cell in row.timed]
         dropped = [f"{ran.count(n)} after {n} rounds" for n in sorted(set(ran)) if n < row.rounds]
         if dropped:
             yield f"Dropped for their fastest run so far, by {race.METHOD}: {', '.join(dropped)}."
-            yield f"Intervals are those of the {row.rounds - row.dropped} rounds after that."
+            yield "Their ratios, in parentheses, are of these few rounds: do not compare them with the others', which"
+            yield f"are of the {row.rounds - row.dropped} rounds after that, as are the intervals."
         for reason in dict.fromkeys(cell.reason for cell in row.cells if cell.status == "declined"):
             named = [self.said(cell.algorithm) for cell in row.cells if cell.reason == reason]
             yield f"Skipped: {'; '.join(named)}: {reason}."
@@ -158,28 +153,31 @@ class Sweep:
 
     def draw(self, run: Run, folder: Path) -> list[str]:
         """Write sweep-heatmap as SVG and PNG, one panel per shape and pass. Returns the paths; for two parameters."""
-        from nnlite.lab.figures import blank, write
+        from nnlite.lab import figures
 
         rows = [row for row in run.rows if row.timed]
         if not rows:
             return []
         (down, values), (across, others) = self.values.items()
-        figure = blank(1.5 + 1.1 * len(others), (1.3 + 0.5 * len(values)) * len(rows))
+        figure = figures.blank(1.5 + 1.1 * len(others), (1.3 + 0.5 * len(values)) * len(rows))
         for i, row in enumerate(rows):
             axes = figure.add_subplot(len(rows), 1, i + 1)
             grid = [cells for _, cells in self._grid(row)]
             ratios = np.array([[np.nan if cell.value is None else cell.value for cell in cells] for cells in grid])
-            dropped = np.array([[cell.text.startswith("(") for cell in cells] for cells in grid])
-            axes.imshow(
-                np.log2(ratios), cmap="PuOr_r", vmin=-1, vmax=1, aspect="auto", alpha=np.where(dropped, 0.4, 1.0)
-            )
-            for (y, x), value in np.ndenumerate(ratios):
-                light = "white" if abs(np.log2(value)) > 0.55 and not dropped[y, x] else "black"  # never of NaN
-                axes.text(x, y, grid[y][x].text, ha="center", va="center", color=light, fontsize=9)
-            axes.set_xticks(range(len(others)), [str(value) for value in others])
-            axes.set_yticks(range(len(values)), [str(value) for value in values])
+            texts = [[cell.text for cell in cells] for cells in grid]
+            figures.heat(axes, ratios, texts, [*map(str, values)], [*map(str, others)], 2)
             axes.set_xlabel(across)
             axes.set_ylabel(down)
             title = f"{row.shape.name}, {PART_NAMES[row.pass_name]}\nx default; {_MARKS}"
             axes.set_title(title, loc="left", fontsize=9)
-        return write(figure, folder / "sweep-heatmap")
+        return figures.write(figure, folder / "sweep-heatmap")
+
+
+def _ratio(cell: results.Cell, star: str = "") -> Cell:
+    """A ratio, in parentheses if it is of a dropped combination: of few rounds; after `star` if it is the best."""
+    if cell.ratio is None:
+        return MISSING
+    text = ratio(cell.ratio.value)
+    if (cell.verdict or "").startswith("dropped"):
+        text = f"({text})"
+    return Cell(star * cell.best + text, cell.ratio.value)

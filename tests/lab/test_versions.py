@@ -207,11 +207,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(folder,
         (lambda run: run.pop("rows"), "Received: JSON of another command"),
         (lambda run: run.update(schema=9), "of schema 1. Received: JSON of schema 9"),
         (lambda run: run.update(rows=[1]), "Received: rows that are not a run's"),
-        (
-            lambda run: run["rows"][0]["algorithms"][1].update(percent_of_peak=None),
-            "Received: no number as percent_of_peak of mine at",
-        ),
-        (lambda run: run["rows"][0]["algorithms"][0].pop("median_ms"), "Received: no number as median_ms of mine@bef"),
+        (lambda run: run["rows"][0]["algorithms"][1].update(percent_of_peak=None), "rows that are not a run's"),
+        (lambda run: run["rows"][0]["algorithms"][0].pop("median_ms"), "not a run's (KeyError('median_ms'))"),
     ],
 )
 def test_diff_refuses_what_is_not_a_run(folder, capsys, change, received):

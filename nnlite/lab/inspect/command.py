@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "algorithm",
         metavar="ALGORITHM",
         help="a built-in algorithm, your own as FILE.py:CLASS, both also with parameters, as "
-        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit",
+        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit, or calls such functions",
     )
     parser.add_argument(
         "--shape",

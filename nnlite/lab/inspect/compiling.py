@@ -31,9 +31,9 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be reached: an algorithm's pass at a geometry, a function with a signature, or the whole package."""
+    """What is to be reached: an algorithm's pass at a geometry, or a function, with a signature if it is jitted."""
 
-    target: str | None  # an algorithm's name, FILE.py:NAME, or None for every kernel of the package
+    target: str  # an algorithm's name, or FILE.py:NAME
     geometry: tuple | None = None  # Geometry's fields
     pass_name: str = "forward"
     signature: str | None = None
