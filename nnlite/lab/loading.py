@@ -79,26 +79,16 @@ def load_algorithm(spec: str, kind: str = "--algorithm") -> conv.Algorithm:
     if not (isinstance(found, type) and issubclass(found, conv.Algorithm)):
         what = found.__name__ if isinstance(found, type) else type(found).__name__
         raise ValueError(f"{kind} {spec}: expected a subclass of nn.conv.Algorithm. Received: {what}")
-    given = _parameters(spec, found, arguments, kind)
     try:
+        given = accepted(found.__name__, found.parameters, read(arguments, found.parameters))
         algorithm = made(found, given)
+        name = getattr(algorithm, "name", None)
+        if isinstance(name, str) and name in conv.names() and type(conv.get(name)) is found:
+            algorithm = conv.get(name)
+        conv.register(algorithm, replace=True)
     except ValueError as error:
         raise ValueError(f"{kind} {spec}: {error}") from error
     except Exception as error:
         raise ValueError(f"{kind} {spec}: {found.__name__}() raised {type(error).__name__}: {error}") from error
-    name = getattr(algorithm, "name", None)
-    if isinstance(name, str) and name in conv.names() and type(conv.get(name)) is found:
-        algorithm = conv.get(name)
-    try:
-        conv.register(algorithm, replace=True)
-    except ValueError as error:
-        raise ValueError(f"{kind} {spec}: {error}") from error
     conv.unregister(algorithm.name)
     return algorithm
-
-
-def _parameters(spec: str, algorithm: type[conv.Algorithm], arguments: str, kind: str) -> dict[str, Any]:
-    try:
-        return accepted(algorithm.__name__, algorithm.parameters, read(arguments, algorithm.parameters))
-    except ValueError as error:
-        raise ValueError(f"{kind} {spec}: {error}") from error

@@ -14,7 +14,7 @@ from nnlite.lab import race, results
 from nnlite.lab.numbers import of
 from nnlite.lab.results import Row, Run
 from nnlite.lab.table import MISSING, Cell, Table
-from nnlite.lab.tables import milliseconds_of, ratio
+from nnlite.lab.tables import interval, milliseconds_of, ratio
 from nnlite.runtime.scopes import PART_NAMES
 
 #: rounds of the default and of the best other combination, at least
@@ -109,13 +109,12 @@ class Sweep:
         if cell.status != "timed" or cell.ratio is None:
             status = "skipped" if cell.status == "declined" else cell.status
             return [*values, Cell("", 0), Cell("", 0), Cell("", 0), Cell("", 0), Cell(status)]
-        low, high = cell.ratio.low, cell.ratio.high
         return [
             *values,
             Cell(str(len(cell.seconds)), len(cell.seconds)),
             Cell(milliseconds_of(cell), cell.median_ms),
             _ratio(cell),
-            Cell("" if low is None or cell.verdict == "baseline" else f"{ratio(low)}-{ratio(high)}", low or 0),
+            Cell("" if cell.verdict == "baseline" else interval(cell.ratio), cell.ratio.low or 0),
             Cell("default" if cell.algorithm == self.default else cell.verdict or ""),
         ]
 

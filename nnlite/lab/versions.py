@@ -139,14 +139,15 @@ def compare(run: Run, versions: Sequence[str], percent: float | None) -> list[Pa
     """Each algorithm that was timed beside a saved version of it. `percent`: of --fail-slower."""
     found = []
     for row in run.rows:
-        timed = {cell.algorithm: cell for cell in row.timed}
-        for version, (name, cell) in product(dict.fromkeys(versions), timed.items()):
+        timed = {cell.algorithm: cell.seconds for cell in row.timed}
+        for version, name in product(dict.fromkeys(versions), timed):
             if before := timed.get(f"{name}@{version}"):
-                ratio = paired_ratio(cell.seconds, before.seconds, fewest=COMPARED_ROUNDS)
-                most = None if percent is None or row.noise is None else 1 + max(percent / 100, row.noise)
-                fails = most is not None and ratio.low is not None and ratio.low > most
-                said = verdict(ratio, row.noise)
-                found.append(Pair(row.shape.name, row.pass_name, name, version, ratio, said, fails))
+                ratio = paired_ratio(timed[name], before, fewest=COMPARED_ROUNDS)
+                fails = False
+                if percent is not None and row.noise is not None and ratio.low is not None:
+                    fails = ratio.low > 1 + max(percent / 100, row.noise)
+                place = row.shape.name, row.pass_name, name, version
+                found.append(Pair(*place, ratio, verdict(ratio, row.noise), fails))
     return found
 
 
@@ -154,12 +155,9 @@ def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     """One line per algorithm, shape and pass; and whether --fail-slower fails."""
     rows = [
         [
-            Cell(f"{p.shape}, {PART_NAMES[p.pass_name]}"),
-            Cell(p.algorithm),
-            Cell(p.version),
+            *map(Cell, (f"{p.shape}, {PART_NAMES[p.pass_name]}", p.algorithm, p.version)),
             Cell(tables.ratio(p.ratio.value), p.ratio.value),
-            Cell("" if p.ratio.low is None else f"{tables.ratio(p.ratio.low)}-{tables.ratio(p.ratio.high)}"),
-            Cell(p.verdict + (": FAILED" if p.fails else "")),
+            *map(Cell, (tables.interval(p.ratio), p.verdict + (": FAILED" if p.fails else ""))),
         ]
         for p in pairs
     ]
@@ -167,7 +165,6 @@ def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     if not pairs:
         notes = ["Nothing was compared: no algorithm was timed beside a saved one of its name."]
     elif percent is not None:
-        failed = sum(p.fails for p in pairs)
-        notes.append(f"Slower by more than {percent:g}%: {failed or 'none'} of {len(pairs)}.")
+        notes.append(f"Slower by more than {percent:g}%: {sum(p.fails for p in pairs) or 'none'} of {len(pairs)}.")
     columns = ["layer and pass", "algorithm", "saved version", "x saved", "95%", "verdict"]
     return Table("Today's source relative to the saved one", columns, rows, notes)

@@ -22,7 +22,7 @@ from nnlite.lab.loading import load_algorithm, said
 from nnlite.lab.numbers import short
 from nnlite.lab.results import Run
 from nnlite.lab.shapes import Shape
-from nnlite.lab.tables import ratio
+from nnlite.lab.tables import interval, ratio
 from nnlite.lab.terminal import Progress
 from nnlite.lab.user_modules import files_of
 from nnlite.performance.contention import TOLERATED
@@ -194,7 +194,7 @@ class Watch:
 
 
 def _said(found: Ratio, aa: float | None) -> str:
-    return f"{ratio(found.value)} ({ratio(found.low)}-{ratio(found.high)}) {verdict(found, aa)}"
+    return f"{ratio(found.value)} ({interval(found)}) {verdict(found, aa)}"
 
 
 def wait_for_save(path: Path) -> None:

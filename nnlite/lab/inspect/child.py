@@ -8,7 +8,7 @@ array, nobody knows what is called next, and it ends.
 from __future__ import annotations
 
 import inspect
-import json
+import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -21,9 +21,9 @@ from nnlite.compiler import launch as kernels
 from nnlite.compiler import numba_private
 from nnlite.compiler.cache import CodeCache
 from nnlite.compiler.target import LANES
-from nnlite.conv import Geometry
 from nnlite.conv.parameters import split_call
 from nnlite.lab import reference
+from nnlite.lab.inspect.compiling import Compiled, Function, Request
 from nnlite.lab.loading import load_algorithms, load_object
 from nnlite.lab.user_modules import plain_name
 from nnlite.runtime import threads
@@ -72,11 +72,11 @@ class _Noted:
                 self._inside = False
 
 
-def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Reach what is asked for; for each processor the functions, as JSON knows them."""
-    target, processors, stopped = request["target"], request["processors"], ""
+def answer(request: Request, processors: list[str]) -> list[Compiled]:
+    """Reach what is asked for; for each processor, or else for this one, the functions."""
+    target, stopped = request.target, ""
     runs = not processors
-    if request["lines"]:
+    if request.lines:
         numba_private.add_source_lines()
     if not runs:
         numba_private.never_execute()
@@ -87,11 +87,11 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
     threads.set_num_threads(1)
     try:
         if found is not None and algorithm is None:
-            _compile_function(noted, found, request["signature"], target)
+            _compile_function(noted, found, request.signature, target)
         else:
-            geometry = Geometry(*_tuples(request["geometry"]))
-            operands = reference.operands(geometry, 0).astype(np.float32)
-            reference.run_pass(algorithm or conv.get(target), request["pass_name"], operands, geometry)
+            assert request.geometry is not None
+            operands = reference.operands(request.geometry, 0).astype(np.float32)
+            reference.run_pass(algorithm or conv.get(target), request.pass_name, operands, request.geometry)
     except _Stopped as reason:
         stopped = str(reason)
     except Exception as error:
@@ -99,26 +99,17 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
             raise
         stopped = f"after it, {type(error).__name__}: {error} (kernels are compiled here, not run)"
     return [
-        {
-            "processor": processor,
-            "lanes": LANES,
-            "functions": [_described(processor if processors else None, *noted_as) for noted_as in noted.functions],
-            "stopped": stopped,
-        }
-        for processor in processors or [numba_private.target()[1]]
+        Compiled(name, LANES, tuple(_described(name if processors else None, *one) for one in noted.functions), stopped)
+        for name in processors or [numba_private.target()[1]]
     ]
 
 
-def _described(processor: str | None, function: Any, signature: tuple) -> dict[str, str]:
+def _described(processor: str | None, function: Any, signature: tuple) -> Function:
     assembly = (
         numba_private.assembly_for(function, signature, processor) if processor else function.inspect_asm(signature)
     )
     name = f"{plain_name(function.py_func.__module__)}.{function.py_func.__qualname__}"
-    return {"name": name, "signature": ", ".join(map(str, signature)), "assembly": assembly}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return Function(name, ", ".join(map(str, signature)), assembly)
 
 
 def _compile_function(noted: _Noted, function: Any, signature: str | None, target: str) -> None:
@@ -148,10 +139,10 @@ def _compile_function(noted: _Noted, function: Any, signature: str | None, targe
 def main(asked: str, answered: str) -> None:
     warnings.simplefilter("ignore")  # Numba's on source lines that it does not find, NumPy's on numbers nobody computed
     try:
-        content: Any = answer(json.loads(Path(asked).read_text("utf-8")))
+        content: Any = answer(*pickle.loads(Path(asked).read_bytes()))
     except (ValueError, OSError) as error:
         content = str(error)
-    Path(answered).write_text(json.dumps(content), "utf-8")
+    Path(answered).write_bytes(pickle.dumps(content))
 
 
 if __name__ == "__main__":
