@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ def bench(
         command=command_line(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    run.prange = [algorithm.name for algorithm in algorithms if _is_parallel(algorithm)]
     with progress or Progress() as line:
         try:
             line.stage("checking", sum(len(geometries(a, seed)) for a in algorithms if a not in checked))
@@ -91,6 +93,12 @@ def bench(
     for row in run.rows:
         row.compare()
     return run
+
+
+def _is_parallel(algorithm: Algorithm) -> bool:
+    """Whether its module has a function that Numba runs on threads of its own."""
+    functions = vars(sys.modules[type(algorithm).__module__]).values()
+    return any(one.targetoptions.get("parallel") for one in functions if hasattr(one, "py_func"))
 
 
 # Planning: the slice of each shape that is timed, and a check of it --------------------------------------------------

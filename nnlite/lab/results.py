@@ -167,6 +167,7 @@ class Run:
     checks: list[Report] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     blas: list[str] = field(default_factory=list)  # algorithms that BLAS had the threads for
+    prange: list[str] = field(default_factory=list)  # algorithms that run on Numba's threads
     interrupted: bool = False
     others_share: float = 0.0  # of the CPU time, used by other programs during timing
 

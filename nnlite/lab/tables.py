@@ -119,5 +119,10 @@ def remarks(run: Run) -> Iterator[str]:
             f"NumPy's BLAS had the threads for {', '.join(run.blas)}, kernels had them for the others: "
             "BLAS and kernel threads never run together."
         )
+    if run.prange:
+        yield (
+            f"{', '.join(run.prange)}: Numba's parallel=True runs on threads of its own, which --threads does not set. "
+            "@nn.compiler.kernel, as in examples/own_kernel.py, runs on nnlite's."
+        )
     if run.interrupted:
         yield "Interrupted: the tables show the rounds completed before."

@@ -230,9 +230,9 @@ def run(
     say = partial(print, flush=True)
     cases = ", ".join(f"{PART_NAMES[name]} of {shape.geometry}" for shape in shapes for name in passes)
     say(f"{options.watch}: {cases}; {options.rounds} rounds per version. Ctrl-C ends.")
-    say("correct (n): on n of the check's geometries and on the timed layer. Compare versions by the ratios, which are")
-    say("medians over common rounds; ms of two lines also differ by the machine's state. A difference within the A/A")
-    say("noise is none.")
+    say("correct (n): on n of the check's geometries and on the timed layer.")
+    say("x: median ratio of the times in common rounds. Compare versions by it: ms also change with the machine.")
+    say("A/A noise: of the best version timed twice; a difference within it is not reported.")
     if resumed := watch.resume():
         say(resumed)
     say(f"{'version':7}  {'check':18} {'ms':>8}  {'A/A noise':9}  {'x last version (95%)':32}  x best so far (95%)")

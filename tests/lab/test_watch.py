@@ -258,7 +258,7 @@ def test_waiting_ends_with_a_complete_file_and_sees_files_beside_it(tmp_path, mo
 def test_all_versions_are_timed_on_the_same_slice(monkeypatch, seconds):
     """The first algorithm could be timed on a fourth of the work, the second on half of it."""
     geometry = SHAPES[0].geometry
-    slices = [timing.Slice(geometry, 4.0, 1.0), timing.Slice(geometry, 2.0, 1.0)]
+    slices = [timing.Slice(geometry, 4.0), timing.Slice(geometry, 2.0)]
     monkeypatch.setattr(timing, "plan", lambda *_: slices.pop(0))
     algorithms = [conv.get("im2col"), conv.get("strided_view")]
     run = bench.bench(algorithms, SHAPES, ["forward"], checked=algorithms, one_slice=True)
