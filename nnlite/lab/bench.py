@@ -96,7 +96,7 @@ def bench(
 
 
 def _is_parallel(algorithm: Algorithm) -> bool:
-    """Whether its module has a function that Numba runs on threads of its own."""
+    """Whether its module has a function that Numba runs on separate threads."""
     functions = vars(sys.modules[type(algorithm).__module__]).values()
     return any(one.targetoptions.get("parallel") for one in functions if hasattr(one, "py_func"))
 

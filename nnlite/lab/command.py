@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from nnlite import conv
-from nnlite.lab import diff, race, reference, roofline, shapes, tables, timing, versions, watch
+from nnlite.lab import reference, roofline, shapes, tables, timing, versions, watch
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms, named
 from nnlite.lab.results import Run, write_csv
-from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
+from nnlite.lab.sweep import LEAST_ROUNDS, Sweep, race
 from nnlite.lab.table import Table, to_rich
 from nnlite.lab.terminal import console
 from nnlite.network.progress import announce_compilation
@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
     """Check and time. 0: done. 1: an algorithm of --algorithm is refused, or slower. 130: interrupted."""
     _check(options)
     if options.diff:
-        console().print(to_rich(diff.table(*map(diff.read, options.diff))))
+        console().print(to_rich(versions.side_by_side(*map(versions.read_run, options.diff))))
         return 0
     if options.watch:
         return _watch(options)
@@ -157,7 +157,7 @@ def run(options: argparse.Namespace) -> int:
         wanted,
         passes,
         baseline=sweep.default if sweep else options.baseline or (before[0].name if before else None),
-        compare=race.race if sweep else None,
+        compare=race if sweep else None,
         rounds=options.rounds,
         fewest=fewest,
         seconds=options.seconds,

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from nnlite.lab.check import Report
-from nnlite.lab.race import FINAL_ROUNDS
 from nnlite.lab.shapes import Shape
+from nnlite.lab.timing import COMPARED_ROUNDS
 from nnlite.performance.peaks import MOST_OF_A_PEAK
 from nnlite.performance.statistics import FEWEST_ROUNDS, Ratio, noise, paired_ratio, verdict
 from nnlite.runtime.files import write_whole
@@ -102,7 +102,7 @@ class Row:
 
     @property
     def finalists(self) -> list[Cell]:
-        """Those that ran in every round; the others were dropped (nnlite.lab.race)."""
+        """Those that ran in every round; the others were dropped (nnlite.lab.sweep)."""
         return [cell for cell in self.timed if len(cell.seconds) == self.rounds]
 
     @property
@@ -119,7 +119,7 @@ class Row:
             return
         finalists, first = self.finalists, self.dropped
         base = next(cell for cell in self.timed if cell.algorithm == self.baseline)
-        fewest = FINAL_ROUNDS if first else FEWEST_ROUNDS
+        fewest = COMPARED_ROUNDS if first else FEWEST_ROUNDS
         for cell in self.timed:
             rounds = len(cell.seconds)
             if cell in finalists:

@@ -1,8 +1,21 @@
-"""`nnlite bench --sweep`: which values of an algorithm's parameters are the fastest here, and is the default right?"""
+"""`nnlite bench --sweep`: which values of an algorithm's parameters are the fastest here, and is the default right?
+
+Most combinations are timed in a few rounds only, by successive halving. Karnin, Koren and Somekh (Almost Optimal
+Exploration in Multi-Armed Bandits, 2013) and Jamieson and Talwalkar (Non-stochastic Best Arm Identification and
+Hyperparameter Optimization, 2016) time all candidates a little, drop the slower ones, time the others longer, and so
+on. Here that happens after each of DROPS rounds, and each time the same factor remains: of 27 challengers 9, then 3,
+then one.
+
+The challengers meet the default, which runs in every round. So each candidate is paired with the default in the rounds
+in which it ran. The one that is left runs at least COMPARED_ROUNDS more rounds, as does the default's A/A control. The
+interval of its ratio is that of these rounds alone, as those before chose it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +23,20 @@ import numpy as np
 
 from nnlite.conv import Algorithm
 from nnlite.conv.parameters import check_names
-from nnlite.lab import race, results
+from nnlite.lab import results
 from nnlite.lab.numbers import of
 from nnlite.lab.results import Row, Run
 from nnlite.lab.table import MISSING, Cell, Table
 from nnlite.lab.tables import interval, milliseconds_of, ratio
+from nnlite.lab.timing import COMPARED_ROUNDS
+from nnlite.performance.rounds import Candidate, Samples, no_garbage_collection, run_rounds
 from nnlite.runtime.scopes import PART_NAMES
 
+#: rounds after which the slower challengers are dropped
+DROPS = (2, 3, 5)
+METHOD = "successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943)"
 #: rounds of the default and of the best other combination, at least
-LEAST_ROUNDS = race.DROPS[-1] + race.FINAL_ROUNDS
+LEAST_ROUNDS = DROPS[-1] + COMPARED_ROUNDS
 #: what the ratios of two parameters are marked with
 _MARKS = "* best; (dropped after few rounds)"
 
@@ -87,8 +105,8 @@ class Sweep:
             "no difference": f"No combination is shown to be faster than {base}. "
             f"The best other, {values}, takes {times} its time",
         }[best.verdict or ""]
-        interval = f"95% interval {ratio(best.ratio.low)} to {ratio(best.ratio.high)}"
-        return f"{found} ({interval}, {row.rounds - row.dropped} rounds, A/A noise {100 * row.noise:.1f}%)."
+        between = f"95% interval {ratio(best.ratio.low)} to {ratio(best.ratio.high)}"
+        return f"{found} ({between}, {row.rounds - row.dropped} rounds, A/A noise {100 * row.noise:.1f}%)."
 
     def tables(self, row: Row) -> list[Table]:
         """One line per combination; and for two parameters the ratios, the values of one down and the other across."""
@@ -129,7 +147,7 @@ class Sweep:
         ran = [len(cell.seconds) for cell in row.timed]
         dropped = [f"{ran.count(n)} after {n} rounds" for n in sorted(set(ran)) if n < row.rounds]
         if dropped:
-            yield f"Dropped for their fastest run so far, by {race.METHOD}: {', '.join(dropped)}."
+            yield f"Dropped for their fastest run so far, by {METHOD}: {', '.join(dropped)}."
             yield "Their ratios, in parentheses, are of these few rounds: do not compare them with the others', which"
             yield f"are of the {row.rounds - row.dropped} rounds after that, as are the intervals."
         for reason in dict.fromkeys(cell.reason for cell in row.cells if cell.status == "declined"):
@@ -145,7 +163,7 @@ class Sweep:
                 "algorithm": self.algorithm.name,
                 "default": self.default,
                 "parameters": {name: list(map(str, values)) for name, values in self.values.items()},
-                "method": race.METHOD,
+                "method": METHOD,
                 "answers": [self.answer(row) for row in run.rows],
             }
         }
@@ -180,3 +198,63 @@ def _ratio(cell: results.Cell, star: str = "") -> Cell:
     if (cell.verdict or "").startswith("dropped"):
         text = f"({text})"
     return Cell(star * cell.best + text, cell.ratio.value)
+
+
+# The race ------------------------------------------------------------------------------------------------------------
+
+
+def kept(challengers: int, drop: int) -> int:
+    """How many challengers remain after a drop (0, 1, ...); one after the last."""
+    return max(1, round(challengers ** (1 - (drop + 1) / len(DROPS))))
+
+
+def fastest(names: Sequence[Hashable], samples: Samples, count: int) -> list[Hashable]:
+    """The `count` names with the shortest samples: other programs make a sample longer, never shorter."""
+    return sorted(names, key=lambda name: min(samples[name]))[:count]
+
+
+def race(
+    candidates: Sequence[Candidate],
+    *,
+    rounds: int,
+    fewest: int = 0,
+    seconds: float = inf,
+    seed: int = 0,
+    samples: Samples | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Samples:
+    """As `run_rounds`: the first candidate is the default, the last its A/A control, those between are challengers.
+
+    A dropped candidate has fewer samples, those of the first rounds, and the control those of the last ones. `seconds`
+    may shorten the rounds after the last drop, but not below `fewest` in all.
+    """
+    samples = {} if samples is None else samples
+    default, *challengers, control = candidates
+    count, done, end = len(challengers), 0, time.perf_counter() + seconds
+    samples.update({candidate.name: [] for candidate in candidates})
+
+    def run(until: int, least: int, *others: Candidate) -> None:
+        part: Samples = {}
+        try:
+            run_rounds(
+                [default, *challengers, *others],
+                rounds=until - done,
+                fewest=least,
+                seconds=end - time.perf_counter(),
+                seed=seed + done,
+                warm=count < 2,  # else the faster of two runs decides, and the interval is that of later ones
+                samples=part,
+                progress=progress,
+            )
+        finally:  # after an interruption, the rounds completed before count
+            for name, taken in part.items():
+                samples[name] += taken
+
+    with no_garbage_collection():  # once: a collection takes longer than a round
+        for drop, until in enumerate(DROPS if count > 1 else ()):
+            run(until, until)
+            left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
+            challengers = [challenger for challenger in challengers if challenger.name in left]
+            done = until
+        run(rounds, fewest - done, control)
+    return samples

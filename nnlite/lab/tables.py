@@ -121,7 +121,7 @@ def remarks(run: Run) -> Iterator[str]:
         )
     if run.prange:
         yield (
-            f"{', '.join(run.prange)}: Numba's parallel=True runs on threads of its own, which --threads does not set. "
+            f"{', '.join(run.prange)}: Numba's parallel=True runs on separate threads, which --threads does not set. "
             "@nn.compiler.kernel, as in examples/own_kernel.py, runs on nnlite's."
         )
     if run.interrupted:

@@ -18,13 +18,12 @@ from nnlite.conv import Algorithm
 from nnlite.lab import timing, versions
 from nnlite.lab.bench import bench
 from nnlite.lab.check import geometries
-from nnlite.lab.loading import load_algorithm, said
+from nnlite.lab.loading import files_of, load_algorithm, said
 from nnlite.lab.numbers import short
 from nnlite.lab.results import Run
 from nnlite.lab.shapes import Shape
 from nnlite.lab.tables import interval, ratio
 from nnlite.lab.terminal import Progress
-from nnlite.lab.user_modules import files_of
 from nnlite.performance.contention import TOLERATED
 from nnlite.performance.statistics import Ratio, noise, paired_ratio, verdict
 from nnlite.runtime.errors import existing_file, writable_folder

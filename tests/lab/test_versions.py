@@ -8,10 +8,9 @@ import pytest
 import nnlite as nn
 from nnlite.__main__ import main
 from nnlite.lab import versions
-from nnlite.lab.loading import load_algorithm
+from nnlite.lab.loading import load_algorithm, load_module
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import resolve
-from nnlite.lab.user_modules import load_module
 
 SMALL = ["--shapes", "2,3,8,9,4,3,3,1,0", "--passes", "forward"]
 MINE = """

@@ -9,8 +9,8 @@ import pytest
 from nnlite import conv
 from nnlite.conv import Geometry
 from nnlite.lab import bench, timing, versions, watch
+from nnlite.lab.loading import load_module
 from nnlite.lab.shapes import Shape
-from nnlite.lab.user_modules import load_module
 from nnlite.performance.statistics import FEWEST_ROUNDS
 
 SHAPES = [Shape("s", Geometry.of((2, 8, 9, 3), (3, 3, 3, 4)), 2)]

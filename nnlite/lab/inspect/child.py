@@ -24,8 +24,7 @@ from nnlite.compiler.target import LANES
 from nnlite.conv.parameters import split_call
 from nnlite.lab import reference
 from nnlite.lab.inspect.compiling import Compiled, Function, Request
-from nnlite.lab.loading import load_algorithms, load_object
-from nnlite.lab.user_modules import plain_name
+from nnlite.lab.loading import load_algorithms, load_object, plain_name
 from nnlite.runtime import threads
 
 
