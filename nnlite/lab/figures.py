@@ -90,9 +90,9 @@ def heat_map(rows: list[Row]) -> Figure:
             if cell.ratio is not None:
                 ratios[i, column] = cell.ratio.value
                 texts[i][column] = "* " * cell.best + milliseconds_of(cell)
-    figure = blank(2.6 + 0.95 * len(names), 1.6 + 0.42 * len(rows))
-    axes = figure.add_subplot()
     down = [f"{row.shape.name}, {PART_NAMES[row.pass_name]}" for row in rows]
+    figure = blank(1.6 + 0.07 * max(map(len, down)) + 0.95 * len(names), 2.1 + 0.42 * len(rows))
+    axes = figure.add_subplot()
     image = heat(axes, ratios, texts, down, names, _MOST_RATIO)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
@@ -100,7 +100,7 @@ def heat_map(rows: list[Row]) -> Figure:
     bar = figure.colorbar(image, ax=axes, ticks=[-4, -2, 0, 2, 4], aspect=30, pad=0.01, extend="both")
     bar.set_ticklabels(["1/16", "1/4", "equal", "4x", "16x"])
     baselines = ", ".join(dict.fromkeys(str(row.baseline) for row in rows))
-    bar.set_label(f"time relative to {baselines}")
+    bar.set_label(f"relative to {baselines}")
     return figure
 
 

@@ -139,9 +139,9 @@ def load_module(path: Path) -> ModuleType:
     return module
 
 
-def plain_name(module: str) -> str:
-    """A module's name; of a version of a user's file, the name of the file."""
-    return re.sub(rf"^{_PREFIX}(.+)_[0-9a-f]{{8}}$", r"\1", module)
+def plain_name(name: str) -> str:
+    """The name of a module or of a function in it; of a version of a user's file, with the name of the file."""
+    return re.sub(rf"^{_PREFIX}(.+?)_[0-9a-f]{{8}}(?=\.|$)", r"\1", name)
 
 
 class _Loader(SourceFileLoader):

@@ -72,24 +72,26 @@ class Watch:
         return f"{self.class_name}-{number}"
 
     def resume(self) -> str:
-        """Load the last and the best version of an earlier watch with these options. Returns what was found."""
+        """Load the last and the best version of an earlier watch with these options. Returns what was found, if any."""
         number = self._next - 1
+        if number == 0:
+            return ""
         try:
             self.last = self._load(number)
             best = versions.read(self._saved_as(number))["best"]
             self.best = self.last if best == number else self._load(best)
-        except (ValueError, LookupError, TypeError, OSError):
+        except (ValueError, LookupError, TypeError, OSError) as error:
             self.last = self.best = None
-            return ""
+            return f"Not compared with version {number} of an earlier watch: {error}"
         self.first = number
         return f"Continues after version {number}; the best so far is version {best}, {short(self.best.ms)} ms then."
 
     def _load(self, number: int) -> Version:
-        """A version that was saved. Raises an error if there is none of these options."""
+        """A version that was saved. Raises an error if it cannot be loaded, or was timed with other options."""
         name = self._saved_as(number)
         content = versions.read(name)
         if content["options"] != self._options:
-            raise ValueError(f"{name} is of other options")
+            raise ValueError("it was timed with other --shapes, --passes or --batch-size")
         (algorithm,) = versions.load(name)
         conv.unregister(algorithm.name)
         return Version(number, algorithm, files_of(versions.folder_of(name, 1) / self.path.name), content["median_ms"])

@@ -90,6 +90,14 @@ def test_a_jump_back_that_closes_no_circle_is_no_loop():
 def test_numbas_names_are_read_as_python_writes_them():
     name = "_ZN6nnlite4conv6direct7forwardB2v1B88c8tJTIeFIjxB2IKSgI4CrvQE"
     assert readable(name) == "nnlite.conv.direct.forward"
+    assert readable("_ZN31nnlite_user_own_kernel_0dabb1239correlateB2v1") == "own_kernel.correlate"
+    assert readable("_ZN13_3cdynamic_3e36__numba_parfor_gufunc_0x7f6bc3036710B2v2B142c8") == "prange_0x7f6bc3036710"
+
+
+def test_a_prange_loop_is_shown_without_the_source_that_numba_generates():
+    text = NEST.replace('"mine.py"', '"<string>"').replace("f:\n", "_ZN13_3cdynamic_3e24__numba_parfor_gufunc_0xB2:\n")
+    (loop,) = innermost_loops(text.replace("cfunc._ZN13_3", "__gufunc__._ZN13_3"))
+    assert (loop.function, loop.place) == ("prange_0x", "")
 
 
 # Counts --------------------------------------------------------------------------------------------------------

@@ -213,6 +213,13 @@ def test_a_later_watch_of_other_layers_begins_with_a_best_of_its_own(tmp_path, m
     path.write_text(path.read_text().replace('"forward"', '"grad_input"'))
     (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT + "# one")
     assert line.split() == ["2", "correct", "(3)", "1,000"]
+    path = versions.FOLDER / "Mine-2" / "run.json"
+    path.write_text(path.read_text().replace('"forward"', '"grad_input"'))
+    options = argparse.Namespace(
+        watch="mine.py:Mine", shapes=["s"], batch_size=None, passes="forward", rounds=15, seed=0
+    )
+    told = watch.Watch(options, SHAPES, ["forward"]).resume()
+    assert told.startswith("Not compared with version 2 of an earlier watch: it was timed with other --shapes")
 
 
 def test_versions_that_are_compared_have_the_rounds_for_an_interval():

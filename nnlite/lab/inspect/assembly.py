@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from nnlite.lab.loading import plain_name
+
 #: a function's first line; local labels begin with .L
 _FUNCTION = re.compile(r'"?([A-Za-z_$][\w.$]*)"?:')
 _LABEL = re.compile(r"(\.LBB\w+):")
@@ -20,7 +22,9 @@ _JUMP = re.compile(r"j\w+\s+(\.LBB\w+)$")
 #: after these the next instruction is not reached
 _ENDS = re.compile(r"(jmpq?|retq?|ud2)\b")
 #: Numba's ways into a function, which convert arguments, and its reference counting
-_WRAPPERS = ("_ZN7cpython", "cfunc.", "NRT_")
+_WRAPPERS = ("_ZN7cpython", "cfunc.", "NRT_", "__gufunc__.")
+#: of a prange loop, which Numba makes a function of generated source "<string>"
+_PRANGE = "_3cdynamic_3e.__numba_parfor_gufunc"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Loop:
     @property
     def place(self) -> str:
         """The source lines: "direct.py:210-214"; empty if they are not known."""
-        files = [i.source[0] for i in self.code if i.source]
+        files = [i.source[0] for i in self.code if i.source and i.source[0] != "<string>"]
         if not files:
             return ""
         file = max(sorted(set(files)), key=files.count)
@@ -87,7 +91,7 @@ def readable(name: str) -> str:
         size = int(match[0])
         parts.append(rest[match.end() :][:size])
         rest = rest[match.end() + size :]
-    return ".".join(part for part in parts if part != "_3clocals_3e")
+    return plain_name(".".join(part for part in parts if part != "_3clocals_3e").replace(_PRANGE, "prange"))
 
 
 def _functions(assembly: str) -> Iterator[tuple[str, list[str]]]:
