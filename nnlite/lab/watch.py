@@ -156,7 +156,8 @@ class Watch:
             name = self._saved_as(version.number)
             return np.sum([cell.seconds for row in run.rows for cell in row.cells if cell.algorithm == name], axis=0)
 
-        new.ms = 1e3 * float(np.median(seconds(new)))
+        for version in filter(None, (new, self.last, self.best)):
+            version.ms = 1e3 * float(np.median(seconds(version)))  # in these rounds
         text = f"{short(new.ms):>8}"
         if any(cell.scale != 1 for row in run.rows for cell in row.cells):
             text = f"{'~' + short(new.ms):>8}"
@@ -170,6 +171,7 @@ class Watch:
             than = "from" if verdict(best, aa) == "no difference" else "than"
             shown = "" if aa is None else f"{100 * aa:.1f}%"
             text += f"  {shown:>9}  {_said(last, aa):32}  {_said(best, aa)} {than} {self.best.number}"
+            text += f" at {short(self.best.ms)} ms"
             if verdict(best, aa) == "faster":
                 self.best = new
         if run.others_share > TOLERATED:
@@ -232,7 +234,7 @@ def run(
     cases = ", ".join(f"{PART_NAMES[name]} of {shape.geometry}" for shape in shapes for name in passes)
     say(f"{options.watch}: {cases}; {options.rounds} rounds per version. Ctrl-C ends.")
     say("correct (n): on n of the check's geometries and on the timed layer.")
-    say("x: median ratio of the times in common rounds. Compare versions by it: ms also change with the machine.")
+    say("x: median ratio of the times in common rounds. Compare by it: ms of other lines are of other rounds.")
     say("A/A noise: of the best version timed twice; a difference within it is not reported.")
     if resumed := watch.resume():
         say(resumed)
