@@ -118,12 +118,17 @@ def _plan(
         cell = Cell(algorithm.name, "timed", effective_rate=algorithm.saves_multiplications(geometry))
         cell.flops, cell.peak_gflops = both * geometry.flops, run.peak_gflops
         run.rows[-1].cells.append(cell)
+        if report.refused:
+            continue
         with _noted(cell, report):
-            if not report.refused and _accepts(algorithm, shape, cell):
-                team = timing.team(algorithm, pass_name)
-                with _alone(team), asking(pass_name, geometry):
-                    part = timing.plan(algorithm, pass_name, geometry, run.seed)
-                entries.append(_Entry(algorithm, cell, part, team))
+            cell.reason = why_not(algorithm, geometry, np.float32)
+            if cell.reason is not None:
+                cell.status = "declined"
+                continue
+            team = timing.team(algorithm, pass_name)
+            with _alone(team), asking(pass_name, geometry):
+                part = timing.plan(algorithm, pass_name, geometry, run.seed)
+            entries.append(_Entry(algorithm, cell, part, team))
     if one_slice:
         entries = [e._replace(part=max((e.part for e in entries), key=lambda part: part.scale)) for e in entries]
     reports = {report.algorithm: report for report in run.checks}
@@ -145,14 +150,6 @@ def _noted(cell: Cell, report: Report) -> Iterator[None]:
         report.refusal = str(refusal)
     except MemoryError as error:
         cell.status, cell.reason = "declined", f"there is too little memory ({error})"
-
-
-def _accepts(algorithm: Algorithm, shape: Shape, cell: Cell) -> bool:
-    """Whether the algorithm computes this shape; else the cell has the reason."""
-    cell.reason = why_not(algorithm, shape.geometry, np.float32)
-    if cell.reason is not None:
-        cell.status = "declined"
-    return cell.reason is None
 
 
 @contextmanager

@@ -14,7 +14,7 @@ interval of its ratio is that of these rounds alone, as those before chose it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -208,11 +208,6 @@ def kept(challengers: int, drop: int) -> int:
     return max(1, round(challengers ** (1 - (drop + 1) / len(DROPS))))
 
 
-def fastest(names: Sequence[Hashable], samples: Samples, count: int) -> list[Hashable]:
-    """The `count` names with the shortest samples: other programs make a sample longer, never shorter."""
-    return sorted(names, key=lambda name: min(samples[name]))[:count]
-
-
 def race(
     candidates: Sequence[Candidate],
     *,
@@ -253,8 +248,8 @@ def race(
     with no_garbage_collection():  # once: a collection takes longer than a round
         for drop, until in enumerate(DROPS if count > 1 else ()):
             run(until, until)
-            left = fastest([challenger.name for challenger in challengers], samples, kept(count, drop))
-            challengers = [challenger for challenger in challengers if challenger.name in left]
+            # by the shortest sample: other programs make a sample longer, never shorter
+            challengers = sorted(challengers, key=lambda c: min(samples[c.name]))[: kept(count, drop)]
             done = until
         run(rounds, fewest - done, control)
     return samples
