@@ -31,10 +31,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--algorithm", action="append", default=[], metavar="FILE.py:CLASS", help="also benchmark a user's algorithm"
     )
     group.addoption(
-        "--sweep", nargs="?", const="", metavar="NAME,...",
-        help="convolutions: each combination of parameters of the algorithms that declare them (default: all)",
-    )  # fmt: skip
-    group.addoption(
         "--shapes", action="append", metavar="SET", help="layers of the convolution suite, as in nnlite bench"
     )
     group.addoption(
@@ -50,7 +46,6 @@ def pytest_configure(config: pytest.Config) -> None:
         batch, usual = (SMALL_BATCH, FEW_SHAPES) if once else (BATCH_SIZE, ("seed",))
         config.stash[_LAYERS] = shapes.resolve(config.getoption("--shapes") or usual, batch)
         config.stash[_BATCH] = batch
-        config.stash[_ALGORITHMS] = _algorithms(config.getoption("--sweep"), config.stash[_OWN])
     except (ValueError, FileNotFoundError) as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -58,19 +53,6 @@ def pytest_configure(config: pytest.Config) -> None:
 _OWN: pytest.StashKey[list[str]] = pytest.StashKey()
 _LAYERS: pytest.StashKey[list[shapes.Shape]] = pytest.StashKey()
 _BATCH: pytest.StashKey[int] = pytest.StashKey()
-_ALGORITHMS: pytest.StashKey[list[str]] = pytest.StashKey()
-
-
-def _algorithms(sweep: str | None, own: list[str]) -> list[str]:
-    """Names of all algorithms; with --sweep of combinations, of the user's algorithms or else of the built-in ones."""
-    if sweep is None:
-        return conv.names()
-    wanted = {part.strip() for part in sweep.split(",")} if sweep else set()
-    swept = [conv.get(name) for name in own or conv.names() if wanted <= conv.get(name).parameters.keys()]
-    found = [one.name for algorithm in swept if algorithm.parameters for one in algorithm.combinations(*wanted)]
-    if not found:
-        raise ValueError(f"--sweep: expected parameters that an algorithm declares. Received: {sweep or 'none'}")
-    return found
 
 
 def _pin(count: int | None) -> None:
@@ -88,7 +70,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             (layer.name, pass_name, name)
             for layer in layers
             for pass_name in PASSES
-            for name in metafunc.config.stash[_ALGORITHMS]
+            for name in conv.names()
             if conv.get(name).declines(layer.geometry, np.float32) is None
         ]
         metafunc.parametrize(("layer", "pass_name", "algorithm"), found, ids=["-".join(case) for case in found])

@@ -12,7 +12,7 @@ import argparse
 from nnlite.lab.figures import bars
 from nnlite.lab.ladder import climb, table, usual_shape
 from nnlite.lab.shapes import resolve
-from nnlite.lab.terminal import Bar, console
+from nnlite.lab.terminal import console
 from nnlite.network.progress import announce_compilation
 from nnlite.runtime.errors import writable_file
 
@@ -39,8 +39,7 @@ except (ValueError, OSError) as error:
     parser.error(str(error))
 
 announce_compilation()
-with Bar() as bar:
-    ladder, run = climb(shape, bar)
+ladder, run = climb(shape)
 console().print(table(ladder, run))
 for rung in ladder:
     if rung.cell.algorithm in TUTORIAL:

@@ -30,7 +30,7 @@ from nnlite.compiler import compilation
 from nnlite.conv import Epilogue, Fused, FusedPair, Geometry, PairWeights
 from nnlite.kernels.dropout import apply_mask
 from nnlite.lab import reference
-from nnlite.lab.check_fused import _after as after_epilogue
+from nnlite.lab.check import _after as after_epilogue
 from nnlite.runtime import memory
 
 #: calls of the test; and of a child process

@@ -7,10 +7,10 @@ import platform
 
 import pytest
 
-from benchmarks.machine_code import PROCESSORS, spilled_sums
+from benchmarks.machine_code import EVERY_KERNEL, PROCESSORS, not_reached, spilled_sums
 from nnlite.compiler import compilation
 from nnlite.lab.inspect.assembly import innermost_loops
-from nnlite.lab.inspect.compiling import Request, compile_for
+from nnlite.lab.inspect.compiling import compile_for
 from nnlite.lab.inspect.counts import count
 
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -26,7 +26,7 @@ FAMILIES = ("direct._correlate", "direct._reduce_pixels", "lanes._forward", "lan
 
 @pytest.fixture(scope="module")
 def compiled():
-    return {one.processor: one for one in compile_for(Request(None, lines=False), PROCESSORS)}
+    return {one.processor: one for one in compile_for(EVERY_KERNEL, PROCESSORS)}
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
@@ -38,6 +38,7 @@ def test_no_sum_is_spilled_in_an_innermost_loop_of_any_kernel(compiled, processo
 def test_the_kernels_are_all_reached_and_compiled_for_their_own_width(compiled):
     for one in compiled.values():
         assert one.stopped == ""
+        assert not not_reached(one)
         assert one.lanes == (16 if one.processor in ("skylake-avx512", "znver4") else 8)
         for family in FAMILIES:
             loops = [

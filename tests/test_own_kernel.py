@@ -27,7 +27,7 @@ from nnlite.compiler import LANES
 from nnlite.lab import reference
 from nnlite.lab.check import check
 from nnlite.lab.loading import load_object
-from nnlite.lab.problems import FIXED
+from nnlite.lab.reference import FIXED
 algorithm = load_object({file!r}, "test")()
 assert check(algorithm).refusal is None
 computed = 0

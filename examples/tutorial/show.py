@@ -1,7 +1,6 @@
 """What each script of the tutorial prints: idea, time beside the steps before, hottest loop, exercise."""
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def hottest(count, target, geometry):
     if not is_readable_here():
         yield "The hottest loop is not shown: it is read on x86-64 processors only."
         return
-    (compiled,) = compile_for(Request(target, dataclasses.astuple(geometry), "forward"))
+    (compiled,) = compile_for(Request(target, geometry, "forward"))
     found = [loop for function in compiled.functions for loop in report(function, compiled, count).loops]
     for loop in sorted(found, key=lambda loop: heat(loop.loop, loop.counts), reverse=True)[:count]:
         rows = [[Cell(name), Cell(text)] for name, text in summary(loop, compiled.lanes)]

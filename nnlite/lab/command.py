@@ -5,25 +5,33 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from nnlite import conv
-from nnlite.lab import diff, race, reference, roofline, shapes, tables, timing, versions, watch
-from nnlite.lab import options as options_of
+from nnlite.lab import reference, roofline, shapes, tables, timing, versions, watch
 from nnlite.lab.bench import SECONDS, bench
 from nnlite.lab.loading import load_algorithms, named
-from nnlite.lab.options import Extra
 from nnlite.lab.results import Run, write_csv
-from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
-from nnlite.lab.table import to_rich
-from nnlite.lab.terminal import Bar, console
+from nnlite.lab.sweep import LEAST_ROUNDS, Sweep, race
+from nnlite.lab.table import Table, to_rich
+from nnlite.lab.terminal import console
 from nnlite.network.progress import announce_compilation
 from nnlite.performance import peaks
+from nnlite.performance.peaks import Machine
 from nnlite.runtime.errors import positive_int, unknown, writable_file, writable_folder
 from nnlite.runtime.files import write_json
 
 #: images per step of the layers of the question
 BATCH_SIZE = 128
+#: options that choose another job -> the options that make no sense with them
+_WATCHES = {"shapes", "passes", "batch_size", "rounds", "seed", "threads"}
+_ALONE = {
+    "diff": lambda other: True,
+    "watch": lambda other: other not in _WATCHES,
+    "sweep": lambda other: other in ("save", "compare", "roofline", "baseline"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,14 +80,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--csv", metavar="PATH", help="write the results to this file, as CSV")
     parser.add_argument("--figures", metavar="DIR", help="folder for a heat map and bar charts, as SVG and PNG")
-    options_of.add_arguments(parser)
+    parser.add_argument(
+        "--roofline",
+        action="store_true",
+        help="also say which measured roof (FMA peak, bandwidth of a cache level or of memory) is above each algorithm "
+        "and pass, and how near it is; with --figures as a plot",
+    )
+    group = parser.add_argument_group("versions and machines")
+    group.add_argument(
+        "--save",
+        metavar="NAME",
+        help=f"keep this run and the sources of --algorithm in {versions.FOLDER}/NAME in the current folder: each file "
+        "and the files beside it that it imports",
+    )
+    group.add_argument(
+        "--compare",
+        action="append",
+        metavar="NAME",
+        help="time the saved source, as ALGORITHM@NAME, in the same rounds as today's; it is the baseline. "
+        "--algorithm, --shapes, --passes and --batch-size are the saved run's if not given; built-in algorithms take "
+        f"part only with --only; at least {timing.COMPARED_ROUNDS} rounds. May be repeated",
+    )
+    group.add_argument(
+        "--fail-slower",
+        type=float,
+        metavar="PERCENT",
+        help="with --compare: exit status 1 if an algorithm is slower than its saved version by more than this: the "
+        "whole interval, and more than the A/A noise",
+    )
+    group.add_argument(
+        "--watch",
+        metavar="FILE.py:CLASS",
+        help="check and time the algorithm now and whenever the file is saved, beside the version before and the best "
+        f"so far; one line each, until Ctrl-C. Each version that is correct is kept in {versions.FOLDER}/CLASS-NUMBER, "
+        "and a later watch goes on from there. Numba's cache=True does not see changes in imported files: leave it "
+        f"out. Default: --shapes {watch.SHAPE} --passes {watch.PASS}; of several, the sum of the times",
+    )
+    group.add_argument(
+        "--diff", nargs=2, metavar=("A.json", "B.json"), help="show two files of --json side by side: of two machines"
+    )
+    parser.set_defaults(default_of=parser.get_default)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check and time. 0: done. 1: an algorithm of --algorithm is refused, or slower. 130: interrupted."""
-    options_of.check(options)
+    _check(options)
     if options.diff:
-        console().print(to_rich(diff.table(*map(diff.read, options.diff))))
+        console().print(to_rich(versions.side_by_side(*map(versions.read_run, options.diff))))
         return 0
     if options.watch:
         return _watch(options)
@@ -105,31 +152,65 @@ def run(options: argparse.Namespace) -> int:
         writable_folder("--figures", options.figures)
     announce_compilation()
     machine = peaks.measure() if options.roofline else None
-    with Bar() as bar:
-        result = bench(
-            algorithms,
-            wanted,
-            passes,
-            baseline=sweep.default if sweep else options.baseline or (before[0].name if before else None),
-            compare=race.race if sweep else None,
-            rounds=options.rounds,
-            fewest=fewest,
-            seconds=options.seconds,
-            seed=options.seed,
-            bar=bar,
-            machine=machine,
-        )
+    result = bench(
+        algorithms,
+        wanted,
+        passes,
+        baseline=sweep.default if sweep else options.baseline or (before[0].name if before else None),
+        compare=race if sweep else None,
+        rounds=options.rounds,
+        fewest=fewest,
+        seconds=options.seconds,
+        seed=options.seed,
+        machine=machine,
+        one_slice=bool(sweep or before),
+    )
     _print(result, sweep)
-    extra = options_of.results(result, options, machine)
-    for table in extra.tables:
+    content = sweep.to_dict(result) if sweep else result.to_dict()
+    found: list[Table] = []
+    slower = False
+    if options.compare:
+        pairs = versions.compare(result, options.compare, options.fail_slower)
+        slower = any(pair.fails for pair in pairs) or (options.fail_slower is not None and not pairs)
+        content["versions"] = [asdict(pair) for pair in pairs]
+        found.append(versions.table(pairs, options.fail_slower))
+    if machine:
+        points = roofline.points(result, machine)
+        content |= {"roofline": [point.to_dict() for point in points], "machine": machine.to_dict()}
+        found += roofline.tables(points, machine)
+    for table in found:
         print()
         console().print(to_rich(table))
-    for path in _write(result, options, sweep, extra, own):
+    for path in _write(result, content, options, sweep, machine):
         print(f"wrote {path}", flush=True)
-    refused = any(sweep or report.algorithm in [a.name for a in own] for report in result.refused)
-    if extra.slower or refused:
+    refused = [report for report in result.refused if sweep or report.algorithm in [a.name for a in own]]
+    if options.save is not None and (refused or result.interrupted):
+        print(f"not saved as {options.save}: the run was interrupted or an algorithm was refused")
+    elif options.save is not None:
+        given = {name: getattr(options, name) for name in versions.OPTIONS}
+        sources = dict(zip(dict.fromkeys(options.algorithm), [a.name for a in own], strict=True))
+        print(f"wrote {versions.save(options.save, sources, {**result.to_dict(), 'options': given})}")
+    if slower or refused:
         return 1
     return 130 if result.interrupted else 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises ValueError for options that make no sense together."""
+    given = [name for name in vars(options) if getattr(options, name) != options.default_of(name)]
+    for job, is_refused in _ALONE.items():
+        for other in given if job in given else ():
+            if other != job and is_refused(other):
+                raise ValueError(f"--{job}: expected no --{other.replace('_', '-')} with it. Received: both")
+    if options.save is not None:
+        versions.check_free(options.save)
+        if not options.algorithm:
+            raise ValueError("--save: expected --algorithm FILE.py:CLASS, whose source is kept. Received: none")
+    if options.fail_slower is not None:
+        if not options.compare:
+            raise ValueError("--fail-slower: expected --compare NAME with it. Received: no --compare")
+        if not options.fail_slower >= 0:
+            raise ValueError(f"--fail-slower: expected a percentage of at least 0. Received: {options.fail_slower}")
 
 
 def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
@@ -145,10 +226,10 @@ def _shapes(options: argparse.Namespace) -> list[shapes.Shape]:
 def _watch(options: argparse.Namespace) -> int:
     options.shapes = options.shapes or [watch.SHAPE]
     options.passes = options.passes or watch.PASS
-    passes = _passes(options.passes)
+    wanted, passes = _shapes(options), _passes(options.passes)
     positive_int("--rounds", options.rounds, minimum=timing.COMPARED_ROUNDS)
     announce_compilation()
-    return watch.run(options, [(shape.geometry, name) for shape in _shapes(options) for name in passes])
+    return watch.run(options, wanted, passes)
 
 
 def _passes(request: str | None) -> list[str]:
@@ -169,9 +250,6 @@ def _sweep(options: argparse.Namespace, own: list[conv.Algorithm]) -> Sweep | No
     """What --sweep asks for; None without it."""
     if options.sweep is None:
         return None
-    if options.baseline is not None:
-        what = "none with --sweep, whose baseline is the default"
-        raise ValueError(f"--baseline: expected {what}. Received: {options.baseline}")
     names = _listed(options.sweep) if options.sweep else []
     found = Sweep(own + (_others(options.only, own) if options.only else []), names)
     if options.figures is not None and len(found.values) != 2:
@@ -202,11 +280,11 @@ def _print(result: Run, sweep: Sweep | None) -> None:
 
 
 def _write(
-    result: Run, options: argparse.Namespace, sweep: Sweep | None, extra: Extra, own: list[conv.Algorithm]
+    result: Run, content: dict[str, Any], options: argparse.Namespace, sweep: Sweep | None, machine: Machine | None
 ) -> Iterator[str]:
-    """Write what is asked for. Yields each path as soon as it is written."""
+    """Write the files that are asked for. Yields each path as soon as it is written."""
     if options.json:
-        write_json(options.json, sweep.to_dict(result) if sweep else {**result.to_dict(), **extra.content})
+        write_json(options.json, content)
         yield options.json
     if options.csv:
         write_csv(result.rows, Path(options.csv))
@@ -216,6 +294,5 @@ def _write(
 
         folder = Path(options.figures)
         yield from (sweep or figures).draw(result, folder)
-        if extra.points and extra.machine:
-            yield from figures.write(roofline.draw(extra.points, extra.machine), folder / "bench-roofline")
-    yield from options_of.save(result, options, own)
+        if machine and (points := roofline.points(result, machine)):
+            yield from figures.write(roofline.draw(points, machine), folder / "bench-roofline")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +15,14 @@ from nnlite.runtime.files import write_whole
 from nnlite.runtime.scopes import PART_NAMES
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 #: safe for colour-blind readers (Okabe and Ito, 2008)
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#999999"
 #: behind a text; keeps the peak's line off it
 _PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-_CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 #: the ratio at which the heat map's colours end
 _MOST_RATIO = 16
 
@@ -52,40 +53,54 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def heat(
+    axes: Axes, ratios: np.ndarray, texts: list[list[str]], down: list[str], across: list[str], most: float
+) -> AxesImage:
+    """A heat map of ratios (down, across) with a text in each cell: bold after a star, faint in parentheses.
+
+    The colours end at `most` and its reciprocal.
+    """
+    from matplotlib import colormaps
+
+    limit = np.log2(most)
+    faint = np.array([[text.startswith("(") for text in line] for line in texts])
+    # purple is faster; the order is visible to colour-blind readers
+    colours = colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
+    alpha = np.where(faint, 0.4, 1.0)
+    image = axes.imshow(np.log2(ratios), cmap=colours, vmin=-limit, vmax=limit, aspect="auto", alpha=alpha)
+    for (y, x), ratio in np.ndenumerate(ratios):
+        dark = abs(np.log2(ratio)) > 0.55 * limit and not faint[y, x]  # never of NaN
+        font = {"size": 7 if np.isnan(ratio) else 9, "weight": "bold" if texts[y][x].startswith("*") else "normal"}
+        axes.text(x, y, texts[y][x], font, color="white" if dark else "black", ha="center", va="center")
+    axes.set_xticks(range(len(across)), across)
+    axes.set_yticks(range(len(down)), down)
+    axes.tick_params(length=0)
+    return image
+
+
 def heat_map(rows: list[Row]) -> Figure:
     """One line per shape and pass, one column per algorithm: ms, coloured by the ratio to the baseline."""
     names = list(dict.fromkeys(cell.algorithm for row in rows for cell in row.cells))
     ratios = np.full((len(rows), len(names)), np.nan)
-    for i, row in enumerate(rows):
-        for cell in row.timed:
-            assert cell.ratio is not None
-            ratios[i, names.index(cell.algorithm)] = cell.ratio.value
-    from matplotlib import colormaps
-
-    figure = blank(2.6 + 0.95 * len(names), 1.6 + 0.42 * len(rows))
-    axes = figure.add_subplot()
-    limit = np.log2(_MOST_RATIO)
-    # purple is faster; the order is visible to colour-blind readers
-    colours = colormaps["PuOr_r"].with_extremes(bad="#f2f2f2")
-    image = axes.imshow(np.log2(ratios), cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
+    texts = [[""] * len(names) for _ in rows]
     for i, row in enumerate(rows):
         for cell in row.cells:
             column = names.index(cell.algorithm)
-            if cell.status == "timed":
-                light = "white" if abs(np.log2(ratios[i, column])) > 0.55 * limit else "black"
-                weight = "bold" if cell.best else "normal"
-                axes.text(column, i, milliseconds_of(cell), fontsize=9, weight=weight, color=light, **_CENTRED)
-            else:
-                axes.text(column, i, cell.status, fontsize=7, color="#666666", **_CENTRED)
+            texts[i][column] = cell.status
+            if cell.ratio is not None:
+                ratios[i, column] = cell.ratio.value
+                texts[i][column] = "* " * cell.best + milliseconds_of(cell)
+    down = [f"{row.shape.name}, {PART_NAMES[row.pass_name]}" for row in rows]
+    figure = blank(1.6 + 0.07 * max(map(len, down)) + 0.95 * len(names), 2.1 + 0.42 * len(rows))
+    axes = figure.add_subplot()
+    image = heat(axes, ratios, texts, down, names, _MOST_RATIO)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
-    axes.set_yticks(range(len(rows)), [f"{row.shape.name}, {PART_NAMES[row.pass_name]}" for row in rows])
-    axes.tick_params(length=0)
-    axes.set_title("Time in ms. Bold: the fastest. ~: scaled from a slice of the work", loc="left", fontsize=11)
+    axes.set_title("Time in ms. *: the fastest. ~: scaled from a slice of the work", loc="left", fontsize=11)
     bar = figure.colorbar(image, ax=axes, ticks=[-4, -2, 0, 2, 4], aspect=30, pad=0.01, extend="both")
     bar.set_ticklabels(["1/16", "1/4", "equal", "4x", "16x"])
     baselines = ", ".join(dict.fromkeys(str(row.baseline) for row in rows))
-    bar.set_label(f"time relative to {baselines}")
+    bar.set_label(f"relative to {baselines}")
     return figure
 
 

@@ -15,7 +15,6 @@ from nnlite.lab.results import Row, Run
 from nnlite.lab.shapes import Shape, resolve
 from nnlite.lab.table import Cell, Table, to_rich
 from nnlite.lab.tables import milliseconds_of, percent
-from nnlite.lab.terminal import Bar
 from nnlite.performance.contention import caution
 
 if TYPE_CHECKING:
@@ -40,13 +39,13 @@ def usual_shape(batch_size: int) -> Shape:
     return next(shape for shape in resolve(["seed"], batch_size) if shape.name == "cnn conv2d_1")
 
 
-def climb(shape: Shape, bar: Bar | None = None) -> tuple[list[Rung], Run]:
+def climb(shape: Shape) -> tuple[list[Rung], Run]:
     """Time the forward pass of every correct algorithm at this shape.
 
     Raises KeyboardInterrupt if it is interrupted: an incomplete ladder is of no use.
     """
     algorithms = [conv.get(name) for name in conv.names()]
-    run = bench(algorithms, [shape], ["forward"], seconds=SECONDS, bar=bar)
+    run = bench(algorithms, [shape], ["forward"], seconds=SECONDS)
     if run.interrupted:
         raise KeyboardInterrupt
     return rungs(run.rows[0]), run

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any
 
 from nnlite.lab.check import Report
-from nnlite.lab.race import FINAL_ROUNDS
 from nnlite.lab.shapes import Shape
+from nnlite.lab.timing import COMPARED_ROUNDS
 from nnlite.performance.peaks import MOST_OF_A_PEAK
 from nnlite.performance.statistics import FEWEST_ROUNDS, Ratio, noise, paired_ratio, verdict
 from nnlite.runtime.files import write_whole
@@ -22,11 +22,6 @@ SCHEMA = 1
 _TIMED = (
     "median_ms", "min_ms", "samples_ms", "scale", "verdict", "best", "gflops", "percent_of_peak", "effective_rate",
     "over_peak",
-)  # fmt: skip
-CSV_COLUMNS = (
-    "shape", "pass", "algorithm", "status", "reason", "rounds", "scale", "median_ms", "min_ms", "ratio", "ratio_low",
-    "ratio_high", "verdict", "best", "gflops", "percent_of_peak", "effective_rate", "over_peak", "extra_bytes",
-    "error", "error_bound",
 )  # fmt: skip
 
 
@@ -107,7 +102,7 @@ class Row:
 
     @property
     def finalists(self) -> list[Cell]:
-        """Those that ran in every round; the others were dropped (nnlite.lab.race)."""
+        """Those that ran in every round; the others were dropped (nnlite.lab.sweep)."""
         return [cell for cell in self.timed if len(cell.seconds) == self.rounds]
 
     @property
@@ -124,7 +119,7 @@ class Row:
             return
         finalists, first = self.finalists, self.dropped
         base = next(cell for cell in self.timed if cell.algorithm == self.baseline)
-        fewest = FINAL_ROUNDS if first else FEWEST_ROUNDS
+        fewest = COMPARED_ROUNDS if first else FEWEST_ROUNDS
         for cell in self.timed:
             rounds = len(cell.seconds)
             if cell in finalists:
@@ -172,6 +167,7 @@ class Run:
     checks: list[Report] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     blas: list[str] = field(default_factory=list)  # algorithms that BLAS had the threads for
+    prange: list[str] = field(default_factory=list)  # algorithms that run on Numba's threads
     interrupted: bool = False
     others_share: float = 0.0  # of the CPU time, used by other programs during timing
 
@@ -194,14 +190,17 @@ class Run:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """One line per shape, pass and algorithm, with CSV_COLUMNS as header."""
-    text = StringIO(newline="")
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", extrasaction="ignore")
-    writer.writeheader()
+    """One line per shape, pass and algorithm; the columns are what JSON has, without the samples."""
+    lines = []
     for row in rows:
         for cell in row.cells:
-            ratio = asdict(cell.ratio) if cell.ratio else {}
-            content = {"shape": row.shape.name, "pass": row.pass_name, "rounds": len(cell.seconds), **cell.to_dict()}
-            content |= {"ratio": ratio.get("value"), "ratio_low": ratio.get("low"), "ratio_high": ratio.get("high")}
-            writer.writerow(content)
+            line = {"shape": row.shape.name, "pass": row.pass_name, "rounds": len(cell.seconds), **cell.to_dict()}
+            interval = line.pop("ratio", None) or {}
+            lines.append({**line, "ratio": interval.get("value")})
+            lines[-1] |= {f"ratio_{name}": interval.get(name) for name in ("low", "high")}
+    columns = dict.fromkeys(name for line in lines for name in line if name != "samples_ms")
+    text = StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), restval="", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(lines)
     write_whole(path, text.getvalue())

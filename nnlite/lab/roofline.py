@@ -32,14 +32,14 @@ class Point:
     shape: str
     pass_name: str
     algorithm: str
+    gflops: float  # of direct convolution
+    effective_rate: bool  # the algorithm needs fewer FLOPs
+    sliced: bool  # the time is scaled from a slice
     threads: int
     traffic_bytes: int
     declared: bool  # the traffic; otherwise it is the minimum
     level: str  # the smallest that holds the traffic: its bandwidth counts
     flops_per_byte: float
-    gflops: float  # of direct convolution
-    effective_rate: bool  # the algorithm needs fewer FLOPs
-    sliced: bool  # the time is scaled from a slice
     roof: str  # "FMA peak", or the level
     roof_gflops: float
 
@@ -65,21 +65,10 @@ def _point(row: Row, cell: results.Cell, run: Run, machine: Machine) -> Point:
     level = next((name for name, size in held.items() if moved <= size), "memory")
     intensity = cell.flops / moved
     peak, slope = machine.fma_gflops(threads), intensity * bandwidths(machine, threads)[level]
-    return Point(
-        shape=row.shape.name,
-        pass_name=row.pass_name,
-        algorithm=cell.algorithm,
-        threads=threads,
-        traffic_bytes=moved,
-        declared=declared,
-        level=level,
-        flops_per_byte=intensity,
-        gflops=cell.gflops,
-        effective_rate=cell.effective_rate,
-        sliced=cell.scale != 1,
-        roof="FMA peak" if peak <= slope else level,
-        roof_gflops=min(peak, slope),
-    )
+    roof = ("FMA peak", peak) if peak <= slope else (level, slope)
+    measured = cell.gflops, cell.effective_rate, cell.scale != 1
+    place = row.shape.name, row.pass_name, cell.algorithm
+    return Point(*place, *measured, threads, moved, declared, level, intensity, *roof)
 
 
 def traffic(algorithm: Algorithm, geometry: Geometry, pass_name: str) -> tuple[int, bool]:

@@ -76,11 +76,10 @@ def resolve(requests: Sequence[str], batch_size: int, most_images: int = LARGE_B
 def _shapes(request: str, batch_size: int, most_images: int) -> list[Shape]:
     if "," in request:
         return [_parse(request)]
-    if request == "all":
-        return [shape for name in SETS for shape in _of_set(name, batch_size, most_images)]
-    if request not in SETS:
+    if request not in (*SETS, "all"):
         raise unknown("--shapes", request, [*SETS, "all", "N,C,H,W,K,R,S,stride,pad"])
-    return _of_set(request, batch_size, most_images)
+    names = SETS if request == "all" else [request]
+    return [shape for name in names for shape in _of_set(name, batch_size, most_images)]
 
 
 def _of_set(name: str, batch_size: int, most_images: int) -> list[Shape]:

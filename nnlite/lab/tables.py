@@ -10,6 +10,7 @@ from nnlite.lab.results import Row, Run
 from nnlite.lab.table import Cell, Table
 from nnlite.performance.contention import caution
 from nnlite.performance.counts import human_bytes
+from nnlite.performance.statistics import Ratio
 from nnlite.runtime.scopes import PART_NAMES
 
 
@@ -30,12 +31,11 @@ def _line(cell: results.Cell) -> list[Cell]:
         return [name, Cell(cell.status), *[Cell("")] * 7]
     assert cell.ratio is not None
     assert cell.verdict is not None
-    low, high = cell.ratio.low, cell.ratio.high
     return [
         name,
         Cell(milliseconds_of(cell), cell.median_ms),
         Cell(ratio(cell.ratio.value), cell.ratio.value),
-        Cell("" if low is None or cell.verdict == "baseline" else f"{ratio(low)}-{ratio(high)}", low),
+        Cell("" if cell.verdict == "baseline" else interval(cell.ratio), cell.ratio.low),
         Cell(cell.verdict),
         Cell(short(cell.gflops), cell.gflops),
         Cell(percent(cell), cell.percent_of_peak),
@@ -45,24 +45,19 @@ def _line(cell: results.Cell) -> list[Cell]:
 
 
 def _caption(row: Row) -> Iterator[str]:
-    if row.timed:
-        yield from _timing_remarks(row)
-    else:
+    if not row.timed:
         yield "Nothing was timed."
+    else:
+        flops = row.timed[0].flops
+        noise = f"A/A noise: {100 * row.noise:.1f}%" if row.noise is not None else "too few rounds for intervals"
+        yield f"{flops / 2:,.0f} MACs ({flops / 1e9:.3g} GFLOP); {row.rounds} rounds; {noise}."
+        if row.shape.cut:
+            yield f"Batch size: {row.shape.geometry.input_shape[0]}, not the published {row.shape.published_batch}."
+        if scaled := [f"{c.algorithm} 1/{c.scale:,.0f}" for c in row.timed if c.scale != 1]:
+            yield f"~ scaled from a slice of the work: {', '.join(scaled)}."
     for cell in row.cells:
         if cell.status == "declined":
             yield f"{cell.algorithm} declines: {cell.reason}."
-
-
-def _timing_remarks(row: Row) -> Iterator[str]:
-    flops = row.timed[0].flops
-    noise = f"A/A noise: {100 * row.noise:.1f}%" if row.noise is not None else "too few rounds for intervals"
-    yield f"{flops / 2:,.0f} MACs ({flops / 1e9:.3g} GFLOP); {row.rounds} rounds; {noise}."
-    if row.shape.cut:
-        yield f"Batch size: {row.shape.geometry.input_shape[0]}, not the published {row.shape.published_batch}."
-    scaled = [f"{c.algorithm} 1/{c.scale:,.0f}" for c in row.timed if c.scale != 1]
-    if scaled:
-        yield f"~ scaled from a slice of the work: {', '.join(scaled)}."
 
 
 def milliseconds_of(cell: results.Cell) -> str:
@@ -77,6 +72,11 @@ def ratio(value: float | None) -> str:
     if value < 0.1:
         return f"{value:.3g}"
     return f"{value / 1000:.3g}k" if value >= 1000 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def interval(found: Ratio) -> str:
+    """0.95-1.02, or nothing with too few rounds."""
+    return "" if found.low is None else f"{ratio(found.low)}-{ratio(found.high)}"
 
 
 def percent(cell: results.Cell) -> str:
@@ -118,6 +118,11 @@ def remarks(run: Run) -> Iterator[str]:
         yield (
             f"NumPy's BLAS had the threads for {', '.join(run.blas)}, kernels had them for the others: "
             "BLAS and kernel threads never run together."
+        )
+    if run.prange:
+        yield (
+            f"{', '.join(run.prange)}: Numba's parallel=True runs on separate threads, which --threads does not set. "
+            "@nn.compiler.kernel, as in examples/own_kernel.py, runs on nnlite's."
         )
     if run.interrupted:
         yield "Interrupted: the tables show the rounds completed before."

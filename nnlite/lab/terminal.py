@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +43,7 @@ class Line:
     Nothing is printed if stderr is not a terminal. No thread redraws it, so it does not disturb measurements.
     """
 
-    def __enter__(self) -> Line:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,37 +56,19 @@ class Line:
             print(text, end="", file=sys.stderr, flush=True)
 
 
-class Bar:
-    """A progress bar on stderr if that is a terminal, else one plain line per stage. A context manager."""
+class Progress(Line):
+    """A status line that counts the steps of a stage; without a terminal, one plain line per stage if `stages`."""
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    def __init__(self, stages: bool = True) -> None:
+        self._stages, self._done, self._total = stages, 0, 0
 
     def stage(self, text: str, total: int) -> None:
         """Begin a stage of `total` steps."""
-        if self._bar is None:
+        self._done, self._total = 0, total
+        if self._stages and not sys.stderr.isatty():
             print(f"{text} ...", file=sys.stderr, flush=True)
-            return
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(text, total=total)
 
-    def step(self, text: str | None = None) -> None:
-        """Count one step of the stage as done; `text` describes the next."""
-        if self._bar is not None:
-            self._bar.update(self._task, advance=1, **({} if text is None else {"description": text}))
+    def step(self, text: str) -> None:
+        """Count one more step of the stage, which `text` describes."""
+        self._done += 1
+        self.say(f"{text} ({self._done} of {self._total})")

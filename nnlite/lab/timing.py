@@ -33,11 +33,10 @@ _FIRST_SLICE_MACS = 100_000
 
 
 class Slice(NamedTuple):
-    """The timed part of a problem, the ratio of the whole to it, and about how long it takes (seconds)."""
+    """The timed part of a problem, and the ratio of the whole to it."""
 
     geometry: Geometry
     scale: float
-    seconds: float
 
 
 def team(algorithm: Algorithm, pass_name: str) -> Team:
@@ -62,7 +61,7 @@ def plan(algorithm: Algorithm, pass_name: str, geometry: Geometry, seed: int) ->
         if seconds * scale > LONGEST_CALL:  # try again: another program may have used the CPU
             seconds = min(seconds, timed(call)(), timed(call)())
         if scale == 1 or (seconds >= SLICE_SECONDS and seconds * scale > LONGEST_CALL):
-            return Slice(part, scale, seconds)
+            return Slice(part, scale)
         if seconds * scale <= LONGEST_CALL:
             share = 1.0
         else:

@@ -2,6 +2,8 @@
 
 A version is a folder in FOLDER: the JSON of its run, and for each algorithm the user's file with the files beside it
 that it imports.
+
+`--diff A.json B.json` shows two runs side by side, of two machines or of one at two times.
 """
 
 from __future__ import annotations
@@ -9,21 +11,23 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nnlite import conv
 from nnlite.lab import tables
-from nnlite.lab.loading import load_algorithm
-from nnlite.lab.results import Run
-from nnlite.lab.table import Cell, Table
+from nnlite.lab.loading import files_of, load_algorithm
+from nnlite.lab.numbers import short, threads_said
+from nnlite.lab.results import SCHEMA, Run
+from nnlite.lab.table import MISSING, Cell, Table
+from nnlite.lab.tables import ratio
 from nnlite.lab.timing import COMPARED_ROUNDS
-from nnlite.lab.user_modules import files_of
 from nnlite.performance.statistics import Ratio, paired_ratio, verdict
-from nnlite.runtime.errors import unknown
+from nnlite.runtime.errors import existing_file, unknown
 from nnlite.runtime.files import write_json, write_whole
 from nnlite.runtime.scopes import PART_NAMES
 
@@ -50,55 +54,64 @@ def check_free(name: str) -> None:
         )
 
 
-def save(name: str, algorithms: dict[str, conv.Algorithm], content: dict[str, Any]) -> Path:
-    """Save the user's algorithms, given by FILE.py:CLASS, with the JSON of their run. Returns the folder."""
+def folder_of(name: str, number: int) -> Path:
+    """Of the files of a version's algorithm: the first, the second ..."""
+    return FOLDER / name / str(number)
+
+
+def save(name: str, algorithms: Mapping[str, str], content: dict[str, Any]) -> Path:
+    """Save the user's algorithms (FILE.py:CLASS -> name), with the JSON of their run. Returns the folder."""
     check_free(name)
-    folder, sources = FOLDER / name, []
+    sources = []
     for number, (spec, algorithm) in enumerate(algorithms.items(), 1):
         file, _, class_name = spec.partition(".py:")
-        file += ".py"
-        for relative, source in files_of(Path(file)).items():
-            path = folder / str(number) / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, source)
-        loads = f"{number}/{Path(file).name}:{class_name}"
-        sources.append({"name": algorithm.name, "given_as": spec, "source": loads})
-    write_json(folder / _RUN, {**content, "sources": sources})  # last: a version without it is not complete
-    return folder
+        path = Path(f"{file}.py")
+        for relative, source in files_of(path).items():
+            copy = folder_of(name, number) / relative
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(copy, source)
+        sources.append({"name": algorithm, "given_as": spec, "source": f"{number}/{path.name}:{class_name}"})
+    write_json(FOLDER / name / _RUN, {**content, "sources": sources})  # last: a version without it is not complete
+    return FOLDER / name
 
 
-def load(name: str) -> tuple[list[conv.Algorithm], dict[str, Any]]:
-    """The algorithms of a version, registered as `name@version`, and the JSON of its run."""
+def read(name: str) -> dict[str, Any]:
+    """The JSON of a version's run. Raises ValueError."""
     if name not in names():
         if not names():
             raise ValueError(f"--compare: expected a saved version. Received: {name!r}; there is none in {FOLDER}")
         raise unknown("--compare", name, names())
-    folder, kind = FOLDER / name, f"--compare {name}"
+    path = FOLDER / name / _RUN
     try:
-        content = json.loads((folder / _RUN).read_text())
-        sources = [(str(entry["name"]), str(entry["source"])) for entry in content["sources"]]
-        sources[0]
+        content = json.loads(path.read_text())
+        if not [entry["name"] + entry["source"] for entry in content["sources"]]:
+            raise LookupError("no sources")
     except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{kind}: expected the JSON of a run in {folder / _RUN}. Received: {error!r}") from error
+        raise ValueError(f"--compare {name}: expected the JSON of a run in {path}. Received: {error!r}") from error
+    return content
+
+
+def load(name: str) -> list[conv.Algorithm]:
+    """The algorithms of a version, registered as `name@version`."""
     algorithms = []
-    for algorithm_name, source in sources:
-        algorithm = load_algorithm(f"{folder}/{source}", kind)
-        algorithm.name = f"{algorithm_name}@{name}"  # of this instance alone
+    for entry in read(name)["sources"]:
+        algorithm = load_algorithm(f"{FOLDER / name}/{entry['source']}", f"--compare {name}")
+        algorithm.name = f"{entry['name']}@{name}"  # of this instance alone
         algorithms.append(conv.register(algorithm, replace=True))
-    return algorithms, content
+    return algorithms
 
 
 def fill_options(options: argparse.Namespace) -> list[conv.Algorithm]:
     """Load the versions of --compare. What the command line leaves open is as in the first of them."""
-    loaded = [load(name) for name in dict.fromkeys(options.compare)]
-    before = loaded[0][1].get("options", {})
+    loaded = [algorithm for name in dict.fromkeys(options.compare) for algorithm in load(name)]
+    before = read(options.compare[0]).get("options", {})
     given = {option for option in OPTIONS if getattr(options, option)}
     if "shapes" in given:
         given.add("batch_size")  # the saved one belongs to the saved shapes
     for option in OPTIONS:
         if option not in given:
             setattr(options, option, before.get(option, options.default_of(option)))
-    return [algorithm for algorithms, _ in loaded for algorithm in algorithms]
+    return loaded
 
 
 def check_comparable(versions: Sequence[str], saved: Sequence[conv.Algorithm], today: Sequence[conv.Algorithm]) -> None:
@@ -130,14 +143,15 @@ def compare(run: Run, versions: Sequence[str], percent: float | None) -> list[Pa
     """Each algorithm that was timed beside a saved version of it. `percent`: of --fail-slower."""
     found = []
     for row in run.rows:
-        timed = {cell.algorithm: cell for cell in row.timed}
-        for version, (name, cell) in product(dict.fromkeys(versions), timed.items()):
+        timed = {cell.algorithm: cell.seconds for cell in row.timed}
+        for version, name in product(dict.fromkeys(versions), timed):
             if before := timed.get(f"{name}@{version}"):
-                ratio = paired_ratio(cell.seconds, before.seconds, fewest=COMPARED_ROUNDS)
-                most = None if percent is None or row.noise is None else 1 + max(percent / 100, row.noise)
-                fails = most is not None and ratio.low is not None and ratio.low > most
-                said = verdict(ratio, row.noise)
-                found.append(Pair(row.shape.name, row.pass_name, name, version, ratio, said, fails))
+                ratio = paired_ratio(timed[name], before, fewest=COMPARED_ROUNDS)
+                fails = False
+                if percent is not None and row.noise is not None and ratio.low is not None:
+                    fails = ratio.low > 1 + max(percent / 100, row.noise)
+                place = row.shape.name, row.pass_name, name, version
+                found.append(Pair(*place, ratio, verdict(ratio, row.noise), fails))
     return found
 
 
@@ -145,12 +159,9 @@ def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     """One line per algorithm, shape and pass; and whether --fail-slower fails."""
     rows = [
         [
-            Cell(f"{p.shape}, {PART_NAMES[p.pass_name]}"),
-            Cell(p.algorithm),
-            Cell(p.version),
+            *map(Cell, (f"{p.shape}, {PART_NAMES[p.pass_name]}", p.algorithm, p.version)),
             Cell(tables.ratio(p.ratio.value), p.ratio.value),
-            Cell("" if p.ratio.low is None else f"{tables.ratio(p.ratio.low)}-{tables.ratio(p.ratio.high)}"),
-            Cell(p.verdict + (": FAILED" if p.fails else "")),
+            *map(Cell, (tables.interval(p.ratio), p.verdict + (": FAILED" if p.fails else ""))),
         ]
         for p in pairs
     ]
@@ -158,7 +169,80 @@ def table(pairs: Sequence[Pair], percent: float | None) -> Table:
     if not pairs:
         notes = ["Nothing was compared: no algorithm was timed beside a saved one of its name."]
     elif percent is not None:
-        failed = sum(p.fails for p in pairs)
-        notes.append(f"Slower by more than {percent:g}%: {failed or 'none'} of {len(pairs)}.")
+        notes.append(f"Slower by more than {percent:g}%: {sum(p.fails for p in pairs) or 'none'} of {len(pairs)}.")
     columns = ["layer and pass", "algorithm", "saved version", "x saved", "95%", "verdict"]
     return Table("Today's source relative to the saved one", columns, rows, notes)
+
+
+# Two runs side by side: nnlite bench --diff A.json B.json ------------------------------------------------------------
+
+
+#: (geometry, pass, algorithm) -> layer and pass in words, milliseconds, cells of the table
+_Results = dict[tuple[str, str, str], tuple[str, float, list[Cell]]]
+
+
+class Kept(NamedTuple):
+    """A run that was written with --json."""
+
+    content: dict[str, Any]
+    results: _Results
+
+
+def read_run(path: str) -> Kept:
+    """The run in a JSON file. Raises FileNotFoundError or ValueError."""
+    existing_file("--diff", Path(path), "a file that nnlite bench --json wrote")
+    expected = f"--diff {path}: expected the JSON of nnlite bench --json"
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{expected}. Received: a file that is not JSON") from error
+    if not isinstance(content, dict) or not content.keys() >= {"schema", "rows", "peak_gflops"}:
+        raise ValueError(f"{expected}. Received: JSON of another command")
+    if content["schema"] != SCHEMA:
+        raise ValueError(f"{expected}, of schema {SCHEMA}. Received: JSON of schema {content['schema']}")
+    try:
+        return Kept(content, _results(content))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{expected}. Received: rows that are not a run's ({error!r})") from error
+
+
+def _results(run: dict[str, Any]) -> _Results:
+    found = {}
+    for row in run["rows"]:
+        for cell in row["algorithms"]:
+            if cell["status"] == "timed":
+                ms, share = float(cell["median_ms"]), float(cell["percent_of_peak"])
+                cells = [Cell(("~" if cell["scale"] != 1 else "") + short(ms), ms), Cell(f"{share:.0f}%", share)]
+                key = json.dumps(row["geometry"], sort_keys=True), row["pass"], cell["algorithm"]
+                found[key] = f"{row['shape']}, {PART_NAMES[row['pass']]}", ms, cells
+    return found
+
+
+def side_by_side(a: Kept, b: Kept) -> Table:
+    """One line for each algorithm, shape and pass that was timed in one of the runs."""
+    rows = []
+    for key, (where, _, _) in (b.results | a.results).items():
+        one, other = (run.results.get(key, ("", nan, [MISSING, MISSING])) for run in (a, b))
+        change = other[1] / one[1]
+        shown = MISSING if isnan(change) else Cell(ratio(change), change)
+        rows.append([Cell(where), Cell(key[2]), *one[2], *other[2], shown])
+    columns = ["layer and pass", "algorithm", "A ms", "of peak", "B ms", "of peak", "x A"]
+    return Table("Two runs", columns, rows, [*_described(a.content, b.content)])
+
+
+def _described(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{letter}: {run['processor']}, {threads_said(run['threads'])}, FMA peak {short(run['peak_gflops'])} GFLOP/s, "
+        f"{run['date']}."
+        for letter, run in (("A", a), ("B", b))
+    ]
+    if a["processor"] != b["processor"]:
+        lines.append("This compares two machines: a difference is theirs as well as the algorithm's.")
+    else:
+        lines.append(
+            "This compares two times on one machine, or two machines with the same processor: the ratio includes "
+            "what changed between the runs, so it has no interval. To compare versions of an algorithm, use --compare."
+        )
+    if a["threads"] != b["threads"]:
+        lines.append("The numbers of threads differ.")
+    return lines

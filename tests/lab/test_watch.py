@@ -1,18 +1,20 @@
 """`nnlite bench --watch`: a file is rewritten between two looks at it, as an editor would; no clock decides."""
 
 import argparse
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from nnlite import conv
 from nnlite.conv import Geometry
-from nnlite.lab import timing, versions, watch
-from nnlite.lab.user_modules import load_module
+from nnlite.lab import bench, timing, versions, watch
+from nnlite.lab.loading import load_module
+from nnlite.lab.shapes import Shape
 from nnlite.performance.statistics import FEWEST_ROUNDS
 
-CASES = [(Geometry.of((2, 8, 9, 3), (3, 3, 3, 4)), "forward")]
+SHAPES = [Shape("s", Geometry.of((2, 8, 9, 3), (3, 3, 3, 4)), 2)]
 RIGHT = """
 import nnlite as nn
 im2col = nn.conv.get("im2col")
@@ -45,21 +47,22 @@ def few_geometries(monkeypatch):
 @pytest.fixture
 def seconds(monkeypatch):
     """{text in a version's source: the seconds that each call takes}; instead of the clock."""
-    known = {}
+    known, sources, load = {}, {}, watch.load_algorithm
 
-    def timer(self, algorithm, slices):
-        source = self.sources[id(algorithm)]
+    def remember(spec, kind):
+        algorithm = load(spec, kind)
+        sources[id(algorithm)] = Path(spec.partition(":")[0]).read_text()
+        return algorithm
+
+    def timed(call):
+        algorithm = call.args[0]
+        kept = Path(sys.modules[type(algorithm).__module__].__file__)  # of one that was saved before
+        source = sources.get(id(algorithm)) or kept.read_text()
         return lambda: next((value for text, value in known.items() if text in source), 1.0)
 
-    judge = watch.Watch._judge
-
-    def remember(self, algorithm, line):
-        self.sources = {**getattr(self, "sources", {}), id(algorithm): self.path.read_text()}
-        return judge(self, algorithm, line)
-
-    monkeypatch.setattr(watch.Watch, "_judge", remember)
-    monkeypatch.setattr(watch.Watch, "_timer", timer)
-    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.0))
+    monkeypatch.setattr(watch, "load_algorithm", remember)
+    monkeypatch.setattr(bench, "timed", timed)
+    monkeypatch.setattr(bench, "Contention", lambda: SimpleNamespace(share=lambda: 0.0))
     return known
 
 
@@ -79,8 +82,8 @@ def run(folder, monkeypatch, capsys, *sources):
     options = argparse.Namespace(
         watch="mine.py:Mine", shapes=["s"], batch_size=None, passes="forward", rounds=15, seed=0
     )
-    assert watch.run(options, CASES, save) == 130
-    lines = [line for line in capsys.readouterr().out.splitlines()[3:] if line]
+    assert watch.run(options, SHAPES, ["forward"], save) == 130
+    lines = [line for line in capsys.readouterr().out.partition("best so far (95%)\n")[2].splitlines() if line]
     return lines[: len(sources)], lines[len(sources) :]
 
 
@@ -90,9 +93,12 @@ def test_each_version_is_timed_beside_the_last_and_the_best(tmp_path, monkeypatc
     sources = [RIGHT + f"# {number}" for number in ("one", "two", "three", "four")]
     (one, two, three, four), end = run(tmp_path, monkeypatch, capsys, *sources)
     assert one.split() == ["1", "correct", "(3)", "2,000"]
-    assert two.split()[3:] == ["1,000", "0.50", "(0.50-0.50)", "faster", "0.50", "(0.50-0.50)", "faster", "than", "1"]
-    assert three.split()[3:] == ["4,000", "4.00", "(4.00-4.00)", "slower", "4.00", "(4.00-4.00)", "slower", "than", "2"]
-    assert four.split()[3:] == ["3,000", "0.75", "(0.75-0.75)", "faster", "3.00", "(3.00-3.00)", "slower", "than", "2"]
+    faster, slower = "0.50 (0.50-0.50) faster", "4.00 (4.00-4.00) slower"
+    assert " ".join(two.split()[3:]) == f"1,000 2.0% {faster} {faster} than 1 at 2,000 ms"
+    assert " ".join(three.split()[3:]) == f"4,000 2.0% {slower} {slower} than 2 at 1,000 ms"
+    assert " ".join(four.split()[3:]) == (
+        "3,000 2.0% 0.75 (0.75-0.75) faster 3.00 (3.00-3.00) slower than 2 at 1,000 ms"
+    )
     assert end[0] == f"Best: version 2, 1,000 ms. Its source: {versions.FOLDER / 'Mine-2'}"
     assert (versions.FOLDER / "Mine-2" / "1" / "mine.py").read_text() == sources[1]
     assert "--compare Mine-1" in end[1]
@@ -163,10 +169,30 @@ def test_a_version_that_cannot_be_saved_is_timed_all_the_same(tmp_path, monkeypa
     assert line.endswith("(not saved: disk full)")
 
 
-def test_a_later_watch_continues_the_numbers(tmp_path, monkeypatch, capsys):
-    run(tmp_path, monkeypatch, capsys, RIGHT)
-    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
-    assert line.split()[0] == "2"
+def test_a_later_watch_goes_on_from_the_last_version_and_the_best(tmp_path, monkeypatch, capsys, seconds):
+    """Version 1 takes 0.5 s and is the best, version 2 takes 1 s and is the last."""
+    seconds.update({"# one": 0.5, "# two": 1.0, "# three": 0.25})
+    run(tmp_path, monkeypatch, capsys, RIGHT + "# one", RIGHT + "# two")
+    (unchanged, three), end = run(tmp_path, monkeypatch, capsys, RIGHT + "# two", RIGHT + "# three")
+    assert unchanged.split() == ["as", "version", "2"]
+    assert three.split()[0] == "3"
+    assert three.endswith("faster than 1 at 500 ms")
+    assert end[0].startswith("Best: version 3, 250 ms.")
+
+
+def test_a_later_watch_of_other_layers_begins_with_a_best_of_its_own(tmp_path, monkeypatch, capsys, seconds):
+    run(tmp_path, monkeypatch, capsys, RIGHT + "# one")
+    path = versions.FOLDER / "Mine-1" / "run.json"
+    path.write_text(path.read_text().replace('"forward"', '"grad_input"'))
+    (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT + "# one")
+    assert line.split() == ["2", "correct", "(3)", "1,000"]
+    path = versions.FOLDER / "Mine-2" / "run.json"
+    path.write_text(path.read_text().replace('"forward"', '"grad_input"'))
+    options = argparse.Namespace(
+        watch="mine.py:Mine", shapes=["s"], batch_size=None, passes="forward", rounds=15, seed=0
+    )
+    told = watch.Watch(options, SHAPES, ["forward"]).resume()
+    assert told.startswith("Not compared with version 2 of an earlier watch: it was timed with other --shapes")
 
 
 def test_versions_that_are_compared_have_the_rounds_for_an_interval():
@@ -174,7 +200,7 @@ def test_versions_that_are_compared_have_the_rounds_for_an_interval():
 
 
 def test_a_busy_machine_is_said_to_be(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(watch, "Contention", lambda: SimpleNamespace(share=lambda: 0.4))
+    monkeypatch.setattr(bench, "Contention", lambda: SimpleNamespace(share=lambda: 0.4))
     (line,), _ = run(tmp_path, monkeypatch, capsys, RIGHT)
     assert line.endswith("(other programs: 40% of the CPU)")
 
@@ -209,9 +235,34 @@ def test_waiting_ends_with_a_complete_file_and_sees_files_beside_it(tmp_path, mo
     assert load_module(main).beside.number == 2
 
 
-def test_slices_of_one_problem_are_the_same_for_all_versions():
-    small, large = (timing.Slice(CASES[0][0], scale, 1.0) for scale in (8.0, 2.0))
-    found = watch.Watch("mine.py:Mine", CASES, {}, rounds=15, seed=0)
-    found.last = found.best = watch.Version(1, conv.get("im2col"), [small])
-    assert found._common_slices(watch.Version(2, conv.get("im2col"), [large])) == [small]
-    assert np.isfinite(small.scale)
+def test_all_versions_are_timed_on_the_same_slice(monkeypatch, seconds):
+    """The first algorithm could be timed on a fourth of the work, the second on half of it."""
+    geometry = SHAPES[0].geometry
+    slices = [timing.Slice(geometry, 4.0), timing.Slice(geometry, 2.0)]
+    monkeypatch.setattr(timing, "plan", lambda *_: slices.pop(0))
+    algorithms = [conv.get("im2col"), conv.get("strided_view")]
+    run = bench.bench(algorithms, SHAPES, ["forward"], checked=algorithms, one_slice=True)
+    assert [cell.scale for cell in run.rows[0].cells] == [4.0, 4.0]
+
+
+def test_several_passes_are_timed_as_their_sum(tmp_path, monkeypatch, capsys, seconds):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(RIGHT)
+    options = argparse.Namespace(
+        watch="mine.py:Mine", shapes=["s"], batch_size=None, passes="forward,grad_input", rounds=15, seed=0
+    )
+    assert "correct (3)           2,000" in watch.Watch(options, SHAPES, ["forward", "grad_input"]).look()
+
+
+def test_a_difference_within_the_noise_shows_the_noise(tmp_path, monkeypatch, capsys, seconds):
+    """The control takes 1.1 s where the best takes 1 s."""
+    seconds.update({"# two": 0.95})
+    candidate = bench._candidate
+
+    def slower_control(name, *arguments):
+        made = candidate(name, *arguments)
+        return made if name is not timing.CONTROL else bench.Candidate(name, lambda: 1.1, made.team)
+
+    monkeypatch.setattr(bench, "_candidate", slower_control)
+    (_, two), _ = run(tmp_path, monkeypatch, capsys, RIGHT, RIGHT + "# two")
+    assert two.split()[4:8] == ["10.0%", "0.95", "(0.95-0.95)", "no"]

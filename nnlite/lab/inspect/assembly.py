@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from nnlite.lab.loading import plain_name
+
 #: a function's first line; local labels begin with .L
 _FUNCTION = re.compile(r'"?([A-Za-z_$][\w.$]*)"?:')
 _LABEL = re.compile(r"(\.LBB\w+):")
@@ -20,7 +22,9 @@ _JUMP = re.compile(r"j\w+\s+(\.LBB\w+)$")
 #: after these the next instruction is not reached
 _ENDS = re.compile(r"(jmpq?|retq?|ud2)\b")
 #: Numba's ways into a function, which convert arguments, and its reference counting
-_WRAPPERS = ("_ZN7cpython", "cfunc.", "NRT_")
+_WRAPPERS = ("_ZN7cpython", "cfunc.", "NRT_", "__gufunc__.")
+#: of a prange loop, which Numba makes a function of generated source "<string>"
+_PRANGE = "_3cdynamic_3e.__numba_parfor_gufunc"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Loop:
     @property
     def place(self) -> str:
         """The source lines: "direct.py:210-214"; empty if they are not known."""
-        files = [i.source[0] for i in self.code if i.source]
+        files = [i.source[0] for i in self.code if i.source and i.source[0] != "<string>"]
         if not files:
             return ""
         file = max(sorted(set(files)), key=files.count)
@@ -87,7 +91,7 @@ def readable(name: str) -> str:
         size = int(match[0])
         parts.append(rest[match.end() :][:size])
         rest = rest[match.end() + size :]
-    return ".".join(part for part in parts if part != "_3clocals_3e")
+    return plain_name(".".join(part for part in parts if part != "_3clocals_3e").replace(_PRANGE, "prange"))
 
 
 def _functions(assembly: str) -> Iterator[tuple[str, list[str]]]:
@@ -107,26 +111,25 @@ class _Block:
     label: str
     code: list[Instruction] = field(default_factory=list)
     next: set[int] = field(default_factory=set)
-    before: set[int] = field(default_factory=set)
 
 
 def _loops(name: str, lines: list[str], files: dict[str, str]) -> Iterator[Loop]:
     blocks = _blocks(lines, files)
     bodies = _natural_loops(blocks)
     frame_pointer = any(re.match(r"\s*movq\s+%rsp, %rbp", line) for line in lines)
-    for first, body in bodies.items():
+    for first, body in sorted(bodies.items()):
         if any(other != first and other in body for other in bodies):
             continue
         inside = [blocks[i] for i in sorted(body, key=lambda i: (i < first, i))]
         # a block without a label continues the one before it
-        text = "\n".join(line for block in inside for line in ([f"{block.label}:"] * bool(block.label) + _texts(block)))
+        text = "\n".join(
+            line
+            for block in inside
+            for line in [*([f"{block.label}:"] if block.label else []), *(f"\t{i.text}" for i in block.code)]
+        )
         depth = sum(first in other for other in bodies.values())
         code = tuple(i for block in inside for i in block.code)
         yield Loop(readable(name), blocks[first].label, depth, code, frame_pointer, text)
-
-
-def _texts(block: _Block) -> list[str]:
-    return [f"\t{i.text}" for i in block.code]
 
 
 def _blocks(lines: list[str], files: dict[str, str]) -> list[_Block]:
@@ -148,44 +151,22 @@ def _blocks(lines: list[str], files: dict[str, str]) -> list[_Block]:
             block.next.add(places.get(match[1], i))
         if not _ENDS.match(last) and i + 1 < len(blocks):
             block.next.add(i + 1)
-        for j in block.next:
-            if j < len(blocks):
-                blocks[j].before.add(i)
     return blocks
 
 
 def _natural_loops(blocks: list[_Block]) -> dict[int, set[int]]:
-    """First block -> all blocks of its loop."""
+    """First block -> all blocks of its loop. An edge closes a loop if every way to its end leads through its target."""
+    import networkx as nx
+
+    graph = nx.DiGraph((i, after) for i, block in enumerate(blocks) for after in block.next)
+    graph.add_node(0)
+    dominators = nx.immediate_dominators(graph, 0)
     bodies: dict[int, set[int]] = {}
-    for last, first in _back_jumps(blocks):
-        if body := _body(blocks, first, last):
-            bodies.setdefault(first, set()).update(body)
+    for last, first in graph.edges:
+        block = last if last in dominators else None  # else it is never reached
+        while block not in (first, 0, None):
+            block = dominators[block]
+        if block == first:
+            before = nx.ancestors(graph.subgraph(graph.nodes - {first}), last) if last != first else set()
+            bodies.setdefault(first, {first}).update(before, {last})
     return bodies
-
-
-def _back_jumps(blocks: list[_Block]) -> Iterator[tuple[int, int]]:
-    """(from, to) of the edges that close a circle, found by a depth-first walk; LLVM may lay a loop's end before it."""
-    path, waiting, seen = [0], [iter(blocks[0].next)], {0}
-    while path:
-        after = next(waiting[-1], None)
-        if after is None:
-            path.pop(), waiting.pop()
-        elif after in path:
-            yield path[-1], after
-        elif after not in seen:
-            seen.add(after)
-            path.append(after)
-            waiting.append(iter(blocks[after].next))
-
-
-def _body(blocks: list[_Block], first: int, last: int) -> set[int] | None:
-    """The blocks between a loop's first one and one that jumps back; None if there is a way in past the first."""
-    body, waiting = {first}, [last]
-    while waiting:
-        i = waiting.pop()
-        if i not in body:
-            if i == 0:
-                return None
-            body.add(i)
-            waiting.extend(blocks[i].before)
-    return body

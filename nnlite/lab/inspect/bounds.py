@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 #: LLVM's name of a processor -> OSACA's
@@ -97,17 +97,11 @@ class Analyser:
             written |= step.results
         return max((_latency(iteration, place) for place in carried & written), default=0.0)
 
-    @cached_property
-    def _peaks(self) -> dict[int, float]:
-        return {}
-
     def peak(self, lanes: int) -> float:
         """FLOPs a cycle of independent multiply-adds of whole vectors."""
-        if lanes not in self._peaks:
-            register = _WIDEST[lanes]
-            lines = "\n".join(f"\tvfmadd231ps\t%{register}14, %{register}15, %{register}{i}" for i in range(12))
-            self._peaks[lanes] = 12 * lanes * 2 / self.bound(lines).ports
-        return self._peaks[lanes]
+        register = _WIDEST[lanes]
+        lines = "\n".join(f"\tvfmadd231ps\t%{register}14, %{register}15, %{register}{i}" for i in range(12))
+        return 12 * lanes * 2 / self.bound(lines).ports
 
 
 @dataclass(frozen=True)
@@ -128,17 +122,11 @@ class _Step:
         for operand in [*operands["source"], *operands["src_dst"]]:
             if hasattr(operand, "base"):
                 addresses |= {_register(part.name) for part in (operand.base, operand.index) if part is not None}
-                if place := _stack_place(operand):
-                    data[place] = form.latency + forwarding
-            elif hasattr(operand, "name") and hasattr(operand, "prefix"):
-                data[_register(operand.name)] = alone
-        results = set()
-        for operand in [*operands["destination"], *operands["src_dst"]]:
-            if hasattr(operand, "base"):
-                results |= {place} if (place := _stack_place(operand)) else set()
-            elif hasattr(operand, "name") and hasattr(operand, "prefix"):
-                results.add(_register(operand.name))
-        return cls({k: v or 0.0 for k, v in data.items()}, addresses, form.latency or 0.0, results)
+            for place in _place(operand):
+                data[place] = (form.latency + forwarding if hasattr(operand, "base") else alone) or 0.0
+        written = [*operands["destination"], *operands["src_dst"]]
+        results = {place for operand in written for place in _place(operand)}
+        return cls(data, addresses, form.latency or 0.0, results)
 
 
 def _latency(iteration: list[_Step], place: str) -> float:
@@ -155,10 +143,12 @@ def _latency(iteration: list[_Step], place: str) -> float:
     return ready.get(place, 0.0)
 
 
-def _stack_place(operand: Any) -> str | None:
-    if operand.base is None or operand.base.name != "rsp" or operand.index is not None:
-        return None
-    return f"stack {getattr(operand.offset, 'value', 0)}"
+def _place(operand: Any) -> list[str]:
+    """The register or the place of the stack that an operand is; none for a number or for another place of memory."""
+    if hasattr(operand, "base"):
+        on_stack = operand.base is not None and operand.base.name == "rsp" and operand.index is None
+        return [f"stack {getattr(operand.offset, 'value', 0)}"] if on_stack else []
+    return [_register(operand.name)] if hasattr(operand, "name") and hasattr(operand, "prefix") else []
 
 
 def _register(name: str) -> str:

@@ -8,12 +8,9 @@ array, nobody knows what is called next, and it ends.
 from __future__ import annotations
 
 import inspect
-import json
+import pickle
 import sys
 import warnings
-from collections.abc import Callable
-from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +21,10 @@ from nnlite.compiler import launch as kernels
 from nnlite.compiler import numba_private
 from nnlite.compiler.cache import CodeCache
 from nnlite.compiler.target import LANES
-from nnlite.conv import Geometry
 from nnlite.conv.parameters import split_call
 from nnlite.lab import reference
-from nnlite.lab.loading import load_algorithms, load_object
-from nnlite.lab.user_modules import plain_name
+from nnlite.lab.inspect.compiling import Compiled, Function, Request
+from nnlite.lab.loading import load_algorithms, load_object, plain_name
 from nnlite.runtime import threads
 
 
@@ -75,28 +71,26 @@ class _Noted:
                 self._inside = False
 
 
-def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
-    """Reach what is asked for; for each processor the functions, as JSON knows them."""
-    target, processors, stopped = request["target"], request["processors"], ""
+def answer(request: Request, processors: list[str]) -> list[Compiled]:
+    """Reach what is asked for; for each processor, or else for this one, the functions."""
+    target, stopped = request.target, ""
     runs = not processors
-    if request["lines"]:
+    if request.lines:
         numba_private.add_source_lines()
     if not runs:
         numba_private.never_execute()
         CodeCache.save_overload = lambda *_: None  # type: ignore[method-assign]
-    found = load_object(split_call(target)[0], "ALGORITHM") if target and ".py:" in target else None
+    found = load_object(split_call(target)[0], "ALGORITHM") if ".py:" in target else None
     algorithm = load_algorithms([target])[0] if isinstance(found, type) else None
     noted = _Noted(runs)
     threads.set_num_threads(1)
     try:
-        if target is None:
-            _reach_all()
-            stopped = _not_reached({function for function, _ in noted.functions})
-        elif found is not None and algorithm is None:
-            _compile_function(noted, found, request["signature"], target)
+        if found is not None and algorithm is None:
+            _compile_function(noted, found, request.signature, target)
         else:
-            geometry = Geometry(*_tuples(request["geometry"]))
-            _run_pass(algorithm or conv.get(target), request["pass_name"], geometry)
+            assert request.geometry is not None
+            operands = reference.operands(request.geometry, 0).astype(np.float32)
+            reference.run_pass(algorithm or conv.get(target), request.pass_name, operands, request.geometry)
     except _Stopped as reason:
         stopped = str(reason)
     except Exception as error:
@@ -104,39 +98,29 @@ def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
             raise
         stopped = f"after it, {type(error).__name__}: {error} (kernels are compiled here, not run)"
     return [
-        {
-            "processor": processor,
-            "lanes": LANES,
-            "functions": [_described(processor if processors else None, *noted_as) for noted_as in noted.functions],
-            "stopped": stopped,
-        }
-        for processor in processors or [numba_private.target()[1]]
+        Compiled(name, LANES, tuple(_described(name if processors else None, *one) for one in noted.functions), stopped)
+        for name in processors or [numba_private.target()[1]]
     ]
 
 
-def _described(processor: str | None, function: Any, signature: tuple) -> dict[str, str]:
+def _described(processor: str | None, function: Any, signature: tuple) -> Function:
     assembly = (
         numba_private.assembly_for(function, signature, processor) if processor else function.inspect_asm(signature)
     )
     name = f"{plain_name(function.py_func.__module__)}.{function.py_func.__qualname__}"
-    return {"name": name, "signature": ", ".join(map(str, signature)), "assembly": assembly}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
-def _run_pass(algorithm: conv.Algorithm, pass_name: str, geometry: Geometry) -> None:
-    reference.run_pass(algorithm, pass_name, reference.operands(geometry, 0).astype(np.float32), geometry)
+    return Function(name, ", ".join(map(str, signature)), assembly)
 
 
 def _compile_function(noted: _Noted, function: Any, signature: str | None, target: str) -> None:
-    """A jitted function of the user's: for `signature`, else for what its file compiled it for."""
+    """A jitted function of the user's: for `signature`, else for what its file compiled it for. Another is called."""
     if isinstance(function, kernels.kernel):
         function = function.compiled
+    if inspect.isfunction(function) and signature is None and not inspect.signature(function).parameters:
+        function()
+        return
     if not hasattr(function, "inspect_asm"):
-        what = type(function).__name__
-        raise ValueError(f"ALGORITHM {target}: expected an algorithm's class or a jitted function. Received: {what}")
+        expected = "an algorithm's class, a jitted function, or a function without arguments that calls some"
+        raise ValueError(f"ALGORITHM {target}: expected {expected}. Received: {type(function).__name__}")
     if signature is not None:
         try:
             function.compile(f"({signature},)")
@@ -151,79 +135,13 @@ def _compile_function(noted: _Noted, function: Any, signature: str | None, targe
         noted.functions.setdefault((function, known))
 
 
-# Every kernel of the package -----------------------------------------------------------------------------------
-
-#: geometries that between them reach all kernels: the question's layers, and one with all that a geometry can have
-_GEOMETRIES = (
-    Geometry.of((4, 28, 28, 1), (3, 3, 1, 32)),
-    Geometry.of((4, 26, 26, 32), (3, 3, 32, 64)),
-    Geometry.of((32, 28, 28, 1), (3, 3, 1, 4)),
-    Geometry.of((32, 26, 26, 4), (3, 3, 4, 4)),
-    Geometry.of((4, 14, 14, 64), (3, 3, 64, 64), strides=2, padding="same"),
-    Geometry.of((4, 28, 28, 32), (3, 3, 1, 32), padding="same", groups=32),
-)
-
-
-def _reach_all() -> None:
-    """All algorithms and passes, training steps of the networks, and what these leave out."""
-    import nnlite as nn
-    from nnlite.conv import direct_packing
-    from nnlite.kernels import peaks as peak_kernels
-    from nnlite.kernels import pooling
-    from nnlite.performance import peaks
-
-    for name, geometry, pass_name in product(conv.names(), _GEOMETRIES, reference.PASSES):
-        algorithm = conv.get(name)
-        if not (algorithm.reference_only or algorithm.uses_blas) and algorithm.supports(geometry) is None:
-            _ignoring(_run_pass, algorithm, pass_name, geometry)
-    networks = ((nn.models.mlp, (784,)), (nn.models.cnn, (28, 28, 1)), (nn.models.small_cnn, (28, 28, 1)))
-    optimizers: tuple[Callable[[], Any], ...] = (nn.RMSprop, nn.Adam, nn.Adadelta, partial(nn.SGD, momentum=0.9))
-    for (network, shape), optimizer in product(networks, optimizers):
-        for fuse in (True, False):
-            model = network()
-            model.compile(optimizer=optimizer(), loss="sparse_categorical_crossentropy", fuse=fuse)
-            for batch in (128, 3, 1):  # other kernels compute small ones
-                x, y = np.zeros((batch, *shape), np.float32), np.zeros(batch, np.int64)
-                _ignoring(model.train_on_batch, x, y)
-                _ignoring(model, x)
-                _ignoring(model.predict, x)
-    peaks.REPEATS, peaks.SECONDS = 1, 0.0
-    for measure in (peaks.fma_by_sums, peaks.fork_join_us, partial(peaks._bandwidths, peaks.cache_sizes())):
-        _ignoring(measure, 1)
-    numbers, zero = np.zeros(64, np.float32), np.float32(0)
-    _ignoring(peak_kernels.rewrite, numbers, zero)
-    _ignoring(peak_kernels.rewrite_own, numbers, zero)
-    _ignoring(direct_packing.add_copies, np.zeros((2, 9), np.float32), np.zeros((3, 3, 1, 1), np.float32))
-    _ignoring(pooling.max_pool, np.zeros((1, 17, 17, 1), np.float32), (1, 1), (17, 17), (1, 1), ((0, 0), (0, 0)))
-
-
-def _not_reached(reached: set[Any]) -> str:
-    """The kernels that no call reached, in words; empty if all were. Microbenchmarks are parts of kernels."""
-    missing = {
-        f"{name}.{one.__name__}"
-        for name, module in list(sys.modules.items())
-        if name.startswith("nnlite.") and ".microbenchmarks." not in name
-        for one in vars(module).values()
-        if isinstance(one, kernels.kernel) and one.compiled not in reached and one.compiled.__module__ == name
-    }
-    return f"not reached: {', '.join(sorted(missing))}" if missing else ""
-
-
-def _ignoring(function: Callable[..., object], *arguments: Any) -> None:
-    """Kernels leave their arrays as they were: whatever goes wrong after one does so in Python, for nothing."""
-    try:
-        function(*arguments)
-    except Exception as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-
-
 def main(asked: str, answered: str) -> None:
     warnings.simplefilter("ignore")  # Numba's on source lines that it does not find, NumPy's on numbers nobody computed
     try:
-        content: Any = answer(json.loads(Path(asked).read_text("utf-8")))
+        content: Any = answer(*pickle.loads(Path(asked).read_bytes()))
     except (ValueError, OSError) as error:
         content = str(error)
-    Path(answered).write_text(json.dumps(content), "utf-8")
+    Path(answered).write_bytes(pickle.dumps(content))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "algorithm",
         metavar="ALGORITHM",
         help="a built-in algorithm, your own as FILE.py:CLASS, both also with parameters, as "
-        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit",
+        "'winograd(least_tiles=24)', or FILE.py:FUNCTION that is compiled with @njit, or calls such functions",
     )
     parser.add_argument(
         "--shape",
@@ -70,9 +69,6 @@ def run(options: argparse.Namespace) -> int:
     bounds.require()
     positive_int("--loops", options.loops)
     processors = list(dict.fromkeys(name.strip() for name in (options.cpu or "").split(",") if options.cpu is not None))
-    for name in processors:
-        if name not in PROCESSORS:
-            raise unknown("--cpu", name, PROCESSORS)
     request, algorithm, shape = _request(options)
     with Line() as line:
         line.say(f"compiling for {', '.join(processors) or 'this processor'} into an empty cache ...")
@@ -103,18 +99,17 @@ def _request(options: argparse.Namespace) -> tuple[Request, conv.Algorithm | Non
         raise unknown("--pass", options.pass_name, _PASSES)
     pass_name, target = _PASSES[options.pass_name], options.algorithm
     shape = _shape(options.shape)
-    geometry = dataclasses.astuple(shape.geometry)
     if ".py:" not in target:
         algorithm = named("ALGORITHM", target)
     elif isinstance(load_object(split_call(target)[0], "ALGORITHM"), type):
         algorithm = load_algorithms([target])[0]
     else:
-        return Request(target, geometry, pass_name, options.signature), None, shape
+        return Request(target, shape.geometry, pass_name, options.signature), None, shape
     if options.signature is not None:
         raise ValueError("--signature: expected only with FILE.py:FUNCTION. Received: --signature with an algorithm")
     if reason := algorithm.supports(shape.geometry):
         raise ValueError(f"--shape {options.shape}: {algorithm.name} declines it: {reason}")
-    return Request(target, geometry, pass_name), algorithm, shape
+    return Request(target, shape.geometry, pass_name), algorithm, shape
 
 
 def _shape(text: str) -> shapes.Shape:

@@ -7,17 +7,20 @@ processors is never run. LLVM optimises it for the first of a width, and emits m
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
+import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nnlite
+from nnlite.conv import Geometry
 from nnlite.runtime.errors import unknown
 
 #: processors that --cpu may name -> lanes of their vectors
@@ -31,10 +34,10 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be reached: an algorithm's pass at a geometry, a function with a signature, or the whole package."""
+    """What is to be reached: an algorithm's pass at a geometry, or a function, with a signature if it is jitted."""
 
-    target: str | None  # an algorithm's name, FILE.py:NAME, or None for every kernel of the package
-    geometry: tuple | None = None  # Geometry's fields
+    target: str  # an algorithm's name, or FILE.py:NAME
+    geometry: Geometry | None = None
     pass_name: str = "forward"
     signature: str | None = None
     lines: bool = True  # whether source lines are asked for
@@ -66,40 +69,29 @@ def compile_for(request: Request, processors: Sequence[str] = ()) -> list[Compil
     for name in processors:
         if name not in PROCESSORS:
             raise unknown("--cpu", name, PROCESSORS)
-    groups = [
-        [p for p in processors if PROCESSORS[p] == lanes] for lanes in dict.fromkeys(map(PROCESSORS.get, processors))
-    ]
-    with ExitStack() as stack:
-        children = [_Child(request, group, stack) for group in groups or [[]]]
-        found = {compiled.processor: compiled for child in children for compiled in child.answer()}
+    widths = dict.fromkeys(map(PROCESSORS.get, processors))
+    groups = [[name for name in processors if PROCESSORS[name] == lanes] for lanes in widths] or [[]]
+    with ThreadPoolExecutor(len(groups)) as pool:
+        answers = pool.map(partial(_compile, request), groups)
+        found = {compiled.processor: compiled for answer in answers for compiled in answer}
     return [found[name] for name in processors or found]
 
 
-class _Child:
-    """A process that compiles for processors of one width."""
-
-    def __init__(self, request: Request, processors: list[str], stack: ExitStack):
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        asked, self._answered = Path(folder) / "request.json", Path(folder) / "answer.json"
-        asked.write_text(json.dumps({**asdict(request), "processors": processors}), "utf-8")
-        self._name = processors[0] if processors else "this processor"
-        command = [sys.executable, "-m", "nnlite.lab.inspect.child", str(asked), str(self._answered)]
-        environment = _environment(processors[:1], folder)
-        self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-        stack.enter_context(self._process)
-        stack.callback(self._process.kill)
-
-    def answer(self) -> list[Compiled]:
-        errors = self._process.communicate()[1]
-        if not self._answered.exists():
-            said = errors.strip().splitlines() or [f"exit status {self._process.returncode}"]
-            raise ValueError(f"inspect: compiling for {self._name} failed: {said[-1]}")
-        answer = json.loads(self._answered.read_text("utf-8"))
-        if isinstance(answer, str):
-            raise ValueError(answer)
-        return [Compiled(**{**one, "functions": tuple(Function(**f) for f in one["functions"])}) for one in answer]
+def _compile(request: Request, processors: list[str]) -> list[Compiled]:
+    """The answer of a process that compiles for processors of one width, or for this processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answered = Path(folder) / "request", Path(folder) / "answer"
+        asked.write_bytes(pickle.dumps((request, processors)))
+        command = [sys.executable, "-m", "nnlite.lab.inspect.child", str(asked), str(answered)]
+        ended = subprocess.run(command, env=_environment(processors[:1], folder), capture_output=True, text=True)
+        if not answered.exists():
+            said = ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"]
+            where = processors[0] if processors else "this processor"
+            raise ValueError(f"inspect: compiling for {where} failed: {said[-1]}")
+        answer = pickle.loads(answered.read_bytes())
+    if isinstance(answer, str):
+        raise ValueError(answer)
+    return answer
 
 
 def _environment(processor: list[str], folder: str) -> dict[str, str]:
@@ -114,6 +106,4 @@ def _environment(processor: list[str], folder: str) -> dict[str, str]:
 
 def is_readable_here() -> bool:
     """Whether this processor's machine code is of the kind that is read: x86-64."""
-    import platform
-
     return platform.machine().lower() in ("x86_64", "amd64")

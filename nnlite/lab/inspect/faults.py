@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from nnlite.lab.inspect.assembly import Loop
@@ -20,84 +19,75 @@ class Fault(NamedTuple):
 
 def faults(loop: Loop, lanes: int) -> list[Fault]:
     """The faults of a loop; `lanes` is how many float32 a register of the processor holds."""
-    return list(_faults(loop, lanes))
-
-
-def _faults(loop: Loop, lanes: int) -> Iterator[Fault]:
     c = count(loop)
     registers = 32 if lanes == 16 else 16
-    if c.spilled_sums:
-        yield Fault(
-            "spilled sums",
-            f"{_of(c.spilled_sums, 'sum does', 'sums do')} not fit into the {registers} vector registers: each "
-            "iteration loads them from the stack and stores them again. Use a smaller tile.",
-        )
-    if c.spilled_values:
-        yield Fault(
-            "spilled values",
-            f"{_of(c.spilled_values, 'vector is', 'vectors are')} stored to the stack and loaded again in the same "
-            f"iteration: more are needed at once than the {registers} registers hold. Compute fewer at once.",
-        )
     addresses = sum(not a.vector for a in stack_accesses(loop))
-    if addresses > _MANY * c.instructions:
-        yield Fault(
-            "addresses on the stack",
-            f"{_of(addresses, 'address or counter is', 'addresses or counters are')} on the stack: the general "
-            "registers do not hold all. Use fewer pointers, such as one base and a constant step.",
-        )
-    if c.conversions:
-        yield Fault(
-            "float64",
-            f"{_of(c.conversions, 'conversion', 'conversions')} between float32 and float64{_at(loop, CONVERSION)}: "
-            "a float64 constant or sum is in the loop. Write np.float32(0.5) for 0.5, and begin sums with "
-            "np.float32(0).",
-        )
+    # kind, how many there are, what one and several are called, what that means and what to do
+    known = [
+        (
+            "spilled sums", c.spilled_sums, "sum does", "sums do",
+            f"not fit into the {registers} vector registers: each iteration loads them from the stack and stores them "
+            "again. Use a smaller tile.",
+        ),
+        (
+            "spilled values", c.spilled_values, "vector is", "vectors are",
+            "stored to the stack and loaded again in the same iteration: more are needed at once than the "
+            f"{registers} registers hold. Compute fewer at once.",
+        ),
+        (
+            "addresses on the stack", addresses if addresses > _MANY * c.instructions else 0,
+            "address or counter is", "addresses or counters are",
+            "on the stack: the general registers do not hold all. Use fewer pointers, such as one base and a constant "
+            "step.",
+        ),
+        (
+            "float64", c.conversions, "conversion", "conversions",
+            f"between float32 and float64{_at(loop, CONVERSION)}: a float64 constant or sum is in the loop. Write "
+            "np.float32(0.5) for 0.5, and begin sums with np.float32(0).",
+        ),
+        (
+            "unfused", c.unfused, "product is", "products are",
+            "added by a separate instruction: a fused multiply-add does both in one. Compile with "
+            "fastmath={'contract'}.",
+        ),
+        (
+            "division", c.divisions, "division or square root", "divisions or square roots",
+            "in each iteration: each blocks its port for several cycles. Multiply by the reciprocal, computed before "
+            "the loop; avoid // and %.",
+        ),
+        (
+            "gather", c.gathers, "gather loads", "gathers load",
+            "the numbers of a vector one by one from places that are not neighbours. Put them in order before the "
+            "loop, or let the loop run over the last axis.",
+        ),
+        (
+            "gather", c.inserts, "number is", "numbers are",
+            "loaded one by one and put together into vectors: LLVM does not know that they are neighbours, as with a "
+            "table of indices, a step, or an index that may be negative. Let the loop run over the last axis of a "
+            "contiguous array, from 0 on.",
+        ),
+        (
+            "masked stores", c.masked_stores if lanes < 16 else 0, "store", "stores",
+            "under a mask (vmaskmov): slow without AVX-512, most of all on AMD. Store whole vectors: compute both "
+            "cases and select, or treat the rest after the loop.",
+        ),
+        (
+            "strided loads", len(strided_loads(loop)), "load of a single number", "loads of single numbers",
+            "at a step of more than one number, where one load could fill a vector. Let the innermost loop run over "
+            "the last axis, or copy the operand to a contiguous array first.",
+        ),
+    ]  # fmt: skip
+    found = [
+        Fault(kind, f"{n} {one if n == 1 else several} {meaning}") for kind, n, one, several, meaning in known if n
+    ]
     if c.scalar and not c.vectors and lanes > 1:
-        yield Fault(
-            "scalar",
+        sentence = (
             f"Scalar code: each float instruction computes 1 number, a register holds {lanes}. LLVM did not vectorise "
             "the loop. The innermost loop needs contiguous arrays; and if the function was compiled without "
-            "fastmath={'reassoc'}, a sum needs it.",
+            "fastmath={'reassoc'}, a sum needs it."
         )
-    if c.unfused:
-        yield Fault(
-            "unfused",
-            f"{_of(c.unfused, 'product is', 'products are')} added by a separate instruction: a fused multiply-add "
-            "does both in one. Compile with fastmath={'contract'}.",
-        )
-    if c.divisions:
-        yield Fault(
-            "division",
-            f"{_of(c.divisions, 'division or square root', 'divisions or square roots')} in each iteration: each "
-            "blocks its port for several cycles. Multiply by the reciprocal, computed before the loop; avoid // and %.",
-        )
-    if c.gathers:
-        yield Fault(
-            "gather",
-            f"{_of(c.gathers, 'gather', 'gathers')}: the numbers of a vector are loaded one by one from places that "
-            "are not neighbours. Put them in order before the loop, or let the loop run over the last axis.",
-        )
-    if c.inserts:
-        yield Fault(
-            "gather",
-            f"{_of(c.inserts, 'number is', 'numbers are')} loaded one by one and put together into vectors: LLVM "
-            "does not know that they are neighbours, as with a table of indices, a step, or an index that may be "
-            "negative. Let the loop run over the last axis of a contiguous array, from 0 on.",
-        )
-    if c.masked_stores and lanes < 16:
-        yield Fault(
-            "masked stores",
-            f"{_of(c.masked_stores, 'store', 'stores')} under a mask (vmaskmov): slow without AVX-512, most of all on "
-            "AMD. Store whole vectors: compute both cases and select, or treat the rest after the loop.",
-        )
-    strided = strided_loads(loop)
-    if strided:
-        yield Fault(
-            "strided loads",
-            f"{_of(len(strided), 'load of a single number', 'loads of single numbers')} at a step of more than one "
-            "number, where one load could fill a vector. Let the innermost loop run over the last axis, or copy "
-            "the operand to a contiguous array first.",
-        )
+        found.insert(0, Fault("scalar", sentence))
+    return found
 
 
 def waiting(ports: float, carried: float) -> Fault:
@@ -107,10 +97,6 @@ def waiting(ports: float, carried: float) -> Fault:
         f"Each iteration waits for the one before: {carried:.0f} cycles, where the ports need {ports:.0f}. "
         "Use more independent accumulators, for example a larger tile.",
     )
-
-
-def _of(number: int, one: str, several: str) -> str:
-    return f"{number} {one if number == 1 else several}"
 
 
 def _at(loop: Loop, mnemonic: re.Pattern[str]) -> str:

@@ -10,7 +10,7 @@ from nnlite.lab.inspect import bounds
 from nnlite.lab.inspect.assembly import Loop, innermost_loops
 from nnlite.lab.inspect.bounds import Analyser, Bound
 from nnlite.lab.inspect.compiling import Compiled, Function
-from nnlite.lab.inspect.counts import Counts, accesses, count, stack_accesses
+from nnlite.lab.inspect.counts import Counts, accesses, count, on_stack, stack_accesses
 from nnlite.lab.inspect.faults import Fault, faults, strided_loads, waiting
 
 #: how the order of loops is found, for readers
@@ -36,16 +36,17 @@ class LoopReport:
     percent_of_peak: float | None  # at most; None: no float arithmetic, or no bound
 
     def to_dict(self) -> dict[str, Any]:
+        bound = self.bound
         return {
             "function": self.loop.function,
             "source": self.loop.place,
             "depth": self.loop.depth,
             **asdict(self.counts),
-            "port_cycles": self.bound.ports if self.bound else None,
-            "dependency_cycles": self.bound.carried if self.bound else None,
-            "unknown_instructions": list(self.bound.unknown) if self.bound else [],
+            "port_cycles": bound and bound.ports,
+            "dependency_cycles": bound and bound.carried,
+            "unknown_instructions": list(bound.unknown) if bound else [],
             "percent_of_peak": self.percent_of_peak,
-            "faults": [{"kind": fault.kind, "sentence": fault.sentence} for fault in self.faults],
+            "faults": [fault._asdict() for fault in self.faults],
             "assembly": self.loop.lines,
         }
 
@@ -172,17 +173,12 @@ def lead(reports: Sequence[LoopReport]) -> str:
 
 def annotated(loop: Loop) -> Iterator[str]:
     """The loop's instructions, each with its source line and what it is counted as."""
-    kinds = {id(a.instruction): _kind(a.loads, a.stores) for a in accesses(loop.code)}
-    stack = {id(a.instruction) for a in stack_accesses(loop)}
+    found = {id(access.instruction): access for access in accesses(loop.code)}
     for i in loop.code:
         source = "{}:{}".format(*i.source) if i.source else ""
-        what = [
-            kinds.get(id(i), ""),
-            "stack" if id(i) in stack else "",
-            "fma" if "fma" in i.mnemonic or "fnma" in i.mnemonic else "",
-        ]
-        yield f"{source:<24} {' '.join(filter(None, what)):<16} {' '.join(i.text.split())}"
-
-
-def _kind(loads: bool, stores: bool) -> str:
-    return "load, store" if loads and stores else "load" if loads else "store"
+        what = []
+        if access := found.get(id(i)):
+            what.append(", ".join(["load"] * access.loads + ["store"] * access.stores))
+            what += ["stack"] * on_stack(loop, access)
+        what += ["fma"] * ("fma" in i.mnemonic or "fnma" in i.mnemonic)
+        yield f"{source:<24} {' '.join(what):<16} {' '.join(i.text.split())}"
