@@ -148,7 +148,7 @@ def _layers(second=None):
 def _first_run(model, n=64, training=True, gradient=False):
     from nnlite.network.fusion import runs
 
-    first = next(iter(runs(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=lambda: gradient)))
+    first = next(iter(runs(model.layers, n, np.dtype(np.float32), training=training, needs_gradient=gradient)))
     return first.name if first.compute is not None else None
 
 
