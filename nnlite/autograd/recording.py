@@ -62,13 +62,15 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     """
     name = function.__name__
     positional = _positional(inspect.signature(function))
-    count = len(positional or ())
-    checked = checked_operands(positional or ())
+    count, checked = len(positional), checked_operands(positional)
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        if positional is not None and (options or len(args) < count):
+        if len(args) < count:
             args = _complete(name, positional, args, options)
+        for key, value in options.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
         arrays, recorded = [], False
         for arg in args:
             if isinstance(arg, Tensor):
@@ -97,11 +99,11 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     return operation
 
 
-def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] | None:
-    """The parameters that are arguments of an operation; None if it takes any number of them."""
+def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...]:
+    """The parameters that are arguments of an operation; none if it takes any number of them."""
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
+        return ()
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
@@ -115,9 +117,6 @@ def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple,
             rest.append(parameter.default)
         else:
             raise TypeError(f"{name}: expected the argument {parameter.name!r}. Received: none")
-    for key, value in options.items():
-        if isinstance(value, Tensor):
-            raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
     return (*args, *rest)
 
 
