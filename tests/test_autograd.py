@@ -308,14 +308,14 @@ def test_each_thread_has_its_own_layer():
     inside, left = threading.Event(), threading.Event()
 
     def first():
-        with scopes.scope("first", "forward"):
+        with scopes.tracing(print), scopes.scope("first", "forward"):
             inside.set()
             assert left.wait(10)
 
     thread = threading.Thread(target=first)
     thread.start()
     assert inside.wait(10)
-    with scopes.scope("second", "forward"):
+    with scopes.tracing(print), scopes.scope("second", "forward"):
         assert scopes.current_layer() == "second"
         left.set()
         thread.join()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,22 +38,25 @@ class Node:
 
     __slots__ = ("arrays", "backward", "dtype", "layer", "operation", "order", "parents", "shapes")
 
-    def __init__(
-        self, operation: str, parents: tuple, shapes: tuple, backward: Backward, dtype: np.dtype, arrays: Sequence
-    ):
+    def __init__(self, operation: str, args: Sequence, arrays: Sequence, backward: Any, dtype: np.dtype):
+        """`arrays` are the arguments as the operation got them: of a Tensor, its data."""
         self.operation = operation
         self.dtype = dtype  # of the result, and of the gradient that `backward` gets
-        self.parents: tuple[Node | Tensor | None, ...] = parents  # a leaf Tensor, or None where no gradient goes
-        self.shapes = shapes
-        self.backward: Backward | None = backward
+        self.backward: Backward | tuple[Backward | None, ...] | None = backward
         self.order = next(_order)
         self.layer = scopes.current_layer()
+        self.parents: list[Node | Tensor | None] = []  # a leaf Tensor, or None where no gradient goes
+        self.shapes: list[tuple[int, ...] | None] = []
         #: of each argument that is an array and no operation's result: it, as long as it lives, and a sample of it
-        self.arrays = [
-            (i, weakref.ref(array), _sample(array))
-            for i, (array, parent) in enumerate(zip(arrays, parents, strict=True))
-            if array.__class__ is _ndarray and parent.__class__ is not Node and array.size
-        ]
+        self.arrays: list[tuple[int, weakref.ref, tuple]] = []
+        for i, array in enumerate(arrays):
+            arg = args[i]
+            parent = (arg._node or arg) if arg is not array and arg.requires_grad else None
+            self.parents.append(parent)
+            is_array = array.__class__ is _ndarray
+            self.shapes.append(array.shape if is_array else getattr(array, "shape", None))
+            if is_array and parent.__class__ is not Node and array.size:
+                self.arrays.append((i, weakref.ref(array), _sample(array)))
 
     def check(self) -> None:
         """Raise GraphError if the graph was freed, or if an argument is seen to have changed since."""
@@ -70,27 +74,36 @@ class Node:
                     "Call backward first, or compute the tensor again"
                 )
 
-    def gradients(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
-        needs = tuple([parent is not None for parent in self.parents])
-        assert self.backward is not None
+    def gradients(self, dy: np.ndarray) -> list[tuple[Node | Tensor, np.ndarray]]:
+        """The parents that need a gradient, each with its own, checked: of the argument's shape."""
+        needs, backward = tuple([parent is not None for parent in self.parents]), self.backward
         if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
             dy = dy.astype(self.dtype)
         with scopes.scope(self.layer, "grad_input"):
-            gradients = self.backward(dy, needs)
+            if isinstance(backward, tuple):
+                gradients = [f(dy) if need else None for f, need in zip(backward, needs, strict=True)]
+            else:
+                gradients = (backward(dy),) if len(needs) == 1 else backward(dy, needs)
         if len(gradients) != len(needs):
             raise GraphError(
                 f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
                 f"Received: {len(gradients)}"
             )
-        for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
-            if need and getattr(gradient, "shape", None) != shape and (gradient is None or np.shape(gradient) != shape):
-                received = "None" if gradient is None else f"shape {np.shape(gradient)}"
+        found = []
+        for i, parent in enumerate(self.parents):
+            if parent is None:
+                continue
+            gradient, shape = gradients[i], self.shapes[i]
+            if gradient.__class__ is not _ndarray:
+                gradient = None if gradient is None else np.asarray(gradient)
+            if gradient is None or gradient.shape != shape:
+                received = "None" if gradient is None else f"shape {gradient.shape}"
                 raise GraphError(
                     f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
                     f"Received: {received}"
                 )
-        return gradients
+            found.append((parent, gradient))
+        return found
 
 
 def reachable(last: Node) -> list[Node]:
@@ -99,7 +112,7 @@ def reachable(last: Node) -> list[Node]:
     stack = [last]
     while stack:
         for parent in stack.pop().parents:
-            if isinstance(parent, Node) and parent not in found:
+            if parent.__class__ is Node and parent not in found:
                 found.add(parent)
                 stack.append(parent)
-    return sorted(found, key=lambda node: node.order, reverse=True)
+    return sorted(found, key=attrgetter("order"), reverse=True)

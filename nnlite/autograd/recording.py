@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nnlite.autograd.node import Backward, Node
+from nnlite.autograd.node import Node
 from nnlite.autograd.tensor import Tensor
 from nnlite.runtime import scopes
 from nnlite.runtime.errors import GraphError
@@ -28,8 +28,6 @@ class _Off(type(threading.RLock()), ContextDecorator):  # type: ignore[misc]
 
 
 class _Mode(threading.local):
-    recording = False
-
     def __init__(self) -> None:
         self.off = _Off()
 
@@ -40,11 +38,6 @@ _mode = _Mode()
 def no_grad() -> _Off:
     """`with no_grad():` computes without recording: nothing inside can be differentiated, nothing is kept for it."""
     return _mode.off
-
-
-def is_recording() -> bool:
-    """Inside an operation: whether its backward will be kept. If not, what only backward needs can be left out."""
-    return _mode.recording
 
 
 def differentiable(function: Callable) -> Callable[..., Tensor]:
@@ -69,59 +62,48 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     """
     name = function.__name__
     positional = _positional(inspect.signature(function))
-    checked = checked_operands(positional or ())
+    count, checked = len(positional), checked_operands(positional)
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        if positional is not None and (options or len(args) < len(positional)):
+        if len(args) < count:
             args = _complete(name, positional, args, options)
-        recorded, arrays = False, []
-        parents: list[Node | Tensor | None] = []  # a leaf Tensor, or None where no gradient goes
-        shapes: list[tuple[int, ...] | None] = []
+        for key, value in options.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
+        arrays, recorded = [], False
         for arg in args:
             if isinstance(arg, Tensor):
-                needed = arg.requires_grad
-                recorded = recorded or needed
                 arrays.append(arg.data)
-                shapes.append(getattr(arg.data, "shape", None))  # data may have been replaced by what is no array
-                parents.append((arg._node or arg) if needed else None)
+                recorded = recorded or arg.requires_grad
             else:
                 arrays.append(arg)
-                shapes.append(None)
-                parents.append(None)
-        for i in checked:
+        for i, argument, beside in checked:
             array = arrays[i]
             if array.__class__ is not _ndarray or array.dtype not in FLOATS:
-                require_floats(array, *checked[i])
+                require_floats(array, argument, beside)
         recorded = recorded and not _mode.off._is_owned()
-        tracer = scopes.current_tracer()
-        if tracer is not None:
-            tracer(operation, arrays, options, tuple(parent is not None for parent in parents))
-        outer = _mode.recording
-        _mode.recording = recorded
-        try:
-            result, backward = function(*arrays, **options)
-        finally:
-            _mode.recording = outer
+        if scopes.listeners and (tracer := scopes.current_tracer()) is not None:
+            tracer(operation, arrays, options, tuple([isinstance(x, Tensor) and x.requires_grad for x in args]))
+        result, backward = function(*arrays, **options)
         output = Tensor.__new__(Tensor)
-        output.data = result if isinstance(result, np.ndarray) else np.asarray(result)
+        output.data = result if isinstance(result, _ndarray) else np.asarray(result)
         output.grad = output.name = output._node = None
         output.requires_grad = recorded
         if recorded:
-            output._node = Node(
-                name, tuple(parents), tuple(shapes), _for_all(name, backward, len(args)), output.data.dtype, arrays
-            )
+            _check_backward(name, backward, len(args))
+            output._node = Node(name, args, arrays, backward, output.data.dtype)
         return output
 
     operation.__dict__["function"] = function
     return operation
 
 
-def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] | None:
-    """The parameters that are arguments of an operation; None if it takes any number of them."""
+def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...]:
+    """The parameters that are arguments of an operation; none if it takes any number of them."""
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
+        return ()
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
@@ -135,22 +117,15 @@ def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple,
             rest.append(parameter.default)
         else:
             raise TypeError(f"{name}: expected the argument {parameter.name!r}. Received: none")
-    for key, value in options.items():
-        if isinstance(value, Tensor):
-            raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
     return (*args, *rest)
 
 
-def _for_all(name: str, backward: Any, count: int) -> Backward:
-    """Any of the forms of a backward as `backward(dy, needs) -> gradients`."""
+def _check_backward(name: str, backward: Any, count: int) -> None:
+    """Raise GraphError unless it has one of the forms of a backward."""
     if isinstance(backward, tuple):
         if len(backward) != count:
             raise GraphError(
                 f"{name}: expected {count} backward callables, one per argument. Received: {len(backward)}"
             )
-        return lambda dy, needs: tuple(f(dy) if need else None for f, need in zip(backward, needs, strict=True))
-    if not callable(backward):
+    elif not callable(backward):
         raise GraphError(f"{name}: expected (result, backward) with a callable backward. Received: {backward!r}")
-    if count == 1:
-        return lambda dy, needs: (backward(dy),)
-    return backward

@@ -79,7 +79,8 @@ class kernel:
             self._launch(pool.in_turn_address(), 0, num_threads, *arguments)  # another thread's launch has the workers
             return
         try:
-            workers.start(num_threads)
+            if workers.size < num_threads:
+                workers.start(num_threads)
             self._launch(pool.share_out_address(), workers.shared, num_threads, *arguments)
         finally:
             workers.lock.release()

@@ -297,6 +297,8 @@ class Pool:
         self._end, self._alone, caution = (self._at(place) for place in (_END, _ALONE, _CAUTION))
         caution[0] = 1
         self._threads: list[threading.Thread] = []
+        #: the number of its threads, with the one that launches
+        self.size = 1
 
     def _at(self, place: int) -> np.ndarray:
         """The shared memory from a place on, as numbers."""
@@ -304,7 +306,7 @@ class Pool:
 
     def start(self, num_threads: int) -> None:
         """Have at least `num_threads` threads, the caller's included. Only for who holds the lock."""
-        while (own := len(self._threads) + 1) < num_threads and not self._end[0]:
+        while (own := self.size) < num_threads and not self._end[0]:
             try:
                 self._at(_THREADS + own * _LINE)[_READ // 8 : _BYTE // 8] = os.pipe()
             except OSError:  # this process has no more files: the caller does the parts
@@ -317,6 +319,7 @@ class Pool:
                 self._close(own)
                 return
             self._threads.append(thread)
+            self.size = own + 1
 
     def _run(self, own: int, patience: int) -> None:
         _serve(self.shared, own, patience)
@@ -334,7 +337,7 @@ class Pool:
         """Close the pipes of threads that have ended, or that a forked child does not have."""
         for own in range(1, len(self._threads) + 1):
             self._close(own)
-        self._threads = []
+        self._threads, self.size = [], 1
 
     def _close(self, own: int) -> None:
         line = self._at(_THREADS + own * _LINE)

@@ -44,7 +44,7 @@ class TileShape:
     def __post_init__(self) -> None:
         positive_int("TileShape rows", self.rows)
         positive_int("TileShape vectors", self.vectors)
-        object.__setattr__(self, "_numba_type_", _ShapeType(self))  # a call finds it faster than Numba's registry
+        object.__setattr__(self, "_numba_type_", _type_of(self))  # a call finds it faster than Numba's registry
 
     def __reduce__(self) -> tuple:
         return TileShape, (self.rows, self.vectors)
@@ -78,6 +78,9 @@ class _ShapeType(types.Opaque):
     def __init__(self, shape: TileShape):
         self.shape = shape
         super().__init__(name=f"tileshape{shape.rows}x{shape.vectors}x{LANES}")
+
+
+_type_of = cache(_ShapeType)  # Numba is slow to make one
 
 
 class TileType(types.Type):

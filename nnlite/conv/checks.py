@@ -75,9 +75,14 @@ def _backward(
 def _forward_fused(
     own: Algorithm, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, geometry: Geometry, epilogue: Epilogue
 ) -> tuple:
-    x, weight, _ = _forward(own, x, weight, geometry)
-    _fuses(own, geometry, epilogue)
-    return x, weight, _bias("bias", bias, geometry, x.dtype, epilogue.bias), geometry, epilogue
+    dtype = _dtype_fused(own, geometry, epilogue, "x", x)
+    return (
+        fitting("x", x, geometry.input_shape, dtype),
+        fitting("weight", weight, geometry.weight_shape, dtype),
+        _bias("bias", bias, geometry, dtype, epilogue.bias),
+        geometry,
+        epilogue,
+    )
 
 
 def _backward_fused(
@@ -88,8 +93,7 @@ def _backward_fused(
     epilogue: Epilogue,
     needs: tuple[bool, bool, bool],
 ) -> tuple:
-    dtype = _dtype(own, geometry, "dresult", dresult)
-    _fuses(own, geometry, epilogue)
+    dtype = _dtype_fused(own, geometry, epilogue, "dresult", dresult)
     x, weight, result, residuals = _ran(ran)
     shape = epilogue.result_shape(geometry.output_shape)
     ran = Fused(
@@ -142,12 +146,25 @@ def argmax(residuals: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def _dtype(own: Algorithm, geometry: Geometry, argument: str, array: np.ndarray) -> np.dtype:
     """The array's dtype. Raises Unsupported if the algorithm declines the geometry or that dtype."""
+    _is_problem(geometry, argument, array)
+    _computes(own, geometry, array.dtype)
+    return array.dtype
+
+
+def _dtype_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue, argument: str, array: np.ndarray) -> np.dtype:
+    """As `_dtype`, of an algorithm that has to fuse the epilogue too."""
+    _is_problem(geometry, argument, array)
+    if not isinstance(epilogue, Epilogue):
+        raise ValueError(f"epilogue: expected an nn.conv.Epilogue. Received: {type(epilogue).__name__}")
+    _computes_fused(own, geometry, epilogue, array.dtype)
+    return array.dtype
+
+
+def _is_problem(geometry: Any, argument: str, array: Any) -> None:
     if not isinstance(geometry, Geometry):
         raise ValueError(f"geometry: expected an nn.conv.Geometry. Received: {type(geometry).__name__}")
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{argument}: expected a NumPy array. Received: {type(array).__name__}")
-    _computes(own, geometry, array.dtype)
-    return array.dtype
 
 
 def _once(check: Callable[..., None]) -> Callable[..., None]:
@@ -162,13 +179,18 @@ def _once(check: Callable[..., None]) -> Callable[..., None]:
 
 @_once
 def _computes(own: Algorithm, geometry: Geometry, dtype: np.dtype) -> None:
+    _accepts(own, geometry, dtype)
+
+
+def _accepts(own: Algorithm, geometry: Geometry, dtype: np.dtype) -> None:
     refusal = own.declines(geometry, dtype)
     if refusal is not None:
         raise Unsupported(f"algorithm {own.name!r} declines {geometry}: {refusal}")
 
 
 @_once
-def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
+def _computes_fused(own: Algorithm, geometry: Geometry, epilogue: Epilogue, dtype: np.dtype) -> None:
+    _accepts(own, geometry, dtype)
     if not own.fuses(geometry, epilogue):
         raise Unsupported(f"algorithm {own.name!r} does not fuse {epilogue} into {geometry}")
     _pools(geometry, epilogue)
@@ -179,12 +201,6 @@ def _computes_pair(own: Algorithm, pair: FusedPair) -> None:
     if not own.computes_pair(pair):
         raise Unsupported(f"algorithm {own.name!r} does not compute {pair.first} and {pair.second} at once")
     _pools(pair.second, pair.epilogue)
-
-
-def _fuses(own: Algorithm, geometry: Geometry, epilogue: Epilogue) -> None:
-    if not isinstance(epilogue, Epilogue):
-        raise ValueError(f"epilogue: expected an nn.conv.Epilogue. Received: {type(epilogue).__name__}")
-    _computes_fused(own, geometry, epilogue)
 
 
 def _pools(geometry: Geometry, epilogue: Epilogue) -> None:

@@ -37,6 +37,11 @@ _PASSES = (*PASSES, "gradients")
 _in_use: ContextVar[str | None] = ContextVar("nnlite.conv.use", default=None)
 
 
+def state() -> tuple:
+    """What choices depend on besides the problem. While `autotune` is on it equals no other: choices may change."""
+    return _in_use.get(), threads.kernel_parts(), registry.version(), object() if tuning.is_on() else None
+
+
 def choose(geometry: Geometry, dtype: Any, *, tuned: bool = True, pass_name: str = "forward") -> Choice:
     """What `auto` takes for a pass, and why: by estimates, or, if `tuned`, as measured where `autotune` is on."""
     estimated = _by_estimate(geometry, dtype, pass_name, threads.kernel_parts(), registry.version())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from nnlite.runtime.errors import LARGEST, int_pair, positive_int
 
@@ -76,11 +76,12 @@ class Geometry:
 
         Raises ValueError that names the argument, what was expected and what was received.
         """
-        hashable = tuple(map(tuple, padding)) if isinstance(padding, (list, tuple)) and _nested(padding) else padding
+        problem = input_shape, weight_shape, strides, padding, dilation_rate, groups
         try:
-            return _checked(
-                tuple(input_shape), tuple(weight_shape), _frozen(strides), hashable, _frozen(dilation_rate), groups
-            )
+            try:
+                return _checked(*problem)
+            except TypeError:  # a list
+                return _checked(*map(_frozen, problem))
         except TypeError as error:
             if "unhashable" not in str(error):
                 raise
@@ -207,12 +208,9 @@ def resolve_pads(
     )
 
 
-def _nested(padding: list | tuple) -> bool:
-    return all(isinstance(p, (tuple, list)) for p in padding)
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+def _frozen(value: Any) -> Any:
+    """A list as a tuple, and what it holds."""
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def pooled(
@@ -244,6 +242,7 @@ def _checked(
     dilation_rate: object,
     groups: object,
 ) -> Geometry:
+    input_shape, weight_shape = tuple(input_shape), tuple(weight_shape)
     _check_shapes(input_shape, weight_shape)
     stride_pair, dilation = int_pair("strides", strides), int_pair("dilation_rate", dilation_rate)
     pads = resolve_pads(padding, input_shape[1:3], weight_shape[:2], stride_pair, dilation)

@@ -10,11 +10,17 @@ from nnlite.runtime import memory
 
 @jit
 def _forward(logits, labels, dlogits):
-    """The mean of -log softmax(logits)[label], summed in float64; dlogits = its gradient."""
+    """(the mean of -log softmax(logits)[label], summed in float64; -1); dlogits = its gradient.
+
+    Where a label is no class: (0, the place of the first).
+    """
     n, classes = logits.shape
     one = logits.dtype.type(1)
     share = one / logits.dtype.type(n)
     loss = 0.0
+    for i in range(n):
+        if not 0 <= labels[i] < classes:
+            return 0.0, i
     for i in range(n):
         row, gradient = logits[i], dlogits[i]
         largest = row[0]
@@ -29,11 +35,14 @@ def _forward(logits, labels, dlogits):
         for j in range(classes):
             gradient[j] *= scale
         gradient[labels[i]] -= share
-    return loss / n
+    return loss / n, -1
 
 
-def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(the mean loss (), its gradient (n, classes)) of logits (n, classes) and int64 labels in range (n)."""
+def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """(the mean loss (), its gradient (n, classes), -1) of logits (n, classes) and int64 labels (n).
+
+    The last is the place of the first label that is no class, if there is one; then the others are undefined.
+    """
     dlogits = memory.empty(logits.shape, logits.dtype)
-    loss = _forward(logits, labels, dlogits)
-    return np.asarray(loss, dtype=logits.dtype), dlogits
+    loss, bad = _forward(logits, labels, dlogits)
+    return np.asarray(loss, dtype=logits.dtype), dlogits, bad

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from nnlite.compiler.compilation import jit
@@ -30,6 +32,6 @@ def gather_rows(source: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, in
     source (n, ...) of any numeric dtype that Numba knows, C-contiguous; the result is float32, as parameters are.
     """
     out = memory.empty((len(indices), *source.shape[1:]))
-    width = int(np.prod(source.shape[1:]))
+    width = prod(source.shape[1:])
     bad = _gather(source.reshape(len(source), width), indices, out.reshape(len(out), width))
     return out, int(bad)

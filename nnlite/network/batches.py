@@ -10,6 +10,7 @@ import numpy as np
 from nnlite.autograd import Tensor
 from nnlite.runtime.errors import as_array, numbers
 
+_FLOAT32 = np.dtype(np.float32)
 #: samples and their targets, if there are any
 Batch = tuple[np.ndarray, np.ndarray | None]
 
@@ -17,6 +18,8 @@ Batch = tuple[np.ndarray, np.ndarray | None]
 def as_samples(argument: str, x: Any, shape: tuple[int, ...] | None) -> np.ndarray:
     """`x` as a C-contiguous array of samples (n, *shape). Raises ValueError, which names the argument."""
     array = np.ascontiguousarray(as_array(argument, x.data if isinstance(x, Tensor) else x))
+    if array.dtype == _FLOAT32 and array.shape[1:] == shape and len(array):
+        return array
     expected = "(n, ...)" if shape is None else f"(n{''.join(f', {size}' for size in shape)})"
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{argument}: expected an array of numbers, shape {expected}. Received: dtype {array.dtype}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeGuard, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeGuard, TypeVar
 
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
+from nnlite.conv import choice
 from nnlite.network.layers import Conv2D, Dense, Dropout, Layer, MaxPooling2D
+from nnlite.network.layers.base import changes
 from nnlite.ops.dense import drops_in_kernel
 
 LayerType = TypeVar("LayerType", bound=Layer)
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """Adjacent layers that are computed together, or a single layer."""
 
     layers: tuple[Layer, ...]
@@ -23,7 +28,7 @@ class Run(NamedTuple):
     def __reduce__(self) -> tuple:
         raise TypeError("run of layers: cannot be copied or pickled. Copy the model and call its fused()")
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The layers' names, joined by "+"."""
         return "+".join(layer.name or "" for layer in self.layers)
@@ -35,25 +40,35 @@ class Run(NamedTuple):
 
 
 def runs(
-    layers: Sequence[Layer],
-    batch: int,
-    dtype: Any,
-    *,
-    training: bool,
-    needs_gradient: Callable[[], bool] = lambda: False,
+    layers: Sequence[Layer], batch: int, dtype: Any, *, training: bool, needs_gradient: bool = False
 ) -> Iterator[Run]:
     """The layers of a network in runs, as they are computed for `batch` samples; the longest fused runs are preferred.
 
-    `needs_gradient()` says whether the run's input needs a gradient. After a layer with trainable parameters it is not
-    called: the input does.
+    `needs_gradient`: whether the network's input does.
     """
-    rest, trained = list(layers), False
+    rest = list(layers)
     while rest:
-        pair = None if trained or needs_gradient() else _pair(rest, batch, dtype, training)
+        pair = None if needs_gradient else _pair(rest, batch, dtype, training)
         run = pair or _pooled(rest, batch, dtype) or (_dropped(rest, dtype) if training else None) or Run((rest[0],))
         yield run
-        trained = trained or any(p.requires_grad for layer in run.layers for p in layer.parameters())
+        needs_gradient = needs_gradient or any(p.requires_grad for layer in run.layers for p in layer.parameters())
         del rest[: len(run.layers)]
+
+
+class Plan:
+    """The runs of a network for batches of some size, kept until something that they follow from changes."""
+
+    def __init__(self, layers: Sequence[Layer], found: Iterable[Run]):
+        self._parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        self._state = self._state_now()
+        self.runs = tuple(found)
+
+    def is_current(self) -> bool:
+        """Whether the same runs would be found now."""
+        return self._state == self._state_now()
+
+    def _state_now(self) -> tuple:
+        return changes(), choice.state(), [parameter.requires_grad for parameter in self._parameters]
 
 
 def is_plain(layer: Layer | None, kind: type[LayerType]) -> TypeGuard[LayerType]:
@@ -125,8 +140,13 @@ def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
         return None
 
     def compute(x: Tensor) -> Tensor:
+        if x.requires_grad:  # by a layer before it that does not list its parameters
+            for layer in fused:
+                x = layer(x, training)
+            return x
         seed = dropout.next_seed() if dropout else 0
         weights = first.weight, first.bias, second.weight, second.bias
         return ops.conv2d_pair(x, *weights, pair=pair, algorithm=algorithm, seed=seed)
 
-    return Run((first, second, *following, *([dropout] if dropout else [])), compute)
+    fused = (first, second, *following, *([dropout] if dropout else []))
+    return Run(fused, compute)

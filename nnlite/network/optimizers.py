@@ -106,12 +106,10 @@ class Optimizer(KnownAttributes):
             shape, dtype, begin = place
             if not isinstance(w, np.ndarray) or w.dtype != dtype or w.shape != shape or not w.flags.carray:
                 _check_parameter(i, w, place)
-            if not isinstance(g, np.ndarray) or g.dtype.kind not in "fiub" or g.shape != shape:
-                _check_gradient(i, g, place)
-            if g.dtype != dtype or not g.flags.carray:
-                g = np.require(g, dtype, ("C", "A", "E"))
+            if not isinstance(g, np.ndarray) or g.dtype != dtype or g.shape != shape or not g.flags.carray:
+                g = _fitting_gradient(i, g, place)
             groups.setdefault(dtype, []).append((w, g, begin))
-        self.iterations += 1
+        self.__dict__["iterations"] += 1  # past the checks of what a user sets
         with scopes.scope(self.name, "optimizer"):
             for dtype, rows in groups.items():
                 from nnlite.kernels import updates
@@ -121,11 +119,14 @@ class Optimizer(KnownAttributes):
 
     def _remembered(self, dtype: np.dtype) -> list[np.ndarray | None]:
         """By slot: the state of the parameters of that dtype, initially zeros; None if it is not needed."""
-        for slot in filter(self.remembers, self.slots):
-            if (slot, dtype) not in self._memory:
+        found: list[np.ndarray | None] = []
+        for slot in self.slots:
+            remembered = self._memory.get((slot, dtype)) if (is_needed := self.remembers(slot)) else None
+            if is_needed and remembered is None:
                 size = sum(prod(place.shape) for place in self._places if place.dtype == dtype)
-                self._memory[slot, dtype] = np.zeros(size, dtype)
-        return [self._memory[slot, dtype] if self.remembers(slot) else None for slot in self.slots]
+                remembered = self._memory[slot, dtype] = np.zeros(size, dtype)
+            found.append(remembered)
+        return found
 
     def remembers(self, slot: str) -> bool:
         """Whether this slot is needed with these options; if not, the kernel gets None."""
@@ -264,12 +265,13 @@ def _check_parameter(i: int, data: Any, place: _Place) -> None:
     _check_in_place(i, data)
 
 
-def _check_gradient(i: int, gradient: Any, place: _Place) -> None:
-    """Raise ValueError unless it is a numeric array of its parameter's shape."""
+def _fitting_gradient(i: int, gradient: Any, place: _Place) -> np.ndarray:
+    """It in its parameter's dtype, C-contiguous. Raises ValueError unless it is a numeric array of its shape."""
     if not isinstance(gradient, np.ndarray) or gradient.dtype.kind not in "fiub":
         raise ValueError(f"parameters[{i}]: expected an array of numbers as grad. Received: {gradient!r:.60}")
     if gradient.shape != place.shape:
         raise ValueError(f"parameters[{i}]: expected grad of shape {place.shape}. Received: shape {gradient.shape}")
+    return np.require(gradient, place.dtype, ("C", "A", "E"))
 
 
 def _check_in_place(i: int, data: np.ndarray) -> None:

@@ -10,13 +10,17 @@ import numpy as np
 
 from nnlite import conv
 from nnlite.autograd import Tensor
-from nnlite.network.fusion import Run, is_plain, runs
+from nnlite.network import fusion
+from nnlite.network.fusion import Run
 from nnlite.network.layers import Conv2D, Dense, Input, Layer
-from nnlite.network.layers.base import Shape, default_name
+from nnlite.network.layers.base import Shape, as_input, default_name
 from nnlite.performance import counts
 from nnlite.runtime import scopes
 from nnlite.runtime.attributes import KnownAttributes
 from nnlite.runtime.errors import boolean, numbers, positive_int, several
+
+#: the most plans that a model keeps
+PLANS = 64
 
 
 class Stack(KnownAttributes):
@@ -33,6 +37,7 @@ class Stack(KnownAttributes):
         self._next_numbers: dict[str, int] = {}  # of names such as conv2d_1
         self.input_shape: Shape | None = None
         self.fuse = True
+        self._plans: dict[tuple, fusion.Plan] = {}
         for layer in several("layers", layers, "layers"):
             self.add(layer)
 
@@ -58,6 +63,7 @@ class Stack(KnownAttributes):
         if self.input_shape is not None:
             layer.build(self.output_shape)
         self._layers.append(layer)
+        self._plans.clear()
         self._names.add(layer.name)
         if isinstance(layer, (Conv2D, Dense)):
             layer.fuse = self.fuse
@@ -152,39 +158,41 @@ class Stack(KnownAttributes):
         return self._forward(x, boolean("training", training))
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
-        """The forward pass, with fused layers where possible. `logits` omits the last softmax."""
-        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+        """The forward pass, with fused layers where possible. `logits` omits the last softmax, of a plain Dense."""
+        x = as_input(x)
         self._check_input(x)
-
-        def flows_back() -> bool:
-            return x.requires_grad  # x is the current activation
-
-        for run in self._runs(len(x), x.dtype, training, flows_back):
-            layer = run.layers[-1]
-            if run.compute is not None:
+        runs = self._runs(len(x.data), x.data.dtype, training, x.requires_grad)
+        for run in runs[:-1] if logits else runs:
+            if run.compute is None:
+                x = run.layers[0](x, training)
+            else:
                 with scopes.scope(run.name, "forward"):
                     x = run.compute(x)
-            elif logits and layer is self._layers[-1] and is_plain(layer, Dense):
-                with scopes.scope(layer.name, "forward"):
-                    x = layer.product(x)
-            else:
-                x = layer(x, training)
+        if logits:
+            last = self._layers[-1]
+            assert isinstance(last, Dense)
+            with scopes.scope(last.name, "forward"):
+                x = last.product(x)
         return x
 
-    def _runs(
-        self, batch: int, dtype: Any, training: bool, needs_gradient: Callable[[], bool] = lambda: False
-    ) -> Iterable[Run]:
+    def _runs(self, batch: int, dtype: Any, training: bool, needs_gradient: bool = False) -> tuple[Run, ...]:
         """The layers in fused runs, or one by one with `fuse=False`."""
-        if not self.fuse:
-            return (Run((layer,)) for layer in self._layers)
-        return runs(self._layers, batch, dtype, training=training, needs_gradient=needs_gradient)
+        problem = batch, dtype, training, needs_gradient, self.fuse
+        plan = self._plans.get(problem)
+        if plan is None or not plan.is_current():
+            found = fusion.runs(self._layers, batch, dtype, training=training, needs_gradient=needs_gradient)
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            plan = fusion.Plan(self._layers, found if self.fuse else [Run((layer,)) for layer in self._layers])
+            self._plans[problem] = plan
+        return plan.runs
 
     def _check_input(self, x: Tensor) -> None:
         if not self._layers:
             raise ValueError("model: expected at least one layer. Received: none")
         if self.input_shape is None:
             self.build(x.shape[1:])
-        elif x.shape[1:] != self.input_shape:
+        elif x.data.shape[1:] != self.input_shape:
             sizes = "".join(f", {size}" for size in self.input_shape)
             raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
 
@@ -206,6 +214,10 @@ class Stack(KnownAttributes):
         self._require_built()
         found = self._runs(positive_int("batch_size", batch_size), np.dtype(np.float32), training=True)
         return [run for run in found if run.compute is not None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: no plans, which are functions."""
+        return {**vars(self), "_plans": {}}
 
     def _fixed(self) -> tuple[str, ...]:
         return ("input_shape",) if self.__dict__.get("input_shape") else ()

@@ -47,7 +47,7 @@ def conv2d(
     geometry = Geometry.of(
         x.shape, weight.shape, strides=strides, padding=padding, dilation_rate=dilation_rate, groups=groups
     )
-    one_dtype(x=x, weight=weight, bias=bias)
+    one_dtype(x, weight, bias)
     if bias is not None:
         bias = fitting("bias", bias, weight.shape[3:], x.dtype)
     chosen = choice.select(geometry, x.dtype, algorithm)

@@ -22,13 +22,16 @@ def sparse_categorical_crossentropy(
 
     Raises ValueError that names the first label out of range, or the shapes that do not fit.
     """
-    labels = check_labels(labels, predictions.shape)
     if boolean("from_logits", from_logits):
         from nnlite.kernels.crossentropy import sparse_from_logits
 
-        loss, gradient = sparse_from_logits(predictions, labels)
+        integers = _integers(labels, predictions.shape, "y_true")
+        loss, gradient, bad = sparse_from_logits(predictions, integers.astype(np.int64, copy=False))
+        if bad >= 0:
+            raise _no_class(integers, bad, predictions.shape[1], "y_true")
         return loss, lambda dloss: gradient * dloss
 
+    labels = check_labels(labels, predictions.shape)
     rows = np.arange(len(labels))
     total = predictions.sum(axis=-1)  # (n)
     raw = predictions[rows, labels] / total
@@ -87,10 +90,19 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 def check_labels(labels: Any, shape: tuple[int, ...], argument: str = "y_true") -> np.ndarray:
     """Labels as integers (n) for predictions of `shape`; a ValueError names the first that is no class."""
+    labels = _integers(labels, shape, argument)
+    outside = (labels < 0) | (labels >= shape[1])
+    if outside.any():
+        raise _no_class(labels, int(outside.argmax()), shape[1], argument)
+    return labels.astype(np.int64, copy=False)
+
+
+def _integers(labels: Any, shape: tuple[int, ...], argument: str) -> np.ndarray:
+    """Labels (n) for predictions of `shape`, of any dtype, but integers."""
     labels = as_array(argument, labels)
     if len(shape) != 2 or not shape[0]:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {shape}")
-    n, classes = shape
+    n = shape[0]
     if labels.shape not in ((n,), (n, 1)):
         raise ValueError(f"{argument}: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")
     labels = labels.reshape(n)
@@ -99,11 +111,11 @@ def check_labels(labels: Any, shape: tuple[int, ...], argument: str = "y_true") 
     if labels.dtype.kind == "f" and (fractional := labels != np.floor(labels)).any():
         i = int(fractional.argmax())
         raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
-    outside = (labels < 0) | (labels >= classes)
-    if outside.any():
-        i = int(outside.argmax())
-        raise ValueError(f"{argument}: expected labels 0 to {classes - 1}. Received: {labels[i]} at position {i}")
-    return labels.astype(np.int64, copy=False)
+    return labels
+
+
+def _no_class(labels: np.ndarray, i: int, classes: int, argument: str) -> ValueError:
+    return ValueError(f"{argument}: expected labels 0 to {classes - 1}. Received: {labels[i]} at position {i}")
 
 
 def _mean(losses: np.ndarray) -> np.ndarray:

@@ -56,7 +56,7 @@ def dense(
         raise ValueError(
             f"x: expected shape (..., {weight.shape[0]}), as weight has shape {weight.shape}. Received: shape {x.shape}"
         )
-    one_dtype(x=x, weight=weight, bias=bias)
+    one_dtype(x, weight, bias)
     if bias is not None:
         bias = fitting("bias", bias, weight.shape[1:], x.dtype)
     products = (_on_tiles(weight.shape[1]) if x.dtype == _FLOAT32 else None) or _NUMPY

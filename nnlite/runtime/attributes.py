@@ -18,8 +18,13 @@ class KnownAttributes:
 
     #: by attribute: checks a value when it is set, and returns it, perhaps converted
     _checks: ClassVar[dict[str, Callable[[str, Any], Any]]] = {}
+    #: how often a public attribute was set, of all objects that share this list
+    _changes: ClassVar[list[int]] = [0]
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name[0] == "_" and name in self.__dict__:
+            super().__setattr__(name, value)
+            return
         # only a method of the object, which has it as `self`, may add an attribute
         if not self._has(name) and sys._getframe(1).f_locals.get("self") is not self:
             raise AttributeError(str(unknown(f"attribute of {type(self).__name__}", name, self._settable())))
@@ -35,6 +40,7 @@ class KnownAttributes:
             raise AttributeError(f"{name}: expected {what}. Received: {' '.join(repr(value).split()):.60}")
         check = self._checks.get(name)
         super().__setattr__(name, value if check is None else check(name, value))
+        self._changes[0] += 1
 
     def _fixed(self) -> Collection[str]:
         """The attributes that can no longer be changed, because a change would have no effect."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 Value = TypeVar("Value")
+_ndarray = np.ndarray
 #: of a 64-bit integer
 LARGEST = 2**63 - 1
 
@@ -142,6 +143,8 @@ def several(argument: str, value: Any, what: str) -> list[Any]:
 
 def as_array(argument: str, value: Any) -> np.ndarray:
     """`value` as an array in this machine's byte order. Raises ValueError for lists whose rows differ in length."""
+    if value.__class__ is _ndarray and value.dtype.isnative:
+        return value
     try:
         array = np.asarray(value)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -41,14 +41,14 @@ def readable(array: np.ndarray) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
-def checked_operands(positional: tuple[inspect.Parameter, ...]) -> dict[int, tuple[str, tuple[type, ...]]]:
-    """By position of each argument annotated `Floats`: (its name, the other allowed types)."""
+def checked_operands(positional: tuple[inspect.Parameter, ...]) -> list[tuple[int, str, tuple[type, ...]]]:
+    """Of each argument annotated `Floats`: (its position, its name, the other allowed types)."""
     beside: dict[str, tuple[type, ...]] = {"None": (type(None),), "float": (float, int)}
-    found = {}
+    found = []
     for i, parameter in enumerate(positional):
         first, *others = str(parameter.annotation).split(" | ")
         if first == "Floats":
-            found[i] = parameter.name, tuple(kind for other in others for kind in beside[other])
+            found.append((i, parameter.name, tuple(kind for other in others for kind in beside[other])))
     return found
 
 
@@ -65,9 +65,8 @@ def require_floats(value: Any, argument: str, beside: tuple[type, ...]) -> None:
     raise ValueError(f"{argument}: expected a Tensor or array of float32 or float64. Received: {received}")
 
 
-def one_dtype(**arrays: np.ndarray | None) -> None:
-    """Raise ValueError unless the arrays, given by argument name, have the same dtype."""
-    first, *others = (array.dtype for array in arrays.values() if array is not None)
-    if any(other != first for other in others):
-        received = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items() if array is not None)
-        raise ValueError(f"{next(iter(arrays))}: expected arrays of the same dtype. Received: {received}")
+def one_dtype(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> None:
+    """Raise ValueError unless the arrays have the same dtype."""
+    if x.dtype != weight.dtype or (bias is not None and x.dtype != bias.dtype):
+        received = f"x {x.dtype}, weight {weight.dtype}" + ("" if bias is None else f", bias {bias.dtype}")
+        raise ValueError(f"x: expected arrays of the same dtype. Received: {received}")

@@ -31,6 +31,7 @@ class Layer(KnownAttributes):
 
     #: copies are deep
     __copy__ = copy.deepcopy
+    _changes: ClassVar = [0]
     #: the arguments that determine parameters and shapes, and the parameters: fixed once the layer is built
     made_by: ClassVar[tuple[str, ...]] = ()
 
@@ -147,10 +148,10 @@ class Layer(KnownAttributes):
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
         training = boolean("training", training)
-        x = x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+        x = as_input(x)
         if self.input_shape is None:
             self.build(x.shape[1:])
-        elif x.shape[1:] != self.input_shape:
+        elif x.data.shape[1:] != self.input_shape:
             raise ValueError(
                 f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
             )
@@ -184,6 +185,16 @@ class Layer(KnownAttributes):
             if hasattr(value, "__name__")
         }
         return as_call(self, **named)
+
+
+def as_input(x: Any) -> Tensor:
+    """A Tensor as it is; numbers as one of float32."""
+    return x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+
+
+def changes() -> int:
+    """How often an attribute of any layer was set: what was derived from one before may be out of date."""
+    return Layer._changes[0]
 
 
 def default_name(class_name: str) -> str:
