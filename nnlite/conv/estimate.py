@@ -14,13 +14,12 @@ from __future__ import annotations
 from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_PORTS
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.loops import Loops
-from nnlite.conv.work import ITEMSIZE, WorkItem, touched_taps
+from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, touched_taps
 from nnlite.runtime.processor import cache_sizes
 
 #: per vector that a kind of work reads or writes, as its work items count them
 CYCLES = {
-    "pad": 2.0,
+    "pad": 1.0,
     "pack_dy": 2.26,
     "pack_lines": 2.38,
     "copy": 7.46,
@@ -31,9 +30,8 @@ CYCLES = {
     "winograd_dx": 11.8,
     "winograd_weight": 11.7,
     "grouped_pack": 4.32,
+    "plain_pack": 2.0,  # of lines of depthwise convolutions, which are copied as they lie
 }
-#: the same, of lines of depthwise convolutions, which are copied as they lie
-PLAIN_PACK = 2.0
 #: of a line of vectors of channels that is packed for one of `grouped`'s products
 LINE_CYCLES = 425.0
 #: at least, of a term of a register tile's reduction; to begin and store one of its sums; to begin a run of its terms
@@ -52,7 +50,7 @@ CALLS = {
 #: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
 UNDIVIDED = ("winograd_weight", "shuffle")
 
-_TILES = ("tiles", "lane_tiles", "vector_tiles", "winograd_products")
+_TILES = ("tiles", "weight_tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
 _KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
 _L2 = cache_sizes()["L2"]
@@ -86,23 +84,28 @@ def _item_cycles(item: WorkItem, geometry: Geometry) -> float:
 
 def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
     if item.kind in _TILES:
-        return _tile_cycles(item)
+        return _tile_cycles(item, Tiles(*item.size))
     if item.kind in _GROUPED:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
-        return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
+        products = item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
+        is_plain = item.size[:2] == (1, 1)  # a channel in and out of each group
+        packing = _copy_cycles("plain_pack" if is_plain else "grouped_pack", item.size[-2])
+        return products + packing + _copy_cycles("pack_dy", item.size[-1])
     if item.kind == "shuffle":
         return item.amount / SHUFFLED_BYTES
-    is_plain = item.kind == "grouped_pack" and item.size[:2] == (1, 1)  # a channel in and out of each group
-    return item.amount / (ITEMSIZE * LANES) * (PLAIN_PACK if is_plain else CYCLES[item.kind])
+    return _copy_cycles(item.kind, item.amount)
 
 
-def _tile_cycles(item: WorkItem) -> float:
+def _copy_cycles(kind: str, nbytes: float) -> float:
+    return nbytes / (ITEMSIZE * LANES) * CYCLES[kind]
+
+
+def _tile_cycles(item: WorkItem, size: Tiles) -> float:
     """Of the reductions of register tiles; of what they read, if the second cache can not hold the vectors' array."""
-    loops = Loops(*item.size)
-    sums = loops.rows * loops.vectors
-    term = max(sums / MULTIPLY_ADD_PORTS, (loops.rows + loops.vectors) / LOAD_PORTS, TERM_CYCLES)
-    reductions = item.amount / (2 * LANES * sums * max(loops.terms, 1))
-    arithmetic = reductions * (loops.terms * term + sums * SUM_CYCLES + loops.runs * RUN_CYCLES)
-    held = ITEMSIZE * loops.batches * max(loops.b_batch, loops.y_batch if loops.load else 0)
-    return max(arithmetic, item.bytes / OUTER_BYTES if held > _L2 // 2 else 0.0)
+    sums = size.rows * size.vectors
+    term = max(sums / MULTIPLY_ADD_PORTS, (size.rows + size.vectors) / LOAD_PORTS, TERM_CYCLES)
+    reductions = item.amount / (2 * LANES * sums * max(size.terms, 1))
+    arithmetic = reductions * (size.terms * term + sums * SUM_CYCLES + size.runs * RUN_CYCLES)
+    packing = _copy_cycles("pack_lines", size.packed)
+    return packing + max(arithmetic, item.bytes / OUTER_BYTES if size.held > _L2 // 2 else 0.0)
