@@ -20,7 +20,7 @@ from nnlite.runtime.processor import cache_sizes
 #: per vector that a kind of work reads or writes, as its work items count them
 CYCLES = {
     "pad": 1.0,
-    "pack_dy": 2.26,
+    "pack_dy": 2.26 / 3,
     "pack_lines": 2.38,
     "copy": 7.46,
     "transpose": 4.39,
@@ -79,7 +79,24 @@ def least_cycles(geometry: Geometry, pass_name: str, num_threads: int) -> float:
 
 
 def _item_cycles(item: WorkItem, geometry: Geometry) -> float:
-    return max(_work_cycles(item, geometry), item.moved / (INNER_BYTES if item.working_set <= _L2 else OUTER_BYTES))
+    """Where a copy packs what products read, it takes its part of the traffic."""
+    packing, outside = 0.0, item.moved
+    for kind, packed, read in _packed(item):
+        packing += max(_copy_cycles(kind, packed), _traffic_cycles(read))
+        outside -= read
+    return packing + max(_work_cycles(item, geometry), _traffic_cycles(outside))
+
+
+def _packed(item: WorkItem) -> list[tuple[str, int, int]]:
+    """(kind of the copy, bytes that it writes, bytes that it reads from outside) of what is packed for products."""
+    if item.kind == "weight_tiles":
+        size = Tiles(*item.size)
+        return [("pack_lines", size.packed, size.read)]
+    if item.kind in _GROUPED:
+        is_plain = item.size[:2] == (1, 1)  # a channel in and out of each group
+        lines, x, pixels, dy = item.size[-4:]
+        return [("plain_pack" if is_plain else "grouped_pack", lines, x), ("pack_dy", 3 * pixels, dy)]
+    return []
 
 
 def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
@@ -88,10 +105,7 @@ def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
     if item.kind in _GROUPED:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
-        products = item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
-        is_plain = item.size[:2] == (1, 1)  # a channel in and out of each group
-        packing = _copy_cycles("plain_pack" if is_plain else "grouped_pack", item.size[-2])
-        return products + packing + _copy_cycles("pack_dy", item.size[-1])
+        return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
     if item.kind == "shuffle":
         return item.amount / SHUFFLED_BYTES
     return _copy_cycles(item.kind, item.amount)
@@ -101,11 +115,14 @@ def _copy_cycles(kind: str, nbytes: float) -> float:
     return nbytes / (ITEMSIZE * LANES) * CYCLES[kind]
 
 
+def _traffic_cycles(nbytes: float) -> float:
+    return nbytes / (INNER_BYTES if nbytes <= _L2 else OUTER_BYTES)
+
+
 def _tile_cycles(item: WorkItem, size: Tiles) -> float:
     """Of the reductions of register tiles; of what they read, if the second cache can not hold the vectors' array."""
     sums = size.rows * size.vectors
     term = max(sums / MULTIPLY_ADD_PORTS, (size.rows + size.vectors) / LOAD_PORTS, TERM_CYCLES)
     reductions = item.amount / (2 * LANES * sums * max(size.terms, 1))
     arithmetic = reductions * (size.terms * term + sums * SUM_CYCLES + size.runs * RUN_CYCLES)
-    packing = _copy_cycles("pack_lines", size.packed)
-    return packing + max(arithmetic, item.bytes / OUTER_BYTES if size.held > _L2 // 2 else 0.0)
+    return max(arithmetic, item.bytes / OUTER_BYTES if size.held > _L2 // 2 else 0.0)

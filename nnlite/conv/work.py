@@ -20,6 +20,8 @@ from nnlite.conv.geometry import Geometry
 ITEMSIZE = 4  # bytes of a float32
 #: bytes of the working set at which a pass is measured whose data stay in cache
 IN_CACHE = 1 << 20
+#: kinds of copies into a workspace, which stays in cache
+INTO_WORKSPACE = ("pad", "pack_dy")
 
 #: products are counted in FLOPs, passes over memory in the bytes that their kernel reads and writes
 Unit = Literal["flops", "bytes"]
@@ -50,6 +52,7 @@ class Tiles(NamedTuple):
     runs: int = 1  # of terms whose operands are neighbours
     held: int = 0  # bytes of the vectors' array, over which the tiles pass again and again
     packed: int = 0  # bytes that are packed on the way for the tiles to read
+    read: int = 0  # bytes that this packing reads
 
 
 def product(

@@ -28,10 +28,10 @@ _NONE = Epilogue()
 
 
 def products(
-    kind: str, size: Tiles, problem: tuple[Any, ...], amount: float, flops: int, nbytes: float = 0, what: str = ""
+    kind: str, size: Tiles, problem: tuple[Any, ...], amount: float, flops: int, nbytes: float, what: str = "products"
 ) -> WorkItem:
     """Products on register tiles, of data that stay in cache."""
-    return WorkItem(what or "products", kind, size, amount, int(nbytes), 0, 0, flops=flops, problem=problem)
+    return WorkItem(what, kind, size, amount, int(nbytes), 0, 0, flops=flops, problem=problem)
 
 
 def from_outside(item: WorkItem, nbytes: int) -> WorkItem:
@@ -86,7 +86,7 @@ def direct(
         plan = direct_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
         if not plan.is_packed or given.bias or given.relu:
             packed = ITEMSIZE * n * plan.nest.h_out * plan.nest.w_out * plan.nest.groups * plan.nest.panels
-            items.append(pack_dy("dY to whole vectors", geometry, given.relu, packed * plan.shape.width, incoming))
+            items.append(pack_dy("dY to whole vectors", packed * plan.shape.width, given.relu, incoming))
             incoming = 0
         items.append(from_outside(gradient, weight + x + incoming))
     return items
@@ -107,7 +107,8 @@ def correlation(plan: Correlation, problem: tuple[Any, ...], n: int, flops: int)
     runs = -(-int(plan.terms.max()) // length)
     count = -(-n // LANES) if lanes else n / nest.images
     size = Tiles(plan.shape.rows, plan.shape.vectors, runs * length, runs)
-    return products("lane_tiles" if lanes else "tiles", size, problem, count * correlation_flops(plan), flops)
+    kind, nbytes = "lane_tiles" if lanes else "tiles", ITEMSIZE * n * (nest.image_in + nest.image_out)
+    return products(kind, size, problem, count * correlation_flops(plan), flops, nbytes)
 
 
 def correlation_flops(plan: Correlation) -> float:
@@ -120,10 +121,10 @@ def _pad(numbers: int, outside: int) -> WorkItem:
     return from_outside(move("copy into a border", "pad", (), touched=nbytes, arrays=nbytes), outside)
 
 
-def pack_dy(what: str, geometry: Geometry, relu: bool, touched: int, outside: int) -> WorkItem:
-    """The copy of dY of `touched` bytes in all, of which `outside` come from outside of the cache."""
-    size = geometry.weight_shape[3] // geometry.groups, int(relu)
-    return from_outside(move(what, "pack_dy", size, touched=touched, arrays=touched), outside)
+def pack_dy(what: str, pixels: int, relu: bool, outside: int) -> WorkItem:
+    """The copy of dY of `pixels` bytes, read again for the bias; `outside` bytes come from outside of the cache."""
+    touched = (3 + relu) * pixels
+    return from_outside(move(what, "pack_dy", (int(relu),), touched=touched, arrays=touched), outside)
 
 
 def weight_products(one: Geometry, n: int, line_bytes: int = LINE_BYTES) -> WorkItem:
@@ -135,8 +136,10 @@ def weight_products(one: Geometry, n: int, line_bytes: int = LINE_BYTES) -> Work
         columns = len(nest.inside) // nest.kernel_rows
         packed = ITEMSIZE * n * nest.bands * nest.groups * columns * nest.packed
     terms, runs = lines * nest.w_out, 1 if nest.packed else lines
-    size = Tiles(shape.rows, shape.vectors, terms, runs, packed=packed)
-    return products("weight_tiles", size, (one, line_bytes), n * weight_flops(plan), n * one.flops)
+    read = ITEMSIZE * n * nest.image_in if packed else 0
+    size = Tiles(shape.rows, shape.vectors, terms, runs, packed=packed, read=read)
+    nbytes = ITEMSIZE * n * (nest.image_in + nest.image_out)
+    return products("weight_tiles", size, (one, line_bytes), n * weight_flops(plan), n * one.flops, nbytes)
 
 
 def weight_flops(plan: WeightGradient) -> float:

@@ -28,29 +28,35 @@ def grouped(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> li
     group_out, forward = k // geometry.groups, grouped_plan.forward(geometry, 1)
     problem = group_in, group_out, kh, kw, *strides
     if pass_name == "forward":
-        outside = x + weight + result
-        return [_products("grouped_sums", problem, geometry, forward, sums_flops(forward, n), outside)]
+        return [_products("grouped_sums", problem, geometry, forward, sums_flops(forward, n), (x, 0, weight + result))]
     items = []
     if pass_name in ("grad_input", "gradients"):
         back = grouped_plan.grad_input(geometry, 1)
-        phase = group_out, group_in, -(-kh // strides[0]), -(-kw // strides[1]), 1, 1
-        outside = incoming + weight + x
-        items.append(_products("grouped_sums", phase, geometry, back, sums_flops(back, n), outside))
+        phase, moved = (
+            (group_out, group_in, -(-kh // strides[0]), -(-kw // strides[1]), 1, 1),
+            (incoming, 0, weight + x),
+        )
+        items.append(_products("grouped_sums", phase, geometry, back, sums_flops(back, n), moved))
     if pass_name in ("grad_weight", "gradients"):
-        outside = x + weight + incoming
-        items.append(_products("grouped_gradient", problem, geometry, forward, gradient_flops(forward, n), outside))
+        amount, moved = gradient_flops(forward, n), (x, incoming, weight)
+        items.append(_products("grouped_gradient", problem, geometry, forward, amount, moved))
     return items
 
 
 def _products(
-    kind: str, problem: tuple[int, ...], geometry: Geometry, plan: Grouped, amount: float, outside: int
+    kind: str, problem: tuple[int, ...], geometry: Geometry, plan: Grouped, amount: float, moved: tuple[int, int, int]
 ) -> WorkItem:
-    """The size ends in the bytes of all packed lines of the images, and of dY."""
-    nest, is_gradient = plan.nest, kind == "grouped_gradient"
-    line = ITEMSIZE * geometry.input_shape[0] * nest.blocks * LANES
-    size = (*problem, line * nest.h * nest.w * nest.terms, is_gradient * line * nest.h_out * nest.w_out)
+    """`moved`: bytes that packing lines reads, that packing dY reads, and others.
+
+    The size ends in the bytes that packing lines writes and reads, and in those of packing dY.
+    """
+    nest, (read, read_dy, _) = plan.nest, moved
+    of_a_pixel = ITEMSIZE * geometry.input_shape[0] * nest.blocks * LANES
+    lines = of_a_pixel * nest.h * nest.w * nest.terms
+    pixels = of_a_pixel * nest.h_out * nest.w_out if read_dy else 0
+    size = (*problem, lines, read, pixels, read_dy)
     item = WorkItem("lines packed, products", kind, size, amount, 0, 0, 0, flops=geometry.flops, problem=problem)
-    return from_outside(item, outside)
+    return from_outside(item, sum(moved))
 
 
 def sums_flops(plan: Grouped, n: int) -> float:

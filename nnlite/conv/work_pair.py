@@ -43,7 +43,7 @@ def winograd(pair: FusedPair, pass_name: str) -> list[WorkItem]:
         replace(item, moved=0, working_set=pair.image_bytes) if item.what in ("images to V", "dV to dX") else item
         for item in compiled.winograd(pair.second, pass_name, pair.epilogue, sizes_of(pair.second))
     ]
-    gradients = compiled.pack_dy("ReLU and bias gradients", pair.first, pair.relu, pair.image_bytes * n, 0)
+    gradients = compiled.pack_dy("ReLU and bias gradients", pair.image_bytes * n, pair.relu, 0)
     gradients = replace(gradients, working_set=pair.image_bytes)
     back = [gradients, from_outside(compiled.weight_products(one, n), weight)]
     return _pair(pair, pass_name, products, second, back)

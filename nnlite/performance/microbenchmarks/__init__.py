@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from nnlite.conv.work import IN_CACHE, WorkItem
+from nnlite.conv.work import IN_CACHE, INTO_WORKSPACE, WorkItem
 from nnlite.performance.microbenchmarks.base import (
     KINDS,
     LAST_LEVEL,
@@ -50,11 +50,13 @@ class Rate(NamedTuple):
 
         If it passes over its arrays once, the step's other arrays have evicted them from cache.
         """
-        if item.kind in ("copy", "pad"):
-            return cls.of_bandwidth(IN_CACHE if item.kind == "pad" else item.working_set)
+        if item.kind == "copy" or item.kind in INTO_WORKSPACE:
+            return cls.of_bandwidth(item.working_set if item.kind == "copy" else IN_CACHE)
         working_set = 0 if item.kind in _SHAPED else min(max(item.working_set, _LEAST_BYTES), MOST_BYTES)
         once = item.working_set >= item.bytes or (kinds()[item.kind].bound == "cache" and item.moved > 0)
-        return cls(item.kind, item.problem or item.size, working_set, _evicted(footprint, item.working_set) if once else 0)
+        return cls(
+            item.kind, item.problem or item.size, working_set, _evicted(footprint, item.working_set) if once else 0
+        )
 
     @classmethod
     def of_bandwidth(cls, nbytes: float) -> Rate:

@@ -22,8 +22,7 @@ from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
 from nnlite.conv import direct_plan, grouped_plan
 from nnlite.conv.direct import Panel, macro_kernel
-from nnlite.conv.direct_packing import add_panel, prepared
-from nnlite.conv.direct_packing import pack_dy as pack_pixels
+from nnlite.conv.direct_packing import prepared
 from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
@@ -42,7 +41,7 @@ from nnlite.conv.winograd_tiles import (
     workspace,
     workspace_at,
 )
-from nnlite.conv.work import ITEMSIZE
+from nnlite.conv.work import IN_CACHE, ITEMSIZE
 from nnlite.conv.work_compiled import correlation_flops, correlations, weight_flops, winograd_rows
 from nnlite.conv.work_grouped import gradient_flops, sums_flops
 from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind, ones
@@ -60,9 +59,9 @@ class Blocks:
     """
 
     def __init__(self, moved: int = 1, working_set: int = 0):
-        """As many blocks as fill the working set, for each of which a step moves `moved` elements."""
+        """As many blocks as fill the working set, if it is large, for each of which a step moves `moved` elements."""
         self.threads = threads.kernel_parts()
-        self.count = max(1, working_set // (ITEMSIZE * self.threads * moved))
+        self.count = max(1, working_set // (ITEMSIZE * self.threads * moved)) if working_set > IN_CACHE else 1
 
     def moved(self, numbers: int) -> np.ndarray:
         """An array of the whole batch."""
@@ -229,7 +228,11 @@ _INPUT, _OUTPUT, _DY, _DX = range(4)
 def _transform(thread, num_threads, rounds, which, sizes, x, dy, out, is_fused, bias, work):
     for round in range(rounds):
         turn = (round, thread, num_threads)
-        own, first, own_bias = workspace_at(_own(work, turn), sizes), _block(out.y, turn) * sizes.tiles, _own(bias, turn)
+        own, first, own_bias = (
+            workspace_at(_own(work, turn), sizes),
+            _block(out.y, turn) * sizes.tiles,
+            _own(bias, turn),
+        )
         if which == _INPUT:
             transform_input(sizes, _own(x, turn), 0, sizes.tiles, own)
         elif which == _OUTPUT:
@@ -272,30 +275,7 @@ def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     )
 
 
-# Copies into a workspace ----------------------------------------------------------------------------------------------
-
-
-@kernel
-def _pack(thread, num_threads, rounds, shape, nest, dy, gate, is_gated, out, bias):
-    pixels = nest.h_out * nest.w_out
-    for round in range(rounds):
-        turn = (round, thread, num_threads)
-        for index in range(nest.panels):
-            panel, own_bias = pointer(_own(out, turn), index * pixels * shape.width), _own(bias, turn)
-            pack_pixels(nest, _own(dy, turn), _own(gate, turn), is_gated, pixels, shape.width, index, panel)
-            add_panel(panel, pixels, shape.width, pointer(own_bias, index * shape.width))
-
-
-@kind("cache")
-def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
-    """Pixels of dY to whole vectors of channels, and their sums for the bias."""
-    k, gated = size
-    plan = direct_plan.grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k)))
-    columns, pixels = plan.nest.panels * plan.shape.width, _SIDE * _SIDE
-    blocks = Blocks(pixels * k * (1 + gated), working_set)
-    dy, gate = blocks.moved(pixels * k), blocks.moved(pixels * k)
-    rest = plan.shape, plan.nest, dy, gate, bool(gated), blocks.own(pixels * columns), blocks.own(columns)
-    return blocks.work(_pack, ITEMSIZE * pixels * columns, BYTES, *rest, written=(dy,))
+# Images into lanes ----------------------------------------------------------------------------------------------------
 
 
 @kernel

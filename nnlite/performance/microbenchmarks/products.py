@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.conv.work import ITEMSIZE
+from nnlite.conv.work import INTO_WORKSPACE, ITEMSIZE
 from nnlite.kernels import matmul as tiled
 from nnlite.kernels import peaks
 from nnlite.kernels import tall_skinny as skinny
@@ -77,8 +77,8 @@ def copy(size: tuple[int, ...], working_set: int) -> Work:
     return Work(lambda: peaks.copy(rounds, x, y), 2.0 * rounds * x.nbytes)
 
 
-#: a copy into a workspace is a copy in cache, bounded by the bandwidth of what it reads
-KINDS["pad"] = Kind(copy, "cache")
+#: copies into a workspace run at the rate of a copy in cache, or at the bandwidth of what they read
+KINDS.update(dict.fromkeys(INTO_WORKSPACE, Kind(copy, "cache")))
 
 
 @kind("overhead")
