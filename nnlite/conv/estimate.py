@@ -22,7 +22,7 @@ CYCLES = {
     "pad": 1.0,
     "pack_dy": 2.26 / 3,
     "pack_lines": 2.38,
-    "copy": 7.46,
+    "lane_pixels": 7.46,
     "transpose": 4.39,
     "winograd_input": 5.69,
     "winograd_output": 6.04,

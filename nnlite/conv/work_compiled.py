@@ -161,13 +161,14 @@ def lanes(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> list
     n = -(-images // LANES) * LANES
     y = ITEMSIZE * n * prod(geometry.output_shape[1:])
     x_lanes = transposition("images into lanes", x, images)
-    pooling = replace(copy_of_blocks("pooling", y + result, n), moved=argmax)
+    k = geometry.weight_shape[3]
+    pooling = pass_over_blocks("pooling", k, y + result, argmax)
     if pass_name == "forward":
         out = transposition("results out of lanes", result, images, weight)
         return [x_lanes, lanes_correlation(one, "forward", n), *([pooling] if given.pool else []), out]
     items = [
         transposition("dY into lanes", result, images, arrays=1 + given.relu),
-        copy_of_blocks("sums of dY for the bias", result, n),
+        pass_over_blocks("sums of dY for the bias", k, result),
         *([pooling] if given.pool else []),
     ]
     if pass_name in ("grad_weight", "gradients"):
@@ -195,10 +196,9 @@ def transposition(what: str, nbytes: int, images: int, outside: int = 0, *, arra
     return from_outside(item, arrays * nbytes + outside)
 
 
-def copy_of_blocks(what: str, touched: int, n: int) -> WorkItem:
-    """A pass over `touched` bytes of `n` images, a block of lanes at a time, which stays in cache."""
-    block = touched * LANES // max(n, 1)
-    return move(what, "copy", (), touched=touched, arrays=touched, moved=0, working_set=block)
+def pass_over_blocks(what: str, channels: int, touched: int, moved: int = 0) -> WorkItem:
+    """A pass over `touched` bytes of images in lanes, a block at a time, which stays in cache."""
+    return move(what, "lane_pixels", (channels,), touched=touched, arrays=touched, moved=moved, working_set=moved)
 
 
 def lanes_grad_weight(one: Geometry, n: int) -> WorkItem:
@@ -258,7 +258,7 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
 def _winograd_products(
     what: str, shape: TileShape, sizes: WinogradSizes, total: int, flops: int, is_gradient: bool = False
 ) -> WorkItem:
-    """36 products for each block of the tiles: (tiles, c) @ (c, k), or (c, tiles) @ (tiles, k), which is added to dU."""
+    """36 products for each block of tiles: (tiles, c) @ (c, k), or (c, tiles) @ (tiles, k), which is added to dU."""
     depth, count = (sizes.block, -(-total // sizes.block)) if is_gradient else (sizes.c, total / sizes.block)
     rows = winograd_rows(shape, sizes, is_gradient)
     read, passed = (1, max(sizes.m_step, sizes.k_wide * rows)) if is_gradient else (sizes.c_row, sizes.u_step)

@@ -168,7 +168,7 @@ def smallest_sizes():
     sizes |= {"tall_skinny_gradients": (3, 2, 5, 2), "assign": (4, 2, 3, 6, 0), "accumulate": (4, 2, 3, 6, 2)}
     sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
     sizes |= {name: (3, 1, 1, 1) for name in kinds() if name.startswith("winograd")} | {"winograd_weight": (5,)}
-    sizes |= {"transpose": (5,)}
+    sizes |= {"transpose": (5,), "lane_pixels": (3,)}
     by_row = {name: (4,) for name, found in PASSES.items() if found.by_row}
     for item in smallest_items():
         sizes[item.kind] = item.problem or sizes.get(item.kind, item.size)

@@ -27,7 +27,7 @@ from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes import Sums, block_size, correlate, reduce_pixels
-from nnlite.conv.lanes_layout import to_lanes
+from nnlite.conv.lanes_layout import add_pixels, max_pool, to_lanes
 from nnlite.conv.winograd import multiply_v_dm, multiply_v_u
 from nnlite.conv.winograd_tiles import (
     Workspace,
@@ -41,7 +41,7 @@ from nnlite.conv.winograd_tiles import (
     workspace,
     workspace_at,
 )
-from nnlite.conv.work import IN_CACHE, ITEMSIZE
+from nnlite.conv.work import ITEMSIZE
 from nnlite.conv.work_compiled import correlation_flops, correlations, weight_flops, winograd_rows
 from nnlite.conv.work_grouped import gradient_flops, sums_flops
 from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind, ones
@@ -59,9 +59,9 @@ class Blocks:
     """
 
     def __init__(self, moved: int = 1, working_set: int = 0):
-        """As many blocks as fill the working set, if it is large, for each of which a step moves `moved` elements."""
+        """As many blocks as fill the working set, for each of which a step moves `moved` elements."""
         self.threads = threads.kernel_parts()
-        self.count = max(1, working_set // (ITEMSIZE * self.threads * moved)) if working_set > IN_CACHE else 1
+        self.count = max(1, working_set // (ITEMSIZE * self.threads * moved))
 
     def moved(self, numbers: int) -> np.ndarray:
         """An array of the whole batch."""
@@ -71,12 +71,17 @@ class Blocks:
         """The threads' workspaces."""
         return _filled((self.threads, numbers))
 
-    def work(self, run: kernel, once: float, usual: float, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
-        """Run all blocks once, as in a step, or a single one until it has done `usual`; `once` is a block's amount.
+    def products(self, run: kernel, once: float, *rest: Any) -> Work:
+        """All blocks, again and again for FLOPS in all; `once` is a block's."""
+        return self._work(run, max(self.count, round(FLOPS / once)), once, rest)
 
-        `written` are arrays that another kernel has just written.
-        """
-        rounds = self.count if self.count > 1 else max(1, round(usual / once))
+    def copies(self, run: kernel, once: float, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
+        """All blocks once, as in a step, or a single one for BYTES; another kernel has just written `written`."""
+        return self._work(run, self.count if self.count > 1 else max(1, round(BYTES / once)), once, rest, written)
+
+    def _work(
+        self, run: kernel, rounds: int, once: float, rest: tuple[Any, ...], written: tuple[np.ndarray, ...] = ()
+    ) -> Work:
         return Work(lambda: run(rounds, *rest), rounds * self.threads * float(once), own=written)
 
 
@@ -126,7 +131,7 @@ def tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     blocks = Blocks(x + y, working_set)
     weights = blocks.own(nest.kc * plan.shape.width)
     rest = plan.shape, nest, blocks.moved(x), weights, blocks.moved(y)
-    return blocks.work(_direct, correlation_flops(plan), FLOPS, *rest)
+    return blocks.products(_direct, correlation_flops(plan), *rest)
 
 
 @kernel
@@ -151,7 +156,7 @@ def weight_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     blocks = Blocks(nest.image_in, working_set)
     x, lines = blocks.moved(nest.image_padded), blocks.own(nest.packed + 1)
     dy, sums = blocks.own(nest.groups * nest.panels * nest.band), blocks.own(prod(one.weight_shape))
-    return blocks.work(_direct_weights, weight_flops(plan), FLOPS, plan.shape, nest, x, lines, dy, sums)
+    return blocks.products(_direct_weights, weight_flops(plan), plan.shape, nest, x, lines, dy, sums)
 
 
 # Products of lanes ----------------------------------------------------------------------------------------------------
@@ -171,7 +176,7 @@ def lane_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     (plan,) = correlations(*problem[:-1])
     nest, blocks = prepared(plan, _filled(one.weight_shape), None, pass_name != "forward"), Blocks()
     x, y = blocks.own(block_size(nest.image_padded)), blocks.own(block_size(nest.image_out))
-    return blocks.work(_lanes, correlation_flops(plan), FLOPS, plan.shape, nest, x, y)
+    return blocks.products(_lanes, correlation_flops(plan), plan.shape, nest, x, y)
 
 
 @kernel
@@ -189,7 +194,7 @@ def vector_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     sums.weights.fill(0)
     x, dy = blocks.own(block_size(nest.image_padded)), blocks.own(block_size(nest.h_out * line))
     once = 2.0 * nest.groups * nest.panels * len(nest.inside) * plan.shape.rows * plan.shape.width
-    return blocks.work(_lanes_weights, once * nest.h_out * nest.w_out, FLOPS, plan.shape, sums, x, dy, line)
+    return blocks.products(_lanes_weights, once * nest.h_out * nest.w_out, plan.shape, sums, x, dy, line)
 
 
 # Winograd -------------------------------------------------------------------------------------------------------------
@@ -217,8 +222,8 @@ def winograd_products(problem: tuple[Any, ...], working_set: int) -> Work:
     rows = winograd_rows(shape, sizes, is_gradient)
     once = 2.0 * 36 * rows * sizes.k_wide * (sizes.block if is_gradient else sizes.c)
     if is_gradient:
-        return blocks.work(_v_dm, once, FLOPS, *rest, blocks.own(36 * sizes.k_wide * rows))
-    return blocks.work(_v_u, once, FLOPS, *rest)
+        return blocks.products(_v_dm, once, *rest, blocks.own(36 * sizes.k_wide * rows))
+    return blocks.products(_v_u, once, *rest)
 
 
 _INPUT, _OUTPUT, _DY, _DX = range(4)
@@ -256,7 +261,7 @@ def _winograd(which: int, size: tuple[int, ...], working_set: int) -> Work:
     bias, work = blocks.own(sizes.k_wide), _filled(workspace(sizes, blocks.threads).shape)
     written = {_INPUT: (x,), _DY: (dy,)}.get(which, ())
     once = ITEMSIZE * 36 * sizes.tiles * sizes.c_wide
-    return blocks.work(_transform, once, BYTES, which, sizes, x, dy, out, bool(is_fused), bias, work, written=written)
+    return blocks.copies(_transform, once, which, sizes, x, dy, out, bool(is_fused), bias, work, written=written)
 
 
 _NAMES = ("winograd_input", "winograd_output", "winograd_dy", "winograd_dx")
@@ -275,7 +280,7 @@ def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     )
 
 
-# Images into lanes ----------------------------------------------------------------------------------------------------
+# Copies of lanes ------------------------------------------------------------------------------------------------------
 
 
 @kernel
@@ -291,7 +296,28 @@ def transpose(size: tuple[int, ...], working_set: int) -> Work:
     length, numbers = size[0], LANES * size[0]
     blocks = Blocks(numbers, working_set)
     x, out, scratch = blocks.moved(numbers), blocks.own(block_size(length)), blocks.own(LANES * LANES)
-    return blocks.work(_into_lanes, ITEMSIZE * numbers, BYTES, length, x, out, scratch, written=(x,))
+    return blocks.copies(_into_lanes, ITEMSIZE * numbers, length, x, out, scratch, written=(x,))
+
+
+@kernel
+def _pixels(thread, num_threads, rounds, k, y, result, argmax, sums):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        max_pool(_own(y, turn), _SIDE, _SIDE, k, True, _own(result, turn), _own(argmax, turn))
+        add_pixels(_own(y, turn), _SIDE, _SIDE, k, _SIDE * k, _own(sums, turn))
+
+
+@kind("cache")
+def lane_pixels(size: tuple[int, ...], working_set: int) -> Work:
+    """A pass over a block of images in lanes: its pooling, and sums of its pixels."""
+    blocks, y = Blocks(), LANES * _SIDE * _SIDE * size[0]
+    arrays = (
+        blocks.own(y),
+        blocks.own(y // 4),
+        np.zeros((blocks.threads, y // 4), np.uint8),
+        blocks.own(size[0] * LANES),
+    )
+    return blocks.copies(_pixels, ITEMSIZE * (y + y // 4 + y), size[0], *arrays)
 
 
 # Grouped --------------------------------------------------------------------------------------------------------------
