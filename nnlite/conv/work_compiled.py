@@ -82,11 +82,12 @@ def direct(
         if not items:
             return None
     if pass_name in ("grad_weight", "gradients"):
+        reduction = direct_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
         gradient = weight_products(geometry.one_image, n, line_bytes)
-        plan = direct_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
-        if not plan.is_packed or given.bias or given.relu:
-            packed = ITEMSIZE * n * plan.nest.h_out * plan.nest.w_out * plan.nest.groups * plan.nest.panels
-            items.append(pack_dy("dY to whole vectors", packed * plan.shape.width, given.relu, incoming))
+        if not reduction.is_packed or given.bias or given.relu:
+            nest = reduction.nest
+            pixels = ITEMSIZE * n * nest.h_out * nest.w_out * nest.groups * nest.panels * reduction.shape.width
+            items.append(pack_dy("dY to whole vectors", pixels, given.relu, incoming))
             incoming = 0
         items.append(from_outside(gradient, weight + x + incoming))
     return items
