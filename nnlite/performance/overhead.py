@@ -111,8 +111,7 @@ def _all_ones(call: Call) -> Smallest:
 
 def _smallest_conv2d(call: Call) -> Smallest:
     algorithm, geometry, epilogue = problem(call)
-    (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
-    weight_shape = kh, kw, _fewest(c), groups * _fewest(k // groups)
+    weight_shape = _fewest_channels(geometry)
     least = _smallest_geometry(geometry, weight_shape, 1 + epilogue.pool, 1 + epilogue.pool)
     return [least.input_shape, weight_shape, weight_shape[3:]], {"algorithm": algorithm.name}
 
@@ -154,6 +153,12 @@ def _smallest_geometry(geometry: Geometry, weight_shape: tuple[int, int, int, in
     (sh, sw), (dh, dw) = geometry.strides, geometry.dilation_rate
     h, w = (kh - 1) * dh + 1 + (oh - 1) * sh, (kw - 1) * dw + 1 + (ow - 1) * sw
     return Geometry((1, h, w, c * groups), weight_shape, (sh, sw), dilation_rate=(dh, dw), groups=groups)
+
+
+def _fewest_channels(geometry: Geometry) -> tuple[int, int, int, int]:
+    """The shape of weights of the fewest channels that run the same code."""
+    (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
+    return kh, kw, _fewest(c), groups * _fewest(k // groups)
 
 
 def _fewest(columns: int) -> int:
