@@ -14,16 +14,15 @@ from __future__ import annotations
 from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_PORTS
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.loops import Loops
-from nnlite.conv.work import ITEMSIZE, WorkItem, touched_taps
+from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, touched_taps
 from nnlite.runtime.processor import cache_sizes
 
 #: per vector that a kind of work reads or writes, as its work items count them
 CYCLES = {
-    "pad": 2.0,
-    "pack_dy": 2.26,
+    "pad": 1.0,
+    "pack_dy": 2.26 / 3,
     "pack_lines": 2.38,
-    "copy": 7.46,
+    "lane_pixels": 7.46,
     "transpose": 4.39,
     "winograd_input": 5.69,
     "winograd_output": 6.04,
@@ -31,9 +30,8 @@ CYCLES = {
     "winograd_dx": 11.8,
     "winograd_weight": 11.7,
     "grouped_pack": 4.32,
+    "plain_pack": 2.0,  # of lines of depthwise convolutions, which are copied as they lie
 }
-#: the same, of lines of depthwise convolutions, which are copied as they lie
-PLAIN_PACK = 2.0
 #: of a line of vectors of channels that is packed for one of `grouped`'s products
 LINE_CYCLES = 425.0
 #: at least, of a term of a register tile's reduction; to begin and store one of its sums; to begin a run of its terms
@@ -52,7 +50,7 @@ CALLS = {
 #: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
 UNDIVIDED = ("winograd_weight", "shuffle")
 
-_TILES = ("tiles", "lane_tiles", "vector_tiles", "winograd_products")
+_TILES = ("tiles", "weight_tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
 _KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
 _L2 = cache_sizes()["L2"]
@@ -81,28 +79,50 @@ def least_cycles(geometry: Geometry, pass_name: str, num_threads: int) -> float:
 
 
 def _item_cycles(item: WorkItem, geometry: Geometry) -> float:
-    return max(_work_cycles(item, geometry), item.moved / (INNER_BYTES if item.working_set <= _L2 else OUTER_BYTES))
+    """Where a copy packs what products read, it takes its part of the traffic."""
+    packing, outside = 0.0, item.moved
+    for kind, packed, read in _packed(item):
+        packing += max(_copy_cycles(kind, packed), _traffic_cycles(read))
+        outside -= read
+    return packing + max(_work_cycles(item, geometry), _traffic_cycles(outside))
+
+
+def _packed(item: WorkItem) -> list[tuple[str, int, int]]:
+    """(kind of the copy, bytes that it writes, bytes that it reads from outside) of what is packed for products."""
+    if item.kind == "weight_tiles":
+        size = Tiles(*item.size)
+        return [("pack_lines", size.packed, size.read)]
+    if item.kind in _GROUPED:
+        is_plain = item.size[:2] == (1, 1)  # a channel in and out of each group
+        lines, x, pixels, dy = item.size[-4:]
+        return [("plain_pack" if is_plain else "grouped_pack", lines, x), ("pack_dy", 3 * pixels, dy)]
+    return []
 
 
 def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
     if item.kind in _TILES:
-        return _tile_cycles(item)
+        return _tile_cycles(item, Tiles(*item.size))
     if item.kind in _GROUPED:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
         return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
     if item.kind == "shuffle":
         return item.amount / SHUFFLED_BYTES
-    is_plain = item.kind == "grouped_pack" and item.size[:2] == (1, 1)  # a channel in and out of each group
-    return item.amount / (ITEMSIZE * LANES) * (PLAIN_PACK if is_plain else CYCLES[item.kind])
+    return _copy_cycles(item.kind, item.amount)
 
 
-def _tile_cycles(item: WorkItem) -> float:
+def _copy_cycles(kind: str, nbytes: float) -> float:
+    return nbytes / (ITEMSIZE * LANES) * CYCLES[kind]
+
+
+def _traffic_cycles(nbytes: float) -> float:
+    return nbytes / (INNER_BYTES if nbytes <= _L2 else OUTER_BYTES)
+
+
+def _tile_cycles(item: WorkItem, size: Tiles) -> float:
     """Of the reductions of register tiles; of what they read, if the second cache can not hold the vectors' array."""
-    loops = Loops(*item.size)
-    sums = loops.rows * loops.vectors
-    term = max(sums / MULTIPLY_ADD_PORTS, (loops.rows + loops.vectors) / LOAD_PORTS, TERM_CYCLES)
-    reductions = item.amount / (2 * LANES * sums * max(loops.terms, 1))
-    arithmetic = reductions * (loops.terms * term + sums * SUM_CYCLES + loops.runs * RUN_CYCLES)
-    held = ITEMSIZE * loops.batches * max(loops.b_batch, loops.y_batch if loops.load else 0)
-    return max(arithmetic, item.bytes / OUTER_BYTES if held > _L2 // 2 else 0.0)
+    sums = size.rows * size.vectors
+    term = max(sums / MULTIPLY_ADD_PORTS, (size.rows + size.vectors) / LOAD_PORTS, TERM_CYCLES)
+    reductions = item.amount / (2 * LANES * sums * max(size.terms, 1))
+    arithmetic = reductions * (size.terms * term + sums * SUM_CYCLES + size.runs * RUN_CYCLES)
+    return max(arithmetic, item.bytes / OUTER_BYTES if size.held > _L2 // 2 else 0.0)

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from nnlite.conv.geometry import Geometry
 
 ITEMSIZE = 4  # bytes of a float32
 #: bytes of the working set at which a pass is measured whose data stay in cache
 IN_CACHE = 1 << 20
+#: kinds of copies into a workspace, which stays in cache
+INTO_WORKSPACE = ("pad", "pack_dy")
 
 #: products are counted in FLOPs, passes over memory in the bytes that their kernel reads and writes
 Unit = Literal["flops", "bytes"]
@@ -38,6 +40,19 @@ class WorkItem:
     working_set: int  # bytes between which its calls go back and forth
     calls: int = 1
     flops: int = 0  # arithmetic that counts as the layer's: of products, additions that belong to them included
+    problem: tuple[Any, ...] = ()  # what the microbenchmark sets up, where its size does not say it
+
+
+class Tiles(NamedTuple):
+    """The size of an item that multiplies on register tiles."""
+
+    rows: int  # of the tile
+    vectors: int
+    terms: int  # of the reduction of one tile
+    runs: int = 1  # of terms whose operands are neighbours
+    held: int = 0  # bytes of the vectors' array, over which the tiles pass again and again
+    packed: int = 0  # bytes that are packed on the way for the tiles to read
+    read: int = 0  # bytes that this packing reads
 
 
 def product(

@@ -1,6 +1,6 @@
-"""What `grouped` does, as work items: lines packed into copies, and products of these.
+"""What `grouped` does, as work items: a pass packs lines and multiplies these.
 
-A rate depends on the channels of a group and on the taps: it is measured on a small image of the same. The input
+A rate depends on the channels of a group and on the taps: it is measured on small images of the same. The input
 gradient's is that of a forward pass with the taps of one of its phases.
 """
 
@@ -15,7 +15,7 @@ from nnlite.conv import grouped_plan
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.grouped_plan import PIXELS, Grouped, round_up
-from nnlite.conv.work import ITEMSIZE, WorkItem, move
+from nnlite.conv.work import ITEMSIZE, WorkItem
 from nnlite.conv.work_compiled import from_outside, operands
 
 
@@ -25,47 +25,38 @@ def grouped(geometry: Geometry, pass_name: str, epilogue: Epilogue | None) -> li
     x, weight, result, _ = operands(geometry, given)
     incoming = result * (1 + given.relu)  # dY, and where ReLU is in it, the result
     n, (kh, kw, group_in, k), strides = geometry.input_shape[0], geometry.weight_shape, geometry.strides
-    group_out = k // geometry.groups
-    forward = grouped_plan.forward(geometry, 1)
+    group_out, forward = k // geometry.groups, grouped_plan.forward(geometry, 1)
+    problem = group_in, group_out, kh, kw, *strides
     if pass_name == "forward":
-        size = group_in, group_out, kh, kw, *strides
-        return [_pack(forward, n, size, False, x), _sums(forward, geometry, size, weight + result)]
+        return [_products("grouped_sums", problem, geometry, forward, sums_flops(forward, n), (x, 0, weight + result))]
     items = []
     if pass_name in ("grad_input", "gradients"):
         back = grouped_plan.grad_input(geometry, 1)
-        size = group_out, group_in, -(-kh // strides[0]), -(-kw // strides[1]), 1, 1
-        items += [_pack(back, n, size, given.relu, incoming), _sums(back, geometry, size, weight + x)]
+        phase, moved = (
+            (group_out, group_in, -(-kh // strides[0]), -(-kw // strides[1]), 1, 1),
+            (incoming, 0, weight + x),
+        )
+        items.append(_products("grouped_sums", phase, geometry, back, sums_flops(back, n), moved))
     if pass_name in ("grad_weight", "gradients"):
-        size = group_in, group_out, kh, kw, *strides
-        copied = ITEMSIZE * n * forward.nest.h_out * forward.nest.w_out * forward.nest.blocks * LANES
-        copies = move("dY to whole vectors", "pack_dy", (k, int(given.relu)), touched=copied, arrays=copied)
-        items += [_pack(forward, n, size, False, x), from_outside(copies, incoming)]
-        items.append(_products("grouped_gradient", size, gradient_flops(forward, n), geometry, copied, weight))
+        amount, moved = gradient_flops(forward, n), (x, incoming, weight)
+        items.append(_products("grouped_gradient", problem, geometry, forward, amount, moved))
     return items
 
 
-def _pack(plan: Grouped, n: int, size: tuple[int, ...], is_gated: bool, outside: int) -> WorkItem:
-    touched = packed_bytes(plan, n)
-    item = move("lines into copies", "grouped_pack", (*size, int(is_gated)), touched=touched, arrays=touched)
-    return from_outside(item, outside)
-
-
-def _sums(plan: Grouped, geometry: Geometry, size: tuple[int, ...], outside: int) -> WorkItem:
-    n = geometry.input_shape[0]
-    return _products("grouped_sums", size, sums_flops(plan, n), geometry, packed_bytes(plan, n), outside)
-
-
 def _products(
-    kind: str, size: tuple[int, ...], amount: float, geometry: Geometry, touched: int, outside: int
+    kind: str, problem: tuple[int, ...], geometry: Geometry, plan: Grouped, amount: float, moved: tuple[int, int, int]
 ) -> WorkItem:
-    item = WorkItem("products", kind, size, amount, touched, 0, touched, flops=geometry.flops)
-    return from_outside(item, outside)
+    """`moved`: bytes that packing lines reads, that packing dY reads, and others.
 
-
-def packed_bytes(plan: Grouped, n: int) -> int:
-    """Of the copies of all lines of `n` images."""
-    nest = plan.nest
-    return ITEMSIZE * n * nest.h * nest.w * nest.blocks * nest.terms * LANES
+    The size ends in the bytes that packing lines writes and reads, and in those of packing dY.
+    """
+    nest, (read, read_dy, _) = plan.nest, moved
+    of_a_pixel = ITEMSIZE * geometry.input_shape[0] * nest.blocks * LANES
+    lines = of_a_pixel * nest.h * nest.w * nest.terms
+    pixels = of_a_pixel * nest.h_out * nest.w_out if read_dy else 0
+    size = (*problem, lines, read, pixels, read_dy)
+    item = WorkItem("lines packed, products", kind, size, amount, 0, 0, 0, flops=geometry.flops, problem=problem)
+    return from_outside(item, sum(moved))
 
 
 def sums_flops(plan: Grouped, n: int) -> float:

@@ -101,24 +101,29 @@ Smallest = tuple[list[tuple[int, ...]], dict[str, Any]]
 
 
 def _all_ones(call: Call) -> Smallest:
-    options = {"shape": (1,) * len(call.options["shape"])} if "shape" in call.options else {}
+    """Sizes of 1 in all shapes, labels and targets included."""
+    options: dict[str, Any] = {"shape": (1,) * len(call.options["shape"])} if "shape" in call.options else {}
+    for name, value in call.options.items():
+        if isinstance(value, np.ndarray):
+            options[name] = np.zeros((1,) * value.ndim, value.dtype)
     return [(1,) * len(a.shape) if isinstance(a, Array) else () for a in call.arguments], options
 
 
 def _smallest_conv2d(call: Call) -> Smallest:
     algorithm, geometry, epilogue = problem(call)
-    least = _smallest_geometry(geometry, 1 + epilogue.pool, 1 + epilogue.pool)
-    return [least.input_shape, least.weight_shape, least.weight_shape[3:]], {"algorithm": algorithm.name}
+    weight_shape = _fewest_channels(geometry)
+    least = _smallest_geometry(geometry, weight_shape, 1 + epilogue.pool, 1 + epilogue.pool)
+    return [least.input_shape, weight_shape, weight_shape[3:]], {"algorithm": algorithm.name}
 
 
 def _smallest_pair(call: Call) -> Smallest:
+    """With all channels, which are few."""
     pair = call.options["pair"]
-    kept = pair.first.groups != pair.second.groups  # else what one gives might not be what the other takes
-    second = _smallest_geometry(pair.second, 1 + pair.epilogue.pool, 1 + pair.epilogue.pool, keep_channels=kept)
-    first = _smallest_geometry(pair.first, *second.input_shape[1:3], keep_channels=kept)
-    shapes: list[tuple[int, ...]] = [first.input_shape]
-    shapes += [shape for g in (first, second) for shape in (g.weight_shape, g.weight_shape[3:])]
-    return shapes, {"pair": replace(pair, first=first, second=second)}
+    pixels = 1 + pair.epilogue.pool
+    second = _smallest_geometry(pair.second, pair.second.weight_shape, pixels, pixels)
+    first = _smallest_geometry(pair.first, pair.first.weight_shape, *second.input_shape[1:3])
+    weights = [shape for g in (first, second) for shape in (g.weight_shape, g.weight_shape[3:])]
+    return [first.input_shape, *weights], {"pair": replace(pair, first=first, second=second)}
 
 
 def _smallest_dense(call: Call) -> Smallest:
@@ -134,29 +139,26 @@ def _smallest_pooling(call: Call) -> Smallest:
     return [(1, *int_pair("pool_size", call.arguments[1]), 1)], {}
 
 
-def _smallest_loss(call: Call) -> Smallest:
-    targets = {"labels": np.zeros(1, np.int64), "targets": np.ones((1, 2), np.float32)}
-    return [(1, 2)], {name: value for name, value in targets.items() if name in call.options}
-
-
 _SMALLEST: dict[str, Callable[[Call], Smallest]] = {
     "conv2d": _smallest_conv2d,
     "conv2d_pair": _smallest_pair,
     "dense": _smallest_dense,
     "max_pool2d": _smallest_pooling,
-    "sparse_categorical_crossentropy": _smallest_loss,
-    "categorical_crossentropy": _smallest_loss,
 }
 
 
-def _smallest_geometry(geometry: Geometry, oh: int, ow: int, *, keep_channels: bool = False) -> Geometry:
-    """A convolution of one image with a result (oh, ow), no padding, and the fewest channels that run the same code."""
-    (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
+def _smallest_geometry(geometry: Geometry, weight_shape: tuple[int, int, int, int], oh: int, ow: int) -> Geometry:
+    """A convolution of one image with a result (oh, ow) and no padding."""
+    (kh, kw, c, _), groups = weight_shape, geometry.groups
     (sh, sw), (dh, dw) = geometry.strides, geometry.dilation_rate
     h, w = (kh - 1) * dh + 1 + (oh - 1) * sh, (kw - 1) * dw + 1 + (ow - 1) * sw
-    if not keep_channels:
-        c, k = _fewest(c), groups * _fewest(k // groups)
-    return Geometry((1, h, w, c * groups), (kh, kw, c, k), (sh, sw), dilation_rate=(dh, dw), groups=groups)
+    return Geometry((1, h, w, c * groups), weight_shape, (sh, sw), dilation_rate=(dh, dw), groups=groups)
+
+
+def _fewest_channels(geometry: Geometry) -> tuple[int, int, int, int]:
+    """The shape of weights of the fewest channels that run the same code."""
+    (kh, kw, c, k), groups = geometry.weight_shape, geometry.groups
+    return kh, kw, _fewest(c), groups * _fewest(k // groups)
 
 
 def _fewest(columns: int) -> int:

@@ -152,9 +152,8 @@ def test_the_terms_of_a_pass_add_up_what_bounds_its_work():
 def test_the_smallest_convolution_runs_the_same_code():
     """Strides, dilation, taps and groups as they are; one pixel, or those of a pool; of the channels the fewest."""
     geometry = Geometry((8, 30, 30, 12), (3, 2, 6, 64), strides=(2, 3), dilation_rate=(1, 2), groups=2)
-    least = overhead._smallest_geometry(geometry, 1, 2)
+    least = overhead._smallest_geometry(geometry, overhead._fewest_channels(geometry), 1, 2)
     assert least.output_shape[:3] == (1, 1, 2)
     assert (least.strides, least.dilation_rate, least.groups) == ((2, 3), (1, 2), 2)
     (kh, kw, c, k), fewest = least.weight_shape, overhead._fewest
     assert (kh, kw, c, k) == (3, 2, fewest(6), 2 * fewest(32))
-    assert overhead._smallest_geometry(geometry, 1, 2, keep_channels=True).weight_shape == geometry.weight_shape

@@ -7,17 +7,14 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiler import compilation
-from nnlite.compiler.target import LANES
 from nnlite.conv import PASSES as CONV_PASSES
 from nnlite.conv import Epilogue, Geometry
-from nnlite.conv.loops import Loops
 from nnlite.conv.work import moved_bytes
 from nnlite.performance.microbenchmarks import Microbenchmark, Rate, kinds
 from nnlite.performance.microbenchmarks.passes import PASSES
 from nnlite.performance.work import Array, Call
 from nnlite.runtime import memory
 
-TILES = ("tiles", "lane_tiles", "vector_tiles")
 GEOMETRIES = [
     Geometry.of((3, 7, 6, 2), (3, 3, 2, 5)),
     Geometry.of((2, 8, 8, 3), (3, 2, 3, 4), strides=2),
@@ -167,19 +164,22 @@ def test_stages_do_the_arithmetic_of_the_pass(name):
 
 def smallest_sizes():
     """The sizes of work items that a rate can be measured for: of every kind the smallest of its sort."""
-    loops = tuple(Loops(rows=3, vectors=1, tiles=2, row_step=LANES, runs=2, run_step=LANES, length=2, step=LANES,
-                        b_step=2 * LANES, width=LANES, pitch=LANES))  # fmt: skip
-    sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1)) | dict.fromkeys(
-        (*TILES, "winograd_products"), loops
-    )
+    sizes = dict.fromkeys(("gemm", "matmul", "tall_skinny"), (3, 2, 5, 1))
     sizes |= {"tall_skinny_gradients": (3, 2, 5, 2), "assign": (4, 2, 3, 6, 0), "accumulate": (4, 2, 3, 6, 2)}
     sizes |= dict.fromkeys(("max_pool", "max_pool_backward"), (3, 2, 2, 2, 2, 0)) | {"shuffle": (4, 3)}
-    sizes |= {"winograd_output": (3, 1, 1), "winograd_dy": (3, 1, 1, 1), "pack_dy": (3, 1), "pack_lines": (1, 5)}
-    sizes |= dict.fromkeys(("winograd_input", "winograd_dx", "winograd_weight", "transpose"), (5,))
-    sizes |= {"grouped_pack": (1, 1, 3, 3, 1, 1, 1)}
-    sizes |= dict.fromkeys(("grouped_sums", "grouped_gradient"), (1, 1, 3, 3, 1, 1))
+    sizes |= {name: (3, 1, 1, 1) for name in kinds() if name.startswith("winograd")} | {"winograd_weight": (5,)}
+    sizes |= {"transpose": (5,), "lane_pixels": (3,)}
     by_row = {name: (4,) for name, found in PASSES.items() if found.by_row}
+    for item in smallest_items():
+        sizes[item.kind] = item.problem or sizes.get(item.kind, item.size)
     return {name: (sizes | by_row).get(name, ()) for name in kinds()}
+
+
+def smallest_items():
+    """Those of the compiled algorithms, for a small convolution."""
+    for name in ("direct", "lanes", "winograd", "grouped"):
+        for pass_name in ("forward", "gradients"):
+            yield from nn.conv.get(name).work(Geometry.of((2, 6, 6, 2), (3, 3, 2, 2)), pass_name)
 
 
 @pytest.mark.skipif(not compilation.ENABLED, reason="rates are measured with compiled kernels")

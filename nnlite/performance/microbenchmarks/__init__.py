@@ -1,17 +1,18 @@
 """The rates of this machine that the time model needs, each measured outside of any layer.
 
-The rate of a product is measured at exactly the shape of its matrices, on arrays of no layer. The rate of a pass over
-memory is measured by its access pattern (length and stride of the inner loop) on a working set of the same size, up to
-a limit; the rate of a transform on a small problem that stays in cache. No rate is fitted to the time of a step, and
-no algorithm runs on a layer's geometry. Before each sample, other memory evicts the arrays from cache, and the operands
-that another kernel has just written in a step are written again, so that caches are as in a step.
+The rate of a product is measured at exactly the shape of its matrices, or by an algorithm's own loops over an image or
+a block of tiles of that size; the rate of a pass over memory by its access pattern (length and stride of the inner
+loop) on a working set of the same size, up to a limit; the rate of a transform on a small image. All on arrays of no
+layer: no rate is fitted to the time of a step, and no pass of a layer runs as a whole. Before each sample, other memory
+evicts the arrays from cache, and the operands that another kernel has just written in a step are written again, so that
+caches are as in a step.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from nnlite.conv.work import WorkItem
+from nnlite.conv.work import IN_CACHE, INTO_WORKSPACE, WorkItem
 from nnlite.performance.microbenchmarks.base import (
     KINDS,
     LAST_LEVEL,
@@ -30,16 +31,16 @@ _SHAPED = ("gemm", "matmul", "tall_skinny", "tall_skinny_gradients", "numpy_call
 
 def kinds() -> dict[str, Kind]:
     """All kinds by name."""
-    from nnlite.performance.microbenchmarks import convolution, grouped, passes, products  # noqa: F401
+    from nnlite.performance.microbenchmarks import convolution, passes, products  # noqa: F401
 
     return KINDS
 
 
 class Rate(NamedTuple):
-    """The key of a rate: kind and size of the work, working set, and bytes evicted before each sample."""
+    """The key of a rate: kind and size (or problem) of the work, working set, bytes evicted before each sample."""
 
     kind: str
-    size: tuple[int, ...] = ()
+    size: tuple[Any, ...] = ()
     working_set: int = 0
     evicted: int = 0
 
@@ -49,11 +50,13 @@ class Rate(NamedTuple):
 
         If it passes over its arrays once, the step's other arrays have evicted them from cache.
         """
-        if item.kind == "copy":
-            return cls.of_bandwidth(item.working_set)
+        if item.kind == "copy" or item.kind in INTO_WORKSPACE:
+            return cls.of_bandwidth(item.working_set if item.kind == "copy" else IN_CACHE)
         working_set = 0 if item.kind in _SHAPED else min(max(item.working_set, _LEAST_BYTES), MOST_BYTES)
         once = item.working_set >= item.bytes or (kinds()[item.kind].bound == "cache" and item.moved > 0)
-        return cls(item.kind, item.size, working_set, _evicted(footprint, item.working_set) if once else 0)
+        return cls(
+            item.kind, item.problem or item.size, working_set, _evicted(footprint, item.working_set) if once else 0
+        )
 
     @classmethod
     def of_bandwidth(cls, nbytes: float) -> Rate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,8 @@ class Work(NamedTuple):
     before: Callable[[], object] | None = None
 
 
-#: a function of (size, bytes of the working set) that returns a kind's work
-Make = Callable[[tuple[int, ...], int], Work]
+#: a function of (size or problem, bytes of the working set) that returns a kind's work
+Make = Callable[[tuple[Any, ...], int], Work]
 
 
 class Kind(NamedTuple):

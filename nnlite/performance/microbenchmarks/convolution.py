@@ -1,163 +1,271 @@
-"""The rates of compiled convolution algorithms: register tiles, transforms, copies into a workspace.
+"""The rates of compiled convolution algorithms: the inner loops of their products, their transforms and copies.
 
-Each works on a small standard problem, on all of the kernels' threads. What it fetches from the whole batch or stores
-to it (images, results) lies in as many blocks as fill the work item's working set, so that it comes from the level of
-cache, or the memory, that it comes from in a step; what stays in a thread's workspace stays in its cache.
+They are the algorithms' own functions, on all of the kernels' threads and on arrays of no layer: products over an image
+or a block of tiles as large as the layer's, transforms and copies of a small standard image. What a step fetches from
+the whole batch or stores to it (images, results) lies in as many blocks as fill the work item's working set, so that
+it comes from the level of cache, or the memory, that it comes from in a step; what stays in a thread's workspace stays
+in its cache. An array is (blocks, numbers), several blocks per thread, used in turn; a workspace has one per thread.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from nnlite import conv
+from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
+from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
-from nnlite.compiler.tile_shapes import TileShape
-from nnlite.conv.direct_plan import grad_weight
+from nnlite.conv import direct_plan, grouped_plan
+from nnlite.conv.direct import Panel, macro_kernel
+from nnlite.conv.direct_packing import prepared
+from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.loops import Loops
-from nnlite.conv.winograd_tiles import Workspace, product_shape, sizes_of, transform_weight, workspace
+from nnlite.conv.lanes import Sums, block_size, correlate, reduce_pixels
+from nnlite.conv.lanes_layout import add_pixels, max_pool, to_lanes
+from nnlite.conv.winograd import multiply_v_dm, multiply_v_u
+from nnlite.conv.winograd_tiles import (
+    Workspace,
+    add_dx,
+    product_shape,
+    sizes_of,
+    transform_dy,
+    transform_input,
+    transform_output,
+    transform_weight,
+    workspace,
+    workspace_at,
+)
 from nnlite.conv.work import ITEMSIZE
-from nnlite.performance.microbenchmarks import conv_kernels
-from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind
+from nnlite.conv.work_compiled import correlation_flops, correlations, weight_flops, winograd_rows
+from nnlite.conv.work_grouped import gradient_flops, sums_flops
+from nnlite.performance.microbenchmarks.base import KINDS, Kind, Work, kind, ones
 from nnlite.runtime import memory, threads
 
-#: FLOPs, and elements transferred, per thread and sample: about a millisecond
-FLOPS, NUMBERS = 1e8, 2_000_000
+#: FLOPs, and bytes transferred, per thread and sample: about a millisecond
+FLOPS, BYTES = 1e8, 8e6
 _SIDE = 28  # of a standard image
 
 
 class Blocks:
-    """The arrays of a standard problem, with `numbers` small numbers per block or thread.
+    """The arrays of a problem, with `numbers` small numbers per block or thread.
 
     Small, so that sums over many rounds do not overflow.
     """
 
-    def __init__(self, moved: int, working_set: int):
+    def __init__(self, moved: int = 1, working_set: int = 0):
         """As many blocks as fill the working set, for each of which a step moves `moved` elements."""
         self.threads = threads.kernel_parts()
         self.count = max(1, working_set // (ITEMSIZE * self.threads * moved))
 
     def moved(self, numbers: int) -> np.ndarray:
         """An array of the whole batch."""
-        return filled((self.threads * self.count, numbers))
+        return _filled((self.threads * self.count, numbers))
 
     def own(self, numbers: int) -> np.ndarray:
         """The threads' workspaces."""
-        return filled((self.threads, numbers))
+        return _filled((self.threads, numbers))
 
-    def work(
-        self, function: kernel, once: float, usual: float, *rest: Any, written: tuple[np.ndarray, ...] = ()
+    def products(self, run: kernel, once: float, *rest: Any) -> Work:
+        """All blocks, again and again for FLOPS in all; `once` is a block's."""
+        return self._work(run, max(self.count, round(FLOPS / once)), once, rest)
+
+    def copies(self, run: kernel, once: float, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
+        """All blocks once, as in a step, or a single one for BYTES; another kernel has just written `written`."""
+        return self._work(run, self.count if self.count > 1 else max(1, round(BYTES / once)), once, rest, written)
+
+    def _work(
+        self, run: kernel, rounds: int, once: float, rest: tuple[Any, ...], written: tuple[np.ndarray, ...] = ()
     ) -> Work:
-        """Run all blocks once, as in a step, or a single one until it has done `usual`; `once` is a block's amount.
-
-        `written` are arrays that another kernel has just written.
-        """
-        rounds = self.count if self.count > 1 else max(1, round(usual / once))
-        return Work(lambda: function(rounds, *rest), rounds * self.threads * float(once), own=written)
+        return Work(lambda: run(rounds, *rest), rounds * self.threads * float(once), own=written)
 
 
-def filled(shape: tuple[int, int]) -> np.ndarray:
+def _filled(shape: tuple[int, ...]) -> np.ndarray:
     array = memory.empty(shape)
     array.fill(1e-3)
     return array
 
 
-# Products on register tiles -----------------------------------------------------------------------------------------
+@jit
+def _block(array, turn):
+    """The number of the block that a thread uses in a round; `turn` is (round, thread, num_threads)."""
+    round, thread, num_threads = turn
+    blocks = array.shape[0] // num_threads
+    return thread * blocks + round % blocks
 
 
-def _sums(function: kernel, size: tuple[int, ...], working_set: int) -> Work:
-    loops = Loops(*size)
-    shape, rows = loops.shape, loops.tiles * loops.rows
-    reach = rows * loops.row_step + loops.runs * loops.run_step + loops.length * loops.step
-    x_size = reach + loops.batches * loops.x_batch + LANES
-    y_size = rows * loops.pitch + loops.batches * loops.y_batch + shape.width
-    blocks = Blocks(x_size + y_size, working_set)
-    x, y = blocks.moved(x_size), blocks.own(y_size) if loops.load else blocks.moved(y_size)
-    b = filled((1, loops.terms * loops.b_step + loops.batches * loops.b_batch + shape.width))
-    return blocks.work(function, 2.0 * loops.batches * rows * shape.width * loops.terms, FLOPS, shape, loops, x, b, y)
+@jit
+def _own(array, turn):
+    """The block that a thread uses in a round."""
+    return pointer(array, _block(array, turn) * array.shape[1])
 
 
-_TILES = (conv_kernels.tiles, conv_kernels.lane_tiles, conv_kernels.vector_tiles)
-KINDS.update({function.__name__: Kind(partial(_sums, function), "product") for function in _TILES})
+# Products of direct ---------------------------------------------------------------------------------------------------
 
 
-# Winograd's transforms -----------------------------------------------------------------------------------------------
-
-
-class _Winograd(Blocks):
-    """A block is an image, of which a step moves `pixels` pixels."""
-
-    def __init__(self, channels: int, pixels: int, working_set: int):
-        super().__init__(pixels * channels, working_set)
-        sizes = sizes_of(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels)))
-        step = sizes.tiles * sizes.c_row + LANES
-        self.sizes = sizes._replace(block=sizes.tiles, v_step=step, m_step=step)
-
-    def transform(self, function: kernel, *rest: Any, written: tuple[np.ndarray, ...] = ()) -> Work:
-        own = workspace(self.sizes, self.threads)
-        own.fill(1e-3)
-        once = ITEMSIZE * 36 * self.sizes.tiles * self.sizes.c_wide
-        return self.work(function, once, ITEMSIZE * NUMBERS, self.sizes, *rest, own, written=written)
-
-    def output(self, relu: int, pool: int) -> Output:
-        side = _SIDE // 2 if pool else _SIDE
-        y = self.moved(side * side * self.sizes.k).reshape(-1, side, side, self.sizes.k)
-        return Output(y, np.zeros(y.shape, np.uint8), bool(relu), bool(pool))
+@kernel
+def _direct(thread, num_threads, rounds, shape, nest, x, weights, y):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        for index in range(nest.groups * nest.panels):
+            group, column = index // nest.panels, index % nest.panels * shape.width
+            own_x, own_y = pointer(_own(x, turn), group * nest.group_in), _own(y, turn)
+            place, start = group * nest.group_out + column, _own(weights, turn)
+            panel = Panel(own_x, start, start, pointer(own_y, place), nest.group_out - column)
+            for block in range(nest.blocks.size - 1):
+                macro_kernel(shape, nest, panel, 0, nest.tiles, block, False)
 
 
 @kind("product")
-def winograd_products(size: tuple[int, ...], working_set: int) -> Work:
+def tiles(problem: tuple[Any, ...], working_set: int) -> Work:
+    """All panels of packed weights over joined images."""
+    *plans, phase = problem
+    plan = correlations(*plans)[phase]
+    nest = plan.nest
+    x, y = nest.images * nest.image_padded, nest.images * nest.image_out
+    blocks = Blocks(x + y, working_set)
+    weights = blocks.own(nest.kc * plan.shape.width)
+    rest = plan.shape, nest, blocks.moved(x), weights, blocks.moved(y)
+    return blocks.products(_direct, correlation_flops(plan), *rest)
+
+
+@kernel
+def _direct_weights(thread, num_threads, rounds, shape, nest, x, lines, dy, sums):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        for band in range(nest.bands):
+            top, bottom = band * nest.h_out // nest.bands, (band + 1) * nest.h_out // nest.bands
+            own = Band(
+                _own(x, turn), _own(lines, turn), _own(dy, turn), _own(sums, turn), nest.band, shape.width, 1,
+                top, bottom, round + band == 0,
+            )  # fmt: skip
+            reduce_band(shape, nest, own, 0, nest.groups * nest.panels * nest.inside.shape[0])
+
+
+@kind("product")
+def weight_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
+    """All tiles of dW over an image, the packing of its lines included."""
+    one, line_bytes = problem
+    plan = direct_plan.grad_weight(one, line_bytes=line_bytes)
+    nest = plan.nest
+    blocks = Blocks(nest.image_in, working_set)
+    x, lines = blocks.moved(nest.image_padded), blocks.own(nest.packed + 1)
+    dy, sums = blocks.own(nest.groups * nest.panels * nest.band), blocks.own(prod(one.weight_shape))
+    return blocks.products(_direct_weights, weight_flops(plan), plan.shape, nest, x, lines, dy, sums)
+
+
+# Products of lanes ----------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _lanes(thread, num_threads, rounds, shape, nest, x, y):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        correlate(shape, nest, _own(x, turn), False, _own(y, turn))
+
+
+@kind("product")
+def lane_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
+    """A block of images in lanes."""
+    one, pass_name = problem[:2]
+    (plan,) = correlations(*problem[:-1])
+    nest, blocks = prepared(plan, _filled(one.weight_shape), None, pass_name != "forward"), Blocks()
+    x, y = blocks.own(block_size(nest.image_padded)), blocks.own(block_size(nest.image_out))
+    return blocks.products(_lanes, correlation_flops(plan), plan.shape, nest, x, y)
+
+
+@kernel
+def _lanes_weights(thread, num_threads, rounds, shape, sums, x, dy, line):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        reduce_pixels(shape, sums, _own(x, turn), _own(dy, turn), line, thread)
+
+
+@kind("product")
+def vector_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
+    """All tiles of dW over a block of images in lanes."""
+    plan, blocks = direct_plan.grad_weight(problem[0], lanes=True), Blocks()
+    nest, sums, line = plan.nest, Sums.of(plan, blocks.threads), plan.nest.w_out * problem[0].weight_shape[3]
+    sums.weights.fill(0)
+    x, dy = blocks.own(block_size(nest.image_padded)), blocks.own(block_size(nest.h_out * line))
+    once = 2.0 * nest.groups * nest.panels * len(nest.inside) * plan.shape.rows * plan.shape.width
+    return blocks.products(_lanes_weights, once * nest.h_out * nest.w_out, plan.shape, sums, x, dy, line)
+
+
+# Winograd -------------------------------------------------------------------------------------------------------------
+
+
+@kernel
+def _v_u(thread, num_threads, rounds, shape, sizes, work):
+    for round in range(rounds):
+        multiply_v_u(shape, sizes, sizes.block, workspace_at(_own(work, (round, thread, num_threads)), sizes))
+
+
+@kernel
+def _v_dm(thread, num_threads, rounds, shape, sizes, work, du):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        multiply_v_dm(shape, sizes, sizes.block, workspace_at(_own(work, turn), sizes), _own(du, turn), True)
+
+
+@kind("product")
+def winograd_products(problem: tuple[Any, ...], working_set: int) -> Work:
     """The 36 products of a block of tiles: V U, or V' dM, which is added to dU."""
-    loops = Loops(*size)
-    shape, rows, k = loops.shape, loops.tiles * loops.rows, loops.panels * loops.shape.width
-    c, block = (rows, loops.length) if loops.load else (loops.length, rows)
-    sizes = sizes_of(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, k)))
-    v_step, m_step = block * sizes.c_row + LANES, block * sizes.k_row + LANES
-    sizes = sizes._replace(block=block, v_step=v_step, m_step=m_step, du_rows=rows)
-    blocks = Blocks(1, 0)
-    work = workspace(sizes, blocks.threads)
-    work.fill(1e-3)
-    once = 2.0 * 36 * rows * k * loops.length
-    if loops.load:
-        du = blocks.own(36 * sizes.k_wide * rows)
-        return blocks.work(conv_kernels.winograd_weight_products, once, FLOPS, shape, sizes, du, work)
-    return blocks.work(conv_kernels.winograd_products, once, FLOPS, shape, sizes, work)
+    shape, sizes, is_gradient = problem
+    blocks = Blocks()
+    rest = shape, sizes, _filled(workspace(sizes, blocks.threads).shape)
+    rows = winograd_rows(shape, sizes, is_gradient)
+    once = 2.0 * 36 * rows * sizes.k_wide * (sizes.block if is_gradient else sizes.c)
+    if is_gradient:
+        return blocks.products(_v_dm, once, *rest, blocks.own(36 * sizes.k_wide * rows))
+    return blocks.products(_v_u, once, *rest)
 
 
-@kind("cache")
-def winograd_input(size: tuple[int, ...], working_set: int) -> Work:
-    pixels = (_SIDE + 2) ** 2
-    blocks = _Winograd(size[0], pixels, working_set)
-    x = blocks.moved(pixels * size[0])
-    return blocks.transform(conv_kernels.winograd_input, x, written=(x,))
+_INPUT, _OUTPUT, _DY, _DX = range(4)
 
 
-@kind("cache")
-def winograd_output(size: tuple[int, ...], working_set: int) -> Work:
-    k, relu, pool = size
-    blocks = _Winograd(k, _SIDE**2 // (4 if pool else 1), working_set)
-    bias = np.zeros(blocks.sizes.k_wide, np.float32)
-    return blocks.transform(conv_kernels.winograd_output, bias, blocks.output(relu, pool))
+@kernel
+def _transform(thread, num_threads, rounds, which, sizes, x, dy, out, is_fused, bias, work):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        own, first, own_bias = (
+            workspace_at(_own(work, turn), sizes),
+            _block(out.y, turn) * sizes.tiles,
+            _own(bias, turn),
+        )
+        if which == _INPUT:
+            transform_input(sizes, _own(x, turn), 0, sizes.tiles, own)
+        elif which == _OUTPUT:
+            transform_output(sizes, first, sizes.tiles, own_bias, own, out)
+        elif which == _DY:
+            transform_dy(sizes, pointer(dy, 0), out, first, sizes.tiles, own, own_bias, is_fused)
+        else:
+            add_dx(sizes, 0, sizes.tiles, own, _own(x, turn), (0, sizes.h))
 
 
-@kind("cache")
-def winograd_dy(size: tuple[int, ...], working_set: int) -> Work:
-    k, fused, relu, pool = size
-    blocks = _Winograd(k, _SIDE**2 // (4 if pool else 1) * (1 + relu), working_set)
-    out = blocks.output(relu, pool)
-    dy, dbias = blocks.moved(out.y[0].size), blocks.own(blocks.sizes.k_wide)
-    return blocks.transform(conv_kernels.winograd_dy, dy, out, bool(fused), dbias, written=(dy,))
+def _winograd(which: int, size: tuple[int, ...], working_set: int) -> Work:
+    """The tiles of an image; `size` is (channels, whether anything follows the convolution, a ReLU, a max pooling)."""
+    channels, is_fused, relu, pool = size
+    sizes = sizes_of(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels)))
+    step, side = sizes.tiles * sizes.c_row + LANES, _SIDE // 2 if pool else _SIDE
+    sizes = sizes._replace(block=sizes.tiles, v_step=step, m_step=step)
+    image, result = sizes.h * sizes.w * channels, side * side * channels
+    blocks = Blocks({_OUTPUT: result, _DY: result * (1 + relu)}.get(which, image), working_set)
+    x, dy, y = blocks.moved(image), blocks.moved(result), blocks.moved(result).reshape(-1, side, side, channels)
+    out = Output(y, np.zeros(y.shape, np.uint8), bool(relu), bool(pool))
+    bias, work = blocks.own(sizes.k_wide), _filled(workspace(sizes, blocks.threads).shape)
+    written = {_INPUT: (x,), _DY: (dy,)}.get(which, ())
+    once = ITEMSIZE * 36 * sizes.tiles * sizes.c_wide
+    return blocks.copies(_transform, once, which, sizes, x, dy, out, bool(is_fused), bias, work, written=written)
 
 
-@kind("cache")
-def winograd_dx(size: tuple[int, ...], working_set: int) -> Work:
-    pixels = (_SIDE + 2) ** 2
-    blocks = _Winograd(size[0], pixels, working_set)
-    return blocks.transform(conv_kernels.winograd_dx, blocks.moved(pixels * size[0]))
+_NAMES = ("winograd_input", "winograd_output", "winograd_dy", "winograd_dx")
+KINDS.update({name: Kind(partial(_winograd, which), "cache") for which, name in enumerate(_NAMES)})
 
 
 @kind("cache")
@@ -172,46 +280,63 @@ def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
     )
 
 
-# Copies into a workspace ---------------------------------------------------------------------------------------------
+# Copies of lanes ------------------------------------------------------------------------------------------------------
 
 
-@kind("cache")
-def pad(size: tuple[int, ...], working_set: int) -> Work:
-    nest = grad_weight(Geometry.of((1, _SIDE, _SIDE, 16), (3, 3, 16, 1), padding="same")).nest
-    blocks, numbers = Blocks(nest.image_in, working_set), nest.image_in
-    x, out = blocks.moved(numbers), blocks.own(nest.image_padded)
-    return blocks.work(conv_kernels.pad, ITEMSIZE * numbers, ITEMSIZE * NUMBERS, nest, x, out, written=(x,))
-
-
-@kind("cache")
-def pack_dy(size: tuple[int, ...], working_set: int) -> Work:
-    k, gated = size
-    plan = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, 1), (3, 3, 1, k)))
-    columns, pixels = plan.nest.panels * plan.shape.width, _SIDE * _SIDE
-    blocks = Blocks(pixels * k * (1 + gated), working_set)
-    dy, gate = blocks.moved(pixels * k), blocks.moved(pixels * k)
-    rest = plan.shape, plan.nest, dy, gate, bool(gated), blocks.own(pixels * columns), blocks.own(columns)
-    return blocks.work(conv_kernels.pack, ITEMSIZE * pixels * columns, ITEMSIZE * NUMBERS, *rest, written=(dy,))
-
-
-@kind("cache")
-def pack_lines(size: tuple[int, ...], working_set: int) -> Work:
-    """An image's lines, for all tiles of a weight gradient."""
-    channels, rows = size
-    nest = grad_weight(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, 1))).nest
-    columns, packed = max(1, 3 * channels // rows), (_SIDE + 2) * _SIDE * rows  # of 3 kernel rows
-    nest = nest._replace(kernel_rows=3, inside=np.zeros((3 * columns, 2), np.int64), rows=np.arange(columns * rows))
-    blocks = Blocks(nest.image_in, working_set)
-    x, out, shape = blocks.moved(nest.image_in), blocks.own(packed), TileShape(rows, 1)
-    once = ITEMSIZE * packed * columns
-    return blocks.work(conv_kernels.pack_tiles, once, ITEMSIZE * NUMBERS, shape, nest, x, out, written=(x,))
+@kernel
+def _into_lanes(thread, num_threads, rounds, length, x, out, scratch):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        to_lanes(_own(x, turn), length, LANES, length, _own(out, turn), _own(scratch, turn))
 
 
 @kind("cache")
 def transpose(size: tuple[int, ...], working_set: int) -> Work:
     """Images into lanes; out of them is as fast."""
-    length = size[0]
-    blocks, numbers = Blocks(LANES * length, working_set), LANES * length
-    x, out, scratch = blocks.moved(numbers), blocks.own(LANES * (length + LANES)), blocks.own(LANES * LANES)
-    function, usual = conv_kernels.into_lanes, ITEMSIZE * NUMBERS
-    return blocks.work(function, ITEMSIZE * numbers, usual, length, x, out, scratch, written=(x,))
+    length, numbers = size[0], LANES * size[0]
+    blocks = Blocks(numbers, working_set)
+    x, out, scratch = blocks.moved(numbers), blocks.own(block_size(length)), blocks.own(LANES * LANES)
+    return blocks.copies(_into_lanes, ITEMSIZE * numbers, length, x, out, scratch, written=(x,))
+
+
+@kernel
+def _pixels(thread, num_threads, rounds, k, y, result, argmax, sums):
+    for round in range(rounds):
+        turn = (round, thread, num_threads)
+        max_pool(_own(y, turn), _SIDE, _SIDE, k, True, _own(result, turn), _own(argmax, turn))
+        add_pixels(_own(y, turn), _SIDE, _SIDE, k, _SIDE * k, _own(sums, turn))
+
+
+@kind("cache")
+def lane_pixels(size: tuple[int, ...], working_set: int) -> Work:
+    """A pass over a block of images in lanes: its pooling, and sums of its pixels."""
+    blocks, y = Blocks(), LANES * _SIDE * _SIDE * size[0]
+    arrays = (
+        blocks.own(y),
+        blocks.own(y // 4),
+        np.zeros((blocks.threads, y // 4), np.uint8),
+        blocks.own(size[0] * LANES),
+    )
+    return blocks.copies(_pixels, ITEMSIZE * (y + y // 4 + y), size[0], *arrays)
+
+
+# Grouped --------------------------------------------------------------------------------------------------------------
+
+
+def _grouped(is_gradient: bool, problem: tuple[int, ...], working_set: int) -> Work:
+    """A pass over small images of about 64 channels, with as many in a group and the same taps."""
+    group_in, group_out, kh, kw, *strides = problem
+    groups, side = max(1, 64 // max(group_in, group_out)), (max(32, kh), max(32, kw))
+    image = prod(side) * groups * (group_in + group_out)
+    n = threads.kernel_parts() * max(4, working_set // (ITEMSIZE * image * threads.kernel_parts()))
+    shape, weights = (n, *side, groups * group_in), (kh, kw, group_in, groups * group_out)
+    geometry = Geometry.of(shape, weights, strides=(strides[0], strides[1]), padding="same", groups=groups)
+    plan, algorithm = grouped_plan.forward(geometry, 1), conv.get("grouped")
+    x, weight, dy = ones(shape), ones(weights), ones(geometry.output_shape)
+    if is_gradient:
+        return Work(lambda: algorithm.grad_weight(x, dy, geometry), gradient_flops(plan, n), own=(x, dy))
+    return Work(lambda: algorithm.forward(x, weight, geometry), sums_flops(plan, n), own=(x,))
+
+
+KINDS["grouped_sums"] = Kind(partial(_grouped, False), "product")
+KINDS["grouped_gradient"] = Kind(partial(_grouped, True), "product")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -86,43 +86,32 @@ def _product(rows: np.ndarray, written: bool) -> Callable[[], object]:
 # Strided copies --------------------------------------------------------------------------------------------------
 
 
-def _pattern(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, np.ndarray, range, float]:
-    """(pixels (lines, count, run), patches (lines, count, length), kernel positions, elements copied in all).
+def _strided(adding: bool, size: tuple[int, ...], working_set: int) -> Work:
+    """Pixels copied to patches, or patches added to pixels, one kernel position after another.
 
-    Pixels are views with a stride of `step` elements.
+    Pixels are `run` numbers, `step` apart in lines of `count`; a call takes `each` lines, or all if it is 0.
     """
-    count, run, step, length, _ = size
+    count, run, step, length, each = size
     lines = max(1, working_set // (ITEMSIZE * count * (step + length)))
     wide = ones((lines, count + 2, step))  # an image is wider than its result: lines are not contiguous
-    taps = range(0, length - run + 1, run)
-    return wide[:, :count, :run], ones((lines, count, length)), taps, float(lines * count * run * len(taps))
-
-
-@kind("memory")
-def assign(size: tuple[int, ...], working_set: int) -> Work:
-    """Copy pixels to patches, one kernel position after another."""
-    pixels, patches, taps, numbers = _pattern(size, working_set)
+    pixels, patches, taps = wide[:, :count, :run], ones((lines, count, length)), range(0, length - run + 1, run)
+    parts = [slice(first, first + (each or lines)) for first in range(0, lines, each or lines)]
 
     def copy() -> None:
         for tap in taps:
-            patches[:, :, tap : tap + size[1]] = pixels
+            for part in parts:
+                patch = patches[part, :, tap : tap + run]
+                if adding:
+                    np.add(pixels[part], patch, out=pixels[part])
+                else:
+                    patch[...] = pixels[part]
 
-    return Work(copy, 2 * ITEMSIZE * numbers, before=_product(patches.reshape(-1, size[3]), written=False))
+    moved = float(ITEMSIZE * lines * count * run * len(taps))
+    return Work(copy, (3 if adding else 2) * moved, before=_product(patches.reshape(-1, length), written=adding))
 
 
-@kind("memory")
-def accumulate(size: tuple[int, ...], working_set: int) -> Work:
-    """Add patches to pixels, one kernel position after another; in calls of size[4] lines, or of all lines."""
-    pixels, patches, taps, numbers = _pattern(size, working_set)
-    each = size[4] or len(pixels)
-
-    def add() -> None:
-        for tap in taps:
-            for first in range(0, len(pixels), each):
-                some = slice(first, first + each)
-                np.add(pixels[some], patches[some, :, tap : tap + size[1]], out=pixels[some])
-
-    return Work(add, 3 * ITEMSIZE * numbers, before=_product(patches.reshape(-1, size[3]), written=True))
+KINDS["assign"] = Kind(partial(_strided, False), "memory")
+KINDS["accumulate"] = Kind(partial(_strided, True), "memory")
 
 
 @kind("memory")
@@ -137,30 +126,24 @@ def shuffle(size: tuple[int, ...], working_set: int) -> Work:
 # Pooling and updates -------------------------------------------------------------------------------------------------
 
 
-def _pooling(size: tuple[int, ...], working_set: int) -> tuple[np.ndarray, tuple[Any, ...]]:
-    """(images of 32 x 32, as many as fill the working set together with the result of a 2x2 pooling; how to pool)"""
+def _pooling(back: bool, size: tuple[int, ...], working_set: int) -> Work:
+    """Images of 32 x 32, as many as fill the working set together with the result of a 2x2 pooling."""
     channels, ph, pw, sh, sw, padded = size
     n = max(1, working_set // (ITEMSIZE * 32 * 32 * channels * 5 // 4))
     x = ones((n, 32, 32, channels))
     x[:] = np.random.default_rng(0).standard_normal(x.shape[1:], np.float32)
     pads = ((ph // 2, ph // 2), (pw // 2, pw // 2)) if padded else ((0, 0), (0, 0))
-    _, result = pooled((32, 32), (ph, pw), (sh, sw), pads)
-    return x, (result, (ph, pw), (sh, sw), pads)
+    how = (ph, pw), (sh, sw), pads
+    forward = partial(pooling.max_pool, x, pooled((32, 32), *how)[1], *how)
+    y, argmax = forward()
+    moved = float(x.nbytes + y.nbytes + argmax.nbytes)
+    if back:
+        return Work(partial(pooling.max_pool_backward, y, argmax, x.shape, *how), moved, own=(y,))
+    return Work(forward, moved, own=(x,))
 
 
-@kind("memory")
-def max_pool(size: tuple[int, ...], working_set: int) -> Work:
-    x, how = _pooling(size, working_set)
-    y, argmax = pooling.max_pool(x, *how)
-    return Work(lambda: pooling.max_pool(x, *how), float(x.nbytes + y.nbytes + argmax.nbytes), own=(x,))
-
-
-@kind("memory")
-def max_pool_backward(size: tuple[int, ...], working_set: int) -> Work:
-    x, how = _pooling(size, working_set)
-    y, argmax = pooling.max_pool(x, *how)
-    run = partial(pooling.max_pool_backward, y, argmax, x.shape, *how[1:])
-    return Work(run, float(x.nbytes + y.nbytes + argmax.nbytes), own=(y,))
+KINDS["max_pool"] = Kind(partial(_pooling, False), "memory")
+KINDS["max_pool_backward"] = Kind(partial(_pooling, True), "memory")
 
 
 @kind("memory")

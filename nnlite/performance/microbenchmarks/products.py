@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.conv.work import ITEMSIZE
+from nnlite.conv.work import INTO_WORKSPACE, ITEMSIZE
 from nnlite.kernels import matmul as tiled
 from nnlite.kernels import peaks
 from nnlite.kernels import tall_skinny as skinny
-from nnlite.performance.microbenchmarks.base import LEAST_COPIED, MOST_BYTES, Work, aligned_rows, kind, ones
+from nnlite.performance.microbenchmarks.base import (
+    KINDS,
+    LEAST_COPIED,
+    MOST_BYTES,
+    Kind,
+    Work,
+    aligned_rows,
+    kind,
+    ones,
+)
 from nnlite.runtime import memory, threads
 
 
@@ -66,6 +75,10 @@ def copy(size: tuple[int, ...], working_set: int) -> Work:
     x, y = (aligned_rows(threads.kernel_parts(), working_set // 2) for _ in range(2))
     rounds = max(1, LEAST_COPIED // (2 * x.nbytes))
     return Work(lambda: peaks.copy(rounds, x, y), 2.0 * rounds * x.nbytes)
+
+
+#: copies into a workspace run at the rate of a copy in cache, or at the bandwidth of what they read
+KINDS.update(dict.fromkeys(INTO_WORKSPACE, Kind(copy, "cache")))
 
 
 @kind("overhead")
