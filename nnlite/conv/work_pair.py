@@ -37,7 +37,7 @@ def lanes(pair: FusedPair, pass_name: str) -> list[WorkItem]:
     second = [item for item in second if item.what not in ("images into lanes", "gradients out of lanes")]
     if forward:
         return [*first, *second, *_dropout(pair)]
-    touched = n * pair.image_bytes * (3 if pair.relu else 1)
+    touched = n * pair.image_bytes * (3 if pair.relu else 2)
     return [
         *first,
         *_dropout(pair),
