@@ -66,10 +66,16 @@ def tile_shape(columns: int) -> TileShape:
 
 @cache
 def lane_tile_shape(columns: int) -> TileShape:
-    """The shape for a result of that many columns each of which is a vector (of images, say)."""
-    widest = 4 if REGISTERS == 32 else 2
-    vectors = 1 if columns == 1 else 2 if columns == 2 else widest
-    return TileShape({4: 5, 2: 6, 1: 12}[vectors], vectors)
+    """The shape for a result of that many columns each of which is a vector (of images, say).
+
+    With 16 registers, two rows of four keep as many sums under way as multiply-adds take cycles, and each vector that
+    is loaded meets four columns; six rows of two leave fewer columns empty where that many are not a multiple of four.
+    """
+    if columns <= 2:
+        vectors = columns
+    else:
+        vectors = 4 if REGISTERS == 32 or -columns % 4 < 2 else 2
+    return TileShape({4: 5 if REGISTERS == 32 else 2, 2: 6, 1: 12}[vectors], vectors)
 
 
 class _ShapeType(types.Opaque):

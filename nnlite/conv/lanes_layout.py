@@ -125,9 +125,9 @@ def unpool(dresult, argmax, h, w, k, out, line_out):
 @jit
 def add_pixels(dy, h, w, k, line, sums):
     """sums (k, LANES) += the pixels of dy, whose lines are `line` vectors apart."""
-    for channel in range(k):
-        total = load(sums, channel * LANES)
-        for i in range(h):
+    for i in range(h):
+        for channel in range(k):
+            total = load(sums, channel * LANES)
             for j in range(w):
                 total = total + load(dy, (i * line + j * k + channel) * LANES)
-        store(sums, channel * LANES, total)
+            store(sums, channel * LANES, total)

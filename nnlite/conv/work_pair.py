@@ -26,7 +26,7 @@ def lanes(pair: FusedPair, pass_name: str) -> list[WorkItem]:
     products = from_outside(compiled.lanes_correlation(one, "forward", n), weight)
     second = compiled.lanes(pair.second, pass_name, pair.epilogue)
     second = [item for item in second if item.what not in ("images into lanes", "gradients out of lanes")]
-    touched = n * pair.image_bytes * (3 if pair.relu else 1)
+    touched = n * pair.image_bytes * (3 if pair.relu else 2)
     gradients = compiled.pass_over_blocks("ReLU and bias gradients", pair.first.weight_shape[3], touched)
     back = [gradients, from_outside(compiled.lanes_grad_weight(one, n), weight)]
     return [compiled.transposition("images into lanes", x, images), *_pair(pair, pass_name, products, second, back)]

@@ -1,92 +1,64 @@
 """Dropout whose mask is a function of a seed and an element's position, so that nothing need be stored.
 
 The generator is a counter-based hash: the finalizer "lowbias32" (C. Wellons, "Prospecting for Hash Functions", 2018) of
-a counter, with the seed's two halves mixed in before each of two rounds. The two halves of its 32 bits decide about two
-elements, so that the probability is a multiple of 2**-16. Threads share out counters; the mask does not depend on how
-many threads there are.
+a counter, with half of a key mixed in before each of two rounds. The two halves of its 32 bits decide about two
+neighbours, so that the probability is a multiple of 2**-16. The key is the seed after the output function of SplitMix64
+(Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", 2014): with seeds themselves as keys, the masks
+of 3 and 4 would be the same one in another order. Threads share out positions; the mask does not depend on how many
+threads there are.
+
+Vectors of 32-bit integers are asked for: Numba multiplies uint32 in 64 bits, and LLVM does not narrow that.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
-from nnlite.compiler.compilation import jit
+from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
+from nnlite.compiler.target import LANES
+from nnlite.compiler.values import I32, INTS, address_value
 from nnlite.runtime import memory, threads
 
-#: elements whose bits come from one vector of hashes: the low halves decide about the first half of them
-BLOCK = 64
+#: elements that a vector of hashes decides about
+BLOCK = 2 * LANES
 #: smaller arrays are one thread's work
 PARALLEL_SIZE = 1 << 14
-
-
-@jit(inline=True)
-def _mix(bits):
-    """lowbias32: 32 bits to 32 bits, one to one, each output bit hanging on every input bit."""
-    bits = np.uint32(bits ^ (bits >> np.uint32(16)))
-    bits = np.uint32(bits * np.uint32(0x7FEB352D))
-    bits = np.uint32(bits ^ (bits >> np.uint32(15)))
-    bits = np.uint32(bits * np.uint32(0x846CA68B))
-    return np.uint32(bits ^ (bits >> np.uint32(16)))
-
-
-@jit(inline=True)
-def _hash(counter, low, high):
-    return _mix(np.uint32(_mix(np.uint32(counter ^ low)) + high))
-
-
-@jit(inline=True)
-def _mask_block(source, into, block, low, high, threshold, scale, zero):
-    """A whole block: one vector of hashes decides about two halves."""
-    half = BLOCK // 2
-    first = np.uint32(block * half)
-    for i in range(half):
-        bits = _hash(np.uint32(first + np.uint32(i)), low, high)
-        into[i] = source[i] * scale if np.uint32(bits & np.uint32(0xFFFF)) >= threshold else zero
-        into[half + i] = source[half + i] * scale if np.uint32(bits >> np.uint32(16)) >= threshold else zero
-
-
-@jit(inline=True)
-def _survives(position, low, high, threshold):
-    """Whether the random 16 bits of a position reach the threshold."""
-    half = BLOCK // 2
-    within = position % BLOCK
-    bits = _hash(np.uint32(position // BLOCK * half + within % half), low, high)
-    bits = np.uint32(bits >> np.uint32(16)) if within >= half else np.uint32(bits & np.uint32(0xFFFF))
-    return bits >= threshold
+#: lowbias32: 32 bits to 32 bits, one to one, each output bit depending on every input bit: (shift right, factor), then
+#: another shift
+_ROUNDS, _LAST_SHIFT = ((16, 0x7FEB352D), (15, 0x846CA68B)), 16
 
 
 class Mask(NamedTuple):
-    """A mask as kernels take it: the seed's halves, how many of 2**16 are dropped, and what multiplies the others."""
+    """A mask as kernels take it: the key's halves, the largest 16 bits that are dropped, what multiplies the others.
+
+    The 16 bits are a signed number, which AVX2 compares in one instruction.
+    """
 
     low: int
     high: int
-    threshold: int
+    dropped: int
     scale: float
 
     @classmethod
     def of(cls, rate: float, seed: int) -> Mask:
-        """The mask of a rate, to the nearest 2**-16, and a seed."""
-        return cls(seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, round(rate * 2**16), 1 / (1 - rate))
+        """The mask of a rate, to the nearest 2**-16 and at least that, and a seed."""
+        dropped, key = max(1, round(rate * 2**16)) - 1 - 2**15, _key(seed)
+        return cls(key & 0xFFFFFFFF, key >> 32, dropped, 1 / (1 - rate))
 
 
-@jit(inline=True)
-def _drop(x, y, first, size, mask, scale):
-    """y = x * scale where a position survives, 0 elsewhere, for `size` elements from position `first` on."""
-    low, high, threshold = np.uint32(mask.low), np.uint32(mask.high), np.uint32(mask.threshold)
-    zero = np.float32(0)
-    begin = min(size, -first % BLOCK)  # of the whole blocks
-    end = begin + (size - begin) // BLOCK * BLOCK
-    for i in range(begin):
-        y[i] = x[i] * scale if _survives(first + i, low, high, threshold) else zero
-    for start in range(begin, end, BLOCK):
-        block = (first + start) // BLOCK
-        _mask_block(pointer(x, start), pointer(y, start), block, low, high, threshold, scale, zero)
-    for i in range(end, size):
-        y[i] = x[i] * scale if _survives(first + i, low, high, threshold) else zero
+def _key(seed: int) -> int:
+    """SplitMix64's first number: 64 bits to 64 bits, one to one, from the lowest 64 of the seed."""
+    bits = (seed + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return bits ^ bits >> 31
 
 
 @jit
@@ -95,37 +67,109 @@ def drops(mask):
     return mask.scale != 1
 
 
-@jit
-def drop(x, y, first, size, mask):
-    """In a kernel: y = x, masked, for `size` elements of which the first has position `first`; x and y are pointers."""
-    _drop(x, y, first, size, mask, np.float32(mask.scale))
+# One element -------------------------------------------------------------------------------------------------------
 
 
-@jit
-def drop_in_place(y, first, size, mask):
-    """As `drop`, of y itself: apart, because two pointers to the same place keep LLVM from using vectors."""
-    _drop(y, y, first, size, mask, np.float32(mask.scale))
+@jit(inline=True)
+def _mix(bits):
+    """lowbias32 of a number."""
+    for shift, factor in _ROUNDS:
+        bits = np.uint32(np.uint32(bits ^ (bits >> np.uint32(shift))) * np.uint32(factor))
+    return np.uint32(bits ^ (bits >> np.uint32(_LAST_SHIFT)))
+
+
+@jit(inline=True)
+def _survives(position, mask):
+    """Whether the random 16 bits of a position are above those that are dropped."""
+    bits = _mix(np.uint32(_mix(np.uint32(np.uint32(position // 2) ^ np.uint32(mask.low))) + np.uint32(mask.high)))
+    return np.int16(bits >> np.uint32(position % 2 * 16)) > mask.dropped
 
 
 @kernel
 def _apply(thread, num_threads, x, y, mask):
-    """y = x, masked: one share of the blocks."""
-    low, high, threshold = np.uint32(mask.low), np.uint32(mask.high), np.uint32(mask.threshold)
+    """y = x, masked: one share of the elements."""
     scale, zero = y.dtype.type(mask.scale), y.dtype.type(0)
+    for i in range(thread * x.size // num_threads, (thread + 1) * x.size // num_threads):
+        y[i] = x[i] * scale if _survives(i, mask) else zero
+
+
+# A vector of hashes ------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _drop_block(typing, x, y, i, position, low, high, dropped, scale):
+    """y[i : i + BLOCK] = x[i : i + BLOCK], masked, where x[i] has an even position."""
+    halves, floats = (ir.VectorType(typ, BLOCK) for typ in (ir.IntType(16), ir.FloatType()))
+
+    def emit(context, builder, sig, args):
+        x, y, i, position, low, high, dropped, scale = args
+        counters = builder.add(_splat(builder, builder.lshr(position, position.type(1)), INTS), INTS([*range(LANES)]))
+        bits = _mixed(builder, builder.xor(counters, _splat(builder, low, INTS)))
+        bits = _mixed(builder, builder.add(bits, _splat(builder, high, INTS)))
+        survives = builder.icmp_signed(">", builder.bitcast(bits, halves), _splat(builder, dropped, halves))
+        source, into = (
+            builder.bitcast(address_value(context, builder, typ, array, i), floats.as_pointer())
+            for typ, array in zip(sig.args[:2], (x, y), strict=True)
+        )
+        scaled = builder.fmul(builder.load(source, align=4), _splat(builder, scale, floats))
+        builder.store(builder.select(survives, scaled, floats(None)), into, align=4)
+        return context.get_dummy_value()
+
+    seeds = types.uint32, types.uint32
+    return types.void(x, y, types.int64, types.int64, *seeds, types.int16, types.float32), emit
+
+
+def _mixed(builder: Any, bits: Any) -> Any:
+    """lowbias32 of a vector of integers."""
+    for shift, factor in _ROUNDS:
+        bits = builder.mul(builder.xor(bits, builder.lshr(bits, INTS([shift] * LANES))), INTS([factor] * LANES))
+    return builder.xor(bits, builder.lshr(bits, INTS([_LAST_SHIFT] * LANES)))
+
+
+def _splat(builder: Any, number: Any, typ: Any) -> Any:
+    """The vector of that type of which every lane is `number`, or its lowest bits."""
+    number = number if number.type == typ.element else builder.trunc(number, typ.element)
+    undefined = typ(ir.Undefined)
+    first = builder.insert_element(undefined, number, I32(0))
+    return builder.shuffle_vector(first, undefined, ir.VectorType(I32, typ.count)([0] * typ.count))
+
+
+@jit
+def drop(x, y, first, size, mask):
+    """In a kernel: y = x, masked, for `size` elements of which the first has position `first`.
+
+    x and y are pointers to float32, perhaps the same.
+    """
+    low, high, dropped = np.uint32(mask.low), np.uint32(mask.high), np.int16(mask.dropped)
+    scale, zero = np.float32(mask.scale), np.float32(0)
+    begin = min(size, first % 2)  # of the whole blocks
+    end = begin + (size - begin) // BLOCK * BLOCK
+    for i in range(begin):
+        y[i] = x[i] * scale if _survives(first + i, mask) else zero
+    for i in range(begin, end, BLOCK):
+        _drop_block(x, y, i, first + i, low, high, dropped, scale)
+    for i in range(end, size):
+        y[i] = x[i] * scale if _survives(first + i, mask) else zero
+
+
+@jit
+def drop_in_place(y, first, size, mask):
+    """As `drop`, of y itself."""
+    drop(y, y, first, size, mask)
+
+
+@kernel
+def _apply_vectors(thread, num_threads, x, y, mask):
+    """As `_apply`, of float32: one share of the blocks."""
     blocks = -(-x.size // BLOCK)
-    for block in range(thread * blocks // num_threads, (thread + 1) * blocks // num_threads):
-        start = block * BLOCK
-        if x.size - start >= BLOCK:
-            source, into = x[start : start + BLOCK], y[start : start + BLOCK]
-            _mask_block(source, into, block, low, high, threshold, scale, zero)
-        else:
-            for i in range(start, x.size):
-                y[i] = x[i] * scale if _survives(i, low, high, threshold) else zero
+    begin, end = thread * blocks // num_threads * BLOCK, (thread + 1) * blocks // num_threads * BLOCK
+    drop(pointer(x, begin), pointer(y, begin), begin, min(end, x.size) - begin, mask)
 
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
     y = memory.empty(x.shape, x.dtype)
+    apply = _apply_vectors if ENABLED and x.dtype == np.float32 else _apply
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
-        _apply.run(threads.parts_for(x.size, PARALLEL_SIZE), x.reshape(-1), y.reshape(-1), Mask.of(rate, seed))
+        apply.run(threads.parts_for(x.size, PARALLEL_SIZE), x.reshape(-1), y.reshape(-1), Mask.of(rate, seed))
     return y

@@ -1,5 +1,7 @@
 """Dropout: the statistics of its mask, what determines it, and that backward uses the same one."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from nnlite.compiler.simd import pointer
 from nnlite.kernels.dropout import Mask, apply_mask, drop, drop_in_place
 
 
+@cache
 def mask(seed, size=200_000, rate=0.25):
     return ops.dropout(nn.Tensor(np.ones(size, np.float32)), rate=rate, seed=seed).data != 0
 
@@ -21,13 +24,24 @@ def lowbias32(bits):
     return bits ^ bits >> 16
 
 
-@pytest.mark.parametrize("seed", [0, 12345, 2**62 + 77])
-def test_the_mask_is_two_rounds_of_the_documented_hash(seed):
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    bits = np.array([lowbias32((lowbias32(i ^ low) + high) & 0xFFFFFFFF) for i in range(512)])
-    # the low halves of 32 hashes decide about 32 elements, their high halves about the next 32
-    halves = np.stack([bits.reshape(-1, 32) & 0xFFFF, bits.reshape(-1, 32) >> 16], axis=1).reshape(-1)
-    np.testing.assert_array_equal(mask(seed, 1000, rate=0.3), halves[:1000] >= round(0.3 * 2**16))
+#: seed -> the first number of SplitMix64, by others (Java's SplittableRandom; rosettacode.org)
+KEYS = {0: 0xE220A8397B1DCDAF, 1234567: 6457827717110365317}
+
+
+def words(key, count):
+    """The hashes of the first counters: two rounds, with half of the key mixed in before each."""
+    low, high = key & 0xFFFFFFFF, key >> 32
+    return np.array([lowbias32((lowbias32(i ^ low) + high) & 0xFFFFFFFF) for i in range(count)])
+
+
+@pytest.mark.parametrize("seed", KEYS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_mask_is_two_rounds_of_the_documented_hash(seed, dtype):
+    bits = words(KEYS[seed], 501)
+    # its halves decide about two neighbours; as signed numbers, those below the threshold are dropped
+    halves = np.stack([bits & 0xFFFF, bits >> 16], axis=1).reshape(-1).astype(np.uint16).view(np.int16)
+    kept = apply_mask(np.ones(1001, dtype), 0.3, seed) != 0
+    np.testing.assert_array_equal(kept, halves[:1001] >= round(0.3 * 2**16) - 2**15)
 
 
 def test_drops_the_rate_asked_for_and_keeps_the_mean():
@@ -36,24 +50,34 @@ def test_drops_the_rate_asked_for_and_keeps_the_mean():
     assert np.unique(y).tolist() == [0, np.float32(1 / 0.75)]
 
 
-@pytest.mark.parametrize("lag", [1, 2, 16, 64, 1024])
-def test_neighbours_are_independent(lag):
-    kept = mask(3) - 0.75
+@pytest.mark.parametrize("lag", [1, 2, 3, 16, 64, 512, 1024])
+@pytest.mark.parametrize("seed", [0, 3, 2**40 + 1])
+def test_neighbours_are_independent(lag, seed):
+    kept = mask(seed) - 0.75
     correlation = (kept[lag:] * kept[:-lag]).mean() / kept.var()
     assert abs(correlation) < 5 / np.sqrt(len(kept))
 
 
 @pytest.mark.parametrize("other", [4, 3 + 2**32, 3 + 2**20])
-def test_seeds_are_independent(other):
-    a, b = mask(3) - 0.75, mask(other) - 0.75
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_seeds_are_independent(other, shift):
+    a, b = mask(3) - 0.75, np.roll(mask(other) - 0.75, shift)
     assert abs((a * b).mean() / a.var()) < 5 / np.sqrt(len(a))
+
+
+def test_runs_of_neighbours_are_as_frequent_as_of_a_fair_coin():
+    """All 256 patterns of 8 neighbours at rate 1/2, by a chi-squared test of 255 degrees of freedom."""
+    patterns = np.packbits(mask(8, rate=0.5))
+    found, expected = np.bincount(patterns, minlength=256), len(patterns) / 256
+    chi_squared = ((found - expected) ** 2 / expected).sum()
+    assert abs(chi_squared - 255) < 5 * np.sqrt(2 * 255)
 
 
 def test_the_same_seed_gives_the_same_mask_on_any_number_of_threads():
     masks = []
     for threads in range(1, nn.get_num_threads() + 1):
         nn.set_num_threads(threads)
-        masks.append(mask(5))
+        masks.append(apply_mask(np.ones(40_001, np.float32), 0.25, 5))
     assert all((m == masks[0]).all() for m in masks)
 
 
@@ -74,7 +98,7 @@ def test_nn_seed_determines_drawn_masks():
     masks = []
     for _ in range(2):
         nn.seed(9)
-        masks.append(mask(None))
+        masks.append(ops.dropout(nn.Tensor(np.ones(1000, np.float32)), rate=0.25).data)
     assert (masks[0] == masks[1]).all()
 
 
@@ -100,8 +124,8 @@ def test_the_layer_acts_in_training_alone_and_anew_each_call():
 
 
 @pytest.mark.skipif(not compilation.ENABLED, reason="for use in kernels")
-@pytest.mark.parametrize("first", [0, 1, 31, 63, 64, 100])
-@pytest.mark.parametrize("size", [0, 1, 40, 64, 200])
+@pytest.mark.parametrize("first", [0, 1, 31, 32, 63, 64, 100])
+@pytest.mark.parametrize("size", [0, 1, 2, 40, 64, 65, 200])
 def test_a_piece_of_an_array_gets_its_piece_of_the_mask(first, size, generator):
     x = generator.standard_normal(400).astype(np.float32)
     expected = apply_mask(x, 0.4, 11)[first : first + size]
@@ -120,11 +144,15 @@ def _drop_both_ways(x, copied, in_place, first, size, mask):
     drop_in_place(pointer(in_place, first), first, size, mask)
 
 
-@pytest.mark.parametrize(("size", "position"), [(64, 63), (64, 5), (65, 64)])
+@pytest.mark.parametrize(("size", "position"), [(64, 62), (64, 5), (65, 64)])
 def test_a_position_whose_bits_are_the_threshold_survives(size, position):
-    """Bits of 0 to 2**16 - 1, of which `threshold` values are below the threshold."""
-    seed = 5
-    word = lowbias32(lowbias32((position // 64 * 32 + position % 32) ^ seed))
-    bits = word >> 16 if position % 64 >= 32 else word & 0xFFFF
+    """Bits of -2**15 to 2**15 - 1, of which `rate * 2**16` values are below the threshold."""
+    word = int(words(KEYS[0], position // 2 + 1)[-1])
+    bits = (word >> 16 * (position % 2) & 0xFFFF) ^ 2**15  # how many values are below
     for rate, survives in ((bits / 2**16, True), ((bits + 1) / 2**16, False)):
-        assert bool(apply_mask(np.ones(size, np.float32), rate, seed)[position]) is survives
+        assert bool(apply_mask(np.ones(size, np.float32), rate, 0)[position]) is survives
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_rate_next_to_1_drops_all(dtype):
+    assert (apply_mask(np.ones(1001, dtype), 1 - 2**-20, 1) == 0).all()
