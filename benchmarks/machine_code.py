@@ -1,4 +1,4 @@
-"""python -m benchmarks.machine_code: the machine code of every kernel, as a table in benchmarks/README.md.
+"""python -m benchmarks.machine_code: the machine code of every kernel, as a table in benchmarks/machine_code.md.
 
 Nothing runs, so the table is the same on any x86-64 machine with the same versions. Needs the extra inspect.
 """
@@ -21,7 +21,7 @@ from nnlite.lab.inspect.report import heat, loop_report
 
 #: AVX2 and AVX-512, Intel's and AMD's; the first of each width is the one that LLVM optimises for
 PROCESSORS = ("haswell", "znver3", "skylake-avx512", "znver4")
-README = Path(__file__).with_name("README.md")
+PAGE = Path(__file__).with_name("machine_code.md")
 EVERY_KERNEL = Request(f"{Path(__file__).with_name('every_kernel.py')}:reach", lines=False)
 BEGIN, END = "<!-- compiled: python -m benchmarks.machine_code -->\n", "<!-- end compiled -->"
 _REGISTERS = {128: "xmm", 256: "ymm", 512: "zmm"}
@@ -94,8 +94,8 @@ def main() -> None:
     compiled = compile_for(EVERY_KERNEL, PROCESSORS)
     assert not (missing := not_reached(compiled[0])), missing
     text = "\n".join(table(compiled))
-    before, after = README.read_text("utf-8").split(BEGIN)[0], README.read_text("utf-8").split(END)[1]
-    README.write_text(f"{before}{BEGIN}{text}\n{END}{after}", "utf-8")
+    before, after = PAGE.read_text("utf-8").split(BEGIN)[0], PAGE.read_text("utf-8").split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}{text}\n{END}{after}", "utf-8")
     print(text)
 
 
