@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from nnlite.lab import terminal
 from nnlite.runtime import random, threads
 from nnlite.runtime.errors import positive_int, printable, writable_file
 from nnlite.runtime.version import __version__
@@ -97,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done. 2: the request was wrong; one line on stderr says why. 130: interrupted. 141: nobody reads the output.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=terminal.IN_ASCII)
     given = build_parser().parse_args(arguments)
     options = command_parser(given.command).parse_args(given.arguments)
     try:

@@ -596,3 +596,22 @@ def test_a_training_whose_output_nobody_reads_any_more_saves_what_was_learnt(fol
 def test_a_file_in_an_error_gives_a_terminal_no_commands(folder, capsys):
     assert main(["summary", "\x1b[2Jmine.py:tiny"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
+def test_a_terminal_of_any_encoding_is_printed_to(encoding):
+    printed = subprocess.run(
+        [sys.executable, "-m", "nnlite", "summary", "cnn"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert printed.stderr == b""
+    lines = printed.stdout.decode(encoding).splitlines()
+    assert lines[1][0] == ("┏" if encoding == "utf-8" else "+")
+    assert "?" not in printed.stdout.decode(encoding)
+
+
+def test_characters_that_an_encoding_lacks_have_their_nearest_in_ascii():
+    text = "3× – 5 µs… │─┼━╭"
+    assert text.encode("ascii", terminal.IN_ASCII) == b"3x - 5 us... |-+-+"

@@ -261,8 +261,8 @@ class Sequential(Stack):
 def load_model(path: str | Path) -> Sequential:
     """The model in a file by `save`, built, with its weights, and compiled if it was and `save` did not warn.
 
-    Training goes on from the optimizer's saved state. Raises FileNotFoundError if there is no file, ValueError if it is damaged or not
-    by nnlite.
+    Training goes on from the optimizer's saved state. Raises FileNotFoundError if there is no file, ValueError if it is
+    damaged or not by nnlite.
     """
     from nnlite.network.saving import read_model
 
