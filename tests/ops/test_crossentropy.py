@@ -106,8 +106,6 @@ def test_a_batch_of_nothing_has_no_mean(loss):
         nn.losses.get(loss)(y, nn.Tensor(np.zeros((0, 3))))
 
 
-def test_logits_of_any_size_give_no_warning():
+def test_softmax_of_logits_of_any_size_gives_no_warning():
     logits = np.array([[3e38, -3e38], [-3e38, -3e38]], np.float32)
     np.testing.assert_array_equal(nn.ops.softmax(logits).data, [[1, 0], [0.5, 0.5]])
-    loss = nn.losses.categorical_crossentropy(np.eye(2), nn.Tensor(logits), from_logits=True)
-    assert loss.item() == pytest.approx(np.log(2) / 2)

@@ -85,7 +85,7 @@ class Entry(NamedTuple):
     #: names and Keras's numbered class names, of the enclosing models and of the layer
     names: tuple[str, ...]
     keys: tuple[str, ...]
-    #: the name of a user's own class, which Keras's loader would need
+    #: the name of a custom class
     custom: str | None = None
 
 
@@ -188,7 +188,7 @@ def _entries(
 
 
 def _custom(entry: Config) -> str | None:
-    """The full name of a user's own class or function; None for one of Keras's."""
+    """The full name of a custom class or function; None for one of Keras's."""
     module, registered = entry.get("module"), entry.get("registered_name")
     package = registered.split(">")[0] if isinstance(registered, str) and ">" in registered else None
     if all(part is None or str(part).split(".")[0] in _OF_KERAS for part in (module, package)):
