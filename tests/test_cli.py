@@ -19,6 +19,7 @@ from nnlite.lab.loading import load_algorithms
 from nnlite.lab.table import Table
 from nnlite.lab.terminal import Line
 from nnlite.network import models
+from nnlite.network.sequential import Sequential
 from nnlite.runtime import threads
 
 MODEL = """
@@ -153,10 +154,14 @@ def test_train_saves_a_model_that_can_be_loaded(folder, capsys):
     assert "Epoch 1/1" in capsys.readouterr().out
 
 
-def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
-    assert main(["train", "mine.py:broken_layer", "--epochs", "1"]) == 2
+def test_what_a_step_raises_in_training_is_one_line(folder, monkeypatch, capsys):
+    def too_large(*_):
+        raise MemoryError("1 TiB")
+
+    monkeypatch.setattr(Sequential, "_train_step", too_large)
+    assert main(["train", "mine.py:tiny", "--epochs", "1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error == "nnlite: MODEL broken_layer: a step raised ZeroDivisionError: division by zero"
+    assert error == "nnlite: MODEL tiny: a step raised MemoryError: 1 TiB"
 
 
 def test_the_images_are_read_once(folder, measured_before, monkeypatch):

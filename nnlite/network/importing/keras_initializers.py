@@ -10,7 +10,7 @@ from nnlite.network.layers.base import default_name
 #: names of Keras 1 -> nnlite's
 _OLD = {"uniform": "random_uniform", "normal": "random_normal", "zero": "zeros", "one": "ones"}
 #: VarianceScaling's (scale, mode) -> nnlite's; the distribution follows
-_SCALED = {(1, "fan_avg"): "glorot", (2, "fan_in"): "he", (1, "fan_in"): "lecun"}
+_SCALED: dict[Any, str] = {(1, "fan_avg"): "glorot", (2, "fan_in"): "he", (1, "fan_in"): "lecun"}
 _DISTRIBUTIONS = {"uniform": "uniform", "normal": "normal", "truncated_normal": "normal"}
 #: the options of those that nnlite has with one value only
 _FIXED = {
