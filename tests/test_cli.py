@@ -620,3 +620,11 @@ def test_a_terminal_of_any_encoding_is_printed_to(encoding):
 def test_characters_that_an_encoding_lacks_have_their_nearest_in_ascii():
     text = "3× – 5 µs… │─┼━╭"
     assert text.encode("ascii", terminal.IN_ASCII) == b"3x - 5 us... |-+-+"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_behind_standard_output_is_said():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-m", "nnlite", "summary", "mlp"], stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 2
+    assert ended.stderr == b"nnlite: [Errno 28] No space left on device: 'standard output'\n"

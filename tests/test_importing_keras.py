@@ -248,6 +248,8 @@ def scaling(scale, mode, distribution):
         ({"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.5}}, None),
         (scaling(3, "fan_in", "uniform"), None),
         (scaling(1, "fan_in", "untruncated_normal"), None),
+        ({"class_name": "VarianceScaling", "config": {}}, "lecun_normal"),
+        ({"module": "mine", "class_name": "HeNormal", "config": {}}, None),
         ("orthogonal", None),
     ],
 )

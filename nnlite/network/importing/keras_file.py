@@ -253,7 +253,8 @@ def _layer(entry: Entry, problems: Problems, initialised: bool = False) -> Layer
             problems.add(f"{what} with the activation {named}")
     for option in filter(signature(make).parameters.__contains__, _INITIALIZED):
         if (described := entry.config.get(option)) is not None:
-            initializer = keras_initializers.named(described)
+            custom = isinstance(described, dict) and _custom(described)
+            initializer = None if custom else keras_initializers.named(described)
             if initializer is not None:
                 given[option] = initializer
             elif initialised and (option != "bias_initializer" or given.get("use_bias", True)):

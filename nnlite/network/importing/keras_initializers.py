@@ -29,8 +29,8 @@ def named(described: Any) -> str | None:
         described, config = described.get("class_name"), described.get("config") or {}
     name = default_name(str(described))
     if name == "variance_scaling":
-        family = _SCALED.get((config.get("scale"), config.get("mode")))
-        distribution = _DISTRIBUTIONS.get(str(config.get("distribution")))
+        family = _SCALED.get((config.get("scale", 1), config.get("mode", "fan_in")))
+        distribution = _DISTRIBUTIONS.get(str(config.get("distribution", "truncated_normal")))
         name = f"{family}_{distribution}"
     name = _OLD.get(name, name)
     fixed = _FIXED.get(name, {})
