@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from nnlite.lab import terminal
-from nnlite.runtime import random, threads
+from nnlite.runtime import encoding, random, threads
 from nnlite.runtime.errors import positive_int, printable, writable_file
 from nnlite.runtime.version import __version__
 
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=terminal.IN_ASCII)
+            stream.reconfigure(errors=encoding.IN_ASCII)
     given = build_parser().parse_args(arguments)
     options = command_parser(given.command).parse_args(given.arguments)
     try:

@@ -20,7 +20,7 @@ from nnlite.lab.table import Table
 from nnlite.lab.terminal import Line
 from nnlite.network import models
 from nnlite.network.sequential import Sequential
-from nnlite.runtime import threads
+from nnlite.runtime import encoding, threads
 
 MODEL = """
 import nnlite as nn
@@ -603,23 +603,23 @@ def test_a_file_in_an_error_gives_a_terminal_no_commands(folder, capsys):
     assert "\x1b" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
-def test_a_terminal_of_any_encoding_is_printed_to(encoding):
+@pytest.mark.parametrize("name", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
+def test_a_terminal_of_any_encoding_is_printed_to(name):
     printed = subprocess.run(
         [sys.executable, "-m", "nnlite", "summary", "cnn"],
         capture_output=True,
         check=True,
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": name},
     )
     assert printed.stderr == b""
-    lines = printed.stdout.decode(encoding).splitlines()
-    assert lines[1][0] == ("┏" if encoding == "utf-8" else "+")
-    assert "?" not in printed.stdout.decode(encoding)
+    lines = printed.stdout.decode(name).splitlines()
+    assert lines[1][0] == ("┏" if name == "utf-8" else "+")
+    assert "?" not in printed.stdout.decode(name)
 
 
 def test_characters_that_an_encoding_lacks_have_their_nearest_in_ascii():
     text = "3× – 5 µs… │─┼━╭"
-    assert text.encode("ascii", terminal.IN_ASCII) == b"3x - 5 us... |-+-+"
+    assert text.encode("ascii", encoding.IN_ASCII) == b"3x - 5 us... |-+-+"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")

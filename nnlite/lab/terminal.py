@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import codecs
 import shlex
 import sys
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,27 +25,6 @@ def console() -> Console:
     terminal = Console(**as_it_is)
     terminal.width = min(WIDTH, terminal.width)
     return terminal
-
-
-#: an error handler of encodings
-IN_ASCII = "nnlite-in-ascii"
-_ASCII = {"×": "x", "–": "-", "—": "-", "…": "...", "µ": "u"}
-
-
-def _in_ascii(error: UnicodeError) -> tuple[str, int]:
-    """What replaces characters that the terminal's encoding lacks: lines of tables as +-|, unknown ones as "?"."""
-    assert isinstance(error, UnicodeEncodeError)
-    return "".join(map(_nearest, error.object[error.start : error.end])), error.end
-
-
-def _nearest(character: str) -> str:
-    kind, _, line = unicodedata.name(character, "").partition("BOX DRAWINGS ")
-    if kind or not line:
-        return _ASCII.get(character, "?")
-    return "+" if " AND " in line else "-" if line.endswith("HORIZONTAL") else "|" if line.endswith("VERTICAL") else "+"
-
-
-codecs.register_error(IN_ASCII, _in_ascii)
 
 
 def command_line() -> str:
