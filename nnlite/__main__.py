@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from nnlite.runtime import random, threads
+from nnlite.runtime import encoding, random, threads
 from nnlite.runtime.errors import positive_int, printable, writable_file
 from nnlite.runtime.version import __version__
 
@@ -97,6 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done. 2: the request was wrong; one line on stderr says why. 130: interrupted. 141: nobody reads the output.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=encoding.IN_ASCII)
     given = build_parser().parse_args(arguments)
     options = command_parser(given.command).parse_args(given.arguments)
     try:
@@ -111,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is discarded without an error
         return CLOSED_PIPE
     except (ValueError, OSError, ImportError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            error = OSError(error.errno, error.strerror, "standard output")  # files have a name
         print(f"nnlite: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

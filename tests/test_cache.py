@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -294,3 +295,21 @@ def test_clear_cache_empties_it(tmp_path, monkeypatch):
     (tmp_path / "machine-1.json").touch()
     assert jit_cache.clear_cache() == 4
     assert [file.name for file in tmp_path.iterdir()] == ["machine-1.json"]
+
+
+def test_a_relative_xdg_cache_home_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert jit_cache.cache_root.__wrapped__() == tmp_path / "home" / ".cache" / "nnlite"
+    assert not (tmp_path / "relative").exists()
+
+
+def test_without_a_folder_one_warning_says_so(monkeypatch):
+    monkeypatch.setattr(jit_cache, "cache_dir", lambda: None)
+    jit_cache._warn_once.cache_clear()
+    code = jit_cache.CodeCache("name", None)
+    with pytest.warns(UserWarning, match="compiled kernels are not stored.*no writable folder was found"):
+        code.load_overload((), SimpleNamespace(refresh=lambda: None))
+    code.load_overload((), SimpleNamespace(refresh=lambda: None))  # a warning would be an error

@@ -19,7 +19,8 @@ from nnlite.lab.loading import load_algorithms
 from nnlite.lab.table import Table
 from nnlite.lab.terminal import Line
 from nnlite.network import models
-from nnlite.runtime import threads
+from nnlite.network.sequential import Sequential
+from nnlite.runtime import encoding, threads
 
 MODEL = """
 import nnlite as nn
@@ -153,10 +154,14 @@ def test_train_saves_a_model_that_can_be_loaded(folder, capsys):
     assert "Epoch 1/1" in capsys.readouterr().out
 
 
-def test_what_a_layer_raises_in_training_is_one_line(folder, capsys):
-    assert main(["train", "mine.py:broken_layer", "--epochs", "1"]) == 2
+def test_what_a_step_raises_in_training_is_one_line(folder, monkeypatch, capsys):
+    def too_large(*_):
+        raise MemoryError("1 TiB")
+
+    monkeypatch.setattr(Sequential, "_train_step", too_large)
+    assert main(["train", "mine.py:tiny", "--epochs", "1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error == "nnlite: MODEL broken_layer: a step raised ZeroDivisionError: division by zero"
+    assert error == "nnlite: MODEL tiny: a step raised MemoryError: 1 TiB"
 
 
 def test_the_images_are_read_once(folder, measured_before, monkeypatch):
@@ -596,3 +601,30 @@ def test_a_training_whose_output_nobody_reads_any_more_saves_what_was_learnt(fol
 def test_a_file_in_an_error_gives_a_terminal_no_commands(folder, capsys):
     assert main(["summary", "\x1b[2Jmine.py:tiny"]) == 2
     assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["ascii", "latin-1", "cp1252", "cp437", "utf-8"])
+def test_a_terminal_of_any_encoding_is_printed_to(name):
+    printed = subprocess.run(
+        [sys.executable, "-m", "nnlite", "summary", "cnn"],
+        capture_output=True,
+        check=True,
+        env={**os.environ, "PYTHONIOENCODING": name},
+    )
+    assert printed.stderr == b""
+    lines = printed.stdout.decode(name).splitlines()
+    assert lines[1][0] == ("┏" if name == "utf-8" else "+")
+    assert "?" not in printed.stdout.decode(name)
+
+
+def test_characters_that_an_encoding_lacks_have_their_nearest_in_ascii():
+    text = "3× – 5 µs… │─┼━╭"
+    assert text.encode("ascii", encoding.IN_ASCII) == b"3x - 5 us... |-+-+"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_behind_standard_output_is_said():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-m", "nnlite", "summary", "mlp"], stdout=full, stderr=subprocess.PIPE)
+    assert ended.returncode == 2
+    assert ended.stderr == b"nnlite: [Errno 28] No space left on device: 'standard output'\n"

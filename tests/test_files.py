@@ -77,11 +77,11 @@ class TestEachWay:
 
     def test_after_an_error_nothing_is_left_and_the_old_file_stays(self, tmp_path, monkeypatch):
         def full(*_):
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device")  # names no file
 
         (tmp_path / "a").write_bytes(b"old")
         monkeypatch.setattr(os, "replace", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/a'$"):
             write_whole(tmp_path / "a", b"new")
         assert (tmp_path / "a").read_bytes() == b"old"
         assert os.listdir(tmp_path) == ["a"]

@@ -15,7 +15,7 @@ import nnlite as nn
 from nnlite.__main__ import main
 
 
-def keras_layer(kind, name, **config):
+def keras_layer(kind, name, /, **config):
     return {"module": "keras.layers", "class_name": kind, "config": {"name": name, **config}}
 
 
@@ -232,6 +232,53 @@ def test_an_activation_is_a_name_or_an_object(folder, given, name):
     assert model.layers[-1].activation is getattr(nn.ops, name)
 
 
+def scaling(scale, mode, distribution):
+    return {"class_name": "VarianceScaling", "config": {"scale": scale, "mode": mode, "distribution": distribution}}
+
+
+@pytest.mark.parametrize(
+    ("written_as", "name"),
+    [
+        ("he_normal", "he_normal"),
+        ("uniform", "random_uniform"),  # Keras 1
+        ({"module": "keras.initializers", "class_name": "LecunNormal", "config": {"seed": None}}, "lecun_normal"),
+        (scaling(1.0, "fan_avg", "uniform"), "glorot_uniform"),
+        (scaling(2, "fan_in", "truncated_normal"), "he_normal"),
+        ({"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.05}}, "random_normal"),
+        ({"class_name": "RandomNormal", "config": {"mean": 0.0, "stddev": 0.5}}, None),
+        (scaling(3, "fan_in", "uniform"), None),
+        (scaling(1, "fan_in", "untruncated_normal"), None),
+        ({"class_name": "VarianceScaling", "config": {}}, "lecun_normal"),
+        ({"module": "mine", "class_name": "HeNormal", "config": {}}, None),
+        ("orthogonal", None),
+    ],
+)
+def test_weights_that_are_not_in_the_file_come_from_its_initializer(folder, written_as, name):
+    layer = keras_layer("Dense", "x", units=2, use_bias=False, kernel_initializer=written_as, bias_initializer="mine")
+    path = written(folder, described([*LAYERS[:2], layer]))
+    if name is None:
+        with pytest.raises(ValueError, match="Dense 'x' with the kernel_initializer"):
+            nn.load_model(path)
+    else:
+        assert nn.load_model(path).layers[-1].kernel_initializer == name
+
+
+def test_an_initializer_does_not_matter_if_the_weights_are_in_the_file(folder, generator):
+    first, *others = LAYERS[1:]
+    other = keras_layer("Conv2D", "c", **first["config"] | {"kernel_initializer": "orthogonal"})
+    weights = arrays_of(generator)
+    names = ("conv2d/vars/0", "conv2d/vars/1", "dense/vars/0", "dense/vars/1")
+    stored = hdf5({f"layers/{name}": array for name, array in zip(names, weights, strict=True)})
+    path = archive(folder / "net.keras", described([LAYERS[0], other, *others]), stored)
+    assert_weights(nn.load_model(path), weights)
+
+
+@pytest.mark.parametrize("module", ["keras.layers", "keras.layers.core", "keras.src.layers.core.dense", None])
+def test_the_modules_of_keras_are_known(folder, module):
+    layer = keras_layer("Dense", "x", units=2) | {"module": module, "registered_name": "Dense"}
+    assert nn.load_model(written(folder, described([*LAYERS[:2], layer]))).output_shape == (28, 28, 2)
+
+
 @pytest.mark.skipif("trainable" not in signature(nn.Dense).parameters, reason="layers are always trained")
 def test_a_layer_that_was_not_trained_is_not_trained_here(folder):
     frozen = [*LAYERS[:1], keras_layer("Dense", "a", units=2, trainable=False), keras_layer("Dense", "b", units=2)]
@@ -432,6 +479,17 @@ def test_keras_itself_predicts_the_same(folder, kind):
         (keras_layer("Flatten", "x", data_format="channels_first"), "with data_format 'channels_first'"),
         (keras_layer("Dense", "x", units=1, kernel_regularizer={"a": 1}), "Dense 'x' with a kernel_regularizer"),
         (keras_layer("Dropout", "x", rate=0.1, dtype={"config": {"name": "mixed_float16"}}), "dtype 'mixed_float16'"),
+        (keras_layer("Dense", "x", units=1, lora_rank=4), "Dense 'x' with the unknown option lora_rank 4"),
+        (keras_layer("Dense", "x", units=1) | {"module": "mine.layers"}, "Dense 'x' of the class mine.layers.Dense"),
+        (keras_layer("Dense", "x", units=1) | {"registered_name": "mine>Dense"}, "Dense 'x' of the class mine>Dense"),
+        (
+            keras_layer("Dense", "x", units=1, activation={"class_name": "ReLU", "module": "mine", "config": {}}),
+            "Dense 'x' with the activation of the class 'ReLU'",
+        ),
+        (
+            keras_layer("Dense", "x", units=1, kernel_initializer={"class_name": "Orthogonal", "config": {"gain": 2}}),
+            "Dense 'x' with the kernel_initializer Orthogonal(gain=2)",
+        ),
     ],
 )
 def test_what_does_not_exist_here_is_listed_whole_in_one_line(folder, capsys, layer, said):
@@ -442,6 +500,7 @@ def test_what_does_not_exist_here_is_listed_whole_in_one_line(folder, capsys, la
     assert error.count("\n") == 1
     assert said in error
     assert "LSTM 'memory'" in error
+    assert "supported layers (Conv2D, Dense, MaxPooling2D, Dropout, Flatten, Activation, ReLU, Softmax)" in error
 
 
 def test_of_a_long_list_the_beginning_is_said(folder):

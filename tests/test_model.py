@@ -360,12 +360,6 @@ def test_more_than_a_thousand_parameters_keep_their_order(tmp_path):
     assert [w.item() for w in nn.load_model(tmp_path / "deep").get_weights()] == list(range(1003))
 
 
-def test_a_model_with_a_metric_of_ones_own_is_saved_uncompiled(model, tmp_path):
-    model.compile("sgd", metrics=[lambda y_true, y_pred: 0.0])
-    model.save(tmp_path / "m")
-    assert nn.load_model(tmp_path / "m").optimizer is None
-
-
 def test_a_damaged_description_is_one_error_with_its_path(model, tmp_path):
     for damaged in ("{", "[" * 100_000, "[]", "7", "null", '{"input_shape": [2], "layers": {"a": 1}}'):
         write_model(tmp_path / "m", damaged, [])

@@ -16,6 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,8 @@ def sources_hash() -> str:
 @cache
 def cache_root() -> Path | None:
     """The folder of all caches: in NUMBA_CACHE_DIR, the user's cache folder or a temporary one; None if all fail."""
-    lasting = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))  # its specification says to ignore a relative one
+    lasting = os.environ.get("NUMBA_CACHE_DIR"), xdg if xdg.is_absolute() else Path.home() / ".cache"
     temporary = Path(tempfile.gettempdir()) / f"nnlite-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
     return next(filter(_is_private, (*(Path(folder) / "nnlite" for folder in lasting if folder), temporary)), None)
 
@@ -145,11 +147,22 @@ class CodeCache(numba_private.Cache):
         """What tells a signature's code from all others, and its file. Raises OSError if no folder can be trusted."""
         key, folder = (self._name, signature, target()), cache_dir()
         if folder is None or not _is_trusted(folder):
+            _warn_once(folder)
             raise FileNotFoundError
         return key, folder / f"{self._name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.code"
 
 
 _is_trusted = cache(_is_private)
+
+
+@cache
+def _warn_once(folder: Path | None) -> None:
+    where = f"{folder} cannot be written by this user alone" if folder else "no writable folder was found"
+    warnings.warn(
+        f"compiled kernels are not stored, so each process compiles them again: {where}. "
+        "Set NUMBA_CACHE_DIR to a folder of yours",
+        stacklevel=2,
+    )
 
 
 def _checked(path: Path) -> bytes:

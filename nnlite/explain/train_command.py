@@ -19,7 +19,7 @@ from nnlite.explain.request import (
 )
 from nnlite.network import datasets, optimizers
 from nnlite.network.progress import announce_compilation
-from nnlite.network.saving import writable_model
+from nnlite.network.saving import describe, writable_model
 from nnlite.runtime.errors import positive_int
 from nnlite.runtime.files import write_json
 
@@ -42,6 +42,10 @@ def run(options: argparse.Namespace) -> int:
     model = resolve_model(options.model)
     path = Path(options.out or f"{model.name}.safetensors")
     writable_model("--out", path)
+    try:
+        describe(model)
+    except ValueError as error:
+        raise ValueError(f"MODEL {options.model}: {error}") from error
     (x_train, y_train), (x_test, y_test) = datasets.load(options.data, data_dir=options.data_dir)
     check_outputs(model, y_train)
     x_train, x_test = fit_images(x_train, model), fit_images(x_test, model)

@@ -63,9 +63,9 @@ def _announce(_: str) -> None:
     from nnlite.compiler import cache
 
     stop_announcing()
-    stored = "stored for the next run" if cache.cache_dir() else "not stored: no writable folder was found"
+    stored = " (stored for the next run)" if cache.cache_dir() else ""  # else a warning says why
     start = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    print(f"{start}compiling kernels ({stored}) ...", file=sys.stderr, flush=True)
+    print(f"{start}compiling kernels{stored} ...", file=sys.stderr, flush=True)
 
 
 class Progress:

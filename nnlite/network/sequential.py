@@ -243,7 +243,10 @@ class Sequential(Stack):
         print_fn(render(self, positive_int("batch_size", batch_size)))
 
     def save(self, path: str | Path) -> None:
-        """Write architecture, weights and compile arguments to one safetensors file; see `nn.load_model`."""
+        """Write architecture, weights, compile arguments and the optimizer's state to one safetensors file.
+
+        `nn.load_model` reads it. A custom optimizer, loss or metric is not saved: a warning names it.
+        """
         from nnlite.network.saving import save_model
 
         self._require_built()
@@ -256,10 +259,10 @@ class Sequential(Stack):
 
 
 def load_model(path: str | Path) -> Sequential:
-    """The model in a file by `save`, built, with its weights, and compiled if it was.
+    """The model in a file by `save`, built, with its weights, and compiled if it was and `save` did not warn.
 
-    The optimizer's state is not saved. Raises FileNotFoundError if there is no file, ValueError if it is damaged or not
-    by nnlite.
+    Training goes on from the optimizer's saved state. Raises FileNotFoundError if there is no file, ValueError if it is
+    damaged or not by nnlite.
     """
     from nnlite.network.saving import read_model
 

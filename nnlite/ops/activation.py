@@ -68,7 +68,8 @@ def tanh_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
 @differentiable
 def softmax(x: Floats) -> Result:
     """e ** x / sum(e ** x) along the last axis; the largest element is subtracted first, so that nothing overflows."""
-    y = np.exp(x - x.max(axis=-1, keepdims=True))
+    with np.errstate(over="ignore"):  # a difference below the smallest number has e ** x = 0 all the same
+        y = np.exp(x - x.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)
     return y, lambda dy: y * (dy - np.sum(dy * y, axis=-1, keepdims=True))
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nnlite.autograd import differentiable
-from nnlite.runtime import scopes
-from nnlite.runtime.errors import boolean, fraction, positive_int
+from nnlite.runtime import random, scopes
+from nnlite.runtime.errors import boolean, fraction
 from nnlite.runtime.operands import Floats, fitting, one_dtype, readable
 
 _FLOAT32 = np.dtype(np.float32)
@@ -49,7 +49,7 @@ def dense(
     """
     relu = boolean("relu", relu)
     if dropout:
-        dropout, seed = fraction("dropout", dropout), positive_int("seed", seed, minimum=0)
+        dropout, seed = fraction("dropout", dropout), random.mask_seed("seed", seed)
     if dropout and not relu:
         raise ValueError(f"dropout: expected relu=True with it. Received: dropout={dropout} alone")
     if weight.ndim != 2 or x.ndim < 1 or x.shape[-1] != weight.shape[0]:

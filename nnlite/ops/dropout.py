@@ -8,7 +8,7 @@ import numpy as np
 
 from nnlite.autograd import differentiable
 from nnlite.runtime import random
-from nnlite.runtime.errors import fraction, positive_int
+from nnlite.runtime.errors import fraction
 from nnlite.runtime.operands import Floats
 
 
@@ -21,7 +21,7 @@ def dropout(x: Floats, *, rate: float, seed: int | None = None) -> tuple[np.ndar
     Srivastava et al. (2014). Raises ValueError if rate is not in [0, 1), or seed no integer of at least 0.
     """
     rate = fraction("rate", rate)
-    chosen = random.draw_seed() if seed is None else positive_int("seed", seed, minimum=0)
+    chosen = random.draw_seed() if seed is None else random.mask_seed("seed", seed)
     if rate == 0:
         return x, lambda dy: dy
     from nnlite.kernels.dropout import apply_mask

@@ -110,8 +110,12 @@ def writable_file(argument: str, path: str | Path | None) -> None:
             target.unlink()
         elif not os.access(target, os.W_OK):
             raise PermissionError
+        else:  # it is replaced by a file that is written beside it
+            with TemporaryFile(dir=target.parent):
+                pass
     except OSError as error:
-        raise ValueError(f"{argument}: expected a writable file. Received: {str(path)!r}") from error
+        why = f": {error.strerror}" if error.strerror else ""
+        raise ValueError(f"{argument}: expected a writable file. Received: {str(path)!r}{why}") from error
 
 
 def writable_folder(argument: str, path: str | Path) -> Path:

@@ -41,8 +41,10 @@ def write_whole(path: str | Path, content: bytes | str, mode: int = 0o666) -> No
                 os.chown(temporary, old.st_uid, old.st_gid)
             os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:  # a full disk's error names no file, others the temporary one
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 

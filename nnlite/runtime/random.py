@@ -30,6 +30,14 @@ def draw_seed(source: np.random.Generator | None = None) -> int:
     return int((source or _generator).integers(0, 2**63 - 1))
 
 
+def mask_seed(argument: str, value: object) -> int:
+    """`value` as the seed of a mask. Raises ValueError unless it is an integer in [0, 2**64)."""
+    seed = positive_int(argument, value, minimum=0)
+    if seed >= 2**64:
+        raise ValueError(f"{argument}: expected an integer below 2**64. Received: {value!r}")
+    return seed
+
+
 def combine(seed: int, number: int) -> int:
     """A 63-bit seed for the `number`-th use of `seed`: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014)."""
     z = (seed + number * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

@@ -104,3 +104,8 @@ def test_a_batch_of_nothing_has_no_mean(loss):
     y = np.zeros(0, np.int64) if loss.startswith("sparse") else np.zeros((0, 3))
     with pytest.raises(ValueError, match=r"y_pred: expected .* Received: shape \(0, 3\)"):
         nn.losses.get(loss)(y, nn.Tensor(np.zeros((0, 3))))
+
+
+def test_softmax_of_logits_of_any_size_gives_no_warning():
+    logits = np.array([[3e38, -3e38], [-3e38, -3e38]], np.float32)
+    np.testing.assert_array_equal(nn.ops.softmax(logits).data, [[1, 0], [0.5, 0.5]])

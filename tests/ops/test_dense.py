@@ -155,6 +155,7 @@ def test_what_is_not_fused_with_its_dropout(dense, dropout):
         ({"dropout": -0.5}, "dropout: expected"),
         ({"dropout": "a"}, "dropout: expected"),
         ({"dropout": 0.5, "seed": -1}, "seed: expected"),
+        ({"dropout": 0.5, "seed": 2**64}, "seed: expected"),
     ],
 )
 def test_a_rate_or_seed_that_is_none(options, message):

@@ -108,10 +108,12 @@ def test_a_rate_outside_of_0_to_1(rate):
         ops.dropout(nn.Tensor(np.ones(3)), rate=rate)
 
 
-@pytest.mark.parametrize("seed", [1.5, -1, "one"])
-def test_a_seed_that_is_no_integer(seed):
+@pytest.mark.parametrize("seed", [1.5, -1, "one", 2**64])
+def test_a_seed_that_is_no_integer_of_64_bits(seed):
     with pytest.raises(ValueError, match="seed: expected an integer"):
         ops.dropout(nn.Tensor(np.ones(3)), rate=0.5, seed=seed)
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        nn.Dropout(0.5, seed=seed)
 
 
 def test_the_layer_acts_in_training_alone_and_anew_each_call():

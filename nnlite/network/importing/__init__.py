@@ -7,16 +7,18 @@ from pathlib import Path
 
 from nnlite.network import sequential as own
 from nnlite.network.importing.problems import Problems, Unreadable
+from nnlite.network.saving import OTHER_SUFFIXES
 from nnlite.network.sequential import Sequential
 from nnlite.runtime.errors import existing_file
 
-SUFFIXES = (".keras", ".json", ".h5", ".hdf5", ".onnx")
+SUFFIXES = OTHER_SUFFIXES
 
 
 def load_model(path: str | Path) -> Sequential:
     """The model in a file by `model.save`, Keras (.keras, .h5, .json) or ONNX (.onnx).
 
-    The model is built and has the file's weights. A model by `save` is compiled if it was compiled when saved. JSON by
+    The model is built and has the file's weights. A model by `save` is compiled if it was compiled when saved and
+    its optimizer, loss and metrics are nnlite's; training then goes on from the optimizer's saved state. JSON by
     `keras.Model.to_json` has no weights: they are newly initialised. Images are channels last, whatever the format.
 
     Raises FileNotFoundError if there is no file, ValueError if it is damaged or has an unsupported layer, ImportError

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nnlite import ops
-from nnlite.network.importing import keras_weights
+from nnlite.network.importing import keras_initializers, keras_weights
 from nnlite.network.importing.chain import MOST_LAYERS, Chain
 from nnlite.network.importing.keras_weights import Weights
 from nnlite.network.importing.problems import Problems
@@ -31,7 +31,7 @@ _LAYERS: dict[str, tuple[Callable[..., Layer], tuple[str, ...]]] = {
     ),
     "Dense": (Dense, ("units", "activation", "use_bias")),
     "MaxPooling2D": (MaxPooling2D, ("pool_size", "strides", "padding")),
-    "Dropout": (Dropout, ("rate",)),
+    "Dropout": (Dropout, ("rate", "seed")),
     "Flatten": (Flatten, ()),
     "Activation": (Activation, ("activation",)),
     "ReLU": (lambda: Activation("relu"), ()),
@@ -47,6 +47,14 @@ _REQUIRED = {
     "noise_shape": (None,),
     "dtype": ("float32", None),
 }
+_INITIALIZED = ("kernel_initializer", "bias_initializer")
+#: options that do not change what a layer computes, or are read elsewhere
+_HARMLESS = {
+    *("name", "trainable", "sparse", "ragged", "batch_shape", "batch_input_shape", "input_shape"),
+    *("input_dim", "input_length", "input_dtype", "nb_row", "nb_col"),
+}
+#: the first parts of Keras's modules; tf.keras and Keras 2 have written several
+_OF_KERAS = ("keras", "tf_keras", "keras_core", "tensorflow")
 #: Keras 1's names -> Keras 3's
 _OF_KERAS_1 = {
     "nb_filter": "filters",
@@ -55,6 +63,7 @@ _OF_KERAS_1 = {
     "border_mode": "padding",
     "atrous_rate": "dilation_rate",
     "p": "rate",
+    "init": "kernel_initializer",
     "bias": "use_bias",
     "dim_ordering": "data_format",
 }
@@ -76,6 +85,8 @@ class Entry(NamedTuple):
     #: names and Keras's numbered class names, of the enclosing models and of the layer
     names: tuple[str, ...]
     keys: tuple[str, ...]
+    #: the name of a custom class
+    custom: str | None = None
 
 
 def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
@@ -85,7 +96,7 @@ def load_keras(path: Path, problems: Problems) -> tuple[Sequential, str | None]:
     entries = list(islice(_entries(description, problems), MOST_LAYERS + 1))
     if len(entries) > MOST_LAYERS:
         raise problems.unreadable(f"at most {MOST_LAYERS:,} layers", "more")
-    made = [(entry, layer) for entry in entries if (layer := _layer(entry, problems))]
+    made = [(entry, layer) for entry in entries if (layer := _layer(entry, problems, weights is None))]
     problems.raise_any()
     shape = _input_shape(description, entries)
     if shape is None:
@@ -151,8 +162,8 @@ def _entries(
 ) -> Iterator[Entry]:
     """The layers' descriptions in order; nested models are flattened."""
     kind, config = description.get("class_name"), description["config"]
-    if kind not in _MODELS:
-        problems.add(f"a model of class {kind}")
+    if kind not in _MODELS or (custom := _custom(description)):
+        problems.add(f"a model of class {kind if kind not in _MODELS else custom}")
         return
     # before Keras 2.2.3 a Sequential's config was the list of its layers
     described = config if isinstance(config, list) else config.get("layers", [])
@@ -170,10 +181,19 @@ def _entries(
         if layer_kind in _MODELS:
             yield from _entries(entry, problems, (*names, name), (*keys, key))
         else:
-            yield Entry(layer_kind, name, _today(entry["config"]), (*names, name), (*keys, key))
+            yield Entry(layer_kind, name, _today(entry["config"]), (*names, name), (*keys, key), _custom(entry))
     outputs = list(_sources([config.get("output_layers")])) if isinstance(config, dict) else []
     if outputs and outputs != [previous]:
         problems.add(f"the outputs {', '.join(outputs)} (not the end of a chain)")
+
+
+def _custom(entry: Config) -> str | None:
+    """The full name of a custom class or function; None for one of Keras's."""
+    module, registered = entry.get("module"), entry.get("registered_name")
+    package = registered.split(">")[0] if isinstance(registered, str) and ">" in registered else None
+    if all(part is None or str(part).split(".")[0] in _OF_KERAS for part in (module, package)):
+        return None
+    return str(registered) if package else f"{module}.{entry.get('class_name')}"
 
 
 def _sources(node: Any) -> Iterator[str]:
@@ -203,23 +223,27 @@ def _today(config: Config) -> Config:
     return renamed
 
 
-def _layer(entry: Entry, problems: Problems) -> Layer | None:
+def _layer(entry: Entry, problems: Problems, initialised: bool = False) -> Layer | None:
+    """The layer, None if it is added to the problems; `initialised`: its weights are not in the file."""
     kind = {"Convolution2D": "Conv2D"}.get(entry.kind, entry.kind)
     if kind == "InputLayer":
         return None
     what = f"{kind} {entry.name!r}"
-    if kind not in _LAYERS:
-        problems.add(what)
+    if kind not in _LAYERS or entry.custom:
+        problems.add(f"{what} of the class {entry.custom}" if entry.custom else what, instead_of=_LAYERS)
         return None
+    make, options = _LAYERS[kind]
     before = len(problems.found)
     for option, value in entry.config.items():
         if option in _REQUIRED:
             plain = value["config"].get("name") if isinstance(value, dict) else value  # in Keras 3 a dtype is an object
             if plain not in _REQUIRED[option]:
                 problems.add(f"{what} with {option} {plain!r}")
-        if re.search("_(regularizer|constraint)$", option) and value is not None:
-            problems.add(f"{what} with a {option}")
-    make, options = _LAYERS[kind]
+        elif re.search("_(regularizer|constraint)$", option):
+            if value is not None:
+                problems.add(f"{what} with a {option}")
+        elif option not in {*options, *_HARMLESS, *_INITIALIZED} and value is not None:
+            problems.add(f"{what} with the unknown option {option} {value!r:.60}")
     given = {name: _tupled(entry.config[name]) for name in options if entry.config.get(name) is not None}
     if "activation" in given:
         given["activation"] = _activation(given["activation"])
@@ -227,6 +251,14 @@ def _layer(entry: Entry, problems: Problems) -> Layer | None:
             activation = entry.config["activation"]
             named = f"of the class {activation.get('class_name')!r}" if isinstance(activation, dict) else activation
             problems.add(f"{what} with the activation {named}")
+    for option in filter(signature(make).parameters.__contains__, _INITIALIZED):
+        if (described := entry.config.get(option)) is not None:
+            custom = isinstance(described, dict) and _custom(described)
+            initializer = None if custom else keras_initializers.named(described)
+            if initializer is not None:
+                given[option] = initializer
+            elif initialised and (option != "bias_initializer" or given.get("use_bias", True)):
+                problems.add(f"{what} with the {option} {keras_initializers.said(described)}")
     if len(problems.found) > before:
         return None
     if entry.config.get("trainable") is False and "trainable" in signature(make).parameters:
@@ -244,9 +276,13 @@ def _activation(given: Any) -> str | None:
     Keras writes a name, or an object for a function ({"class_name": "function", "config": "relu"}) or for a layer.
     """
     if isinstance(given, dict) and isinstance(given.get("config"), dict):
-        layer = _layer(Entry(str(given.get("class_name")), "", given["config"], (), ()), Problems(""))
+        described = Entry(str(given.get("class_name")), "", given["config"], (), (), _custom(given))
+        layer = _layer(described, Problems(""))
         return ops.activation_name(layer.activation) if type(layer) is Activation else None
-    name = given.get("config") if isinstance(given, dict) and given.get("class_name") == "function" else given
+    name = given
+    if isinstance(given, dict) and given.get("class_name") == "function":
+        module = None if given.get("module") == "builtins" else given.get("module")
+        name = None if _custom(given | {"module": module}) else given.get("config")
     return name if isinstance(name, str) and name in ACTIVATIONS else None
 
 

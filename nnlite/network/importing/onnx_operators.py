@@ -30,6 +30,8 @@ _AFFINE: dict[str, Callable[[np.ndarray], tuple[Any, Any]]] = {
 _EVALUATED = _MOVES | {"Constant"}
 _EVALUATED_IF_SMALL = {"Gather", "Concat", "Slice", *_AFFINE}
 _MOST_OF_SHAPES = 1000  # elements
+#: of an image whose channel axis no operator determines
+_MOST_CHANNELS = 4
 #: the batch size if the file does not set it
 _BATCH = 2
 
@@ -81,7 +83,7 @@ class Reader:
         known = _OPERATORS.keys() | _AFFINE.keys() | _EVALUATED | _EVALUATED_IF_SMALL | {"Shape"}
         for node in self.graph.node:
             if node.op_type not in known or node.domain not in ("", "ai.onnx"):
-                self.problems.add(_label(node))
+                self.problems.add(_label(node), instead_of=(*_OPERATORS, *_AFFINE, *sorted(_MOVES)))
         for node in self.graph.node:
             if self.problems.found:
                 return
@@ -185,8 +187,27 @@ class Reader:
         if self.chain.shape != (h, w, c) or (self.positions != _channels_first((h, w, c))).any():
             raise ValueError("expected channels first. Received: a tensor with another order of axes")
 
+    def _orient(self) -> None:
+        """Make an image channels last if no operator determined its channel axis: the one of at most 4 sizes."""
+        if self.chain.layers or len(self.given_shape) != 3 or self.chain.shape != self.given_shape:
+            return
+        first, last = self.given_shape[0] <= _MOST_CHANNELS, self.given_shape[-1] <= _MOST_CHANNELS
+        if first == last and 1 in (self.given_shape[0], self.given_shape[-1]):
+            return  # both ways have one order of elements
+        if first == last:
+            raise ValueError(
+                f"expected images whose channel axis is known: the first or the last, of at most {_MOST_CHANNELS}, or "
+                f"that of a Conv. Received: an input of shape {self.given_shape}"
+            )
+        if first:
+            c, h, w = self.given_shape
+            self.chain = Chain((h, w, c))
+            self.given = _channels_first((h, w, c)).reshape(-1)
+            self.positions = self.given[self.positions]
+
     def _flatten(self) -> None:
         """Add a Flatten if ONNX's tensor is flat and nnlite's is not."""
+        self._orient()
         if self.positions.ndim == 1 and len(self.chain.shape) > 1:
             self.chain.add(Flatten())
 
@@ -310,8 +331,18 @@ class Reader:
             self.chain.add(Activation(name))
 
     def softmax(self, attributes: Attributes, values: Values) -> None:
-        """Over the channels. Another axis gives other numbers, which the comparison with onnxruntime finds."""
+        """Over the channels: nnlite's last axis."""
         self._flatten()
+        rank = self.positions.ndim + 1
+        opset = next(o.version for o in self.opsets if o.domain in ("", "ai.onnx"))
+        axis = attributes.get("axis", -1 if opset >= 13 else 1) % rank
+        if axis and opset >= 13:
+            rows = np.moveaxis(self.positions, axis - 1, -1).reshape(-1, self.positions.shape[axis - 1])
+        elif axis:  # over all axes from this one on
+            rows = self.positions.reshape(prod(self.positions.shape[: axis - 1]), -1)
+        channels = self.chain.shape[-1]
+        if not axis or rows.shape[1] != channels or (rows // channels != rows[:, :1] // channels).any():
+            raise ValueError(f"expected a softmax over {channels} channels. Received: axis {axis}")
         self.activation("softmax")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from nnlite.runtime.errors import printable
 
 #: the most problems in one message
@@ -23,16 +25,20 @@ class Problems:
     def __init__(self, argument: str):
         self.argument = argument
         self.found: dict[str, None] = {}  # in order, each once
+        self.supported = ""
 
-    def add(self, what: str) -> None:
+    def add(self, what: str, instead_of: Iterable[str] = ()) -> None:
+        """Add a part; `instead_of` names the supported ones, if parts of its kind are not supported at all."""
         self.found[what] = None
+        self.supported = ", ".join(instead_of) or self.supported
 
     def raise_any(self) -> None:
         """Raise Unreadable with the list, if there is any problem."""
         if self.found:
             told = list(self.found)[:_TOLD]
             more = [f"{len(self.found) - _TOLD} more"] if len(self.found) > _TOLD else []
-            raise self.unreadable("a chain of supported layers", "; ".join([*told, *more]))
+            supported = f" ({self.supported})" if self.supported else ""
+            raise self.unreadable(f"a chain of supported layers{supported}", "; ".join([*told, *more]))
 
     def unreadable(self, expected: str, received: object) -> Unreadable:
         return Unreadable(f"{self.argument}: expected {expected}. Received: {received}")

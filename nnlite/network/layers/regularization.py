@@ -10,7 +10,7 @@ from nnlite.autograd import Tensor
 from nnlite.network.layers.base import Layer, Shape
 from nnlite.performance import counts
 from nnlite.runtime import random
-from nnlite.runtime.errors import fraction, positive_int
+from nnlite.runtime.errors import fraction
 
 
 class Dropout(Layer):
@@ -25,7 +25,7 @@ class Dropout(Layer):
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, trainable: bool = True):
         super().__init__(name, trainable)
         self.rate = rate
-        self.seed = seed if seed is None else positive_int("seed", seed, minimum=0)
+        self.seed = seed if seed is None else random.mask_seed("seed", seed)
         self._stream = self.seed
         self._calls = 0
 
