@@ -68,14 +68,14 @@ def tile_shape(columns: int) -> TileShape:
 def lane_tile_shape(columns: int) -> TileShape:
     """The shape for a result of that many columns each of which is a vector (of images, say).
 
-    With 16 registers, two rows of four keep as many sums under way as multiply-adds take cycles, and each vector that
-    is loaded meets four columns; six rows of two leave fewer columns empty where that many are not a multiple of four.
+    With 16 registers, two rows of four keep as many sums under way as multiply-adds take cycles, and the weights of a
+    result of four columns are read as they lie; six rows of two need fewer loads for more columns.
     """
     if columns <= 2:
-        vectors = columns
-    else:
-        vectors = 4 if REGISTERS == 32 or -columns % 4 < 2 else 2
-    return TileShape({4: 5 if REGISTERS == 32 else 2, 2: 6, 1: 12}[vectors], vectors)
+        return TileShape({2: 6, 1: 12}[max(columns, 1)], max(columns, 1))
+    if REGISTERS == 32:
+        return TileShape(5, 4)
+    return TileShape(2, 4) if columns <= 4 else TileShape(6, 2)
 
 
 class _ShapeType(types.Opaque):
