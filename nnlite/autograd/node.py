@@ -86,6 +86,11 @@ class Node:
                 gradients = (backward(dy),)
             else:
                 gradients = backward(dy, needs)
+                if not isinstance(gradients, (tuple, list)):
+                    raise GraphError(
+                        f"backward of {self.operation!r}: expected a tuple of {len(needs)} gradients, one per "
+                        f"argument. Received: {'None (is a return missing?)' if gradients is None else gradients!r:.60}"
+                    )
         if len(gradients) != len(needs):
             raise GraphError(
                 f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
@@ -93,7 +98,7 @@ class Node:
             )
         for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
             if need and getattr(gradient, "shape", None) != shape and (gradient is None or np.shape(gradient) != shape):
-                received = "None" if gradient is None else f"shape {np.shape(gradient)}"
+                received = "None (is a return missing?)" if gradient is None else f"shape {np.shape(gradient)}"
                 raise GraphError(
                     f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
                     f"Received: {received}"

@@ -80,7 +80,11 @@ def explain(
     from nnlite.explain.measure import explain_networks
     from nnlite.explain.rows import ROUNDS
     from nnlite.network.sequential import Sequential
+    from nnlite.runtime.errors import positive_int
 
+    batch_size = positive_int("batch_size", batch_size)
+    rounds = ROUNDS if rounds is None else positive_int("rounds", rounds)
+    seed = positive_int("seed", seed, 0)
     if not networks:
         raise ValueError("networks: expected at least one built Sequential. Received: none")
     for i, network in enumerate(networks):
@@ -96,7 +100,7 @@ def explain(
         algorithm=algorithm,
         baseline=baseline,
         batch_size=batch_size,
-        rounds=ROUNDS if rounds is None else rounds,
+        rounds=rounds,
         seed=seed,
     )
     return Explanation(document)
