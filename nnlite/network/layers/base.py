@@ -139,7 +139,7 @@ class Layer(KnownAttributes):
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
         """A new float32 parameter with values of `initializer`; trained if the layer is."""
-        if prod(shape) > LARGEST // 8:
+        if isinstance(initializer, str) and prod(shape) > LARGEST // 8:  # NumPy has other words for each
             raise _too_large(name, shape)
         argument = f"{'kernel' if name == 'weight' else name}_initializer"  # as Keras calls it
         initialize = initializers.get(initializer, argument)
