@@ -74,36 +74,42 @@ class Node:
                     "Call backward first, or compute the tensor again"
                 )
 
-    def gradients(self, dy: np.ndarray) -> tuple[np.ndarray | None, ...]:
-        """The gradients of the operation's arguments, checked: one each, of the argument's shape."""
+    def gradients(self, dy: np.ndarray) -> list[tuple[Node | Tensor, np.ndarray]]:
+        """The parents that need a gradient, each with its own, checked: of the argument's shape."""
         needs, backward = tuple([parent is not None for parent in self.parents]), self.backward
         if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
             dy = dy.astype(self.dtype)
         with scopes.scope(self.layer, "grad_input"):
             if isinstance(backward, tuple):
-                gradients = tuple([f(dy) if need else None for f, need in zip(backward, needs, strict=True)])
-            elif len(needs) == 1:
-                gradients = (backward(dy),)
+                gradients = [f(dy) if need else None for f, need in zip(backward, needs, strict=True)]
             else:
-                gradients = backward(dy, needs)
-                if not isinstance(gradients, (tuple, list)):
-                    raise GraphError(
-                        f"backward of {self.operation!r}: expected a tuple of {len(needs)} gradients, one per "
-                        f"argument. Received: {'None (is a return missing?)' if gradients is None else gradients!r:.60}"
-                    )
+                gradients = (backward(dy),) if len(needs) == 1 else backward(dy, needs)
+        if not isinstance(gradients, (tuple, list)):
+            received = "None (is a return missing?)" if gradients is None else type(gradients).__name__
+            raise GraphError(
+                f"backward of {self.operation!r}: expected a tuple of {len(needs)} gradients, one per argument. "
+                f"Received: {received}"
+            )
         if len(gradients) != len(needs):
             raise GraphError(
                 f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
                 f"Received: {len(gradients)}"
             )
-        for i, (gradient, need, shape) in enumerate(zip(gradients, needs, self.shapes, strict=True)):
-            if need and getattr(gradient, "shape", None) != shape and (gradient is None or np.shape(gradient) != shape):
-                received = "None (is a return missing?)" if gradient is None else f"shape {np.shape(gradient)}"
+        found = []
+        for i, parent in enumerate(self.parents):
+            if parent is None:
+                continue
+            gradient, shape = gradients[i], self.shapes[i]
+            if gradient.__class__ is not _ndarray:
+                gradient = None if gradient is None else np.asarray(gradient)
+            if gradient is None or gradient.shape != shape:
+                received = "None (is a return missing?)" if gradient is None else f"shape {gradient.shape}"
                 raise GraphError(
                     f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
                     f"Received: {received}"
                 )
-        return gradients
+            found.append((parent, gradient))
+        return found
 
 
 def reachable(last: Node) -> list[Node]:

@@ -68,13 +68,15 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     except (TypeError, ValueError):  # not callable, or in C without a signature
         expected = "a Python function of arrays that returns (result, backward)"
         raise TypeError(f"function: expected {expected}. Received: {function!r:.60}") from None
-    count = len(positional or ())
-    checked = checked_operands(positional or ())
+    count, checked = len(positional), checked_operands(positional)
 
     @functools.wraps(function)
     def operation(*args: Any, **options: Any) -> Tensor:
-        if positional is not None and (options or len(args) < count):
+        if len(args) < count:
             args = _complete(name, positional, args, options)
+        for key, value in options.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
         arrays, recorded = [], False
         for arg in args:
             if isinstance(arg, Tensor):
@@ -106,11 +108,11 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     return operation
 
 
-def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...] | None:
-    """The parameters that are arguments of an operation; None if it takes any number of them."""
+def _positional(signature: inspect.Signature) -> tuple[inspect.Parameter, ...]:
+    """The parameters that are arguments of an operation; none if it takes any number of them."""
     parameters = signature.parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return None
+        return ()
     return tuple(p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
@@ -124,9 +126,6 @@ def _complete(name: str, positional: tuple[inspect.Parameter, ...], args: tuple,
             rest.append(parameter.default)
         else:
             raise TypeError(f"{name}: expected the argument {parameter.name!r}. Received: none")
-    for key, value in options.items():
-        if isinstance(value, Tensor):
-            raise TypeError(f"{name}: {key} is an option, through which no gradient flows. Received: a Tensor")
     return (*args, *rest)
 
 

@@ -204,10 +204,7 @@ def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
     keep = [dy]  # so that no id is used twice
     for node in nodes:
         dy = pending.pop(node)
-        for parent, gradient in zip(node.parents, node.gradients(dy), strict=True):
-            if parent is None:
-                continue
-            gradient = np.asarray(gradient)
+        for parent, gradient in node.gradients(dy):
             if isinstance(parent, Node):
                 pending[parent] = pending[parent] + gradient if parent in pending else gradient
             else:
@@ -216,7 +213,7 @@ def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
                 keep.append(gradient)
                 _accumulate(parent, gradient.copy() if shared else gradient)
         if not retain_graph:
-            node.backward, node.parents = None, ()
+            node.backward, node.parents = None, []
 
 
 def _seed(tensor: Tensor, gradient: Any) -> np.ndarray:

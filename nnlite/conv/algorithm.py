@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from math import prod, sqrt
 from types import MappingProxyType
@@ -173,7 +174,7 @@ class Algorithm(KnownAttributes):
     @property
     def _pair(self) -> Any:
         assert self.pair_module is not None
-        return import_module(self.pair_module)
+        return _imported(self.pair_module)
 
     def error_bound(self, geometry: Geometry, pass_name: str, dtype: Any = np.float32) -> float:
         """The largest error of an element that is within the algorithm's contract, relative to the result's rms.
@@ -214,6 +215,9 @@ class Algorithm(KnownAttributes):
 
     def __repr__(self) -> str:
         return f"<algorithm {getattr(self, 'name', type(self).__name__)!r}>"
+
+
+_imported = cache(import_module)  # Python's own table of modules is behind a lock
 
 
 def _check_methods(algorithm: type[Algorithm]) -> None:

@@ -1,5 +1,8 @@
 """A network's first two convolutions in one kernel, against the same operations one by one in float64."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -292,3 +295,91 @@ def test_training_with_and_without_fusion_agrees(filters):
         gradients.append([b - a for a, b in zip(model.get_weights(), before, strict=True)])
     for together, apart in zip(*gradients, strict=True):
         np.testing.assert_allclose(together, apart, rtol=0, atol=2e-3 * np.abs(apart).max())
+
+
+# What is fused is found once, and again after a change ---------------------------------------------------------------
+
+
+def _operations(model, x, training=True):
+    """The operations of a call, by name."""
+    from nnlite.runtime import scopes
+
+    ran = []
+    with scopes.tracing(lambda operation, *_: ran.append(operation.__name__)):
+        model(x, training=training)
+    return ran
+
+
+CHANGES = {
+    "fuse of a layer": lambda model: setattr(model.layers[0], "fuse", False),
+    "fuse of the model": lambda model: setattr(model, "fuse", False),
+    "an activation": lambda model: setattr(model.layers[1], "activation", "tanh"),
+    "an algorithm": lambda model: setattr(model.layers[1], "algorithm", "im2col"),
+    "trainable": lambda model: setattr(model.layers[0], "trainable", False),
+    "one parameter": lambda model: setattr(model.layers[0].bias, "requires_grad", False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_after_a_call_changes_what_the_next_call_fuses(change):
+    model, x = nn.Sequential(_layers()), np.ones((32, 28, 28, 1), np.float32)
+    assert _operations(model, x)[0] == "conv2d_pair"
+    CHANGES[change](model)
+    assert _operations(model, x)[0] == "conv2d"
+
+
+def test_what_applies_inside_a_with_block_ends_with_it():
+    model, x = nn.Sequential(_layers()), np.ones((32, 28, 28, 1), np.float32)
+    for _ in range(2):
+        assert _operations(model, x)[0] == "conv2d_pair"
+        with conv.use("im2col"):
+            assert _operations(model, x)[0] == "conv2d"
+
+
+def test_an_input_that_needs_a_gradient_is_told_from_one_that_does_not():
+    model, x = nn.Sequential(_layers()), np.ones((32, 28, 28, 1), np.float32)
+    for _ in range(2):
+        assert _operations(model, x)[0] == "conv2d_pair"
+        assert _operations(model, Tensor(x, requires_grad=True))[0] == "conv2d"
+
+
+def test_a_rate_that_is_set_after_a_call_counts():
+    model, x = nn.Sequential(_layers()[:5]), np.ones((32, 28, 28, 1), np.float32)
+    model(x, training=True)
+    model.layers[3].rate = 0.0
+    np.testing.assert_array_equal(model(x, training=True).data, model(x).data)
+
+
+def test_a_layer_that_is_added_after_a_call_is_computed():
+    model, x = nn.Sequential(_layers()[:5]), np.ones((32, 28, 28, 1), np.float32)
+    assert model(x).shape == (32, 12, 12, 4)
+    model.add(nn.layers.Flatten())
+    assert model(x).shape == (32, 12 * 12 * 4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_that_was_called_has_its_own_layers(copied):
+    model, x = nn.Sequential(_layers()), np.ones((32, 28, 28, 1), np.float32)
+    before = model(x).data
+    other = copied(model)
+    model.set_weights([weight * 0 for weight in model.get_weights()])
+    np.testing.assert_array_equal(other(x).data, before)
+
+
+def test_a_gradient_flows_to_a_parameter_that_a_layer_does_not_list():
+    """The fused pair gives its input no gradient: a model cannot know of this one before its layer has run."""
+    scale = Tensor(np.float32(2).reshape(1), requires_grad=True)
+
+    class Scaled(nn.Layer):
+        def call(self, x, training):
+            return x * scale
+
+    first = nn.layers.Input((28, 28, 1))
+    model = nn.Sequential([first, Scaled(), *_layers()[1:]])
+    gradients = []
+    for fuse in (True, False):
+        model.compile(fuse=fuse)
+        scale.grad = None
+        model(np.ones((32, 28, 28, 1), np.float32)).sum(axis=0)[0].backward()
+        gradients.append(scale.grad)
+    np.testing.assert_allclose(*gradients, rtol=1e-3, atol=1e-6)
