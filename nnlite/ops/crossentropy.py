@@ -111,7 +111,7 @@ def _integers(labels: Any, shape: tuple[int, ...], argument: str) -> np.ndarray:
     labels = labels.reshape(n)
     if labels.dtype.kind not in "iuf":
         raise ValueError(f"{argument}: expected integer labels. Received: dtype {labels.dtype}")
-    if labels.dtype.kind == "f" and (fractional := labels != np.floor(labels)).any():
+    if labels.dtype.kind == "f" and (fractional := (labels != np.floor(labels)) | np.isinf(labels)).any():
         i = int(fractional.argmax())
         raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
     return labels
