@@ -76,7 +76,9 @@ class Node:
 
     def gradients(self, dy: np.ndarray) -> list[tuple[Node | Tensor, np.ndarray]]:
         """The parents that need a gradient, each with its own, checked: of the argument's shape."""
-        needs, backward = tuple([parent is not None for parent in self.parents]), self.backward
+        needs = tuple([parent is not None for parent in self.parents])
+        backward: Any = self.backward
+        gradients: Any
         if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
             dy = dy.astype(self.dtype)
         with scopes.scope(self.layer, "grad_input"):

@@ -25,7 +25,7 @@ class Tensor:
     `data` is an ndarray: float32, or float64 if a float64 array was given (anything else becomes float32).
     After `backward`, `grad` of every tensor made with `requires_grad=True` is an ndarray of its shape and dtype;
     a second backward adds to it. Tensors that operations return carry no `grad`.
-    A tensor's shape stays: `data` can be set to floats of that shape, `grad` to numbers of that shape or None.
+    A tensor keeps its shape and dtype: `data` can be set to an array that has them, `grad` to numbers of that shape.
     """
 
     #: `_data` and `_grad` are read and set without a call or a check
@@ -55,9 +55,10 @@ class Tensor:
 
     @data.setter
     def data(self, array: np.ndarray) -> None:
-        fits = isinstance(array, np.ndarray) and array.dtype in FLOATS and array.shape == self._data.shape
+        dtype, shape = self._data.dtype, self._data.shape
+        fits = isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape
         if not fits or isinstance(array, np.ma.MaskedArray):
-            expected = f"a float32 or float64 array of shape {self._data.shape}, the tensor's"
+            expected = f"a {dtype} array of shape {shape}, as the tensor has"
             raise ValueError(f"data{self._said()}: expected {expected}. Received: {_kind(array)}")
         self._data = readable(array)
 
@@ -70,7 +71,7 @@ class Tensor:
         if array is not None and not (
             isinstance(array, np.ndarray) and array.dtype.kind in "fiub" and array.shape == self._data.shape
         ):
-            expected = f"None or an array of numbers of shape {self._data.shape}, the tensor's"
+            expected = f"None or an array of numbers of shape {self._data.shape}, as the tensor has"
             raise ValueError(f"grad{self._said()}: expected {expected}. Received: {_kind(array)}")
         self._grad = array
 

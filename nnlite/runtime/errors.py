@@ -118,7 +118,7 @@ def writable_file(argument: str, path: str | Path | None) -> None:
 
 def writable_folder(argument: str, path: str | Path) -> Path:
     """The folder `path`, created if needed. Raises ValueError if it cannot be created or written."""
-    if not str(path):  # Path("") is the current folder
+    if not str(path) or "\0" in str(path):  # Path("") is the current folder
         raise ValueError(f"{argument}: expected a writable folder. Received: {path!r}")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
