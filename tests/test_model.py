@@ -538,6 +538,8 @@ def test_accuracy_of_one_probability_counts_from_a_half(generator):
     assert nn.metrics.accuracy(labels, outputs) == nn.metrics.accuracy(labels[:, None], outputs) == 0.5
     with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\).*\(2, 3, 4\)"):
         nn.metrics.accuracy(np.zeros((2, 3)), np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\), n at least 1.*\(0, 3\)"):
+        nn.metrics.accuracy(np.zeros(0), np.zeros((0, 3)))
 
 
 def test_a_layer_is_added_without_a_look_at_all_the_others():

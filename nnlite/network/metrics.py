@@ -20,8 +20,8 @@ def accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     y_true holds labels (n), or rows (n, classes) whose largest value marks the class. A y_pred of (n, 1) holds the
     probability of label 1, with a threshold of 0.5. Raises ValueError if y_pred has another rank.
     """
-    if y_pred.ndim != 2:
-        raise ValueError(f"y_pred: expected shape (n, classes). Received: shape {y_pred.shape}")
+    if y_pred.ndim != 2 or not len(y_pred):
+        raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {y_pred.shape}")
     if y_pred.shape[1] == 1:
         return np.count_nonzero((y_pred[:, 0] >= 0.5) == (y_true.reshape(-1) == 1)) / len(y_pred)
     labels = y_true.argmax(axis=-1) if y_true.ndim == y_pred.ndim and y_true.shape[-1] > 1 else y_true.reshape(-1)
