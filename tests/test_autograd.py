@@ -400,3 +400,40 @@ def test_an_array_lives_no_longer_because_it_is_compared():
     del x
     assert alive() is None
     y.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("returned", "received"),
+    [(None, r"None \(is a return missing\?\)"), (np.ones(2), "ndarray"), ((np.ones(2),), "1 values")],
+)
+def test_an_operation_that_returns_something_else_than_a_result_and_its_backward_says_so(returned, received):
+    @nn.differentiable
+    def broken(x):
+        return returned
+
+    with pytest.raises(
+        nn.GraphError, match=rf"^broken: expected it to return \(result, backward\). Received: {received}$"
+    ):
+        broken(leaf(1.0))
+
+
+def test_a_result_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="^result of <lambda>: expected an array of numbers"):
+        nn.differentiable(lambda x: ("a", lambda dy: dy))(leaf(1.0))
+
+
+def test_a_backward_that_returns_nothing_asks_for_its_return():
+    one = nn.differentiable(lambda x: (x * 2, lambda dy: None))
+    with pytest.raises(
+        nn.GraphError, match=r"gradient of shape \(1,\) for argument 0. Received: None \(is a return missing"
+    ):
+        one(leaf(1.0)).backward()
+    two = nn.differentiable(lambda x, y: (x * y, lambda dy, needs: None))
+    with pytest.raises(nn.GraphError, match=r"expected a tuple of 2 gradients.*Received: None \(is a return missing"):
+        two(leaf(1.0), leaf(2.0)).backward()
+
+
+@pytest.mark.parametrize("wrong", [3, None, int])
+def test_only_a_python_function_is_made_an_operation(wrong):
+    with pytest.raises(TypeError, match="^function: expected a Python function of arrays that returns"):
+        nn.differentiable(wrong)

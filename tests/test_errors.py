@@ -127,13 +127,26 @@ def test_none_is_no_operand_but_where_there_may_be_none():
     assert nn.ops.conv2d(IMAGES, KERNEL, None).shape == (1, 2, 2, 2)
 
 
-def test_a_tensor_whose_data_was_replaced_is_checked_as_an_array_is():
-    x = nn.Tensor(X)
-    x.data = x.data.astype(np.float16)
-    with pytest.raises(
-        ValueError, match="x: expected a Tensor or array of float32 or float64. Received: dtype float16"
-    ):
-        nn.ops.relu(x)
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [
+        (X.astype(np.float64), r"float64 of shape \(4, 3\)"),
+        (X.astype(">f4"), "float32 in another byte order"),
+        (X.T, r"float32 of shape \(3, 4\)"),
+        (np.ma.masked_less(X, 0), "a masked array"),
+        ([1], r"\[1\]"),
+        (None, "None"),
+    ],
+)
+def test_a_tensors_data_is_replaced_only_by_its_dtype_and_shape(wrong, received):
+    x = nn.Tensor(X, name="weight")
+    expected = r"data of weight: expected a float32 array of shape \(4, 3\), as the tensor has. Received: "
+    with pytest.raises(ValueError, match=f"^{expected}{received}"):
+        x.data = wrong
+    assert x.data is X
+    x.data = np.asfortranarray(X)
+    assert x.data.flags.c_contiguous
+    assert np.array_equal(x.data, X)
 
 
 def test_the_elementwise_take_numbers():
@@ -158,7 +171,7 @@ RAGGED, TEXT = [[1.0, 2.0, 3.0], [4.0]], np.full((4, 3), "a")
         ("y_true", lambda wrong: nn.ops.categorical_crossentropy(X, targets=wrong)),
         ("y_true", lambda wrong: nn.ops.sparse_categorical_crossentropy(X, labels=wrong)),
         (r"weights\[0\]", lambda wrong: model().set_weights([wrong, np.zeros(2)])),
-        ("weight_initializer", lambda wrong: nn.Dense(2, kernel_initializer=lambda *_: wrong).build((3,))),
+        ("kernel_initializer", lambda wrong: nn.Dense(2, kernel_initializer=lambda *_: wrong).build((3,))),
         ("operand", lambda wrong: nn.Tensor(X) + wrong),
         ("gradient", lambda wrong: (nn.Tensor(X, requires_grad=True) * 2).backward(wrong)),
     ],
@@ -179,7 +192,11 @@ def test_a_gradient_is_an_array_of_numbers(wrong):
     parameter = nn.Tensor(np.ones(2, np.float32), requires_grad=True)
     optimizer = nn.SGD()
     optimizer.build([parameter])
-    parameter.grad = wrong
+    with pytest.raises(
+        ValueError, match=r"^grad: expected None or an array of numbers of shape \(2,\), as the tensor has"
+    ):
+        parameter.grad = wrong
+    parameter._grad = wrong
     with pytest.raises(ValueError, match=r"parameters\[0\]: expected an array of numbers as grad. Received: "):
         optimizer.step()
     assert parameter.data.tolist() == [1, 1]
@@ -202,7 +219,7 @@ def test_a_gradient_that_comes_back_complex_is_refused():
         ("loss", lambda wrong: model().compile(loss=wrong)),
         ("metric", lambda wrong: model().compile(metrics=[wrong])),
         ("activation", lambda wrong: nn.Activation(wrong) if wrong is not None else nn.Activation(["x"])),
-        ("initializer", lambda wrong: nn.Dense(2, kernel_initializer=wrong).build((3,))),
+        ("kernel_initializer", lambda wrong: nn.Dense(2, kernel_initializer=wrong).build((3,))),
         ("algorithm", nn.conv.get),
         ("algorithm", lambda wrong: nn.ops.conv2d(IMAGES, KERNEL, algorithm=wrong)),
     ],

@@ -414,7 +414,7 @@ def tensor(array):
     if not isinstance(array, np.ndarray):
         return array
     made = nn.Tensor(np.zeros(1, np.float32), requires_grad=True)
-    made.data = array
+    made._data = array
     return made
 
 
@@ -709,9 +709,9 @@ def replaced_weights(hand):
     model, start = _networks[fuse].model, _networks[fuse].start
     parameters = model.parameters()
     for parameter, values in zip(parameters, start, strict=True):
-        parameter.data, parameter.grad = values.copy(), None
+        parameter._data, parameter._grad = values.copy(), None
     i = int(rng.integers(len(parameters)))
-    parameters[i].data = hand(parameters[i].data, wrong=0.5)
+    parameters[i]._data = hand(parameters[i].data, wrong=0.5)
     x = normal(rng, (17, 8, 8, 1))
     right = not hand.misfit and not hand.mixed(np.float32)
     training = bool(rng.integers(2))
@@ -724,7 +724,7 @@ def replaced_weights(hand):
     def wrong(result):
         given = [np.array(parameter.data) for parameter in parameters]
         for parameter, values in zip(parameters, given, strict=True):
-            parameter.data = np.ascontiguousarray(values)
+            parameter._data = np.ascontiguousarray(values)
         with nn.conv.use("im2col"):
             twin = model(nn.Tensor(x), training=False).data
         return None if training else far("y", result, twin.astype(np.float64), 1e-3)
@@ -738,7 +738,7 @@ def set_weights(hand):
     model, start = _networks.setdefault(True, Network(True)).model, _networks[True].start
     parameters = model.parameters()
     for parameter, values in zip(parameters, start, strict=True):
-        parameter.data = values.copy()
+        parameter._data = values.copy()
     given = [hand(rng.standard_normal(values.shape).astype(np.float32), wrong=0.05) for values in start]
     locked = int(rng.integers(len(parameters))) if rng.random() < 0.2 else None
     if locked is not None:

@@ -65,3 +65,30 @@ def test_rejects_an_input_that_gets_no_gradient(matrix):
 def test_needs_a_list_of_inputs(matrix):
     with pytest.raises(TypeError, match="inputs: expected a list"):
         nn.gradcheck(lambda x: x, matrix)
+
+
+def test_rejects_an_operation_that_changes_its_input(matrix):
+    doubled = nn.differentiable(lambda x: (x.__imul__(2), lambda dy: 2 * dy))
+    with pytest.raises(
+        nn.GradientError, match="function: expected it to leave its inputs as they are.*input 0 in place"
+    ):
+        nn.gradcheck(doubled, [matrix])
+
+
+def test_rejects_a_backward_that_changes_what_it_gets(matrix):
+    changes_dy = nn.differentiable(lambda x: (x * 2, lambda dy: dy.__imul__(2)))
+    with pytest.raises(nn.GradientError, match="backward: expected it to leave dy as it is"):
+        nn.gradcheck(changes_dy, [matrix])
+    changes_x = nn.differentiable(lambda x: (x * 2, lambda dy: (x.__imul__(2), 2 * dy)[1]))
+    with pytest.raises(nn.GradientError, match="backward: expected it to leave its inputs as they are.*input 0"):
+        nn.gradcheck(changes_x, [matrix])
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong"),
+    [("directions", 0), ("directions", 1.5), ("step", 0), ("step", "a"), ("tolerance", -1), ("tolerance", np.nan),
+     ("seed", -1)],
+)  # fmt: skip
+def test_options_that_check_nothing_are_refused(matrix, option, wrong):
+    with pytest.raises(ValueError, match=f"^{option}: expected "):
+        nn.gradcheck(operation(lambda x, dy: dy), [matrix], **{option: wrong})

@@ -100,7 +100,7 @@ def test_initializers_have_the_spread_that_keras_gives():
         (lambda: nn.Conv2D(1, 3).build((28, 28)), r"x: expected shape \(n, h, w, c\).*\(n, 28, 28\)"),
         (lambda: nn.Conv2D(1, 3).build((2, 2, 1)), "kernel no larger than the padded input"),
         (lambda: nn.Conv2D(2, 3, groups=2).build((5, 5, 3)), "groups: expected a divisor of the 3 input channels"),
-        (lambda: nn.Dense(2, kernel_initializer="glorot").build((2,)), "unknown initializer 'glorot'"),
+        (lambda: nn.Dense(2, kernel_initializer="glorot").build((2,)), "unknown kernel_initializer 'glorot'"),
         (lambda: nn.Dropout(1.0), r"rate: expected a number in \[0, 1\)"),
         (lambda: nn.MaxPooling2D(3).build((2, 2, 1)), "pool_size: expected a window no larger"),
         (lambda: nn.Input(28), "shape: expected the sizes"),

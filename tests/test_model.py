@@ -452,7 +452,7 @@ def test_a_saved_file_has_the_rights_of_any_new_file(model, tmp_path):
 
 def test_mean_absolute_error_broadcasts_nothing(generator):
     y, predictions = generator.standard_normal(5), generator.standard_normal((5, 1))
-    assert nn.metrics.mean_absolute_error(y, predictions) == pytest.approx(np.abs(y - predictions[:, 0]).sum())
+    assert nn.metrics.mean_absolute_error(y, predictions) == pytest.approx(np.abs(y - predictions[:, 0]).mean())
     with pytest.raises(ValueError, match=r"y_true: expected shape \(5, 5\)"):
         nn.metrics.mean_absolute_error(y, generator.standard_normal((5, 5)))
 
@@ -529,9 +529,11 @@ def test_a_layer_whose_build_failed_has_its_parameters_once():
 
 def test_accuracy_of_one_probability_counts_from_a_half(generator):
     outputs, labels = np.array([[0.2], [0.7], [0.6], [0.1]]), np.array([0, 1, 0, 1])
-    assert nn.metrics.accuracy(labels, outputs) == nn.metrics.accuracy(labels[:, None], outputs) == 2
+    assert nn.metrics.accuracy(labels, outputs) == nn.metrics.accuracy(labels[:, None], outputs) == 0.5
     with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\).*\(2, 3, 4\)"):
         nn.metrics.accuracy(np.zeros((2, 3)), np.zeros((2, 3, 4)))
+    with pytest.raises(ValueError, match=r"y_pred: expected shape \(n, classes\), n at least 1.*\(0, 3\)"):
+        nn.metrics.accuracy(np.zeros(0), np.zeros((0, 3)))
 
 
 def test_a_layer_is_added_without_a_look_at_all_the_others():
@@ -695,7 +697,7 @@ def test_summary_says_what_is_trained(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: setattr(m, "learning_rate", 1), "of Sequential 'learning_rate': expected one of optimizer, loss"),
+        (lambda m: setattr(m, "learning_rate", 1), "of Sequential 'learning_rate': expected one of .*loss"),
         (lambda m: setattr(m, "trainabel", 1), "Did you mean 'trainable'"),
         (lambda m: setattr(m.layers[0], "trainabel", False), "of Dense 'trainabel'.*Did you mean 'trainable'"),
         (lambda m: setattr(m.layers[1], "rates", 0.1), "of Dropout 'rates'.*Did you mean 'rate'"),

@@ -147,7 +147,7 @@ def test_a_gradient_of_another_shape_changes_nothing():
     a, b = (nn.Tensor(np.ones((2, 3), np.float32), requires_grad=True) for _ in range(2))
     optimizer = nn.RMSprop()
     optimizer.build([a, b])
-    a.grad, b.grad = np.ones((2, 3), np.float32), np.ones(2, np.float32)
+    a.grad, b._grad = np.ones((2, 3), np.float32), np.ones(2, np.float32)
     with pytest.raises(ValueError, match=r"parameters\[1\]: expected grad of shape \(2, 3\). Received: shape \(2,\)"):
         optimizer.step()
     assert (a.data == 1).all()
@@ -244,7 +244,7 @@ def test_a_parameter_that_was_made_non_contiguous_is_refused_before_anything_cha
     optimizer.build([first, second])
     first.grad, second.grad = np.ones((3, 4)), np.ones((3, 4))
     before = first.data.copy()
-    second.data = np.ones((4, 3)).T
+    second._data = np.ones((4, 3)).T  # which setting `data` would copy
     with pytest.raises(ValueError, match=r"parameters\[1\]: expected a C-contiguous array"):
         optimizer.step()
     np.testing.assert_array_equal(first.data, before)
@@ -305,11 +305,11 @@ def test_a_parameter_that_is_not_as_it_was_built_is_refused_before_anything_chan
     refusing.build([first, second])
     refusing.step()
     after_one = first.data.copy()
-    second.data = data
+    second._data = data  # past the checks of `data`
     with pytest.raises(ValueError, match=rf"parameters\[1\]: expected .*Received: .*{received}"):
         refusing.step()
     np.testing.assert_array_equal(first.data, after_one)
-    second.data = after_one.copy()
+    second._data = after_one.copy()
     refusing.step()  # which is the second, as of an optimizer that refused nothing
     third = nn.Tensor(np.ones(3, np.float32), requires_grad=True)
     third.grad = np.ones(3, np.float32)

@@ -585,7 +585,7 @@ PARAMETERS = [(name, i) for name, count in COUNTS.items() for i in range(count)]
 @pytest.mark.parametrize(("name", "i"), PARAMETERS)
 def test_an_array_that_is_no_weight_of_the_layer_is_refused(name, i, wrong):
     compute, parameters, x = built(name)
-    parameters[i].data = WRONG[wrong](parameters[i].data)
+    parameters[i]._data = WRONG[wrong](parameters[i].data)
     with pytest.raises(ValueError, match=r"expected .*[Rr]eceived: "):
         compute(x, training=True)
 
@@ -594,7 +594,7 @@ def test_an_array_that_is_no_weight_of_the_layer_is_refused(name, i, wrong):
 @pytest.mark.parametrize("name", ["Conv2D", "Dense", "Conv2D and pooling", "Dense and dropout"])
 def test_a_weight_of_another_shape_is_refused_by_the_layers_name(name, wrong):
     compute, parameters, x = built(name)
-    parameters[0].data = WRONG[wrong](parameters[0].data)
+    parameters[0]._data = WRONG[wrong](parameters[0].data)
     with pytest.raises(ValueError, match="^weight of .*: expected shape "):
         compute(x)
 
@@ -605,7 +605,7 @@ def test_a_layer_is_right_however_its_weights_lie(name, i, layout):
     results = []
     for lay in (lambda array: array, LAYOUTS[layout]):
         compute, parameters, x = built(name)
-        parameters[i].data = lay(parameters[i].data)
+        parameters[i]._data = lay(parameters[i].data)
         y = compute(x, training=True)
         y.backward(np.ones(y.shape, np.float32))
         results.append([y.data, *(parameter.grad for parameter in parameters)])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import Tensor
-from nnlite.runtime.errors import GradientError
+from nnlite.runtime.errors import GradientError, positive, positive_int
 
 
 def gradcheck(
@@ -30,22 +30,31 @@ def gradcheck(
     `inputs` are Tensors or float arrays (others are passed on as they are). The function must be differentiable and
     deterministic at them. A difference above `tolerance`, relative to the largest of 0.001, the two values and the
     product's own size, raises GradientError, which says which input and by how much. Also checked: each
-    gradient's shape, and that every input gets one.
+    gradient's shape, that every input gets one, and that neither the function nor its backward changes an array that
+    it gets.
     """
     if not isinstance(inputs, (list, tuple)):
         raise TypeError(f"inputs: expected a list or tuple of Tensors or arrays. Received: {type(inputs).__name__}")
-    generator = np.random.default_rng(seed)
+    step, tolerance = positive("step", step), positive("tolerance", tolerance)
+    directions = positive_int("directions", directions)
+    generator = np.random.default_rng(positive_int("seed", seed, 0))
     arguments = [_double(value) for value in inputs]
     checked = [i for i, value in enumerate(arguments) if isinstance(value, Tensor)]
     if not checked:
         raise ValueError("inputs: expected at least one Tensor or array of floats. Received: none")
+    before = {i: arguments[i].data.copy() for i in checked}
     output = function(*arguments)
+    _require_unchanged("function", arguments, before)
     if not isinstance(output, Tensor):
         raise TypeError(f"function: expected it to return a Tensor. Received: {type(output).__name__}")
     cotangent = generator.standard_normal(output.shape)
     if not output.requires_grad:
         raise GradientError("function: its result depends on none of the inputs, so no gradient flows")
+    seed_before = cotangent.copy()
     output.backward(cotangent)
+    _require_unchanged("backward", arguments, before)
+    if not np.array_equal(cotangent, seed_before, equal_nan=True):
+        raise GradientError("backward: expected it to leave dy as it is. Received: one that changes dy in place")
 
     for i in checked:
         x = arguments[i]
@@ -63,6 +72,14 @@ def gradcheck(
                     f"gradient of input {i} {x.shape}: expected {numeric:.9g} along a random direction (numerical). "
                     f"Received: {exact:.9g}, a relative error of {error:.2e}, above {tolerance:.0e}"
                 )
+
+
+def _require_unchanged(what: str, arguments: list, before: dict[int, np.ndarray]) -> None:
+    for i, array in before.items():
+        if not np.array_equal(arguments[i].data, array, equal_nan=True):
+            raise GradientError(
+                f"{what}: expected it to leave its inputs as they are. Received: one that changes input {i} in place"
+            )
 
 
 def _double(value: Any) -> Any:

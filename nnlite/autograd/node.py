@@ -76,7 +76,9 @@ class Node:
 
     def gradients(self, dy: np.ndarray) -> list[tuple[Node | Tensor, np.ndarray]]:
         """The parents that need a gradient, each with its own, checked: of the argument's shape."""
-        needs, backward = tuple([parent is not None for parent in self.parents]), self.backward
+        needs = tuple([parent is not None for parent in self.parents])
+        backward: Any = self.backward
+        gradients: Any
         if dy.dtype != self.dtype:  # a float32 result that met a float64 array afterwards
             dy = dy.astype(self.dtype)
         with scopes.scope(self.layer, "grad_input"):
@@ -84,6 +86,12 @@ class Node:
                 gradients = [f(dy) if need else None for f, need in zip(backward, needs, strict=True)]
             else:
                 gradients = (backward(dy),) if len(needs) == 1 else backward(dy, needs)
+        if not isinstance(gradients, (tuple, list)):
+            received = "None (is a return missing?)" if gradients is None else type(gradients).__name__
+            raise GraphError(
+                f"backward of {self.operation!r}: expected a tuple of {len(needs)} gradients, one per argument. "
+                f"Received: {received}"
+            )
         if len(gradients) != len(needs):
             raise GraphError(
                 f"backward of {self.operation!r}: expected {len(needs)} gradients, one per argument. "
@@ -97,7 +105,7 @@ class Node:
             if gradient.__class__ is not _ndarray:
                 gradient = None if gradient is None else np.asarray(gradient)
             if gradient is None or gradient.shape != shape:
-                received = "None" if gradient is None else f"shape {gradient.shape}"
+                received = "None (is a return missing?)" if gradient is None else f"shape {gradient.shape}"
                 raise GraphError(
                     f"backward of {self.operation!r}: expected a gradient of shape {shape} for argument {i}. "
                     f"Received: {received}"

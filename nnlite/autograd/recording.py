@@ -14,7 +14,7 @@ import numpy as np
 from nnlite.autograd.node import Node
 from nnlite.autograd.tensor import Tensor
 from nnlite.runtime import scopes
-from nnlite.runtime.errors import GraphError
+from nnlite.runtime.errors import GraphError, numbers
 from nnlite.runtime.operands import FLOATS, checked_operands, require_floats
 
 _ndarray = np.ndarray
@@ -60,8 +60,14 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
     ... def square(x):
     ...     return x * x, lambda dy: 2 * x * dy
     """
-    name = function.__name__
-    positional = _positional(inspect.signature(function))
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        if isinstance(function, type):
+            raise TypeError
+        positional = _positional(inspect.signature(function))
+    except (TypeError, ValueError):  # not callable, or in C without a signature
+        expected = "a Python function of arrays that returns (result, backward)"
+        raise TypeError(f"function: expected {expected}. Received: {function!r:.60}") from None
     count, checked = len(positional), checked_operands(positional)
 
     @functools.wraps(function)
@@ -74,7 +80,7 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
         arrays, recorded = [], False
         for arg in args:
             if isinstance(arg, Tensor):
-                arrays.append(arg.data)
+                arrays.append(arg._data)
                 recorded = recorded or arg.requires_grad
             else:
                 arrays.append(arg)
@@ -85,14 +91,17 @@ def differentiable(function: Callable) -> Callable[..., Tensor]:
         recorded = recorded and not _mode.off._is_owned()
         if scopes.listeners and (tracer := scopes.current_tracer()) is not None:
             tracer(operation, arrays, options, tuple([isinstance(x, Tensor) and x.requires_grad for x in args]))
-        result, backward = function(*arrays, **options)
+        made = function(*arrays, **options)
+        if made.__class__ is not tuple or len(made) != 2:
+            raise GraphError(f"{name}: expected it to return (result, backward). Received: {_said(made)}")
+        result, backward = made
         output = Tensor.__new__(Tensor)
-        output.data = result if isinstance(result, _ndarray) else np.asarray(result)
-        output.grad = output.name = output._node = None
+        output._data = result if isinstance(result, _ndarray) else numbers(f"result of {name}", result)
+        output._grad = output.name = output._node = None
         output.requires_grad = recorded
         if recorded:
             _check_backward(name, backward, len(args))
-            output._node = Node(name, args, arrays, backward, output.data.dtype)
+            output._node = Node(name, args, arrays, backward, output._data.dtype)
         return output
 
     operation.__dict__["function"] = function
@@ -129,3 +138,9 @@ def _check_backward(name: str, backward: Any, count: int) -> None:
             )
     elif not callable(backward):
         raise GraphError(f"{name}: expected (result, backward) with a callable backward. Received: {backward!r}")
+
+
+def _said(made: Any) -> str:
+    if made is None:
+        return "None (is a return missing?)"
+    return f"{len(made)} values" if isinstance(made, (tuple, list)) else f"{type(made).__name__}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnlite.autograd.node import Node, reachable
 from nnlite.runtime.errors import GraphError, as_array, boolean, numbers
-from nnlite.runtime.operands import FLOATS
+from nnlite.runtime.operands import FLOATS, dtype_said, readable
 
 
 class Tensor:
@@ -25,9 +25,11 @@ class Tensor:
     `data` is an ndarray: float32, or float64 if a float64 array was given (anything else becomes float32).
     After `backward`, `grad` of every tensor made with `requires_grad=True` is an ndarray of its shape and dtype;
     a second backward adds to it. Tensors that operations return carry no `grad`.
+    A tensor keeps its shape and dtype: `data` can be set to an array that has them, `grad` to numbers of that shape.
     """
 
-    __slots__ = ("__weakref__", "_node", "data", "grad", "name", "requires_grad")
+    #: `_data` and `_grad` are read and set without a call or a check
+    __slots__ = ("__weakref__", "_data", "_grad", "_node", "name", "requires_grad")
     #: a copy shares nothing with its original
     __copy__ = copy.deepcopy
     __array_priority__ = 1000.0  # an ndarray on the left of an operator leaves it to us
@@ -41,27 +43,53 @@ class Tensor:
             if array.dtype.kind not in "fiub":
                 raise TypeError(f"data: expected numbers. Received: {type(data).__name__} of dtype {array.dtype}")
             array = array.astype(np.float32)
-        self.data: np.ndarray = array
+        self._data: np.ndarray = array
         self.requires_grad = boolean("requires_grad", requires_grad)
-        self.grad: np.ndarray | None = None
+        self._grad: np.ndarray | None = None
         self.name = name
         self._node: Node | None = None
 
     @property
+    def data(self) -> np.ndarray:
+        return self._data
+
+    @data.setter
+    def data(self, array: np.ndarray) -> None:
+        dtype, shape = self._data.dtype, self._data.shape
+        fits = isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape
+        if not fits or isinstance(array, np.ma.MaskedArray):
+            expected = f"a {dtype} array of shape {shape}, as the tensor has"
+            raise ValueError(f"data{self._said()}: expected {expected}. Received: {_kind(array)}")
+        self._data = readable(array)
+
+    @property
+    def grad(self) -> np.ndarray | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, array: np.ndarray | None) -> None:
+        if array is not None and not (
+            isinstance(array, np.ndarray) and array.dtype.kind in "fiub" and array.shape == self._data.shape
+        ):
+            expected = f"None or an array of numbers of shape {self._data.shape}, as the tensor has"
+            raise ValueError(f"grad{self._said()}: expected {expected}. Received: {_kind(array)}")
+        self._grad = array
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        return self.data.shape
+        return self._data.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.data.dtype
+        return self._data.dtype
 
     @property
     def ndim(self) -> int:
-        return self.data.ndim
+        return self._data.ndim
 
     @property
     def size(self) -> int:
-        return self.data.size
+        return self._data.size
 
     def numpy(self) -> np.ndarray:
         """The array itself, not a copy."""
@@ -71,7 +99,7 @@ class Tensor:
         """The value of a tensor with one element. Raises ValueError if it has another number of them."""
         if self.size != 1:
             raise ValueError(f"tensor: expected one element. Received: shape {self.shape}")
-        return self.data.item()
+        return self._data.item()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -113,6 +141,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.data, dtype=dtype, copy=copy)
 
+    def _said(self) -> str:
+        """Whose attribute it is, in messages."""
+        return f" of {self.name}" if self.name else ""
+
     __hash__ = object.__hash__
 
     if TYPE_CHECKING:  # attached by nnlite.ops, each beside its gradient
@@ -141,11 +173,17 @@ class Tensor:
         def sqrt(self) -> Tensor: ...
 
 
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array"
+    return f"{dtype_said(value.dtype)} of shape {value.shape}" if isinstance(value, np.ndarray) else f"{value!r:.60}"
+
+
 def _make(
     cls: type[Tensor], data: np.ndarray, requires_grad: bool, grad: np.ndarray | None, name: str | None
 ) -> Tensor:
     tensor = cls.__new__(cls)
-    tensor.data, tensor.requires_grad, tensor.grad, tensor.name = data, requires_grad, grad, name
+    tensor._data, tensor.requires_grad, tensor._grad, tensor.name = data, requires_grad, grad, name
     tensor._node = None
     return tensor
 
@@ -196,7 +234,7 @@ def _seed(tensor: Tensor, gradient: Any) -> np.ndarray:
 
 
 def _accumulate(leaf: Tensor, gradient: np.ndarray) -> None:
-    if gradient.dtype != leaf.data.dtype:
+    if gradient.dtype != leaf._data.dtype:
         gradient = numbers("gradient", gradient)
-        gradient = gradient.astype(leaf.data.dtype)
-    leaf.grad = gradient if leaf.grad is None else np.asarray(leaf.grad + gradient)
+        gradient = gradient.astype(leaf._data.dtype)
+    leaf._grad = gradient if leaf._grad is None else np.asarray(leaf._grad + gradient)

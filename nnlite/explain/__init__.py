@@ -80,7 +80,11 @@ def explain(
     from nnlite.explain.measure import explain_networks
     from nnlite.explain.rows import ROUNDS
     from nnlite.network.sequential import Sequential
+    from nnlite.runtime.errors import positive_int, unknown
 
+    batch_size = positive_int("batch_size", batch_size)
+    rounds = ROUNDS if rounds is None else positive_int("rounds", rounds)
+    seed = positive_int("seed", seed, 0)
     if not networks:
         raise ValueError("networks: expected at least one built Sequential. Received: none")
     for i, network in enumerate(networks):
@@ -89,6 +93,13 @@ def explain(
     names = [network.name for network in networks]
     if len(set(names)) < len(names):
         raise ValueError(f"networks: expected different names (Sequential(..., name=...)). Received: {names}")
+    if baseline is not None and baseline not in names:
+        raise unknown("baseline", baseline, names)
+    if data is not None:
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            raise ValueError(f"data: expected (images, labels). Received: {type(data).__name__}")
+        if batch_size > len(data[0]):
+            raise ValueError(f"batch_size: expected 1 to {len(data[0])}, the images of data. Received: {batch_size}")
     document = explain_networks(
         networks,
         data,
@@ -96,7 +107,7 @@ def explain(
         algorithm=algorithm,
         baseline=baseline,
         batch_size=batch_size,
-        rounds=ROUNDS if rounds is None else rounds,
+        rounds=rounds,
         seed=seed,
     )
     return Explanation(document)

@@ -62,8 +62,8 @@ _INITIALIZERS: dict[str, Initializer] = {
 }
 
 
-def get(initializer: str | Initializer) -> Initializer:
+def get(initializer: str | Initializer, argument: str = "initializer") -> Initializer:
     """The initializer of that name, or the callable `(shape, generator) -> array` itself."""
     if callable(initializer):
         return initializer
-    return one_of("initializer", initializer, _INITIALIZERS)
+    return one_of(argument, initializer, _INITIALIZERS)

@@ -90,7 +90,7 @@ class Optimizer(KnownAttributes):
     def zero_grad(self) -> None:
         """Remove the gradients, so that the next backward does not add to them."""
         for parameter in self._built():
-            parameter.grad = None
+            parameter._grad = None
 
     def step(self) -> None:
         """Update every parameter that has a gradient.
@@ -100,7 +100,7 @@ class Optimizer(KnownAttributes):
         """
         groups: dict[np.dtype, list[Row]] = {}
         for i, (parameter, place) in enumerate(zip(self._built(), self._places, strict=True)):
-            w, g = parameter.data, parameter.grad
+            w, g = parameter._data, parameter._grad
             if g is None:
                 continue
             shape, dtype, begin = place

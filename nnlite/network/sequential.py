@@ -28,13 +28,10 @@ class Sequential(Stack):
     >>> model = Sequential([Input((784,)), Dense(10, activation="softmax")])
     """
 
-    _checks: ClassVar = Stack._checks | {
-        "optimizer": lambda _, value: None if value is None else optimizers.get(value),
-        "loss": lambda _, value: None if value is None else losses.get(value),
-    }
+    _checks: ClassVar = Stack._checks | {"loss": lambda _, value: None if value is None else losses.get(value)}
 
     def __init__(self, layers: Iterable[Layer] = (), name: str = "sequential"):
-        self.optimizer: optimizers.Optimizer | None = None
+        self._optimizer: optimizers.Optimizer | None = None
         self.loss: Callable[..., Tensor] | None = None
         self._metrics: list[tuple[str, metrics.Metric]] = []
         super().__init__(layers, name)
@@ -42,19 +39,30 @@ class Sequential(Stack):
     def add(self, layer: Layer) -> None:
         """Append a layer; without a name it is named after its class. An Input sets the model's input shape."""
         super().add(layer)
-        self._hand_over()
+        self._hand_over(self.optimizer)
 
     def build(self, input_shape: Shape) -> None:
         """Make all parameters for samples of `input_shape` (without the batch); none if there is an error."""
         was_built = self.built
         super().build(input_shape)
         if not was_built:
-            self._hand_over()
+            self._hand_over(self.optimizer)
 
-    def _hand_over(self) -> None:
+    @property
+    def optimizer(self) -> optimizers.Optimizer | None:
+        """The optimizer, None before compile. Setting one, or its name, starts it with new state."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: str | optimizers.Optimizer | None) -> None:
+        optimizer = None if value is None else optimizers.get(value)
+        self._hand_over(optimizer)
+        self._optimizer = optimizer
+
+    def _hand_over(self, optimizer: optimizers.Optimizer | None) -> None:
         """Pass the parameters to the optimizer, if both exist."""
-        if self.optimizer is not None and self.built and (parameters := self.parameters()):
-            self.optimizer.build(parameters)
+        if optimizer is not None and self.built and (parameters := self.parameters()):
+            optimizer.build(parameters)
 
     # Training ---------------------------------------------------------------------------------------------------
 
@@ -67,21 +75,28 @@ class Sequential(Stack):
     ) -> None:
         """Set the optimizer, the loss and the metrics. `fuse=False` gives each operation its own kernel.
 
-        Raises ValueError for an unknown name.
+        Your own loss is a function (y_true, y_pred) of an array and a Tensor that returns a Tensor with one element,
+        the mean over the batch. Your own metric is a function (y_true, y_pred) of two arrays that returns its mean over
+        the batch, or one number per sample (n); fit and evaluate weight the means by batch size.
+
+        Raises ValueError for an unknown name, or if two metrics have the same name; nothing is changed then.
         """
+        loss_function, fuse = losses.get(loss), boolean("fuse", fuse)
+        found = [known_metrics.get(metric) for metric in several("metrics", metrics, "names or functions")]
+        known_metrics.check_names([name for name, _ in found])
         self.optimizer = optimizers.get(optimizer)
-        self.loss = losses.get(loss)
-        self._metrics = [known_metrics.get(metric) for metric in several("metrics", metrics, "names or functions")]
-        self.fuse = boolean("fuse", fuse)
+        self.loss, self._metrics, self.fuse = loss_function, found, fuse
         for layer in self._layers:
             if isinstance(layer, (Conv2D, Dense)):
                 layer.fuse = fuse
-        self._hand_over()
 
     def train_on_batch(self, x: Any, y: Any) -> dict[str, float]:
-        """One training step on a batch: forward, backward, update. Returns loss and metrics from before the update."""
+        """One training step on a batch: forward, backward, update. Returns loss and metrics from before the update.
+
+        Raises ValueError, before anything is computed, if x or y does not fit or holds NaN or infinity.
+        """
         optimizer, loss_function = self._require_compiled()
-        x = batches.as_samples("x", x, self.input_shape)
+        x = batches.as_finite("x", batches.as_samples("x", x, self.input_shape))
         y = batches.as_targets("y", y, len(x))
         totals = self._train_step(x, y, optimizer, loss_function)
         return {name: total / len(x) for name, total in totals.items()}
@@ -105,7 +120,10 @@ class Sequential(Stack):
         outputs = self._forward(x, training, logits)
         with scopes.scope("loss", "forward"):
             loss = loss_function(y, outputs, from_logits=True) if logits else loss_function(y, outputs)
-        return loss, outputs.data
+        if not isinstance(loss, Tensor) or loss.size != 1:
+            received = f"shape {loss.shape}" if isinstance(loss, Tensor) else f"{loss!r:.60}"
+            raise ValueError(f"loss: expected a function that returns a Tensor with one element. Received: {received}")
+        return loss, outputs._data
 
     def _takes_logits(self, loss_function: Callable[..., Tensor]) -> bool:
         """Whether the last softmax is fused with the loss: faster, and stable for logits of any size."""
@@ -122,7 +140,7 @@ class Sequential(Stack):
         """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:
-            totals[name] = metric(y, outputs)
+            totals[name] = metrics.total(name, metric(y, outputs), len(outputs))
         return totals
 
     def fit(
@@ -240,6 +258,8 @@ class Sequential(Stack):
         from nnlite.network.summary import render
 
         self._require_built()
+        if not callable(print_fn):
+            raise ValueError(f"print_fn: expected a function of a string. Received: {print_fn!r}")
         print_fn(render(self, positive_int("batch_size", batch_size)))
 
     def save(self, path: str | Path) -> None:

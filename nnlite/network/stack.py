@@ -120,6 +120,7 @@ class Stack(KnownAttributes):
     def cost(self, batch_size: int = 1) -> counts.Cost:
         """Exact counts of a training step of `batch_size` samples: parameters, MACs, minimum traffic (unfused)."""
         self._require_built()
+        batch_size = positive_int("batch_size", batch_size)
         layers = [
             counts.Layer(layer.name or "", layer.count_params(), layer.trained_params(), layer.operations(batch_size))
             for layer in self._layers
@@ -161,7 +162,7 @@ class Stack(KnownAttributes):
         """The forward pass, with fused layers where possible. `logits` omits the last softmax, of a plain Dense."""
         x = as_input(x)
         self._check_input(x)
-        runs = self._runs(len(x.data), x.data.dtype, training, x.requires_grad)
+        runs = self._runs(len(x._data), x._data.dtype, training, x.requires_grad)
         for run in runs[:-1] if logits else runs:
             if run.compute is None:
                 x = run.layers[0](x, training)
@@ -192,7 +193,7 @@ class Stack(KnownAttributes):
             raise ValueError("model: expected at least one layer. Received: none")
         if self.input_shape is None:
             self.build(x.shape[1:])
-        elif x.data.shape[1:] != self.input_shape:
+        elif x._data.shape[1:] != self.input_shape:
             sizes = "".join(f", {size}" for size in self.input_shape)
             raise ValueError(f"x: expected shape (n{sizes}). Received: shape {x.shape}")
 

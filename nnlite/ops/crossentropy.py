@@ -104,11 +104,14 @@ def _integers(labels: Any, shape: tuple[int, ...], argument: str) -> np.ndarray:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {shape}")
     n = shape[0]
     if labels.shape not in ((n,), (n, 1)):
-        raise ValueError(f"{argument}: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}")
+        hint = ", one-hot rows: use the loss categorical_crossentropy" if labels.shape == shape else ""
+        raise ValueError(
+            f"{argument}: expected {n} labels, one for each row of y_pred. Received: shape {labels.shape}{hint}"
+        )
     labels = labels.reshape(n)
     if labels.dtype.kind not in "iuf":
         raise ValueError(f"{argument}: expected integer labels. Received: dtype {labels.dtype}")
-    if labels.dtype.kind == "f" and (fractional := labels != np.floor(labels)).any():
+    if labels.dtype.kind == "f" and (fractional := (labels != np.floor(labels)) | np.isinf(labels)).any():
         i = int(fractional.argmax())
         raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
     return labels

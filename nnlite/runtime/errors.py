@@ -96,6 +96,8 @@ def writable_file(argument: str, path: str | Path | None) -> None:
     """Raises FileNotFoundError or ValueError if no file can be written at `path`. Nothing is written."""
     if path is None:
         return
+    if "\0" in str(path):
+        raise ValueError(f"{argument}: expected a file name. Received: {str(path)!r}, with a null character")
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{argument}: expected an existing folder. Received: {str(path.parent)!r}")
@@ -120,7 +122,7 @@ def writable_file(argument: str, path: str | Path | None) -> None:
 
 def writable_folder(argument: str, path: str | Path) -> Path:
     """The folder `path`, created if needed. Raises ValueError if it cannot be created or written."""
-    if not str(path):  # Path("") is the current folder
+    if not str(path) or "\0" in str(path):  # Path("") is the current folder
         raise ValueError(f"{argument}: expected a writable folder. Received: {path!r}")
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
@@ -140,15 +142,20 @@ def boolean(argument: str, value: object) -> bool:
 
 def several(argument: str, value: Any, what: str) -> list[Any]:
     """The elements of an iterable of `what`. Raises ValueError for a string or anything not iterable."""
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str) or not isinstance(value, Iterable) or (isinstance(value, _ndarray) and not value.ndim):
         raise ValueError(f"{argument}: expected a list of {what}. Received: {value!r}")
     return list(value)
 
 
 def as_array(argument: str, value: Any) -> np.ndarray:
-    """`value` as an array in this machine's byte order. Raises ValueError for lists whose rows differ in length."""
+    """`value` as an array in this machine's byte order.
+
+    Raises ValueError for lists whose rows differ in length, and for masked arrays, whose mask would be lost.
+    """
     if value.__class__ is _ndarray and value.dtype.isnative:
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{argument}: expected an array without a mask, as of x.filled(0). Received: a masked array")
     try:
         array = np.asarray(value)
         return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

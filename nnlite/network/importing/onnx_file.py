@@ -97,7 +97,7 @@ def _difference(proto: Any, reader: Reader, model: Sequential) -> str | None:
     for layer in model.layers:
         in_float64 = copy.copy(layer)
         for parameter in in_float64.parameters():
-            parameter.data = parameter.data.astype(np.float64)
+            parameter._data = parameter.data.astype(np.float64)
         with no_grad(), conv.use("im2col"):  # by NumPy: compiling a kernel does not pay for one batch
             result = in_float64(result)
         if layer in reader.results:

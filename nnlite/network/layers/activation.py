@@ -10,10 +10,20 @@ from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network.layers.base import Layer
 from nnlite.performance import counts
+from nnlite.runtime.attributes import KnownAttributes
 
 
-def as_activation(_: str, value: str | Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    """The activation function of a name, or the function itself."""
+def as_activation(argument: str, value: str | Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    """The activation function of a name, or the function itself.
+
+    Raises ValueError for a layer or a model, whose parameters would not be trained, and for a class.
+    """
+    if isinstance(value, (KnownAttributes, type)):
+        received = " ".join(repr(value).split())
+        raise ValueError(
+            f"{argument}: expected a name or a function of a Tensor. Received: {received:.60}. "
+            "Add a layer to the model instead"
+        )
     return ops.get_activation(value)
 
 

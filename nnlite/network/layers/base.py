@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from inspect import signature
+from math import prod
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +16,7 @@ from nnlite.network import initializers
 from nnlite.performance.counts import Operation
 from nnlite.runtime import random, scopes
 from nnlite.runtime.attributes import KnownAttributes, as_call
-from nnlite.runtime.errors import boolean, numbers
+from nnlite.runtime.errors import LARGEST, boolean, numbers
 
 #: a shape without the batch
 Shape = tuple[int, ...]
@@ -138,10 +139,16 @@ class Layer(KnownAttributes):
 
     def add_parameter(self, name: str, shape: Shape, initializer: str | initializers.Initializer) -> Tensor:
         """A new float32 parameter with values of `initializer`; trained if the layer is."""
-        made = numbers(f"{name}_initializer", initializers.get(initializer)(shape, random.generator()))
-        values = np.ascontiguousarray(made, dtype=np.float32)
+        if isinstance(initializer, str) and prod(shape) > LARGEST // 8:  # NumPy has other words for each
+            raise _too_large(name, shape)
+        argument = f"{'kernel' if name == 'weight' else name}_initializer"  # as Keras calls it
+        initialize = initializers.get(initializer, argument)
+        try:
+            values = np.ascontiguousarray(numbers(argument, initialize(shape, random.generator())), dtype=np.float32)
+        except (MemoryError, OverflowError):
+            raise _too_large(name, shape) from None
         if values.shape != shape:
-            raise ValueError(f"{name}_initializer: expected an array of shape {shape}. Received: shape {values.shape}")
+            raise ValueError(f"{argument}: expected an array of shape {shape}. Received: shape {values.shape}")
         parameter = Tensor(values, requires_grad=self.trainable, name=name)
         self._parameters.append(parameter)
         return parameter
@@ -151,7 +158,7 @@ class Layer(KnownAttributes):
         x = as_input(x)
         if self.input_shape is None:
             self.build(x.shape[1:])
-        elif x.data.shape[1:] != self.input_shape:
+        elif x._data.shape[1:] != self.input_shape:
             raise ValueError(
                 f"x: expected shape (n, {_join(self.input_shape)}) for {self.label}. Received: shape {x.shape}"
             )
@@ -190,6 +197,11 @@ class Layer(KnownAttributes):
 def as_input(x: Any) -> Tensor:
     """A Tensor as it is; numbers as one of float32."""
     return x if isinstance(x, Tensor) else Tensor(numbers("x", x).astype(np.float32, copy=False))
+
+
+def _too_large(name: str, shape: Shape) -> ValueError:
+    expected = f"{name}: expected a parameter that fits into memory"
+    return ValueError(f"{expected}. Received: shape {shape}, {4 * prod(shape):,} bytes")
 
 
 def changes() -> int:
