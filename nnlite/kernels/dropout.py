@@ -168,7 +168,7 @@ def _apply_vectors(thread, num_threads, x, y, mask):
 
 def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
     """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
-    y = memory.empty(x.shape, x.dtype)
+    x, y = np.ascontiguousarray(x), memory.empty(x.shape, x.dtype)
     apply = _apply_vectors if ENABLED and x.dtype == np.float32 else _apply
     with np.errstate(over="ignore"):  # uncompiled, NumPy warns of products that wrap around
         apply.run(threads.parts_for(x.size, PARALLEL_SIZE), x.reshape(-1), y.reshape(-1), Mask.of(rate, seed))
