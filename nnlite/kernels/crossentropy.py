@@ -10,9 +10,9 @@ from nnlite.runtime import memory
 
 @jit
 def _forward(logits, labels, dlogits):
-    """(the mean of -log softmax(logits)[label], summed in float64; -1); dlogits = its gradient.
+    """The mean of -log softmax(logits)[label], summed in float64, which is never negative; dlogits = its gradient.
 
-    Where a label is no class: (0, the place of the first).
+    Where a label is no class: -1 - the place of the first.
     """
     n, classes = logits.shape
     one = logits.dtype.type(1)
@@ -20,7 +20,7 @@ def _forward(logits, labels, dlogits):
     loss = 0.0
     for i in range(n):
         if not 0 <= labels[i] < classes:
-            return 0.0, i
+            return -1.0 - i
     for i in range(n):
         row, gradient = logits[i], dlogits[i]
         largest = row[0]
@@ -35,7 +35,7 @@ def _forward(logits, labels, dlogits):
         for j in range(classes):
             gradient[j] *= scale
         gradient[labels[i]] -= share
-    return loss / n, -1
+    return loss / n
 
 
 def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -44,5 +44,5 @@ def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
     The last is the place of the first label that is no class, if there is one; then the others are undefined.
     """
     dlogits = memory.empty(logits.shape, logits.dtype)
-    loss, bad = _forward(logits, labels, dlogits)
-    return np.asarray(loss, dtype=logits.dtype), dlogits, bad
+    loss = _forward(logits, labels, dlogits)
+    return np.asarray(loss, dtype=logits.dtype), dlogits, int(-1 - loss) if loss < 0 else -1
