@@ -90,7 +90,7 @@ def _metric(document: Document) -> list[str]:
     model = found.pop(TIME_MODEL, [])
     every = max((len(held) for held in found.values()), default=0)
     always = [metric for metric, held in found.items() if len(held) == every and all(held)]
-    within = f"{'these ratios' if every > 1 else 'this ratio'} within a factor of {WITHIN:g}"
+    within = f"{'all these ratios' if every > 1 else 'this ratio'} within a factor of {WITHIN:g}"
     if always:
         return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}."]
     said = f"No single count (parameters, MACs, memory traffic) predicts {within}"
@@ -124,7 +124,15 @@ def _where(document: Document) -> list[str]:
     more = sum(d.more for d in largest)
     if gap <= 0 or more <= 0:
         return []
-    share = "nearly all" if more >= 0.9 * gap else "most" if more >= 0.5 * gap else milliseconds(more)
+    share = (
+        "all"
+        if more >= gap
+        else "nearly all"
+        if more >= 0.9 * gap
+        else "most"
+        if more >= 0.5 * gap
+        else milliseconds(more)
+    )
     passes = [d for d in largest if d.more >= 0.1 * more]
     each = [f"{milliseconds(d.more)} {PART_NAMES[d.part]}" for d in passes]
     bounds = {row.bound for d in passes for row in longer.layers if (row.name, row.part) == (d.name, d.part)}

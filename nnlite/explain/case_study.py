@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.explain.document import Document, Network
+from nnlite.explain.document import Convolution, Document, Network
 from nnlite.explain.rows import ROUNDS
 from nnlite.lab.numbers import listed, of, short, threads_said
 from nnlite.lab.table import Cell, Table
@@ -50,13 +50,15 @@ def answer(document: Document) -> list[str]:
         f"cnn: a convolution uses each weight at many positions, {uses:.0f} times per image on average (mlp: once). "
         f"That makes {short(forward)} times the MACs (multiply-adds) forward and {short(macs)} times in training. It "
         f"took {short(reported_ratio('cnn'))} times as long in 2017 ({ALGORITHM}: {short(cnn.ratio.value)}).",
-        f"small_cnn: it does only {of(small_macs)} the MACs, but took {short(reported_ratio('small_cnn'))} times as "
+        f"small_cnn: it does only {of(small_macs)} mlp's MACs, but took {short(reported_ratio('small_cnn'))} times as "
         f"long in 2017 ({ALGORITHM}: {short(small.ratio.value)}{missed}). {_moving(small)}",
     ]
     pairs = [(now[n.name], n) for n in (small, cnn)]
     if all((_speedup(ours, then).low or 0) > 2 for ours, then in pairs):
-        how = _avoids(document, small, [ours for ours, _ in pairs])
+        how = _avoids(document, small, [c for ours, _ in pairs for c in ours.convolutions])
         means = f": {document.algorithm} {listed(how)}" if how else f" with {document.algorithm}"
+        if names := [c.name for c in now["cnn"].convolutions if c.algorithm == "winograd"]:
+            means += f"; in cnn, Winograd needs a quarter of {listed(names)}'s multiplications"
         faster = [short(_speedup(ours, then).value) for ours, then in pairs]
         said.append(
             f"Most of this is avoidable{means}. small_cnn is then {faster[0]} times as fast, cnn {faster[1]} times."
@@ -64,12 +66,9 @@ def answer(document: Document) -> list[str]:
     return said
 
 
-def _avoids(document: Document, then: Network, ours: list[Network]) -> list[str]:
-    """How the algorithm of this run differs from the reconstruction."""
-    convolutions = [c for n in ours for c in n.convolutions]
+def _avoids(document: Document, then: Network, convolutions: list[Convolution]) -> list[str]:
+    """How the algorithm of this run differs from the reconstruction, for all networks."""
     how = [] if any(c.algorithm in _COPYING for c in convolutions) else ["copies no patches", "fuses layers"]
-    if names := listed([c.name for c in convolutions if c.algorithm == "winograd"]):
-        how.append(f"needs a quarter of {names}'s multiplications (Winograd)")
     if then.threads < document.threads:
         how.append(f"uses {document.threads} threads")
     return how
@@ -113,7 +112,8 @@ def epochs(document: Document) -> Table | None:
         cells = [_epoch(n.epoch_s_60000, n.ratio.value if n.ratio else 1.0) for n in networks]
         label = f"{_ALGORITHMS.get(algorithm, algorithm)}, {threads_said(networks[0].threads)}"
         rows.append([Cell(label), *cells])
-    return Table(f"Seconds per epoch of 60,000 images (relative to {document.baseline})", ["", *names], rows, [])
+    title = f"Seconds per epoch of 60,000 images (ratio to {document.baseline}, median of the rounds)"
+    return Table(title, ["", *names], rows, [])
 
 
 def _epoch(seconds: float, ratio: float) -> Cell:
