@@ -17,6 +17,7 @@ import numpy as np
 from nnlite.autograd.node import Node, reachable
 from nnlite.runtime.errors import GraphError, as_array, boolean, numbers
 from nnlite.runtime.operands import FLOATS, dtype_said, readable
+from nnlite.runtime.replay import copied, filled
 
 
 class Tensor:
@@ -212,7 +213,7 @@ def _backward(tensor: Tensor, gradient: Any, retain_graph: bool) -> None:
                 shared = gradient is dy or id(gradient) in given or isinstance(gradient.base, np.ndarray)
                 given.add(id(gradient))
                 keep.append(gradient)
-                _accumulate(parent, gradient.copy() if shared else gradient)
+                _accumulate(parent, copied(gradient) if shared else gradient)
         if not retain_graph:
             node.backward, node.parents = None, []
 
@@ -225,7 +226,7 @@ def _seed(tensor: Tensor, gradient: Any) -> np.ndarray:
                 "backward: expected a tensor with one element, or a gradient to start with. "
                 f"Received: shape {tensor.shape}"
             )
-        return np.ones(tensor.shape, tensor.dtype)
+        return filled(tensor.shape, tensor.dtype, 1)
     seed = numbers("gradient", gradient.data if isinstance(gradient, Tensor) else gradient)
     seed = seed.astype(tensor.dtype, copy=False)
     if seed.shape != tensor.shape:

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from nnlite.compiler import numba_private, pool
 from nnlite.compiler.cache import cache_name
 from nnlite.compiler.compilation import ENABLED, compile_with, jit
-from nnlite.runtime import threads
+from nnlite.runtime import replay, threads
 
 _INT = ir.IntType(64)
 
@@ -68,6 +68,7 @@ class kernel:
         """Do the shares of that many threads, however many there are meanwhile."""
         if len(arguments) != self._count:
             raise TypeError(f"kernel {self.__name__}: expected {self._count} arguments. Received: {len(arguments)}")
+        replay.note(self.run, num_threads, *arguments)
         if not ENABLED:
             for thread in range(num_threads):
                 self.compiled(thread, num_threads, *arguments)

@@ -19,6 +19,7 @@ from nnlite.conv.pair import FusedPair, PairWeights
 from nnlite.conv.work import WorkItem, moved_bytes
 from nnlite.runtime.attributes import KnownAttributes
 from nnlite.runtime.operands import dtype_said
+from nnlite.runtime.random import Seed
 
 
 class Algorithm(KnownAttributes):
@@ -163,11 +164,11 @@ class Algorithm(KnownAttributes):
             return False
         return self.supports(pair.second) is None and self._pair.computes(pair)
 
-    def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+    def forward_pair(self, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) -> Fused:
         """The result after the dropout, whose mask depends on `seed`, with what `backward_pair` needs."""
         return self._pair.forward(x, weights, pair, seed)
 
-    def backward_pair(self, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
+    def backward_pair(self, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> PairWeights:
         """The gradients of both convolutions' parameters."""
         return self._pair.backward(ran, dresult, pair, seed)
 

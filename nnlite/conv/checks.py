@@ -17,8 +17,9 @@ import numpy as np
 from nnlite.conv.epilogue import Epilogue, Fused
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair, PairWeights
-from nnlite.runtime.errors import Unsupported, positive_int
+from nnlite.runtime.errors import Unsupported
 from nnlite.runtime.operands import fitting
+from nnlite.runtime.random import Seed, mask_seed
 
 if TYPE_CHECKING:
     from nnlite.conv.algorithm import Algorithm
@@ -105,13 +106,13 @@ def _backward_fused(
     return ran, fitting("dresult", dresult, shape, dtype), geometry, epilogue, _needs(needs, 3)
 
 
-def _forward_pair(own: Algorithm, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> tuple:
+def _forward_pair(own: Algorithm, x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) -> tuple:
     _fits_pair(own, pair)
     x = fitting("x", x, pair.first.input_shape, np.float32)
-    return x, _pair_weights(weights, pair), pair, positive_int("seed", seed, minimum=0)
+    return x, _pair_weights(weights, pair), pair, mask_seed("seed", seed)
 
 
-def _backward_pair(own: Algorithm, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> tuple:
+def _backward_pair(own: Algorithm, ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> tuple:
     _fits_pair(own, pair)
     x, weights, result, residuals = _ran(ran)
     shape = pair.epilogue.result_shape(pair.second.output_shape)
@@ -121,7 +122,7 @@ def _backward_pair(own: Algorithm, ran: Fused, dresult: np.ndarray, pair: FusedP
         fitting("ran.result", result, shape, np.float32),
         residuals,
     )
-    return ran, fitting("dresult", dresult, shape, np.float32), pair, positive_int("seed", seed, minimum=0)
+    return ran, fitting("dresult", dresult, shape, np.float32), pair, mask_seed("seed", seed)
 
 
 CHECKS: dict[str, Callable[..., tuple]] = {

@@ -56,6 +56,7 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import copied, summed
 
 
 class Direct(Algorithm):
@@ -268,8 +269,8 @@ def _grad_weight(
         add_copies(sums, dweight)
     if not biased:
         return dweight, None
-    dbias = np.add.reduce(bias_sums)[:, : nest.group_out]  # (groups, k / groups)
-    return dweight, np.ascontiguousarray(dbias.reshape(-1))  # (k)
+    dbias = summed(bias_sums)[:, : nest.group_out]  # (groups, k / groups)
+    return dweight, dbias.reshape(-1) if dbias.flags.c_contiguous else copied(dbias).reshape(-1)  # (k)
 
 
 @kernel

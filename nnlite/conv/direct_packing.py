@@ -14,6 +14,7 @@ from nnlite.compiler.tiles import copy_column
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
 from nnlite.runtime import memory
+from nnlite.runtime.replay import filled, noted
 
 
 class Weights(NamedTuple):
@@ -42,7 +43,7 @@ def prepared(plan: Correlation, weight: np.ndarray, bias: np.ndarray | None, bac
         weights = weight.reshape(-1)
     else:
         weights = memory.empty((nest.groups * nest.panels * nest.reduction * plan.width,))
-        _pack_all(Weights.of(plan, weight, back), nest.groups, nest.panels, nest.reduction, plan.width, weights)
+        noted(_pack_all, Weights.of(plan, weight, back), nest.groups, nest.panels, nest.reduction, plan.width, weights)
     return LoopNest(*nest[:-2], weights, start_values(bias, nest.groups, nest.panels * plan.width))
 
 
@@ -50,9 +51,9 @@ def start_values(bias: np.ndarray | None, groups: int, columns: int) -> np.ndarr
     """What sums begin with (groups * columns): the bias (k), or zeros, each group filled up to `columns`."""
     if bias is not None and bias.size == groups * columns:
         return bias
-    result = np.zeros((groups, columns), np.float32)
+    result = filled((groups, columns), np.float32, 0)
     if bias is not None:
-        result[:, : bias.size // groups] = bias.reshape(groups, -1)
+        noted(np.copyto, result[:, : bias.size // groups], bias.reshape(groups, -1))
     return result.reshape(-1)
 
 

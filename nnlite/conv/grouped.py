@@ -36,6 +36,7 @@ from nnlite.conv.grouped_plan import LINES_SHARE, PIXELS, TAPS, Grouped
 from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import summed, taken
 
 
 class GroupedLanes(Algorithm):
@@ -131,7 +132,7 @@ def _run(
     relu: bool,
 ) -> None:
     nest, num_threads = plan.nest, threads.kernel_parts()
-    weights, start = weight.reshape(-1).take(plan.source), start_values(bias, 1, nest.blocks * LANES)
+    weights, start = taken(weight, plan.source), start_values(bias, 1, nest.blocks * LANES)
     operands = Operands(x, gate, is_gated, weights, start, y, relu)
     _correlate.run(num_threads, nest, operands, _packed_lines(plan, num_threads))
 
@@ -260,8 +261,8 @@ def _grad_weight(
     sums = memory.empty((num_threads, *plan.source.shape))
     operands = GradientOperands(x, dy, result, relu, sums, np.empty((num_threads, nest.blocks * LANES), np.float32))
     _reduce.run(num_threads, nest, operands, _packed_lines(plan, num_threads))
-    dweight = sums.sum(axis=0).take(grouped_plan.packed_places(geometry, num_threads))
-    return dweight.reshape(geometry.weight_shape), operands.bias_sums.sum(axis=0)[: nest.k]
+    dweight = taken(summed(sums), grouped_plan.packed_places(geometry, num_threads))
+    return dweight.reshape(geometry.weight_shape), summed(operands.bias_sums)[: nest.k]
 
 
 @kernel

@@ -47,6 +47,7 @@ from nnlite.conv.lanes_layout import (
 from nnlite.conv.pair import FusedPair
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import noted
 
 SCRATCH = LANES * LANES
 _NOTHING = np.empty((0, 0, 0, 0), np.float32)
@@ -237,7 +238,7 @@ class Sums(NamedTuple):
         """(dweight, dbias); dweight is empty if it is not asked for."""
         dweight = np.empty(geometry.weight_shape if len(self.weights) else (0, 0, 0, 0), np.float32)
         dbias = np.empty(geometry.weight_shape[3], np.float32)
-        _add_lanes(self.weights, self.bias, dweight.reshape(-1, self.nest.groups, self.nest.group_out), dbias)
+        noted(_add_lanes, self.weights, self.bias, dweight.reshape(-1, self.nest.groups, self.nest.group_out), dbias)
         return dweight, dbias
 
 

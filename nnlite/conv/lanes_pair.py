@@ -34,6 +34,7 @@ from nnlite.conv.lanes import (
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
+from nnlite.runtime.random import Seed
 
 
 def computes(pair: FusedPair) -> bool:
@@ -59,7 +60,7 @@ def _first(pair: FusedPair) -> Correlation:
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) -> Fused:
     """The result (n, oh, ow, k); the residuals (blocks, oh * ow * k * LANES): which of a window's four."""
     first, second = _first(pair), direct_plan.forward(pair.second.one_image, lanes=True)
     nests = prepared(first, weights.first, weights.first_bias), prepared(second, weights.second, weights.second_bias)
@@ -96,7 +97,7 @@ def _forward(thread, num_threads, first_shape, shape, first, nest, x, first_relu
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
+def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> PairWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, argmax = ran
     if pair.epilogue.pool:

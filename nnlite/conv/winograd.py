@@ -64,6 +64,7 @@ from nnlite.conv.winograd_tiles import (
 )
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import copied, filled, summed
 
 _NOTHING, _NO_BYTES = np.empty((0, 0, 0, 0), np.float32), np.empty((0, 0, 0, 0), np.uint8)
 
@@ -158,7 +159,7 @@ def _alone(dy: np.ndarray) -> Output:
 
 def swap_channels(weight: np.ndarray) -> np.ndarray:
     """(3, 3, c, k) -> (3, 3, k, c), C-contiguous."""
-    return np.ascontiguousarray(weight.transpose(0, 1, 3, 2))
+    return copied(weight.transpose(0, 1, 3, 2))
 
 
 # The 36 products -----------------------------------------------------------------------------------------------
@@ -283,12 +284,12 @@ def _gradients(
     if weight is not None:
         dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
     du = memory.empty((num_threads if x is not None else 0, 36, sizes.k_wide * sizes.du_rows))
-    dbias = np.zeros((2 * num_threads, sizes.k_wide), np.float32)
+    dbias = filled((2 * num_threads, sizes.k_wide), np.float32, 0)
     operands = Operands(_NOTHING if x is None else x, swapped, dy, dx, du, dbias)
     shapes = product_shape(sizes.c), gradient_shape(sizes.c, sizes.k)
     _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
     dweight = None if x is None else weight_gradient(du, sizes, geometry)
-    return None if weight is None else dx, dweight, np.add.reduce(dbias[:num_threads])[: sizes.k] if is_fused else None
+    return None if weight is None else dx, dweight, summed(dbias[:num_threads])[: sizes.k] if is_fused else None
 
 
 def weight_gradient(du: np.ndarray, sizes: WinogradSizes, geometry: Geometry) -> np.ndarray:

@@ -43,6 +43,8 @@ from nnlite.conv.winograd_tiles import (
 )
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
+from nnlite.runtime.random import Seed
+from nnlite.runtime.replay import filled, summed
 
 #: with fewer tiles in an image, a block of tiles of several images is better
 LEAST_TILES = 24
@@ -67,7 +69,7 @@ def image_size(elements, beyond):
 # Forward -------------------------------------------------------------------------------------------------------
 
 
-def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: int) -> Fused:
+def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) -> Fused:
     """The result (n, oh, ow, k); the residuals: of each maximum, which of its window's four it is."""
     plan, sizes, num_threads = (
         direct_plan.forward(pair.first.one_image),
@@ -127,7 +129,7 @@ def _padded_image(nest, x, n, padded):
 # The gradients of the parameters --------------------------------------------------------------------------------
 
 
-def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> PairWeights:
+def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> PairWeights:
     """The gradients of the parameters, given what `forward` returned and the gradient of its result."""
     x, weights, result, argmax = ran
     if pair.epilogue.pool:
@@ -139,11 +141,11 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
         threads.kernel_parts(),
     )
     sums = FirstSums(
-        np.zeros((num_threads, reduction.nest.reduced, sizes.c), np.float32),
-        np.zeros((num_threads, sizes.c), np.float32),
+        filled((num_threads, reduction.nest.reduced, sizes.c), np.float32, 0),
+        filled((num_threads, sizes.c), np.float32, 0),
     )
     du = memory.empty((num_threads, 36, sizes.k_wide * sizes.du_rows))
-    dbias = np.zeros((num_threads, sizes.k_wide), np.float32)
+    dbias = filled((num_threads, sizes.k_wide), np.float32, 0)
     nothing = np.empty((0, 0, 0, 0), np.float32)
     operands = Operands(x, swap_channels(weights.second), dresult, nothing, du, dbias)
     nr, size = reduction.shape.width, result[0].size if len(result) else 0
@@ -158,10 +160,10 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: int) -> Pai
         workspace(sizes, num_threads, sum(lengths)),
     )  # fmt: skip
     return PairWeights(
-        np.add.reduce(sums.weights).reshape(pair.first.weight_shape),
-        np.add.reduce(sums.bias),
+        summed(sums.weights).reshape(pair.first.weight_shape),
+        summed(sums.bias),
         weight_gradient(du, sizes, pair.second),
-        np.add.reduce(dbias)[: sizes.k],
+        summed(dbias)[: sizes.k],
     )
 
 

@@ -25,6 +25,7 @@ from nnlite.performance.work import Call
 from nnlite.runtime import memory, threads
 from nnlite.runtime.errors import positive_int, unknown
 from nnlite.runtime.processor import processor_name
+from nnlite.runtime.replay import TRIALS
 
 #: arrays per parameter in memory: the parameter, its gradient and its mean square
 _ARRAYS_PER_PARAMETER = 3
@@ -131,14 +132,17 @@ def _is_case_study(networks: Sequence[Sequential]) -> bool:
 
 
 def _first_step(case: Case) -> tuple[list[Call], int]:
-    """Run the case's step once, untimed: it compiles, and a custom network may raise before anything is measured.
+    """Run the case's step, untimed, until it is replayed; a custom network may raise before anything is measured.
 
     Returns the operations that it calls, and the size of all its arrays in bytes.
     """
     with case.at_work():
         memory.trim()
         calls = trace(case.step)
-        return calls, memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
+        footprint = memory.idle_bytes() + _ARRAYS_PER_PARAMETER * ITEMSIZE * case.model.count_params()
+        for _ in range(TRIALS):
+            case.step()
+        return calls, footprint
 
 
 def _model(case: Case, calls: Sequence[Call], footprint: int, benchmarks: Microbenchmarks) -> StepModel:
@@ -155,6 +159,7 @@ def _model(case: Case, calls: Sequence[Call], footprint: int, benchmarks: Microb
             case.team,
             case.algorithm,
             benchmarks,
+            case.model.is_replayed,
         )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from nnlite.compiler.launch import kernel
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import summed
 
 #: smaller arrays are one thread's work
 PARALLEL_SIZE = 1 << 14
@@ -53,4 +54,4 @@ def bias_gradient(dy: np.ndarray) -> np.ndarray:
 
 
 def _total(sums: np.ndarray) -> np.ndarray:
-    return sums[0] if len(sums) == 1 else np.add.reduce(sums)
+    return sums[0] if len(sums) == 1 else summed(sums)

@@ -6,21 +6,24 @@ import numpy as np
 
 from nnlite.compiler.compilation import jit
 from nnlite.runtime import memory
+from nnlite.runtime.replay import noted
 
 
 @jit
-def _forward(logits, labels, dlogits):
-    """The mean of -log softmax(logits)[label], summed in float64, which is never negative; dlogits = its gradient.
+def _forward(logits, labels, dlogits, mean, bad):
+    """mean () = that of -log softmax(logits)[label], summed in float64; dlogits = its gradient.
 
-    Where a label is no class: -1 - the place of the first.
+    bad () = the place of the first label that is no class, or -1; there are no results then.
     """
     n, classes = logits.shape
     one = logits.dtype.type(1)
     share = one / logits.dtype.type(n)
     loss = 0.0
+    bad[()] = -1
     for i in range(n):
         if not 0 <= labels[i] < classes:
-            return -1.0 - i
+            bad[()] = i
+            return
     for i in range(n):
         row, gradient = logits[i], dlogits[i]
         largest = row[0]
@@ -35,14 +38,14 @@ def _forward(logits, labels, dlogits):
         for j in range(classes):
             gradient[j] *= scale
         gradient[labels[i]] -= share
-    return loss / n
+    mean[()] = loss / n
 
 
-def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(the mean loss (), its gradient (n, classes), -1) of logits (n, classes) and int64 labels (n).
 
-    The last is the place of the first label that is no class, if there is one; then the others are undefined.
+    The last () is the place of the first label that is no class, if there is one; then the others are undefined.
     """
-    dlogits = memory.empty(logits.shape, logits.dtype)
-    loss = _forward(logits, labels, dlogits)
-    return np.asarray(loss, dtype=logits.dtype), dlogits, int(-1 - loss) if loss < 0 else -1
+    dlogits, loss, bad = memory.empty(logits.shape, logits.dtype), np.empty((), logits.dtype), np.empty((), np.int64)
+    noted(_forward, logits, labels, dlogits, loss, bad)
+    return loss, dlogits, bad

@@ -25,6 +25,7 @@ from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
 from nnlite.compiler.values import I32, INTS, address_value
 from nnlite.runtime import memory, threads
+from nnlite.runtime.random import Seed, mask_seed
 
 #: elements that a vector of hashes decides about
 BLOCK = 2 * LANES
@@ -36,29 +37,29 @@ _ROUNDS, _LAST_SHIFT = ((16, 0x7FEB352D), (15, 0x846CA68B)), 16
 
 
 class Mask(NamedTuple):
-    """A mask as kernels take it: the key's halves, the largest 16 bits that are dropped, what multiplies the others.
+    """A mask as kernels take it: the seed, the largest 16 bits that are dropped, what multiplies the others.
 
     The 16 bits are a signed number, which AVX2 compares in one instruction.
     """
 
-    low: int
-    high: int
+    seed: np.ndarray  # (1), uint64
     dropped: int
     scale: float
 
     @classmethod
-    def of(cls, rate: float, seed: int) -> Mask:
+    def of(cls, rate: float, seed: Seed) -> Mask:
         """The mask of a rate, to the nearest 2**-16 and at least that, and a seed."""
-        dropped, key = max(1, round(rate * 2**16)) - 1 - 2**15, _key(seed)
-        return cls(key & 0xFFFFFFFF, key >> 32, dropped, 1 / (1 - rate))
+        return cls(mask_seed("seed", seed), max(1, round(rate * 2**16)) - 1 - 2**15, 1 / (1 - rate))
 
 
-def _key(seed: int) -> int:
-    """SplitMix64's first number: 64 bits to 64 bits, one to one, from the lowest 64 of the seed."""
-    bits = (seed + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return bits ^ bits >> 31
+@jit
+def _key(mask):
+    """The halves of SplitMix64's first number: 64 bits to 64 bits, one to one, from the seed."""
+    bits = np.uint64(mask.seed[0] + np.uint64(0x9E3779B97F4A7C15))
+    bits = np.uint64((bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9))
+    bits = np.uint64((bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB))
+    bits = np.uint64(bits ^ (bits >> np.uint64(31)))
+    return np.uint32(bits & np.uint64(0xFFFFFFFF)), np.uint32(bits >> np.uint64(32))
 
 
 @jit
@@ -79,18 +80,19 @@ def _mix(bits):
 
 
 @jit(inline=True)
-def _survives(position, mask):
+def _survives(position, key, dropped):
     """Whether the random 16 bits of a position are above those that are dropped."""
-    bits = _mix(np.uint32(_mix(np.uint32(np.uint32(position // 2) ^ np.uint32(mask.low))) + np.uint32(mask.high)))
-    return np.int16(bits >> np.uint32(position % 2 * 16)) > mask.dropped
+    low, high = key
+    bits = _mix(np.uint32(_mix(np.uint32(np.uint32(position // 2) ^ low)) + high))
+    return np.int16(bits >> np.uint32(position % 2 * 16)) > dropped
 
 
 @kernel
 def _apply(thread, num_threads, x, y, mask):
     """y = x, masked: one share of the elements."""
-    scale, zero = y.dtype.type(mask.scale), y.dtype.type(0)
+    key, scale, zero = _key(mask), y.dtype.type(mask.scale), y.dtype.type(0)
     for i in range(thread * x.size // num_threads, (thread + 1) * x.size // num_threads):
-        y[i] = x[i] * scale if _survives(i, mask) else zero
+        y[i] = x[i] * scale if _survives(i, key, mask.dropped) else zero
 
 
 # A vector of hashes ------------------------------------------------------------------------------------------------
@@ -140,16 +142,16 @@ def drop(x, y, first, size, mask):
 
     x and y are pointers to float32, perhaps the same.
     """
-    low, high, dropped = np.uint32(mask.low), np.uint32(mask.high), np.int16(mask.dropped)
+    key, dropped = _key(mask), np.int16(mask.dropped)
     scale, zero = np.float32(mask.scale), np.float32(0)
     begin = min(size, first % 2)  # of the whole blocks
     end = begin + (size - begin) // BLOCK * BLOCK
     for i in range(begin):
-        y[i] = x[i] * scale if _survives(first + i, mask) else zero
+        y[i] = x[i] * scale if _survives(first + i, key, dropped) else zero
     for i in range(begin, end, BLOCK):
-        _drop_block(x, y, i, first + i, low, high, dropped, scale)
+        _drop_block(x, y, i, first + i, key[0], key[1], dropped, scale)
     for i in range(end, size):
-        y[i] = x[i] * scale if _survives(first + i, mask) else zero
+        y[i] = x[i] * scale if _survives(first + i, key, dropped) else zero
 
 
 @jit
@@ -166,7 +168,7 @@ def _apply_vectors(thread, num_threads, x, y, mask):
     drop(pointer(x, begin), pointer(y, begin), begin, min(end, x.size) - begin, mask)
 
 
-def apply_mask(x: np.ndarray, rate: float, seed: int) -> np.ndarray:
+def apply_mask(x: np.ndarray, rate: float, seed: Seed) -> np.ndarray:
     """x with each element set to 0 with probability `rate`, to the nearest 2**-16, the others divided by 1 - rate."""
     x, y = np.ascontiguousarray(x), memory.empty(x.shape, x.dtype)
     apply = _apply_vectors if ENABLED and x.dtype == np.float32 else _apply

@@ -17,6 +17,7 @@ from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_row, s
 from nnlite.kernels import tall_skinny
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import copied, filled, noted
 
 #: the most rows
 MOST = 4
@@ -30,13 +31,21 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     """dropout(x @ weight + bias): x (m, k), weight (k, n), bias (n) -> (m, n); with `relu`, of max(that, 0)."""
     m, n = len(x), weight.shape[1]
     shape = _ONE if m == 1 else _MORE
-    start = np.zeros(-(-n // shape.width) * shape.width, np.float32)
-    if bias is not None:
-        start[:n] = bias
+    start = start_values(bias, -(-n // shape.width) * shape.width)
     y, num_threads = memory.empty((m, n)), threads.kernel_parts()
     work = memory.empty((num_threads, _BLOCK * shape.width))
     _forward.run(num_threads, shape, x, weight, start, relu, mask, y, work)
     return y
+
+
+def start_values(bias: np.ndarray | None, columns: int) -> np.ndarray:
+    """What sums begin with (columns): the bias (n), filled up with zeros."""
+    if bias is not None and bias.size == columns:
+        return bias
+    start = filled((columns,), np.float32, 0)
+    if bias is not None:
+        noted(np.copyto, start[: bias.size], bias)
+    return start
 
 
 @kernel
@@ -69,14 +78,14 @@ def _forward(thread, num_threads, shape, x, weight, bias, relu, mask, y, work):
 
 def grad_input(dy: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """dy @ weight.T: dy (m, n), weight (k, n) -> (m, k)."""
-    return np.ascontiguousarray(tall_skinny.matmul(weight, np.ascontiguousarray(dy.T), None, False).T)
+    return copied(tall_skinny.matmul(weight, copied(dy.T), None, False).T)
 
 
 def grad_weight(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """x.T @ dy: x (m, k), dy (m, n) -> (k, n)."""
     (m, k), n = x.shape, dy.shape[1]
-    padded = np.zeros((m, -(-n // _ONE.width) * _ONE.width), np.float32)  # so that whole vectors can be read
-    padded[:, :n] = dy
+    padded = filled((m, -(-n // _ONE.width) * _ONE.width), np.float32, 0)  # so that whole vectors can be read
+    noted(np.copyto, padded[:, :n], dy)
     dweight = memory.empty((k, n))
     _outer.run(threads.kernel_parts(), _ONE, x, padded, dweight)
     return dweight

@@ -27,7 +27,9 @@ from nnlite.compiler.tiles import adjacent_rows, copy_column, even_rows, load_ti
 from nnlite.compiler.transposition import transpose
 from nnlite.kernels import few_rows
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
+from nnlite.kernels.few_rows import start_values
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import copied
 
 _NO_MASK = Mask.of(0.0, 0)
 
@@ -59,7 +61,7 @@ def matmul_tn(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     if 0 < k <= few_rows.MOST:
         return few_rows.grad_weight(a, b)
     if n < LANES < m:  # so few columns leave lanes empty: compute the transposed result
-        return np.ascontiguousarray(_product(b, a, _plan(n, m, k, is_a_transposed=True)).T)  # (m, n)
+        return copied(_product(b, a, _plan(n, m, k, is_a_transposed=True)).T)  # (m, n)
     return _product(a, b, _plan(m, n, k, is_a_transposed=True))
 
 
@@ -116,8 +118,7 @@ def _product(
     shape, sizes, packed_size, start = plan
     c = memory.empty((sizes.m, sizes.n))
     if bias is not None:
-        start = start.copy()
-        start[: sizes.n] = bias
+        start = start_values(bias, len(start))
     if c.size:
         num_threads = threads.kernel_parts()
         work = memory.empty((num_threads, packed_size))

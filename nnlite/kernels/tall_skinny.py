@@ -26,6 +26,7 @@ from nnlite.compiler.tile_shapes import TileShape
 from nnlite.compiler.tiles import even_rows, store_tile, zero_tile
 from nnlite.compiler.transposition import transpose
 from nnlite.runtime import memory, threads
+from nnlite.runtime.replay import filled
 
 #: the most columns
 WIDEST = 12
@@ -44,7 +45,7 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     """x @ weight + bias: x (m, k), weight (k, n), bias (n) -> (m, n); with `relu`, max(that, 0)."""
     (m, k), n = x.shape, weight.shape[1]
     y = memory.empty((m, n))
-    start = np.zeros(n, np.float32) if bias is None else bias
+    start = filled((n,), np.float32, 0) if bias is None else bias
     num_threads = threads.kernel_parts()
     work = memory.empty((num_threads, (-(-k // LANES) * n + _ROWS * WIDEST + _LINES) * LANES))
     _forward.run(num_threads, _shape(_ROWS, n), x, weight, start, relu, y, work)

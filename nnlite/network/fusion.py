@@ -13,6 +13,7 @@ from nnlite.conv import choice
 from nnlite.network.layers import Conv2D, Dense, Dropout, Layer, MaxPooling2D
 from nnlite.network.layers.base import changes
 from nnlite.ops.dense import drops_in_kernel
+from nnlite.runtime.random import Seed
 
 LayerType = TypeVar("LayerType", bound=Layer)
 
@@ -58,14 +59,42 @@ def runs(
 class Plan:
     """The runs of a network for batches of some size, kept until something that they follow from changes."""
 
-    def __init__(self, layers: Sequence[Layer], found: Iterable[Run]):
+    def __init__(self, layers: Sequence[Layer], batch: int, dtype: Any, found: Iterable[Run]):
         self._parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        self._data = [parameter._data for parameter in self._parameters]
+        self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
         self._state = self._state_now()
         self.runs = tuple(found)
+        self._layers, self._batch, self._dtype = layers, batch, dtype
 
     def is_current(self) -> bool:
         """Whether the same runs would be found now."""
-        return self._state == self._state_now()
+        parameters, data = self._parameters, self._data
+        return self._state == self._state_now() and all(
+            parameter._data is array for parameter, array in zip(parameters, data, strict=True)
+        )
+
+    @cached_property
+    def is_repeatable(self) -> bool:
+        """Whether a replay computes the same. Layers, activations and algorithms of a user's own may do anything."""
+        parts: list[Any] = [
+            *self._layers,
+            *(layer.activation for layer in self._layers if hasattr(layer, "activation")),
+        ]
+        for layer in self._layers:
+            if isinstance(layer, Conv2D):
+                parts.append(conv.select(layer.geometry(self._batch), self._dtype, layer.algorithm))
+        package = __name__.partition(".")[0]
+        return all(part.__module__.partition(".")[0] == package for part in parts)
+
+    def positions(self) -> list[int]:
+        """The positions of the random streams."""
+        return [dropout._calls for dropout in self._dropouts]
+
+    def set_positions(self, positions: list[int]) -> None:
+        """Set the positions of the random streams."""
+        for dropout, calls in zip(self._dropouts, positions, strict=True):
+            dropout._calls = calls
 
     def _state_now(self) -> tuple:
         return changes(), choice.state(), [parameter.requires_grad for parameter in self._parameters]
@@ -144,7 +173,7 @@ def _pair(layers: Sequence[Layer], batch: int, dtype: Any, training: bool) -> Ru
             for layer in fused:
                 x = layer(x, training)
             return x
-        seed = dropout.next_seed() if dropout else 0
+        seed: Seed = dropout.next_seed() if dropout else 0
         weights = first.weight, first.bias, second.weight, second.bias
         return ops.conv2d_pair(x, *weights, pair=pair, algorithm=algorithm, seed=seed)
 

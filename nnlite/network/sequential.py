@@ -104,11 +104,32 @@ class Sequential(Stack):
     def _train_step(
         self, x: np.ndarray, y: np.ndarray, optimizer: optimizers.Optimizer, loss_function: Callable[..., Tensor]
     ) -> dict[str, float]:
-        loss, outputs = self._loss(x, y, loss_function, training=True)
-        if not loss.requires_grad:
-            raise ValueError(f"model {self.name!r}: expected a layer with trainable parameters. Received: none")
-        optimizer.zero_grad()
-        loss.backward()
+        if not self.built:
+            self.build(x.shape[1:])
+        parameters = self.parameters()
+
+        def compute(x: np.ndarray, y: np.ndarray) -> list[np.ndarray | None]:
+            for parameter in parameters:
+                parameter._grad = None
+            loss, outputs = self._loss(x, y, loss_function, training=True)
+            if not loss.requires_grad:
+                raise ValueError(f"model {self.name!r}: expected a layer with trainable parameters. Received: none")
+            loss.backward()
+            return [loss._data, outputs, *(parameter._grad for parameter in parameters)]
+
+        for parameter in parameters:
+            parameter._grad = None  # of the last step, which a replay overwrites
+        if loss_function is losses.sparse_categorical_crossentropy and y.dtype.kind in "iub":
+            y = y.astype(np.int64, copy=False)
+        elif loss_function is losses.categorical_crossentropy:
+            y = y.astype(np.float32, copy=False)
+        if losses.name_of(loss_function):
+            results = self._again(loss_function, compute, x, y, training=True)
+        else:
+            results = compute(x, y)
+        loss, outputs, *gradients = results
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter._grad = gradient
         optimizer.step()
         return self._totals(y, loss, outputs)
 
@@ -136,7 +157,7 @@ class Sequential(Stack):
             and all(metric is metrics.accuracy for _, metric in self._metrics)
         )
 
-    def _totals(self, y: np.ndarray, loss: Tensor, outputs: np.ndarray) -> dict[str, float]:
+    def _totals(self, y: np.ndarray, loss: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
         """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:
@@ -239,14 +260,21 @@ class Sequential(Stack):
         check_verbose(verbose)
         began = time.perf_counter()
         x = batches.as_samples("x", x, self.input_shape)
+        found: np.ndarray | None = None
+        done = 0
         with no_grad():
-            parts = [
-                self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))
-            ]
+            for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size)):
+                (result,) = self._again("predict", lambda rows: [self(rows)._data], rows, training=False)
+                assert result is not None
+                if found is None:
+                    found = np.empty((len(x), *result.shape[1:]), result.dtype)
+                found[done : done + len(rows)] = result
+                done += len(rows)
         if verbose:
             seconds = time.perf_counter() - began
             print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")
-        return np.concatenate(parts)
+        assert found is not None
+        return found
 
     # Summary and saving ----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
@@ -15,12 +16,12 @@ from nnlite.network.fusion import Run
 from nnlite.network.layers import Conv2D, Dense, Input, Layer
 from nnlite.network.layers.base import Shape, as_input, default_name
 from nnlite.performance import counts
-from nnlite.runtime import scopes
+from nnlite.runtime import replay, scopes
 from nnlite.runtime.attributes import KnownAttributes
 from nnlite.runtime.errors import boolean, numbers, positive_int, several
 
-#: the most plans that a model keeps
-PLANS = 64
+#: the most plans that a model keeps, and the most computations that it replays
+PLANS, MOST_REPEATED = 64, 8
 
 
 class Stack(KnownAttributes):
@@ -38,6 +39,7 @@ class Stack(KnownAttributes):
         self.input_shape: Shape | None = None
         self.fuse = True
         self._plans: dict[tuple, fusion.Plan] = {}
+        self._repeated: dict[tuple, tuple[fusion.Plan, replay.Repeated]] = {}
         for layer in several("layers", layers, "layers"):
             self.add(layer)
 
@@ -178,15 +180,43 @@ class Stack(KnownAttributes):
 
     def _runs(self, batch: int, dtype: Any, training: bool, needs_gradient: bool = False) -> tuple[Run, ...]:
         """The layers in fused runs, or one by one with `fuse=False`."""
+        return self._plan(batch, dtype, training, needs_gradient).runs
+
+    def _plan(self, batch: int, dtype: Any, training: bool, needs_gradient: bool = False) -> fusion.Plan:
         problem = batch, dtype, training, needs_gradient, self.fuse
         plan = self._plans.get(problem)
         if plan is None or not plan.is_current():
             found = fusion.runs(self._layers, batch, dtype, training=training, needs_gradient=needs_gradient)
             if len(self._plans) >= PLANS:
                 self._plans.clear()
-            plan = fusion.Plan(self._layers, found if self.fuse else [Run((layer,)) for layer in self._layers])
+            found = found if self.fuse else iter(Run((layer,)) for layer in self._layers)
+            plan = fusion.Plan(tuple(self._layers), batch, dtype, found)
             self._plans[problem] = plan
-        return plan.runs
+        return plan
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether a step or prediction that was computed lately may be replayed (nnlite.runtime.replay)."""
+        return any(repeated.is_replayed for _, repeated in self._repeated.values())
+
+    def _again(
+        self, name: object, compute: Callable[..., replay.Results], *inputs: np.ndarray, training: bool
+    ) -> replay.Results:
+        """`compute(*inputs)`, which `name` tells; replayed where it was called before and nothing else has changed.
+
+        The next call may overwrite the results.
+        """
+        plan = self._plan(len(inputs[0]), inputs[0].dtype, training) if self._layers and self.built else None
+        if plan is None or not plan.is_repeatable or scopes.current_tracer() is not None:
+            return compute(*inputs)
+        key = name, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
+        of_plan, repeated = self._repeated.get(key, (None, None))
+        if repeated is None or of_plan is not plan:
+            if len(self._repeated) >= MOST_REPEATED:
+                self._repeated.clear()
+            repeated = replay.Repeated()
+            self._repeated[key] = plan, repeated
+        return repeated(compute, *inputs, positions=(plan.positions, plan.set_positions))
 
     def _check_input(self, x: Tensor) -> None:
         if not self._layers:
@@ -218,7 +248,7 @@ class Stack(KnownAttributes):
 
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles hold: no plans, which are functions."""
-        return {**vars(self), "_plans": {}}
+        return {**vars(self), "_plans": {}, "_repeated": {}}
 
     def _fixed(self) -> tuple[str, ...]:
         return ("input_shape",) if self.__dict__.get("input_shape") else ()

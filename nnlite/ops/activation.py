@@ -11,6 +11,7 @@ from nnlite.autograd import Tensor, differentiable
 from nnlite.runtime import memory
 from nnlite.runtime.errors import one_of
 from nnlite.runtime.operands import Floats
+from nnlite.runtime.replay import noted
 
 Result = tuple[np.ndarray, Any]
 
@@ -18,14 +19,19 @@ Result = tuple[np.ndarray, Any]
 @differentiable
 def relu(x: Floats) -> Result:
     """max(x, 0); NaN stays NaN. The gradient passes where the result is above 0."""
-    y = np.maximum(x, 0, out=memory.empty(x.shape, x.dtype))
+    y = memory.empty(x.shape, x.dtype)
+    noted(_relu, x, y)
     return y, lambda dy: relu_gradient(dy, y)
+
+
+def _relu(x: np.ndarray, y: np.ndarray) -> None:
+    np.maximum(x, 0, out=y)
 
 
 def relu_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy where y, ReLU's result, is above 0, and zero elsewhere; in recycled memory."""
-    above = np.greater(y, 0, out=memory.empty(y.shape, np.bool_))
-    return np.multiply(dy, above, out=memory.empty(y.shape, y.dtype))
+    above = noted(np.greater, y, 0, memory.empty(y.shape, np.bool_))
+    return noted(np.multiply, dy, above, memory.empty(y.shape, y.dtype))
 
 
 @differentiable
@@ -37,41 +43,53 @@ def sigmoid(x: Floats) -> Result:
 
 def logistic(x: np.ndarray) -> np.ndarray:
     """1 / (1 + e ** -x), in recycled memory; where e ** -x is too large for a number, 0, which is nearest."""
-    y = np.negative(x, out=memory.empty(x.shape, x.dtype))
+    y = memory.empty(x.shape, x.dtype)
+    noted(_logistic, x, y)
+    return y
+
+
+def _logistic(x: np.ndarray, y: np.ndarray) -> None:
+    np.negative(x, out=y)
     with np.errstate(over="ignore"):
         np.exp(y, out=y)
     np.add(y, 1, out=y)
-    return np.divide(1, y, out=y)
+    np.divide(1, y, out=y)
 
 
 def sigmoid_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy * y * (1 - y) for y, sigmoid's result; in recycled memory."""
-    slope = np.subtract(1, y, out=memory.empty(y.shape, y.dtype))
-    np.multiply(y, slope, out=slope)
-    return np.multiply(dy, slope, out=slope)
+    slope = noted(np.subtract, 1, y, memory.empty(y.shape, y.dtype))
+    noted(np.multiply, y, slope, slope)
+    return noted(np.multiply, dy, slope, slope)
 
 
 @differentiable
 def tanh(x: Floats) -> Result:
     """The hyperbolic tangent."""
-    y = np.tanh(x, out=memory.empty(x.shape, x.dtype))
+    y = noted(np.tanh, x, memory.empty(x.shape, x.dtype))
     return y, lambda dy: tanh_gradient(dy, y)
 
 
 def tanh_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy * (1 - y * y) for y, tanh's result; in recycled memory."""
-    slope = np.multiply(y, y, out=memory.empty(y.shape, y.dtype))
-    np.subtract(1, slope, out=slope)
-    return np.multiply(dy, slope, out=slope)
+    slope = noted(np.multiply, y, y, memory.empty(y.shape, y.dtype))
+    noted(np.subtract, 1, slope, slope)
+    return noted(np.multiply, dy, slope, slope)
 
 
 @differentiable
 def softmax(x: Floats) -> Result:
     """e ** x / sum(e ** x) along the last axis; the largest element is subtracted first, so that nothing overflows."""
-    with np.errstate(over="ignore"):  # a difference below the smallest number has e ** x = 0 all the same
-        y = np.exp(x - x.max(axis=-1, keepdims=True))
-    y /= y.sum(axis=-1, keepdims=True)
+    y = memory.empty(x.shape, x.dtype)
+    noted(_softmax, x, y)
     return y, lambda dy: y * (dy - np.sum(dy * y, axis=-1, keepdims=True))
+
+
+def _softmax(x: np.ndarray, y: np.ndarray) -> None:
+    with np.errstate(over="ignore"):  # a difference below the smallest number has e ** x = 0 all the same
+        np.subtract(x, x.max(axis=-1, keepdims=True), out=y)
+        np.exp(y, out=y)
+    y /= y.sum(axis=-1, keepdims=True)
 
 
 @differentiable

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from nnlite.autograd import differentiable
+from nnlite.runtime import memory
 from nnlite.runtime.errors import as_array, boolean, numbers
 from nnlite.runtime.operands import Floats
+from nnlite.runtime.replay import noted
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7
@@ -27,9 +29,8 @@ def sparse_categorical_crossentropy(
 
         integers = _integers(labels, predictions.shape, "y_true")
         loss, gradient, bad = sparse_from_logits(predictions, integers.astype(np.int64, copy=False))
-        if bad >= 0:
-            raise _no_class(integers, bad, predictions.shape[1], "y_true")
-        return loss, lambda dloss: gradient * dloss
+        noted(_require_classes, integers, bad, predictions.shape[1])
+        return loss, lambda dloss: noted(np.multiply, gradient, dloss, memory.empty(gradient.shape, gradient.dtype))
 
     labels = check_labels(labels, predictions.shape)
     rows = np.arange(len(labels))
@@ -62,13 +63,9 @@ def categorical_crossentropy(
     if not n:
         raise ValueError(f"y_pred: expected shape (n, classes), n at least 1. Received: shape {predictions.shape}")
     if boolean("from_logits", from_logits):
-        log_p = log_softmax(predictions)
-        weight = targets.sum(axis=-1, keepdims=True)  # (n, 1), 1 where a row of targets is a distribution
-
-        def from_logits_backward(dloss: np.ndarray) -> np.ndarray:
-            return (np.exp(log_p) * weight - targets) * (dloss / n)
-
-        return _mean(-(targets * log_p).sum(axis=-1)), from_logits_backward
+        loss, gradient = np.empty((), predictions.dtype), memory.empty(predictions.shape, predictions.dtype)
+        noted(_from_logits, predictions, targets, loss, gradient)
+        return loss, lambda dloss: noted(np.multiply, gradient, dloss, memory.empty(gradient.shape, gradient.dtype))
 
     total = predictions.sum(axis=-1, keepdims=True)  # (n, 1)
     raw = predictions / total
@@ -79,6 +76,14 @@ def categorical_crossentropy(
         return (draw - (draw * raw).sum(axis=-1, keepdims=True)) / total
 
     return _mean(-(targets * np.log(p)).sum(axis=-1)), backward
+
+
+def _from_logits(logits: np.ndarray, targets: np.ndarray, loss: np.ndarray, gradient: np.ndarray) -> None:
+    """loss () = the mean of -sum(targets * log softmax(logits)); gradient (n, classes) = its gradient."""
+    log_p = log_softmax(logits)
+    weight = targets.sum(axis=-1, keepdims=True)  # (n, 1), 1 where a row of targets is a distribution
+    loss[()] = _mean(-(targets * log_p).sum(axis=-1))
+    gradient[:] = (np.exp(log_p) * weight - targets) * logits.dtype.type(1 / len(logits))
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
@@ -115,6 +120,11 @@ def _integers(labels: Any, shape: tuple[int, ...], argument: str) -> np.ndarray:
         i = int(fractional.argmax())
         raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
     return labels
+
+
+def _require_classes(labels: np.ndarray, bad: np.ndarray, classes: int) -> None:
+    if bad >= 0:
+        raise _no_class(labels, int(bad), classes, "y_true")
 
 
 def _no_class(labels: np.ndarray, i: int, classes: int, argument: str) -> ValueError:

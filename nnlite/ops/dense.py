@@ -37,7 +37,7 @@ def dense(
     *,
     relu: bool = False,
     dropout: float = 0.0,
-    seed: int = 0,
+    seed: random.Seed = 0,
 ) -> tuple[np.ndarray, Any]:
     """y = x @ weight + bias: x (..., in), weight (in, out), bias (out) -> y (..., out). With `relu`, max(y, 0).
 

@@ -13,7 +13,7 @@ from nnlite.runtime.operands import Floats
 
 
 @differentiable
-def dropout(x: Floats, *, rate: float, seed: int | None = None) -> tuple[np.ndarray, Any]:
+def dropout(x: Floats, *, rate: float, seed: random.Seed | None = None) -> tuple[np.ndarray, Any]:
     """Sets each element to 0 with probability `rate` and divides the others by 1 - rate ("inverted" dropout).
 
     The mask is a function of `seed` (None draws one from nnlite's generator) and an element's position; backward

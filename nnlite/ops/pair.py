@@ -10,6 +10,7 @@ from nnlite.autograd import differentiable
 from nnlite.conv import Algorithm, FusedPair, PairWeights
 from nnlite.runtime import scopes
 from nnlite.runtime.operands import Floats
+from nnlite.runtime.random import Seed
 
 
 @differentiable
@@ -22,7 +23,7 @@ def conv2d_pair(
     *,
     pair: FusedPair,
     algorithm: Algorithm,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> tuple[np.ndarray, Any]:
     """What two calls of `conv2d` compute, for an `algorithm` that fuses them: see nnlite.conv.pair.
 

@@ -28,6 +28,7 @@ from nnlite.performance.overhead import Overhead
 from nnlite.performance.profiler import OTHER, Key
 from nnlite.performance.rounds import Candidate, Samples, Team
 from nnlite.performance.work import Call, Undeclared
+from nnlite.runtime.replay import off
 
 #: the rates of this share of a step are sampled in every round, the others in every SELDOM-th round
 SHARE, SELDOM = 0.9, 4
@@ -139,11 +140,13 @@ class StepModel:
         team: Team,
         algorithm: str,
         benchmarks: Microbenchmarks,
+        is_replayed: bool,
     ):
         """A step of these calls, followed by an update of the parameters by the optimizer of that name.
 
         `footprint` is the size of all its arrays in bytes. `least_step` is a step of the smallest network: its time
-        outside of operations is added to every step. Create the model with the algorithm and threads of the step.
+        outside of operations is added to every step. `is_replayed`: whether the step is, and they are to be. Create the
+        model with the algorithm and threads of the step.
         """
         self._benchmarks = benchmarks
         self._work: list[Declared] = []
@@ -158,15 +161,19 @@ class StepModel:
                 for name in ("forward", *_BACKWARD) if any(call.needs) else ("forward",):
                     self._missing[call.layer, name] = str(reason)
                 continue
-            self._calls.append((call, benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted)))
+            smallest = overhead.of_call(call, is_replayed)
+            self._calls.append((call, benchmarks.add_overhead(team, algorithm, *smallest, evicted)))
             for name, items in declared.items():
                 if name == "forward" or any(call.needs):
                     self._declare((call.layer, name), items, team, footprint)
         self._declare((optimizer, "optimizer"), [_update(optimizer, parameters)], team, footprint)
-        self._least = benchmarks.add_overhead(team, algorithm, f"least step {optimizer}", least_step, evicted)
-        least_calls = overhead.trace(least_step)
+        key = f"least step {optimizer} {is_replayed}"
+        self._least = benchmarks.add_overhead(
+            team, algorithm, key, least_step if is_replayed else off()(least_step), evicted
+        )
         self._least_calls = [
-            benchmarks.add_overhead(team, algorithm, *overhead.of_call(call), evicted) for call in least_calls
+            benchmarks.add_overhead(team, algorithm, *overhead.of_call(call, is_replayed), evicted)
+            for call in overhead.trace(least_step)
         ]
 
     def _declare(self, key: Key, items: Sequence[WorkItem], team: Team, footprint: int) -> None:

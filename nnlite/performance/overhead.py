@@ -20,6 +20,7 @@ from nnlite.performance.profiler import Key, StepProfile
 from nnlite.performance.work import Array, Call, problem
 from nnlite.runtime import scopes
 from nnlite.runtime.errors import int_pair
+from nnlite.runtime.replay import TRIALS, Repeated, filled, off
 
 #: calls per sample
 CALLS = 4
@@ -47,7 +48,8 @@ class Overhead:
     profile: StepProfile = field(default_factory=StepProfile)
 
     def __post_init__(self) -> None:
-        self.run()  # it compiles
+        for _ in range(TRIALS):
+            self.run()
 
     def sample(self) -> float:
         """Profile CALLS runs. Returns their total seconds."""
@@ -66,22 +68,31 @@ class Overhead:
         return {part: self.seconds((layer, part)) for layer, part in self.profile.parts}
 
 
-def of_call(call: Call) -> tuple[str, Callable[[], object]]:
-    """(a key of what the overhead depends on, the call on its smallest input with gradients)."""
+def of_call(call: Call, is_replayed: bool) -> tuple[str, Callable[[], object]]:
+    """(a key of what the overhead depends on, the call on its smallest input with gradients, replayed or not)."""
     smallest = _smallest(call)
-    key = f"calling {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs}"
+    called = "replaying" if is_replayed else "calling"
+    key = f"{called} {call.name} {smallest.arguments} {sorted(smallest.options.items())} {call.needs}"
     arguments = [
         Tensor(np.ones(a.shape, a.dtype), requires_grad=need) if isinstance(a, Array) else a
         for a, need in zip(smallest.arguments, smallest.needs, strict=True)
     ]
+    leaves = [argument for argument in arguments if isinstance(argument, Tensor)]
+    repeated = Repeated()
 
-    def run() -> None:
+    def compute() -> list[np.ndarray | None]:
+        for leaf in leaves:
+            leaf.grad = None
         with scopes.scope("layer", "forward"):
             result = smallest.operation(*arguments, **smallest.options)
         if result.requires_grad:
-            result.backward(np.ones(result.shape, result.dtype))
+            result.backward(filled(result.shape, result.dtype, 1))
+        return [result.data, *(leaf.grad for leaf in leaves)]
 
-    return key, run
+    def run() -> None:
+        repeated(compute)
+
+    return key, run if is_replayed else off()(run)
 
 
 def _smallest(call: Call) -> Call:

@@ -11,6 +11,9 @@ import numpy as np
 
 from nnlite.runtime.errors import positive_int
 
+#: of a dropout mask: an integer in [0, 2**64), or an array (1) of uint64 that holds it
+Seed = int | np.ndarray
+
 _generator: np.random.Generator = np.random.default_rng()
 
 
@@ -30,12 +33,14 @@ def draw_seed(source: np.random.Generator | None = None) -> int:
     return int((source or _generator).integers(0, 2**63 - 1))
 
 
-def mask_seed(argument: str, value: object) -> int:
-    """`value` as the seed of a mask. Raises ValueError unless it is an integer in [0, 2**64)."""
+def mask_seed(argument: str, value: object) -> np.ndarray:
+    """`value` as the seed of a mask (1), uint64. Raises ValueError unless it is one, or an integer in [0, 2**64)."""
+    if isinstance(value, np.ndarray) and value.shape == (1,) and value.dtype == np.uint64:
+        return value
     seed = positive_int(argument, value, minimum=0)
     if seed >= 2**64:
         raise ValueError(f"{argument}: expected an integer below 2**64. Received: {value!r}")
-    return seed
+    return np.array([seed], np.uint64)
 
 
 def combine(seed: int, number: int) -> int:

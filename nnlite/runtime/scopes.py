@@ -49,13 +49,14 @@ class _Here(threading.local):
     """State per Python thread, so that threads do not mix up their scopes."""
 
     layer: str | None = None
+    part: str = "other"
     listener: Listener | None = None
     tracer: Tracer | None = None
 
 
 _here = _Here()
 #: the listeners and tracers of all threads
-listeners: list[Listener | Tracer] = []
+listeners: list[Listener | Callable] = []
 _unheard = nullcontext()
 
 
@@ -75,17 +76,23 @@ class _Scope:
         self.part = part
 
     def __enter__(self) -> None:
-        self.outer = _here.layer
+        self.outer = current()
         self.listener = listener = _here.listener
         if self.layer is not None:
             _here.layer = self.layer
+        _here.part = self.part
         if listener is not None:
             self.depth = listener.enter(_here.layer, self.part)
 
     def __exit__(self, *exception: object) -> None:
-        _here.layer = self.outer
+        _here.layer, _here.part = self.outer
         if self.listener is not None:
             self.listener.leave(self.depth)
+
+
+def current() -> tuple[str | None, str]:
+    """(layer, part) of the open scope; while there are no scopes, (None, "other")."""
+    return _here.layer, _here.part
 
 
 def current_layer() -> str | None:
@@ -101,24 +108,34 @@ def current_tracer() -> Tracer | None:
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Send the announcements of this thread inside to `listener`."""
-    outer, layer = _here.listener, _here.layer
-    _here.listener, _here.layer = listener, None
+    outer, place = _here.listener, current()
+    _here.listener, _here.layer, _here.part = listener, None, "other"
     listeners.append(listener)
     try:
         yield
     finally:
         listeners.remove(listener)
-        _here.listener, _here.layer = outer, layer
+        _here.listener, (_here.layer, _here.part) = outer, place
 
 
 @contextmanager
 def tracing(callback: Tracer) -> Iterator[None]:
     """Call `callback` before each operation of this thread inside."""
-    outer, layer = _here.tracer, _here.layer
-    _here.tracer, _here.layer = callback, None
+    outer, place = _here.tracer, current()
+    _here.tracer, _here.layer, _here.part = callback, None, "other"
     listeners.append(callback)
     try:
         yield
     finally:
         listeners.remove(callback)
-        _here.tracer, _here.layer = outer, layer
+        _here.tracer, (_here.layer, _here.part) = outer, place
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Inside there are scopes, though nobody may listen: `current` tells which is open."""
+    listeners.append(current)
+    try:
+        yield
+    finally:
+        listeners.remove(current)

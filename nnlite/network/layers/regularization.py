@@ -5,12 +5,15 @@ from __future__ import annotations
 from math import prod
 from typing import ClassVar
 
+import numpy as np
+
 from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.network.layers.base import Layer, Shape
 from nnlite.performance import counts
 from nnlite.runtime import random
 from nnlite.runtime.errors import fraction
+from nnlite.runtime.replay import noted
 
 
 class Dropout(Layer):
@@ -25,7 +28,7 @@ class Dropout(Layer):
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, trainable: bool = True):
         super().__init__(name, trainable)
         self.rate = rate
-        self.seed = seed if seed is None else random.mask_seed("seed", seed)
+        self.seed = seed if seed is None else int(random.mask_seed("seed", seed)[0])
         self._stream = self.seed
         self._calls = 0
 
@@ -38,11 +41,16 @@ class Dropout(Layer):
             return x
         return ops.dropout(x, rate=self.rate, seed=self.next_seed())
 
-    def next_seed(self) -> int:
-        """The seed of the next call's mask."""
+    def next_seed(self) -> np.ndarray:
+        """The seed (1) of the next call's mask."""
+        seed = np.empty(1, np.uint64)
+        noted(self._draw, seed)
+        return seed
+
+    def _draw(self, seed: np.ndarray) -> None:
         assert self._stream is not None
         self._calls += 1
-        return random.combine(self._stream, self._calls)
+        seed[0] = random.combine(self._stream, self._calls)
 
     def operations(self, batch: int) -> list[counts.Operation]:
         assert self.input_shape is not None

@@ -1,0 +1,236 @@
+"""Replay: a computation on arrays is done again without the Python between its kernels.
+
+In a step of a small network Python takes as long as the kernels do, and does the same each time. So what is called by
+`noted`, as every kernel is, can be recorded with its arguments and called again, as CUDA graphs replay launches (NVIDIA,
+"CUDA C++ Programming Guide", section "CUDA Graphs").
+
+What computes on arrays in another way is not called again. So a record is tried before it is used: its arrays are
+wiped, but those that two records have in common, such as parameters, and its results must have the computation's bits.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from nnlite.runtime import memory, scopes
+
+Results = Sequence[np.ndarray | None]
+#: the calls before a replay: the first compiles kernels, the others are recorded
+TRIALS = 3
+#: bytes of all arguments of a record at the most: what computes on more takes far longer than its Python
+LARGEST = 1 << 26
+
+
+class _Here(threading.local):
+    """Per Python thread."""
+
+    record: Record | None = None
+    is_off: bool = False
+
+
+_here = _Here()
+
+
+def noted(function: Callable, *arguments: Any) -> Any:
+    """`function(*arguments)`, which a replay calls again with the same arguments; what it returns is lost then."""
+    note(function, *arguments)
+    return function(*arguments)
+
+
+def note(function: Callable, *arguments: Any) -> None:
+    """Record a call that the caller makes, if anything is recorded now."""
+    if _here.record is not None:
+        _here.record.add(function, arguments)
+
+
+def copied(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous copy, which a replay makes again."""
+    copy = memory.empty(array.shape, array.dtype)
+    noted(np.copyto, copy, array)
+    return copy
+
+
+def summed(array: np.ndarray) -> np.ndarray:
+    """The sum along the first axis, which a replay computes again."""
+    total = np.empty(array.shape[1:], array.dtype)
+    noted(np.add.reduce, array, 0, None, total)
+    return total
+
+
+def taken(array: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The elements at these places, counted through all axes, which a replay takes again."""
+    return noted(np.take, array, places, None, np.empty(places.shape, array.dtype))
+
+
+def filled(shape: tuple[int, ...], dtype: Any, value: float) -> np.ndarray:
+    """A new array with that value everywhere, with which a replay fills it again."""
+    array = memory.empty(shape, dtype)
+    noted(array.fill, value)
+    return array
+
+
+@contextmanager
+def off() -> Iterator[None]:
+    """Inside, this thread replays nothing."""
+    before, _here.is_off = _here.is_off, True
+    try:
+        yield
+    finally:
+        _here.is_off = before
+
+
+class Record:
+    """The calls of a computation, on its own copies of the inputs."""
+
+    def __init__(self, compute: Callable[..., Results], inputs: Sequence[np.ndarray]):
+        self._inputs = [array.copy() for array in inputs]
+        self._calls: list[tuple[Callable, tuple, tuple[str | None, str]]] = []
+        self._bytes = 0
+        outer, _here.record = _here.record, self
+        try:
+            with scopes.announced():
+                self.results = compute(*self._inputs)
+        finally:
+            _here.record = outer
+
+    def add(self, function: Callable, arguments: tuple) -> None:
+        """Record a call."""
+        self._bytes += sum(array.nbytes for array in _arrays(arguments))
+        self._calls.append((function, arguments, scopes.current()))
+        if not self.is_small:
+            self._calls.clear()  # and the arrays with them
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is worth its memory."""
+        return self._bytes <= LARGEST
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """Those that its calls read or write, and its results; views of others too."""
+        yield from _arrays(tuple(self.results))
+        for _, arguments, _ in self._calls:
+            yield from _arrays(arguments)
+
+    def replay(self, inputs: Sequence[np.ndarray]) -> Results:
+        """The results for other inputs of the same shapes and dtypes, in the arrays that held the last ones."""
+        for own, given in zip(self._inputs, inputs, strict=True):
+            np.copyto(own, given)
+        if scopes.listeners:
+            for function, arguments, place in self._calls:
+                with scopes.scope(*place):
+                    function(*arguments)
+        else:
+            for function, arguments, _ in self._calls:
+                function(*arguments)
+        return self.results
+
+    @contextmanager
+    def wiped(self, earlier: Record) -> Iterator[None]:
+        """Inside, the arrays that another record does not have began as NaN or as 0, which is an index too."""
+        shared = {array.ctypes.data for array in earlier.arrays()}
+        own = [array for array in self.arrays() if array.flags.writeable and array.ctypes.data not in shared]
+        before = _copies(own)
+        try:
+            for array in own:
+                array.fill(np.nan if array.dtype.kind == "f" else 0)
+            yield
+        finally:  # a table that was made anew may be among them
+            for array, as_it_was in zip(own, before, strict=True):
+                np.copyto(array, as_it_was)
+
+
+class Repeated:
+    """A computation on arrays of some shapes, replayed after TRIALS calls if that proved right.
+
+    A replay overwrites the results of the one before; where somebody else holds one of these, nothing is replayed any
+    more.
+    """
+
+    def __init__(self) -> None:
+        self._calls = 0
+        self._record: Record | None = None
+        self._references: list[int] = []
+
+    def __call__(
+        self,
+        compute: Callable[..., Results],
+        *inputs: np.ndarray,
+        positions: tuple[Callable[[], Any], Callable[[Any], object]] = (lambda: None, lambda _: None),
+    ) -> Results:
+        """`compute(*inputs)`: arrays, or None in their place.
+
+        It must be the same function each time, and depend on its inputs, on what it reads of other arrays, and on
+        `positions` alone: two functions, that get and set where random streams are, so that a trial changes nothing.
+        """
+        if _here.is_off:
+            return compute(*inputs)
+        if self._calls == TRIALS:
+            record = self._record
+            if record is not None and self._references == _references(record.results):
+                return record.replay(inputs)
+            self._record = None
+            return compute(*inputs)
+        if self._calls == 0:
+            results = compute(*inputs)
+        elif self._calls == 1:
+            self._record = Record(compute, inputs)
+            results = self._record.results
+        else:
+            results = self._try(compute, inputs, *positions)
+        self._calls += 1
+        return results
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether the next call may be a replay."""
+        return self._calls == TRIALS and self._record is not None
+
+    def _try(self, compute: Callable[..., Results], inputs: tuple, get: Callable, put_back: Callable) -> Results:
+        """Record another call, and keep the record if it is right. Returns the call's results."""
+        earlier, record = self._record, Record(compute, inputs)
+        if earlier is None or not (earlier.is_small and record.is_small):
+            self._record = None
+            return record.results
+        results, positions = _copies(record.results), get()
+        try:
+            with record.wiped(earlier):
+                replayed = _copies(record.replay(inputs))
+            put_back(positions)
+            computed = compute(*inputs)
+        finally:
+            put_back(positions)
+        is_right = all(_same_bits(a, b) for a, b in zip(replayed, computed, strict=True))
+        self._record = record if is_right else None
+        del computed
+        self._references = _references(record.results)
+        return results
+
+
+def _arrays(value: Any) -> Iterator[np.ndarray]:
+    """The arrays in a value, in tuples within tuples too; not the empty ones."""
+    if isinstance(value, np.ndarray):
+        if value.size:
+            yield value
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _arrays(part)
+
+
+def _copies(results: Results) -> Results:
+    return [None if array is None else array.copy() for array in results]
+
+
+def _same_bits(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b if a is None or b is None else a.tobytes() == b.tobytes()
+
+
+def _references(results: Results) -> list[int]:
+    """How many hold each array, and the memory that it is a view of."""
+    held = (held for array in results if array is not None for held in (array, array.base) if held is not None)
+    return [sys.getrefcount(one) for one in held]
