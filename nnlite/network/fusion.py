@@ -76,12 +76,10 @@ class Plan:
 
     @cached_property
     def is_repeatable(self) -> bool:
-        """Whether a replay computes the same. Layers, activations and algorithms of a user's own may do anything."""
-        parts: list[Any] = [
-            *self._layers,
-            *(layer.activation for layer in self._layers if hasattr(layer, "activation")),
-        ]
+        """Whether a replay computes the same. Custom layers, activations and algorithms may do anything."""
+        parts: list[Any] = [*self._layers]
         for layer in self._layers:
+            parts.append(getattr(layer, "activation", layer))
             if isinstance(layer, Conv2D):
                 parts.append(conv.select(layer.geometry(self._batch), self._dtype, layer.algorithm))
         package = __name__.partition(".")[0]

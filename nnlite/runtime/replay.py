@@ -1,8 +1,8 @@
 """Replay: a computation on arrays is done again without the Python between its kernels.
 
 In a step of a small network Python takes as long as the kernels do, and does the same each time. So what is called by
-`noted`, as every kernel is, can be recorded with its arguments and called again, as CUDA graphs replay launches (NVIDIA,
-"CUDA C++ Programming Guide", section "CUDA Graphs").
+`noted`, as every kernel is, can be recorded with its arguments and called again, as CUDA graphs replay launches
+(NVIDIA, "CUDA C++ Programming Guide", section "CUDA Graphs").
 
 What computes on arrays in another way is not called again. So a record is tried before it is used: its arrays are
 wiped, but those that two records have in common, such as parameters, and its results must have the computation's bits.
@@ -140,7 +140,7 @@ class Record:
             for array in own:
                 array.fill(np.nan if array.dtype.kind == "f" else 0)
             yield
-        finally:  # a table that was made anew may be among them
+        finally:  # a table that was made again may be among them
             for array, as_it_was in zip(own, before, strict=True):
                 np.copyto(array, as_it_was)
 

@@ -51,7 +51,7 @@ class Given(Microbenchmarks):
 
 def modelled(calls, rates=None):
     parameters = [nn.Tensor(np.zeros((5, 4), np.float32), requires_grad=True)]
-    return StepModel(calls, "rmsprop", parameters, lambda: None, 0, TEAM, "auto", rates or GIVEN)
+    return StepModel(calls, "rmsprop", parameters, lambda: None, 0, TEAM, "auto", rates or GIVEN, False)
 
 
 GIVEN = Given(tall_skinny=[1e-9, 2e-9], tall_skinny_gradients=[1e-9, 1e-9], bias_gradient=[1e-15, 1e-15],
