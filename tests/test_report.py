@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from nnlite.explain import report
-from nnlite.explain.report import comparisons, theme
+from nnlite.explain.report import comparisons, rooflines, theme
+from nnlite.lab.numbers import short
 
 SVG = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
@@ -97,6 +98,18 @@ def test_the_legend_names_every_pass_that_is_drawn():
         drawn = {bar.get_facecolor() for container in panel.figure.axes[0].containers for bar in container}
         (legend,) = panel.figure.legends
         assert len(legend.get_texts()) == len(drawn)
+
+
+def test_the_dots_of_a_roofline_are_of_executed_flops_and_the_legend_names_their_passes():
+    """So Winograd, which needs a quarter of the multiplications, is not above the peak."""
+    sample = documents.single()
+    n = sample.models[0]
+    row = next(row for row in n.layers if row.part == "gradients")
+    row.work[0].amount = row.flops / 4
+    picture = rooflines.roofline(sample, "auto")
+    assert f"{row.name.split('+')[0]}… dX + dW {short(row.flops / 4 / row.ms / 1e6)} GFLOP/s" in picture.panels[0].alt
+    (legend,) = picture.panels[0].figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["forward", "dX", "dW", "dX + dW"]
 
 
 def test_each_picture_follows_the_sentence_that_it_shows(html):

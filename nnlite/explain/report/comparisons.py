@@ -14,6 +14,7 @@ from nnlite.explain.report.drawing import (
     Picture,
     bar_rows,
     new,
+    pass_legend,
     row_name,
     slug,
     style_of,
@@ -49,7 +50,7 @@ def size(document: Document) -> Picture:
                 axes.scatter([x], [y], s=70, edgecolors=colour, facecolors=face, marker=marker)
                 said.append(f"{n.name}, {algorithm}: {short(x)}, {milliseconds(y)}")
                 if algorithm == drawn[-1]:
-                    axes.annotate(shorten_name(n.name, 24), (x, y), ha="center", **ABOVE)
+                    axes.annotate(shorten_name(n.name), (x, y), ha="center", **ABOVE)
         if len(drawn) > 1:
             for algorithm, face in zip(drawn, (muted, "none"), strict=True):
                 axes.scatter([], [], s=50, edgecolors=muted, facecolors=face, label=algorithm)
@@ -93,13 +94,12 @@ def passes(document: Document) -> Picture:
         for place, n in enumerate(found):
             left = 0.0
             for part, ms in _by_pass(n).items():
-                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part))
+                axes.barh(place, ms, left=left, color=light(PASSES[part]))
                 left += ms
             axes.annotate(milliseconds(left), (left, place), **BESIDE)
         axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
         bar_rows(axes, [n.algorithm for n in found], 1.22 * max(n.step_ms.median for n in found))
-        handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3)
+        pass_legend(figure, {part for n in found for part in _by_pass(n)})
         words = [f"{n.algorithm}: {', '.join(f'{pass_name(p)} {milliseconds(ms)}' for p, ms in _by_pass(n).items())}"
                  for n in found]  # fmt: skip
         panels.append(Panel(f"passes-{slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
@@ -138,7 +138,8 @@ def difference(document: Document, algorithm: str) -> Picture:
                 f"A step of {n.name} takes {milliseconds(abs(more))} {takes} than one of {base.name}. "
                 f"The largest {change} is {where(most.name, most.part)}: {signed(most.more, most.more)} ms."
             )
-    return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
+    sentence = with_names(" ".join(said), document.by_algorithm[algorithm])
+    return Picture(f"difference-{algorithm}", sentence, panels, algorithm)
 
 
 def _waterfall(document: Document, n: Network, base: Network) -> Panel:
@@ -187,11 +188,8 @@ def metrics(document: Document, algorithm: str) -> Picture:
     holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
     sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
     if holding:
-        holding = ["the time model" if metric == "time model" else metric for metric in holding]
-        others = "" if len(holding) == len(found) else " The other metrics do not."
-        verb = "predicts" if len(holding) == 1 else "predict"
-        sentence = f"With algorithm {algorithm}, {listed(holding)} {verb} every ratio within {WITHIN:g}×."
-        sentence += others
+        sentence = f"Within {WITHIN:g}× of every measured ratio with algorithm {algorithm}: {listed(holding)}."
+        sentence += "" if len(holding) == len(found) else " The other metrics are not."
     said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
     panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
     return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)

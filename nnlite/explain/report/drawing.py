@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import layer_and_pass, shorten, spelled_out
-from nnlite.explain.report.theme import light, series
+from nnlite.explain.names import layer_and_pass, pass_name, shorten, spelled_out
+from nnlite.explain.report.theme import PASSES, light, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,6 +84,14 @@ def bar_rows(axes: Axes, names: Sequence[str], right: float) -> None:
     axes.set_xlim(0, right)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
+
+
+def pass_legend(figure: Figure, parts: Collection[str]) -> None:
+    """A legend of the colours of these passes."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=light(role), label=pass_name(part)) for part, role in PASSES.items() if part in parts]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
 
 
 def style_of(document: Document, name: str) -> tuple[str, str]:
