@@ -193,7 +193,7 @@ def test_pictures_are_written_as_png_files_too_if_asked_for(tmp_path):
 
 def test_pictures_are_whole_named_and_said_in_words(html):
     pictures = [ElementTree.fromstring(svg) for svg in SVG.findall(html)]
-    assert len(pictures) == 20
+    assert len(pictures) == 18
     assert all(svg.get("role") == "img" and len(svg.get("aria-label")) > 20 for svg in pictures)
     ids = re.findall(r"\bid=\"([^\"]+)\"", html)
     assert len(ids) == len(set(ids))

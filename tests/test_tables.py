@@ -185,7 +185,8 @@ def test_the_worst_pass_of_a_predicted_step_is_told_if_it_is_not_too_short():
     for row in document.models[0].layers:
         row.predicted_ms = row.ms
     long.predicted_ms = 1.48 * long.ms
-    short.ms, short.predicted_ms = 0.009 * document.models[0].step_ms.median, 1.0
+    short.ms = 0.009 * document.models[0].step_ms.median
+    short.predicted_ms = 9 * short.ms
     assert "Single passes are off by up to 48%." in worst_prediction(document)
 
 

@@ -90,18 +90,14 @@ def _metric(document: Document) -> list[str]:
     model = found.pop(PREDICTED, [])
     every = max((len(held) for held in found.values()), default=0)
     always = [metric for metric, held in found.items() if len(held) == every and all(held)]
-    within = f"{'all these ratios' if every > 1 else 'this ratio'} within a factor of {WITHIN:g}"
+    which = f"every ratio with {listed(list(document.by_algorithm))}" if every > 1 else "this ratio"
+    within = f"{which} within a factor of {WITHIN:g}"
     if always:
-        return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}."]
+        return [f"Of the counts, {listed(always)} {_predicts(always)} {within}."]
     said = f"No single count (parameters, MACs, memory traffic) predicts {within}"
     if len(model) < every or not any(model):
         return [f"{said}."]
     return [f"{said}; the predicted times do{'' if all(model) else f' for {sum(model)} of {every}'}."]
-
-
-def _called(metrics: Sequence[str]) -> list[str]:
-    """Metrics as a sentence names them."""
-    return ["unfused minimum traffic" if metric == "minimum traffic, unfused" else metric for metric in metrics]
 
 
 def _predicts(metrics: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnlite.explain.document import Document, Network
@@ -20,7 +20,7 @@ METRICS: dict[str, Callable[[Network], float | None]] = {
     "parameters": lambda n: n.parameters,
     "forward MACs": lambda n: n.forward_macs_per_image,
     "training MACs": lambda n: n.training_macs_per_image,
-    "minimum traffic, unfused": lambda n: n.unfused_least_bytes_per_step,
+    "minimum traffic": lambda n: n.unfused_least_bytes_per_step,
     "memory traffic": lambda n: n.moved_bytes_per_step,
     PREDICTED: lambda n: n.predicted_ms,
 }
@@ -99,14 +99,6 @@ def _too(error: float) -> str:
     return f"{abs(100 * error):.{0 if abs(error) >= 0.0995 else 1}f}% too {'high' if error > 0 else 'low'}"
 
 
-def _errors_of_passes(document: Document) -> Iterator[float]:
-    """|predicted / measured - 1| of each pass of at least LEAST of a predicted step."""
-    for n in document.everything:
-        for row in n.layers if n.prediction_error else ():
-            if row.predicted_ms is not None and row.ms >= LEAST * n.step_ms.median:
-                yield abs(row.predicted_ms / row.ms - 1)
-
-
 def worst_prediction(document: Document) -> str:
     """How steps are predicted, the largest errors, and the operations without a prediction."""
     errors = [(n.prediction_error, n) for n in document.everything if n.prediction_error]
@@ -116,10 +108,16 @@ def worst_prediction(document: Document) -> str:
         within = ""
         if error.low is not None:
             within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})"
+        passes = (
+            abs(row.predicted_ms / row.ms - 1)
+            for _, n in errors
+            for row in n.layers
+            if row.predicted_ms and row.ms >= LEAST * n.step_ms.median
+        )
         said.append(
             "Predicted: FLOPs / rate or bytes / bandwidth, whichever is longer, plus a fixed cost per call. Largest "
             f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}. Single passes are off by up to "
-            f"{100 * max(_errors_of_passes(document), default=0.0):.0f}%."
+            f"{100 * max(passes, default=0.0):.0f}%."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
     if missing:

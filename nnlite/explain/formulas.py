@@ -52,7 +52,7 @@ def flops(network: Network, row: Row, batch: int) -> Formula | None:
 
 def minimum_traffic(network: Network, row: Row, batch: int) -> Formula | None:
     """Every array that the pass reads or writes, counted once."""
-    title = f"{_title(row)}: minimum traffic, unfused"
+    title = f"{_title(row)}: minimum traffic"
     if row.part == "optimizer":
         terms = [f"{OPTIMIZER_PASSES} × {network.parameters:,}"]
         meaning = "bytes of a float32 × arrays that RMSprop reads and writes × parameters"

@@ -153,7 +153,7 @@ def metrics(document: Document, algorithm: str) -> Table:
         role = "good" if verdict == "yes" else "bad"
         rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
     measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]
-    title = f"Predicted ratios to {document.baseline}, algorithm {algorithm}"
+    title = f"The ratio to {document.baseline} that each metric predicts, algorithm {algorithm}"
     columns = ["metric", *(shorten_name(n.name, 24) for n in others), f"within {WITHIN:g}×"]
     return Table(title, columns, rows, [], [Cell("measured"), *measured, Cell("")])
 
@@ -195,18 +195,19 @@ def signed(ms: float, scale: float) -> str:
 
 def accuracy(document: Document) -> Table:
     """One row per algorithm and network: the terms of the prediction, and its error."""
-    columns = ["algorithm", "network", *_TERMS, "predicted", "measured", "error"]
+    columns = ["network, algorithm", *_TERMS, "predicted", "measured", "error"]
     rows = []
     for n in document.everything:
         terms = sum_of_terms(n)
         found = [Cell(short(terms[term]), terms[term]) for term in _TERMS] if terms else [MISSING] * len(_TERMS)
         step = n.step_ms.median
-        rows.append([Cell(n.algorithm), Cell(n.name), *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
+        network = Cell(f"{n.name}, {n.algorithm}")
+        rows.append([network, *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
     notes = [
         "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: a fixed cost per call.",
     ]
     if any(n.prediction_error and n.prediction_error.low is not None for n in document.everything):
-        notes.append("error: predicted / measured - 1, median of the rounds and its 95% interval.")
+        notes.append("error: the median of predicted / measured - 1 of each round, not of the medians; 95% interval.")
     return Table("The prediction of each step, ms", columns, rows, notes)
 
 

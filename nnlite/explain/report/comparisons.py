@@ -1,11 +1,11 @@
-"""The figures that compare networks: size versus time, passes, waterfalls of differences, metrics."""
+"""The figures that compare networks: size versus time, passes, waterfalls of differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
-from nnlite.explain.document import Document, Network, Row
+from nnlite.explain.compare import METRICS, differences
+from nnlite.explain.document import Document, Network
 from nnlite.explain.names import pass_name
 from nnlite.explain.report.drawing import (
     ABOVE,
@@ -15,7 +15,6 @@ from nnlite.explain.report.drawing import (
     bar_rows,
     new,
     pass_legend,
-    row_name,
     slug,
     style_of,
     where,
@@ -23,7 +22,7 @@ from nnlite.explain.report.drawing import (
 )
 from nnlite.explain.report.theme import PASSES, light
 from nnlite.explain.tables import shorten_name, signed
-from nnlite.lab.numbers import listed, milliseconds, short, times
+from nnlite.lab.numbers import milliseconds, short
 from nnlite.lab.roofs import log
 
 # Size versus time --------------------------------------------------------------------------------------------------
@@ -104,7 +103,8 @@ def passes(document: Document) -> Picture:
                  for n in found]  # fmt: skip
         panels.append(Panel(f"passes-{slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
         largest = max(model.layers, key=lambda row: row.ms)
-        said.append(f"{model.name}: {row_name(largest)}, {_share(largest, model)}")
+        share = 100 * largest.ms / model.step_ms.median
+        said.append(f"{model.name}: {where(largest.name, largest.part)}, {share:.0f}%")
     sentence = (
         f"The time of a step by pass, with each algorithm; the scales differ. The largest part with "
         f"{document.algorithm}: {'; '.join(said)}."
@@ -117,10 +117,6 @@ def _by_pass(n: Network) -> dict[str, float]:
     found = {part: sum(row.ms for row in n.layers if row.part == part) for part in PASSES}
     found["other"] += max(n.step_ms.median - sum(found.values()), 0.0)
     return {part: ms for part, ms in found.items() if ms > 0}
-
-
-def _share(row: Row, n: Network) -> str:
-    return f"{100 * row.ms / n.step_ms.median:.0f}%"
 
 
 # The difference between networks -----------------------------------------------------------------------------------
@@ -165,31 +161,3 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
     said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
     alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
     return Panel(f"difference-{n.algorithm}-{slug(document, n.name)}", figure, alt)
-
-
-# Which metric predicts the time ------------------------------------------------------------------------------------
-
-
-def metrics(document: Document, algorithm: str) -> Picture:
-    found = predictions(document, algorithm)
-    figure, axes = new(6.4, 1.2 + 0.38 * len(found))
-    axes.axvspan(1 / WITHIN, WITHIN, color=light("band"), zorder=0)
-    axes.axvline(1, color=light("muted"), linewidth=1)
-    for place, rows in enumerate(found.values()):
-        for p in rows:
-            colour, marker = style_of(document, p.network.name)
-            label = shorten_name(p.network.name, 24) if not place else None
-            axes.scatter([p.factor], [place], s=60, color=colour, marker=marker, label=label)
-    axes.set_yticks(range(len(found)), list(found))
-    axes.margins(0.1, 0.12)
-    log(axes, x=f"predicted ratio / measured ratio; shaded: within {WITHIN:g}×")
-    axes.invert_yaxis()
-    figure.legend(loc="outside lower left", ncols=3)
-    holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
-    sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
-    if holding:
-        sentence = f"Within {WITHIN:g}× of every measured ratio with algorithm {algorithm}: {listed(holding)}."
-        sentence += "" if len(holding) == len(found) else " The other metrics are not."
-    said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
-    panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
-    return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import layer_and_pass, pass_name, shorten, spelled_out
+from nnlite.explain.document import Document, Network
+from nnlite.explain.names import layer_and_pass, pass_name, spelled_out
 from nnlite.explain.report.theme import PASSES, light, series
 
 if TYPE_CHECKING:
@@ -101,13 +101,9 @@ def style_of(document: Document, name: str) -> tuple[str, str]:
 
 
 def with_names(sentence: str, networks: Sequence[Network]) -> str:
-    """The sentence, and which layers the short names of fused layers in it stand for."""
-    names = spelled_out(row.name for n in networks for row in n.layers if shorten(row.name) in sentence)
+    """The sentence, and which layers the short names of these networks' fused layers stand for."""
+    names = spelled_out(row.name for n in networks for row in n.layers)
     return " ".join([sentence, *(f"{name}." for name in names)])
-
-
-def row_name(row: Row) -> str:
-    return where(row.name, row.part)
 
 
 def slug(document: Document, name: str) -> str:
