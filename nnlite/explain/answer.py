@@ -136,7 +136,7 @@ def _where(document: Document) -> list[str]:
         spoken(passes[0].name, passes[0].part) if len(each) == 1 else f"{spoken(passes[0].name)} ({', '.join(each)})"
     )
     return [
-        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}, {share} of it "
+        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}, {share} "
         f"in {where}{_limited(rows)}."
     ]
 

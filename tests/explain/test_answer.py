@@ -156,5 +156,5 @@ def test_the_largest_difference_is_found_in_its_layer():
     row.ms += 1000
     cnn.step_ms = Samples.of([ms + 1000 for ms in cnn.step_ms.samples])
     (said,) = [s for s in answer.sentences(d) if "longer than" in s]
-    assert f"cnn takes {cnn.step_ms.median - mlp.step_ms.median:,.0f} ms longer than mlp, all of it" in said
+    assert f"cnn takes {cnn.step_ms.median - mlp.step_ms.median:,.0f} ms longer than mlp, all in" in said
     assert "in the fused layers conv2d to dropout (both gradients)" in said
