@@ -77,10 +77,9 @@ def test_a_ratio_has_its_interval_and_none_from_too_few_rounds():
     assert few.notes == ["Medians of 2 rounds, 2 threads."]
 
 
-def test_columns_of_what_was_not_computed_are_left_out():
+def test_what_was_not_computed_is_left_out():
     document = documents.no_machine()
-    assert tables.networks(document).columns == [
-        "network",
+    assert [row[0].text for row in tables.networks(document).rows] == [
         "parameters",
         "training MACs per image",
         "step",
@@ -94,6 +93,12 @@ def test_columns_of_what_was_not_computed_are_left_out():
         "ms",
         "share",
     ]
+
+
+def test_networks_are_columns_of_the_first_table_unless_they_are_more_than_three():
+    assert tables.networks(documents.question()).columns == ["", "mlp", "cnn", "small_cnn"]
+    four = documents.odd_names()
+    assert [row[0].text for row in tables.networks(four).rows] == [n.name for n in four.models]
 
 
 def test_a_metric_holds_if_it_is_within_half_as_much_again_for_every_network():
@@ -172,6 +177,25 @@ def test_the_worst_prediction_is_named_with_its_interval():
     document = documents.question()
     document.comparisons["im2col"][2].prediction_error = Ratio(-0.42, -0.44, -0.4)
     assert "small_cnn with im2col, 42% too low (95%: -44% to -40%)." in worst_prediction(document)
+
+
+def test_the_worst_pass_of_a_predicted_step_is_told_if_it_is_not_too_short():
+    document = documents.single()
+    long, short = document.models[0].layers[:2]
+    for row in document.models[0].layers:
+        row.predicted_ms = row.ms
+    long.predicted_ms = 1.48 * long.ms
+    short.ms = 0.009 * document.models[0].step_ms.median
+    short.predicted_ms = 9 * short.ms
+    assert "Single passes are off by up to 48%." in worst_prediction(document)
+
+
+def test_the_terms_of_a_step_add_up_to_its_prediction():
+    """The median of a sum, which is predicted, is not the sum of the medians of its rows."""
+    document = documents.single()
+    n = document.models[0]
+    n.predicted_ms *= 1.1
+    assert sum(tables.sum_of_terms(n).values()) == pytest.approx(n.predicted_ms)
 
 
 def test_what_is_not_predicted_is_told_with_its_reason():

@@ -7,7 +7,7 @@ from math import inf
 
 from nnlite.explain import case_study
 from nnlite.explain.case import RANDOM
-from nnlite.explain.compare import TIME_MODEL, WITHIN, Difference, differences, predictions
+from nnlite.explain.compare import PREDICTED, WITHIN, Difference, differences, predictions
 from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import spoken
 from nnlite.explain.rows import ROUNDS
@@ -80,28 +80,24 @@ def _uses(count: float) -> str:
 
 
 def _metric(document: Document) -> list[str]:
-    """Whether one count predicts the ratios, with each algorithm, and how often the time model does."""
+    """Whether one count predicts the ratios, with each algorithm, and how often the predicted time does."""
     if not all(_known(n.ratio) for n in document.everything if document.base_of(n)):
         return []
     found: dict[str, list[bool]] = {}
     for algorithm in document.by_algorithm:
         for metric, rows in predictions(document, algorithm).items():
             found.setdefault(metric, []).extend(p.holds for p in rows)
-    model = found.pop(TIME_MODEL, [])
+    model = found.pop(PREDICTED, [])
     every = max((len(held) for held in found.values()), default=0)
     always = [metric for metric, held in found.items() if len(held) == every and all(held)]
-    within = f"{'all these ratios' if every > 1 else 'this ratio'} within a factor of {WITHIN:g}"
+    which = f"every ratio with {listed(list(document.by_algorithm))}" if every > 1 else "this ratio"
+    within = f"{which} within a factor of {WITHIN:g}"
     if always:
-        return [f"Of the counts, {listed(_called(always))} {_predicts(always)} {within}."]
+        return [f"Of the counts, {listed(always)} {_predicts(always)} {within}."]
     said = f"No single count (parameters, MACs, memory traffic) predicts {within}"
     if len(model) < every or not any(model):
         return [f"{said}."]
-    return [f"{said}; the time model does{'' if all(model) else f' for {sum(model)} of {every}'}."]
-
-
-def _called(metrics: Sequence[str]) -> list[str]:
-    """Metrics as a sentence names them."""
-    return ["unfused minimum traffic" if metric == "minimum traffic, unfused" else metric for metric in metrics]
+    return [f"{said}; the predicted times do{'' if all(model) else f' for {sum(model)} of {every}'}."]
 
 
 def _predicts(metrics: Sequence[str]) -> str:
@@ -135,16 +131,21 @@ def _where(document: Document) -> list[str]:
     )
     passes = [d for d in largest if d.more >= 0.1 * more]
     each = [f"{milliseconds(d.more)} {PART_NAMES[d.part]}" for d in passes]
-    bounds = {row.bound for d in passes for row in longer.layers if (row.name, row.part) == (d.name, d.part)}
-    limits = [_LIMITS[bound] for bound in bounds if bound]
-    why = f", limited by {limits[0]}" if len(limits) == len(bounds) == 1 else ""
+    rows = [row for row in longer.layers if (row.name, row.part) in {(d.name, d.part) for d in passes}]
     where = (
         spoken(passes[0].name, passes[0].part) if len(each) == 1 else f"{spoken(passes[0].name)} ({', '.join(each)})"
     )
     return [
-        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}, {share} of it "
-        f"in {where}{why}."
+        f"With {network.algorithm}, {longer.name} takes {milliseconds(gap)} longer than {shorter.name}, {share} "
+        f"in {where}{_limited(rows)}."
     ]
+
+
+def _limited(rows: Sequence[Row]) -> str:
+    """What limits these passes, if it is the same for all and at least half of their time is predicted."""
+    bounds = {row.bound for row in rows}
+    found = len(bounds) == 1 and sum(row.predicted_ms or 0 for row in rows) >= 0.5 * sum(row.ms for row in rows)
+    return f", limited by {_LIMITS[rows[0].bound]}" if found and rows[0].bound else ""
 
 
 def _change(document: Document) -> list[str]:
@@ -178,14 +179,14 @@ def _single(n: Network, document: Document) -> list[str]:
     top = rows[0]
     said = [
         f"{100 * top.ms / n.step_ms.median:.0f}% of the step of {milliseconds(n.step_ms.median)} is in "
-        f"{spoken(top.name, top.part)}" + (f", limited by {_LIMITS[top.bound]}." if top.bound else ".")
+        f"{spoken(top.name, top.part)}{_limited([top])}."
     ]
     bounds: dict[str, float] = {}
-    for row in n.layers:
+    for row in n.layers if n.predicted_ms else ():
         for term, ms in (row.terms_ms or {}).items():
             bounds[term] = bounds.get(term, 0.0) + ms
     total = sum(bounds.values())
-    if total and n.predicted_ms:
+    if total:
         shares = [f"{100 * ms / total:.0f}% is {_LIMITS[term]}" for term, ms in bounds.items() if ms >= 0.005 * total]
         said.append(f"Of the predicted step, {listed(shares)}.")
     return [*said, *_gain(n, document), *_advice(n, bounds, total), *_change(document)]
@@ -207,10 +208,15 @@ def _gain(n: Network, document: Document) -> list[str]:
     ]
 
 
+def executed_flops(row: Row) -> float:
+    """FLOPs of a pass as its algorithm executes them; 0 if it does not declare its work."""
+    return sum(item.amount for item in row.work if item.flops)
+
+
 def floor_ms(row: Row, n: Network, document: Document) -> float:
     """The time of a pass at the peak rates, ms: of its executed FLOPs or its memory traffic, whichever is longer."""
     peak, copies = document.peak_rates(n.threads)
-    compute = sum(item.amount for item in row.work if item.flops) / peak / 1e6
+    compute = executed_flops(row) / peak / 1e6
     memory = (row.moved_bytes or 0) / copies.get("L3", inf) / 1e6
     return min(row.ms, max(compute, memory))
 

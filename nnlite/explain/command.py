@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help=f"{MODEL_HELP} (default: {', '.join(case_study.PARAMETERS)})",
+        help=f"{MODEL_HELP} (default: {', '.join(case_study.PARAMETERS)}). nnlite summary MODEL lists the layers",
     )
     parser.add_argument(
         "--baseline", metavar="NAME", help="the network that ratios are relative to (default: the first)"

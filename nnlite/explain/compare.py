@@ -11,16 +11,18 @@ from nnlite.performance.statistics import Ratio
 
 #: a prediction holds if it is within this factor of the measured ratio
 WITHIN = 1.5
-#: the metric that is no count
-TIME_MODEL = "time model"
+#: the metric that is no count: that of the time model
+PREDICTED = "predicted time"
+#: passes with a smaller share of the step are one row together
+LEAST = 0.01
 #: the metrics: a number of a network's step each, None where it is not known
 METRICS: dict[str, Callable[[Network], float | None]] = {
     "parameters": lambda n: n.parameters,
     "forward MACs": lambda n: n.forward_macs_per_image,
     "training MACs": lambda n: n.training_macs_per_image,
-    "minimum traffic, unfused": lambda n: n.unfused_least_bytes_per_step,
+    "minimum traffic": lambda n: n.unfused_least_bytes_per_step,
     "memory traffic": lambda n: n.moved_bytes_per_step,
-    TIME_MODEL: lambda n: n.predicted_ms,
+    PREDICTED: lambda n: n.predicted_ms,
 }
 
 
@@ -76,7 +78,7 @@ class Difference:
         return self.ms - self.base_ms
 
 
-def differences(network: Network, base: Network, most: int = 8, least: float = 0.01) -> list[Difference]:
+def differences(network: Network, base: Network, most: int = 8, least: float = LEAST) -> list[Difference]:
     """The differences from the baseline's step to the network's, the largest first. Their sum is that of the steps.
 
     Layers of the same name are compared. At most `most` differences are listed, each at least the share `least` of the
@@ -98,7 +100,7 @@ def _too(error: float) -> str:
 
 
 def worst_prediction(document: Document) -> str:
-    """The largest error of the time model, and the operations without a prediction, in a sentence each."""
+    """How steps are predicted, the largest errors, and the operations without a prediction."""
     errors = [(n.prediction_error, n) for n in document.everything if n.prediction_error]
     said = []
     if errors:
@@ -106,9 +108,16 @@ def worst_prediction(document: Document) -> str:
         within = ""
         if error.low is not None:
             within = f" (95%: {percent(error.low)} to {percent(error.high or 0)})"
+        passes = (
+            abs(row.predicted_ms / row.ms - 1)
+            for _, n in errors
+            for row in n.layers
+            if row.predicted_ms and row.ms >= LEAST * n.step_ms.median
+        )
         said.append(
-            "Predicted: FLOPs / rate or bytes / bandwidth, whichever is longer, and calls. Largest error: "
-            f"{worst.name} with {worst.algorithm}, {_too(error.value)}{within}."
+            "Predicted: FLOPs / rate or bytes / bandwidth, whichever is longer, plus a fixed cost per call. Largest "
+            f"error: {worst.name} with {worst.algorithm}, {_too(error.value)}{within}. Single passes are off by up to "
+            f"{100 * max(passes, default=0.0):.0f}%."
         )
     missing = dict.fromkeys(what for n in document.everything for what in n.not_predicted)
     if missing:

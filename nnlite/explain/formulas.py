@@ -52,7 +52,7 @@ def flops(network: Network, row: Row, batch: int) -> Formula | None:
 
 def minimum_traffic(network: Network, row: Row, batch: int) -> Formula | None:
     """Every array that the pass reads or writes, counted once."""
-    title = f"{_title(row)}: minimum traffic, unfused"
+    title = f"{_title(row)}: minimum traffic"
     if row.part == "optimizer":
         terms = [f"{OPTIMIZER_PASSES} × {network.parameters:,}"]
         meaning = "bytes of a float32 × arrays that RMSprop reads and writes × parameters"
@@ -66,13 +66,6 @@ def minimum_traffic(network: Network, row: Row, batch: int) -> Formula | None:
     return _formula(title, f"{ITEMSIZE} × ", terms, row.bytes, meaning)
 
 
-def share(network: Network, row: Row) -> Formula:
-    """Percent of the step."""
-    step = network.step_ms.median
-    arithmetic = f"100 × {row.ms:.6g} / {step:.6g} = {short(100 * row.ms / step)}"
-    return Formula(f"{_title(row)}: share of the step, %", arithmetic, "100 × ms / ms of the step")
-
-
 def predicted(
     title: str, terms: dict[str, float] | None, total: float | None, row: Row | None = None
 ) -> Formula | None:
@@ -80,14 +73,8 @@ def predicted(
     if not terms or total is None:
         return None
     items = "; ".join(f"{item.what} {short(item.ms)} ms" for item in row.work) if row else ""
-    arithmetic = f"{' + '.join(f'{ms:.6f}' for ms in terms.values())} = {total:.6g}"
+    arithmetic = f"{' + '.join(map(short, terms.values()))} = {short(total)}"
     return Formula(f"{title}: predicted ms", arithmetic, " + ".join(terms) + (f". Work: {items}" if items else ""))
-
-
-def error(title: str, predicted_ms: float, ms: float) -> Formula:
-    """Error of a prediction, in percent of the measured time."""
-    arithmetic = f"100 × ({predicted_ms:.6g} / {ms:.6g} - 1) = {100 * (predicted_ms / ms - 1):.4g}"
-    return Formula(f"{title}: error, %", arithmetic, "100 × (predicted / measured - 1)")
 
 
 def ratio(what: str, network: Network, base: Network, value: float, base_value: float) -> Formula:
@@ -169,4 +156,4 @@ def _product(sizes: list[int]) -> str:
 
 
 def _plain(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else short(value)

@@ -32,7 +32,10 @@ def show(document: Document, out: Console, *, details: bool = False) -> None:
     for title, content in _details(document) if details else ():
         out.print(f"\n{title}\n", style="bold")
         for part in content:
-            out.print(to_rich(part) if isinstance(part, Table) else f"- {part}")
+            if isinstance(part, Table):
+                out.print(to_rich(part), "")
+            else:
+                out.print(f"- {part}")
 
 
 def _details(document: Document) -> list[tuple[str, list[Table | str]]]:

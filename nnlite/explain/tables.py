@@ -7,7 +7,7 @@ from math import floor, log10
 from typing import Any
 
 from nnlite.explain import formulas
-from nnlite.explain.compare import WITHIN, Prediction, differences, predictions
+from nnlite.explain.compare import LEAST, WITHIN, Prediction, differences, predictions
 from nnlite.explain.document import Document, Network, Row
 from nnlite.explain.names import layer_and_pass, pass_name, spelled_out
 from nnlite.lab.numbers import milliseconds, miss, percent, short, threads_said, times
@@ -16,12 +16,12 @@ from nnlite.performance.counts import human_bytes
 from nnlite.performance.statistics import Ratio
 
 _TERMS = ("compute", "memory", "overhead")
-#: passes with a smaller share of the step are one row together
-LEAST = 0.01
+#: the most networks that are columns of the first table; more are its rows
+ABREAST = 3
 
 
 def networks(document: Document) -> Table:
-    """One row per network: its size and its step with the algorithm of the run."""
+    """Each network's size, and its step with the algorithm of the run."""
     several = len(document.models) > 1
     columns = ["network", "parameters", "training MACs per image", "memory traffic per step", "step", "predicted"]
     columns += [f"ratio to {shorten_name(document.baseline)}"] if several else []
@@ -45,8 +45,12 @@ def networks(document: Document) -> Table:
     note = f"Median{'s' * several} of {document.rounds} round{'s' * (document.rounds != 1)}, "
     note += threads_said(document.threads)
     if any(n.ratio and n.ratio.low is not None for n in document.models):
-        note += "; ratios of each round, with 95% interval"
-    return without_missing(Table(title, columns, rows, [f"{note}."]))
+        note += "; ratios with 95% interval"
+    table = without_missing(Table(title, columns, rows, [f"{note}."]))
+    if len(rows) > ABREAST:
+        return table
+    turned = [[Cell(name), *cells] for name, *cells in zip(table.columns, *table.rows, strict=True)]
+    return Table(title, ["", *(n.name for n in document.models)], turned[1:], table.notes)
 
 
 def shorten_name(name: str, longest: int = 16) -> str:
@@ -78,11 +82,15 @@ def _predicted_step(n: Network, unit: str = "") -> Cell:
 
 
 def sum_of_terms(n: Network) -> dict[str, float] | None:
-    """The time model's terms summed over the step, ms; None if the step is not predicted."""
+    """The time model's terms of the step, ms; None if it is not predicted.
+
+    They are scaled to the predicted step: the median of a sum is not the sum of medians.
+    """
     rows = [row.terms_ms for row in n.layers if row.terms_ms]
     if n.predicted_ms is None or not rows:
         return None
-    return {term: sum(terms.get(term, 0.0) for terms in rows) for term in _TERMS}
+    scale = n.predicted_ms / sum(sum(terms.values()) for terms in rows)
+    return {term: scale * sum(terms.get(term, 0.0) for terms in rows) for term in _TERMS}
 
 
 def layers(network: Network, document: Document) -> Table:
@@ -120,18 +128,18 @@ def _layer(row: Row, network: Network, batch: int) -> list[Cell]:
         _bytes(row.bytes, formulas.minimum_traffic(network, row, batch)),
         _bytes(row.moved_bytes),
         Cell(short(row.ms), row.ms),
-        Cell(f"{share:.1f}%", share, formulas.share(network, row)),
+        Cell(f"{share:.1f}%", share),
         predicted,
-        _error(title, row.predicted_ms, row.ms),
+        _error(row.predicted_ms, row.ms),
         Cell(row.bound) if row.bound else MISSING,
     ]
 
 
-def _error(title: str, predicted_ms: float | None, ms: float) -> Cell:
+def _error(predicted_ms: float | None, ms: float) -> Cell:
     if predicted_ms is None or ms <= 0:
         return MISSING
     off = predicted_ms / ms - 1
-    return Cell(percent(off), off, formulas.error(title, predicted_ms, ms))
+    return Cell(percent(off), off)
 
 
 def metrics(document: Document, algorithm: str) -> Table:
@@ -145,7 +153,7 @@ def metrics(document: Document, algorithm: str) -> Table:
         role = "good" if verdict == "yes" else "bad"
         rows.append([Cell(metric), *map(_prediction, row), Cell(verdict, role=role)])
     measured = [Cell(interval(n.ratio)) if n.ratio else MISSING for n in others]
-    title = f"Predicted ratios to {document.baseline}, algorithm {algorithm}"
+    title = f"The ratio to {document.baseline} that each metric predicts, algorithm {algorithm}"
     columns = ["metric", *(shorten_name(n.name, 24) for n in others), f"within {WITHIN:g}×"]
     return Table(title, columns, rows, [], [Cell("measured"), *measured, Cell("")])
 
@@ -187,18 +195,19 @@ def signed(ms: float, scale: float) -> str:
 
 def accuracy(document: Document) -> Table:
     """One row per algorithm and network: the terms of the prediction, and its error."""
-    columns = ["algorithm", "network", *_TERMS, "predicted", "measured", "error"]
+    columns = ["network, algorithm", *_TERMS, "predicted", "measured", "error"]
     rows = []
     for n in document.everything:
         terms = sum_of_terms(n)
         found = [Cell(short(terms[term]), terms[term]) for term in _TERMS] if terms else [MISSING] * len(_TERMS)
         step = n.step_ms.median
-        rows.append([Cell(n.algorithm), Cell(n.name), *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
+        network = Cell(f"{n.name}, {n.algorithm}")
+        rows.append([network, *found, _predicted_step(n), Cell(short(step), step), _paired(n)])
     notes = [
-        "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: the cost of calls.",
+        "compute: FLOPs / rate at that shape; memory: bytes / bandwidth; overhead: a fixed cost per call.",
     ]
     if any(n.prediction_error and n.prediction_error.low is not None for n in document.everything):
-        notes.append("error: predicted / measured - 1, median of the rounds and its 95% interval.")
+        notes.append("error: the median of predicted / measured - 1 of each round, not of the medians; 95% interval.")
     return Table("The prediction of each step, ms", columns, rows, notes)
 
 

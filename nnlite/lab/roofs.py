@@ -34,6 +34,7 @@ def draw_roofs(axes: Axes, peak: float, slopes: Mapping[str, float], *, traffic:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     if peak:
         top = max(top, 1.6 * peak)
+        bottom *= (bottom / top) ** 0.05  # dots are large: none touches the edge
         for level, gbs in slopes.items():
             ends = [left, min(right, peak / gbs)]
             if ends[1] > ends[0]:

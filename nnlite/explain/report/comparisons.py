@@ -1,11 +1,11 @@
-"""The figures that compare networks: size versus time, passes, waterfalls of differences, metrics."""
+"""The figures that compare networks: size versus time, passes, waterfalls of differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from nnlite.explain.compare import METRICS, WITHIN, differences, predictions
-from nnlite.explain.document import Document, Network, Row
+from nnlite.explain.compare import METRICS, differences
+from nnlite.explain.document import Document, Network
 from nnlite.explain.names import pass_name
 from nnlite.explain.report.drawing import (
     ABOVE,
@@ -14,7 +14,7 @@ from nnlite.explain.report.drawing import (
     Picture,
     bar_rows,
     new,
-    row_name,
+    pass_legend,
     slug,
     style_of,
     where,
@@ -22,7 +22,7 @@ from nnlite.explain.report.drawing import (
 )
 from nnlite.explain.report.theme import PASSES, light
 from nnlite.explain.tables import shorten_name, signed
-from nnlite.lab.numbers import listed, milliseconds, short, times
+from nnlite.lab.numbers import milliseconds, short
 from nnlite.lab.roofs import log
 
 # Size versus time --------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def size(document: Document) -> Picture:
                 axes.scatter([x], [y], s=70, edgecolors=colour, facecolors=face, marker=marker)
                 said.append(f"{n.name}, {algorithm}: {short(x)}, {milliseconds(y)}")
                 if algorithm == drawn[-1]:
-                    axes.annotate(shorten_name(n.name, 24), (x, y), ha="center", **ABOVE)
+                    axes.annotate(shorten_name(n.name), (x, y), ha="center", **ABOVE)
         if len(drawn) > 1:
             for algorithm, face in zip(drawn, (muted, "none"), strict=True):
                 axes.scatter([], [], s=50, edgecolors=muted, facecolors=face, label=algorithm)
@@ -93,18 +93,18 @@ def passes(document: Document) -> Picture:
         for place, n in enumerate(found):
             left = 0.0
             for part, ms in _by_pass(n).items():
-                axes.barh(place, ms, left=left, color=light(PASSES[part]), label=pass_name(part))
+                axes.barh(place, ms, left=left, color=light(PASSES[part]))
                 left += ms
             axes.annotate(milliseconds(left), (left, place), **BESIDE)
         axes.set(title=shorten_name(model.name, 30), xlabel="ms per step")
         bar_rows(axes, [n.algorithm for n in found], 1.22 * max(n.step_ms.median for n in found))
-        handles = {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=3)
+        pass_legend(figure, {part for n in found for part in _by_pass(n)})
         words = [f"{n.algorithm}: {', '.join(f'{pass_name(p)} {milliseconds(ms)}' for p, ms in _by_pass(n).items())}"
                  for n in found]  # fmt: skip
         panels.append(Panel(f"passes-{slug(document, model.name)}", figure, f"{model.name}. {'; '.join(words)}."))
         largest = max(model.layers, key=lambda row: row.ms)
-        said.append(f"{model.name}: {row_name(largest)}, {_share(largest, model)}")
+        share = 100 * largest.ms / model.step_ms.median
+        said.append(f"{model.name}: {where(largest.name, largest.part)}, {share:.0f}%")
     sentence = (
         f"The time of a step by pass, with each algorithm; the scales differ. The largest part with "
         f"{document.algorithm}: {'; '.join(said)}."
@@ -117,10 +117,6 @@ def _by_pass(n: Network) -> dict[str, float]:
     found = {part: sum(row.ms for row in n.layers if row.part == part) for part in PASSES}
     found["other"] += max(n.step_ms.median - sum(found.values()), 0.0)
     return {part: ms for part, ms in found.items() if ms > 0}
-
-
-def _share(row: Row, n: Network) -> str:
-    return f"{100 * row.ms / n.step_ms.median:.0f}%"
 
 
 # The difference between networks -----------------------------------------------------------------------------------
@@ -138,7 +134,8 @@ def difference(document: Document, algorithm: str) -> Picture:
                 f"A step of {n.name} takes {milliseconds(abs(more))} {takes} than one of {base.name}. "
                 f"The largest {change} is {where(most.name, most.part)}: {signed(most.more, most.more)} ms."
             )
-    return Picture(f"difference-{algorithm}", " ".join(said), panels, algorithm)
+    sentence = with_names(" ".join(said), document.by_algorithm[algorithm])
+    return Picture(f"difference-{algorithm}", sentence, panels, algorithm)
 
 
 def _waterfall(document: Document, n: Network, base: Network) -> Panel:
@@ -164,34 +161,3 @@ def _waterfall(document: Document, n: Network, base: Network) -> Panel:
     said = ", ".join(f"{name} {signed(more, max(before, after))}" for name, more in rows)
     alt = f"{base.name} {milliseconds(before)}; {said}; {n.name} {milliseconds(after)}."
     return Panel(f"difference-{n.algorithm}-{slug(document, n.name)}", figure, alt)
-
-
-# Which metric predicts the time ------------------------------------------------------------------------------------
-
-
-def metrics(document: Document, algorithm: str) -> Picture:
-    found = predictions(document, algorithm)
-    figure, axes = new(6.4, 1.2 + 0.38 * len(found))
-    axes.axvspan(1 / WITHIN, WITHIN, color=light("band"), zorder=0)
-    axes.axvline(1, color=light("muted"), linewidth=1)
-    for place, rows in enumerate(found.values()):
-        for p in rows:
-            colour, marker = style_of(document, p.network.name)
-            label = shorten_name(p.network.name, 24) if not place else None
-            axes.scatter([p.factor], [place], s=60, color=colour, marker=marker, label=label)
-    axes.set_yticks(range(len(found)), list(found))
-    axes.margins(0.1, 0.12)
-    log(axes, x=f"predicted ratio / measured ratio; shaded: within {WITHIN:g}×")
-    axes.invert_yaxis()
-    figure.legend(loc="outside lower left", ncols=3)
-    holding = [metric for metric, rows in found.items() if all(p.holds for p in rows)]
-    sentence = f"With algorithm {algorithm}, no metric is within {WITHIN:g}× of every measured ratio."
-    if holding:
-        holding = ["the time model" if metric == "time model" else metric for metric in holding]
-        others = "" if len(holding) == len(found) else " The other metrics do not."
-        verb = "predicts" if len(holding) == 1 else "predict"
-        sentence = f"With algorithm {algorithm}, {listed(holding)} {verb} every ratio within {WITHIN:g}×."
-        sentence += others
-    said = [f"{m}: {', '.join(f'{p.network.name} {times(p.factor)}' for p in rows)}" for m, rows in found.items()]
-    panel = Panel(f"metrics-{algorithm}", figure, f"Predicted over measured ratio. {'; '.join(said)}.")
-    return Picture(f"metrics-{algorithm}", sentence, [panel], algorithm)

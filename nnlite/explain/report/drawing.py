@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.names import layer_and_pass, shorten, spelled_out
-from nnlite.explain.report.theme import light, series
+from nnlite.explain.document import Document, Network
+from nnlite.explain.names import layer_and_pass, pass_name, spelled_out
+from nnlite.explain.report.theme import PASSES, light, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,6 +86,14 @@ def bar_rows(axes: Axes, names: Sequence[str], right: float) -> None:
     axes.grid(axis="y", visible=False)
 
 
+def pass_legend(figure: Figure, parts: Collection[str]) -> None:
+    """A legend of the colours of these passes."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=light(role), label=pass_name(part)) for part, role in PASSES.items() if part in parts]
+    figure.legend(handles=handles, loc="outside lower left", ncols=4)
+
+
 def style_of(document: Document, name: str) -> tuple[str, str]:
     """(colour, marker) of a network, the same in every figure. Networks of sweeps come last."""
     swept = [p["network"] for sweep in document.sweeps for p in [*sweep["baselines"], *sweep["points"]]]
@@ -93,13 +101,9 @@ def style_of(document: Document, name: str) -> tuple[str, str]:
 
 
 def with_names(sentence: str, networks: Sequence[Network]) -> str:
-    """The sentence, and which layers the short names of fused layers in it stand for."""
-    names = spelled_out(row.name for n in networks for row in n.layers if shorten(row.name) in sentence)
+    """The sentence, and which layers the short names of these networks' fused layers stand for."""
+    names = spelled_out(row.name for n in networks for row in n.layers)
     return " ".join([sentence, *(f"{name}." for name in names)])
-
-
-def row_name(row: Row) -> str:
-    return where(row.name, row.part)
 
 
 def slug(document: Document, name: str) -> str:

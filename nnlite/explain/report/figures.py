@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from nnlite.explain.compare import predictions
 from nnlite.explain.document import Document
-from nnlite.explain.report.comparisons import difference, metrics, passes, size
+from nnlite.explain.report.comparisons import difference, passes, size
 from nnlite.explain.report.drawing import Picture
 from nnlite.explain.report.rooflines import roofline
 from nnlite.explain.report.variations import ladder, sweep
@@ -18,7 +17,6 @@ def draw(document: Document) -> dict[str, list[Picture]]:
         "size": [size(document)] if several else [],
         "passes": [passes(document)],
         "difference": [difference(document, a) for a in each] if several else [],
-        "metrics": [metrics(document, a) for a in each if predictions(document, a)],
         "roofline": [picture for a in each if (picture := roofline(document, a))],
         "sweeps": [sweep(document, swept) for swept in document.sweeps],
         "ladder": [ladder(document)] if document.ladder else [],

@@ -75,14 +75,4 @@ unfold.addEventListener("click", () => {
 });
 document.getElementById("controls").append(unfold);
 document.getElementById("controls").hidden = false;
-document.querySelectorAll("table").forEach(sortable);
-
-// browsers whose style sheets cannot unfold a section on paper
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = all.filter((section) => !section.open);
-  for (const section of folded) section.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const section of folded) section.open = false;
-});
+document.querySelectorAll("#details table").forEach(sortable);

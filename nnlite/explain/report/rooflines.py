@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from nnlite.explain.answer import executed_flops
 from nnlite.explain.document import Document, Network, Row
-from nnlite.explain.report.drawing import Panel, Picture, new, row_name, slug, with_names
+from nnlite.explain.report.drawing import Panel, Picture, new, pass_legend, slug, where, with_names
 from nnlite.explain.report.theme import PASSES, light
 from nnlite.explain.tables import shorten_name
 from nnlite.lab.numbers import short, threads_said
@@ -18,31 +19,31 @@ def roofline(document: Document, algorithm: str) -> Picture | None:
     networks = [n for n in document.by_algorithm[algorithm] if _dots(n)]
     if not networks:
         return None
-    n_threads = networks[0].threads
-    peak, slopes = document.peak_rates(n_threads)
+    count = networks[0].threads
+    peak, slopes = document.peak_rates(count)
     panels = [_roofline_panel(document, n, peak, slopes) for n in networks]
-    sentence = (
-        f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step. The "
-        "lines are the limits of this machine; a dot below them does not reach its limit."
-    )
+    sentence = f"Each dot is a pass of a layer with algorithm {algorithm}; its area is its share of the step. "
     if document.machine:
-        n_threads = 1 if n_threads == 1 else document.machine["threads"]
-        best = max((dot[2] / peak, row_name(dot[0]), n.name) for n in networks for dot in _dots(n))
         sentence += (
-            f" The peak of {threads_said(n_threads)} is {short(peak)} GFLOP/s; the highest share of it is "
-            f"{100 * best[0]:.0f}%, {best[1]} of {best[2]}."
+            f"FLOPs are those executed (Winograd needs fewer). The lines are the limits of {threads_said(count)}: peak "
+            "rate, bandwidths of L1 and memory. A dot below them does not reach its limit."
         )
-        if best[0] > 1:
-            sentence += " FLOPs are those of direct convolution: an algorithm that does fewer may exceed the peak."
     else:
-        sentence += " This run has no measured peak rates, so no roof is drawn."
+        sentence += "This run has no measured peak rates, so no roof is drawn."
     return Picture(f"roofline-{algorithm}", with_names(sentence, networks), panels, algorithm)
 
 
 def _dots(n: Network) -> list[tuple[Row, float, float]]:
-    """(row, FLOPs per byte of memory traffic, or else of the minimum traffic, GFLOP/s), the longest first."""
-    rows = sorted((row for row in n.layers if row.flops and row.bytes and row.ms > 0), key=lambda row: -row.ms)
-    return [(r, r.flops / (r.moved_bytes or r.bytes), r.flops / r.ms / 1e6) for r in rows if r.flops and r.bytes]
+    """(row, FLOPs per byte of memory traffic, or else of the minimum traffic, GFLOP/s), the longest first.
+
+    FLOPs are those that the algorithm executes, or else those of direct convolution.
+    """
+    found = []
+    for row in sorted(n.layers, key=lambda row: -row.ms):
+        if row.flops and row.bytes and row.ms > 0:
+            flops = executed_flops(row) or row.flops
+            found.append((row, flops / (row.moved_bytes or row.bytes), flops / row.ms / 1e6))
+    return found
 
 
 def _roofline_panel(document: Document, n: Network, peak: float, slopes: dict[str, float]) -> Panel:
@@ -52,8 +53,11 @@ def _roofline_panel(document: Document, n: Network, peak: float, slopes: dict[st
         size = max(1500 * row.ms / n.step_ms.median, 14)
         axes.scatter([x], [y], s=size, color=light(PASSES[row.part]), alpha=0.85, edgecolors=light("page"))
     traffic = "memory traffic" if any(row.moved_bytes for row, *_ in dots) else "minimum traffic"
-    draw_roofs(axes, peak, slopes, traffic=traffic, colour=light("muted"))
+    extremes = {level: gbs for level, gbs in slopes.items() if level in ("L1", "memory")}  # the names of others overlap
+    draw_roofs(axes, peak, extremes, traffic=traffic, colour=light("muted"))
     axes.set(title=shorten_name(n.name, 30))
-    name_dots(axes, [(row_name(row), x, y) for row, x, y in dots[:NAMED]], light("muted"))
-    said = "; ".join(f"{row_name(row)} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for row, x, y in dots)
+    pass_legend(figure, {row.part for row, *_ in dots})
+    named = [(where(row.name, row.part), x, y) for row, x, y in dots]
+    name_dots(axes, named[:NAMED], light("muted"))
+    said = "; ".join(f"{name} {short(y)} GFLOP/s at {short(x)} FLOPs per byte" for name, x, y in named)
     return Panel(f"roofline-{n.algorithm}-{slug(document, n.name)}", figure, f"{n.name}. {said}.")

@@ -17,7 +17,6 @@ COLOURS: dict[str, tuple[str, str]] = {
     "accent": ("#005f99", "#6db9ef"),
     "good": ("#006b4f", "#3fcf9f"),
     "bad": ("#a63c00", "#ff9a5c"),
-    "band": ("#e3eef6", "#22303d"),
     "c0": ("#0072b2", "#4aa3e0"),
     "c1": ("#e69f00", "#f2b632"),
     "c2": ("#007a5a", "#1fae86"),
