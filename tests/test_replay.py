@@ -105,6 +105,15 @@ def test_one_hot_targets_are_replayed(dtype):
     assert found[0] == found[1]
 
 
+def test_evaluation_is_replayed():
+    model = network(Conv2D(4, 3), Dropout(0.5))
+    x, y = batch(model, 4 * (TRIALS + 2) + 1, 0)
+    together = model.evaluate(x, y, batch_size=4, verbose=0)
+    assert model.is_replayed
+    with replay.off():
+        assert together == model.evaluate(x, y, batch_size=4, verbose=0)
+
+
 # What is not replayed ------------------------------------------------------------------------------------------------
 
 

@@ -119,19 +119,23 @@ class Sequential(Stack):
 
         for parameter in parameters:
             parameter._grad = None  # of the last step, which a replay overwrites
-        if loss_function is losses.sparse_categorical_crossentropy and y.dtype.kind in "iub":
-            y = y.astype(np.int64, copy=False)
-        elif loss_function is losses.categorical_crossentropy:
-            y = y.astype(np.float32, copy=False)
-        if losses.name_of(loss_function):
-            results = self._again(loss_function, compute, x, y, training=True)
-        else:
-            results = compute(x, y)
-        loss, outputs, *gradients = results
+        loss, outputs, *gradients = self._with_loss(loss_function, compute, x, y, training=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter._grad = gradient
         optimizer.step()
         return self._totals(y, loss, outputs)
+
+    def _with_loss(
+        self, loss_function: Callable[..., Tensor], compute: Callable, x: np.ndarray, y: np.ndarray, *, training: bool
+    ) -> Any:
+        """`compute(x, y)`, replayed where it can be: y has the dtype that a loss of nnlite's computes in."""
+        if losses.name_of(loss_function) is None:
+            return compute(x, y)
+        if loss_function is losses.sparse_categorical_crossentropy and y.dtype.kind in "iub":
+            y = y.astype(np.int64, copy=False)
+        elif loss_function is losses.categorical_crossentropy:
+            y = y.astype(np.float32, copy=False)
+        return self._again(loss_function, compute, x, y, training=training)
 
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
@@ -227,8 +231,12 @@ class Sequential(Stack):
         x = batches.as_samples(argument, x, self.input_shape)
         y = batches.as_targets("y", y, len(x))
 
+        def compute(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+            loss, outputs = self._loss(x, y, loss_function, training=False)
+            return [loss.data, outputs]
+
         def totals(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-            return self._totals(y, *self._loss(x, y, loss_function, training=False))
+            return self._totals(y, *self._with_loss(loss_function, compute, x, y, training=False))
 
         with no_grad():
             return self._means(batches.batches(argument, x, y, batch_size), totals)

@@ -209,7 +209,7 @@ class Stack(KnownAttributes):
         plan = self._plan(len(inputs[0]), inputs[0].dtype, training) if self._layers and self.built else None
         if plan is None or not plan.is_repeatable or scopes.current_tracer() is not None:
             return compute(*inputs)
-        key = name, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
+        key = name, training, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
         of_plan, repeated = self._repeated.get(key, (None, None))
         if repeated is None or of_plan is not plan:
             if len(self._repeated) >= MOST_REPEATED:
