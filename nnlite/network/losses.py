@@ -11,7 +11,6 @@ from nnlite import ops
 from nnlite.autograd import Tensor
 from nnlite.ops import crossentropy
 from nnlite.runtime.errors import numbers, one_of
-from nnlite.runtime.operands import require_floats
 
 Loss = Callable[..., Tensor]
 
@@ -38,18 +37,10 @@ def mean_squared_error(y_true: Any, y_pred: Tensor) -> Tensor:
 
     Raises ValueError if the shapes do not fit.
     """
-    if not isinstance(y_pred, Tensor):
-        require_floats(y_pred, "y_pred", ())
-        y_pred = Tensor(y_pred)
     target = _array(y_true)
-    if target.ndim == 1 and y_pred.shape == (len(target), 1):
+    if target.ndim == 1 and np.shape(y_pred) == (len(target), 1):
         target = target[:, None]  # (n, 1)
-    if target.shape != y_pred.shape:
-        raise ValueError(f"y_true: expected shape {y_pred.shape}, that of y_pred. Received: shape {target.shape}")
-    if not target.size:
-        raise ValueError(f"y_pred: expected at least one number. Received: shape {y_pred.shape}")
-    difference = y_pred - target
-    return (difference * difference).mean()
+    return ops.mean_squared_error(y_pred, targets=target)
 
 
 _LOSSES: dict[str, Loss] = {

@@ -131,10 +131,10 @@ class Sequential(Stack):
         """`compute(x, y)`, replayed where it can be: y has the dtype that a loss of nnlite's computes in."""
         if losses.name_of(loss_function) is None:
             return compute(x, y)
-        if loss_function is losses.sparse_categorical_crossentropy and y.dtype.kind in "iub":
-            y = y.astype(np.int64, copy=False)
-        elif loss_function is losses.categorical_crossentropy:
+        if loss_function is not losses.sparse_categorical_crossentropy:
             y = y.astype(np.float32, copy=False)
+        elif y.dtype.kind in "iub":
+            y = y.astype(np.int64, copy=False)
         return self._again(loss_function, compute, x, y, training=training)
 
     def _loss(

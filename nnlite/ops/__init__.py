@@ -10,6 +10,7 @@ from nnlite.ops.pair import conv2d_pair
 from nnlite.ops.pooling import max_pool2d
 from nnlite.ops.reduction import max, mean, sum
 from nnlite.ops.shape import flatten, getitem, reshape, transpose
+from nnlite.ops.squared_error import mean_squared_error
 
 __all__ = [
     "activation_name",
@@ -30,6 +31,7 @@ __all__ = [
     "max",
     "max_pool2d",
     "mean",
+    "mean_squared_error",
     "multiply",
     "negative",
     "power",

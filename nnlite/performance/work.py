@@ -186,6 +186,7 @@ _SIMPLE = {
     "sigmoid": (("sigmoid", "sigmoid"), ("sigmoid gradient", "sigmoid_gradient")),
     "softmax": (("exponentials and sums", "softmax"), ("softmax gradient", "softmax_gradient")),
     "tanh": (("tanh", "tanh"), ("tanh gradient", "tanh_gradient")),
+    "mean_squared_error": (("squared differences", "mask"), ("scaled gradient", "multiply")),
     "categorical_crossentropy": (("logarithms", "softmax"), ("probabilities", "softmax_gradient")),
 }
 
