@@ -408,6 +408,7 @@ OPERATIONS = {
         lambda p: ops.sparse_categorical_crossentropy(p, labels=LABELS, from_logits=True),
     ),
     "categorical_crossentropy": ([PROBABILITIES], lambda p: ops.categorical_crossentropy(p, targets=PROBABILITIES)),
+    "mean_squared_error": ([ROWS], lambda p: ops.mean_squared_error(p, targets=PROBABILITIES)),
 }
 #: those whose arrays have to be of one dtype, because a kernel of that dtype reads them
 ONE_DTYPE = ("dense", "conv2d")

@@ -142,7 +142,7 @@ class Record:
             yield
         finally:  # a table that was made again may be among them
             for array, as_it_was in zip(own, before, strict=True):
-                np.copyto(array, as_it_was)
+                array[...] = as_it_was
 
 
 class Repeated:

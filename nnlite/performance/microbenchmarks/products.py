@@ -17,6 +17,7 @@ from nnlite.performance.microbenchmarks.base import (
     aligned_rows,
     kind,
     ones,
+    without_python,
 )
 from nnlite.runtime import memory, threads
 
@@ -50,14 +51,14 @@ def matmul(size: tuple[int, ...], working_set: int) -> Work:
     """The register tiles' matrix product."""
     a, b, m, n, k = _operands(size)
     function = (tiled.matmul, tiled.matmul_tn, tiled.matmul_nt)[size[3]]
-    return Work(lambda: function(a, b), 2.0 * m * n * k, mixed=(a, b))
+    return Work(without_python(lambda: function(a, b)), 2.0 * m * n * k, mixed=(a, b))
 
 
 @kind("product")
 def tall_skinny(size: tuple[int, ...], working_set: int) -> Work:
     """The product of a layer with few columns."""
     a, b, m, n, k = _operands(size)
-    return Work(lambda: skinny.matmul(a, b, None, False), 2.0 * m * n * k, own=(a, b))
+    return Work(without_python(lambda: skinny.matmul(a, b, None, False)), 2.0 * m * n * k, own=(a, b))
 
 
 @kind("product")
@@ -66,7 +67,8 @@ def tall_skinny_gradients(size: tuple[int, ...], working_set: int) -> Work:
     m, n, k, both = size
     x, weight, dy = ones((m, k)), ones((k, n)), ones((m, n))
     needs = (both == 2, True)
-    return Work(lambda: skinny.gradients(x, weight, dy, needs), 2.0 * both * m * n * k, own=(x, weight, dy))
+    run = without_python(lambda: skinny.gradients(x, weight, dy, needs))
+    return Work(run, 2.0 * both * m * n * k, own=(x, weight, dy))
 
 
 @kind("memory")
