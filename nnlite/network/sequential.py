@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnlite import ops
-from nnlite.autograd import Tensor, no_grad
+from nnlite.autograd import Tensor, is_recording, no_grad
 from nnlite.network import batches, losses, metrics, optimizers
 from nnlite.network import metrics as known_metrics
 from nnlite.network.fusion import is_plain
@@ -20,6 +20,7 @@ from nnlite.network.progress import History, Progress, check_verbose, describe
 from nnlite.network.stack import Stack
 from nnlite.runtime import random, scopes
 from nnlite.runtime.errors import boolean, positive_int, several
+from nnlite.runtime.replay import Results
 
 
 class Sequential(Stack):
@@ -119,19 +120,23 @@ class Sequential(Stack):
 
         for parameter in parameters:
             parameter._grad = None  # of the last step, which a replay overwrites
-        if loss_function is losses.sparse_categorical_crossentropy and y.dtype.kind in "iub":
-            y = y.astype(np.int64, copy=False)
-        elif loss_function is losses.categorical_crossentropy:
-            y = y.astype(np.float32, copy=False)
-        if losses.name_of(loss_function):
-            results = self._again(loss_function, compute, x, y, training=True)
-        else:
-            results = compute(x, y)
+        results = self._compute_or_replay(compute, x, y, loss_function)
         loss, outputs, *gradients = results
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter._grad = gradient
         optimizer.step()
         return self._totals(y, loss, outputs)
+
+    def _compute_or_replay(
+        self, compute: Callable[..., Results], x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor]
+    ) -> Results:
+        """`compute(x, y)`; replayed only where a kernel computes the loss, of targets in the dtype that it takes."""
+        if is_recording() and self._takes_logits(loss_function):
+            if loss_function is losses.categorical_crossentropy:
+                return self._again(loss_function, compute, x, y.astype(np.float32, copy=False), training=True)
+            if y.dtype.kind in "iu" and np.can_cast(y.dtype, np.int64):
+                return self._again(loss_function, compute, x, y.astype(np.int64, copy=False), training=True)
+        return compute(x, y)
 
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
@@ -270,6 +275,7 @@ class Sequential(Stack):
                     found = np.empty((len(x), *result.shape[1:]), result.dtype)
                 found[done : done + len(rows)] = result
                 done += len(rows)
+                del result  # a replay overwrites it, unless it is held
         if verbose:
             seconds = time.perf_counter() - began
             print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")

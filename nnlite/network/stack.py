@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +40,7 @@ class Stack(KnownAttributes):
         self.input_shape: Shape | None = None
         self.fuse = True
         self._plans: dict[tuple, fusion.Plan] = {}
-        self._repeated: dict[tuple, tuple[fusion.Plan, replay.Repeated]] = {}
+        self._repeated: dict[tuple, tuple[fusion.Plan, list[np.ndarray], replay.Repeated]] = {}
         for layer in several("layers", layers, "layers"):
             self.add(layer)
 
@@ -197,7 +198,7 @@ class Stack(KnownAttributes):
     @property
     def is_replayed(self) -> bool:
         """Whether a step or prediction that was computed lately may be replayed (nnlite.runtime.replay)."""
-        return any(repeated.is_replayed for _, repeated in self._repeated.values())
+        return any(repeated.is_replayed for *_, repeated in self._repeated.values())
 
     def _again(
         self, name: object, compute: Callable[..., replay.Results], *inputs: np.ndarray, training: bool
@@ -207,15 +208,17 @@ class Stack(KnownAttributes):
         The next call may overwrite the results.
         """
         plan = self._plan(len(inputs[0]), inputs[0].dtype, training) if self._layers and self.built else None
-        if plan is None or not plan.is_repeatable or scopes.current_tracer() is not None:
+        is_ours = type(self).__call__ is Stack.__call__
+        if plan is None or not is_ours or not plan.is_repeatable or scopes.current_tracer() is not None:
             return compute(*inputs)
         key = name, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
-        of_plan, repeated = self._repeated.get(key, (None, None))
-        if repeated is None or of_plan is not plan:
+        of_plan, of_arrays, repeated = self._repeated.get(key, (None, [], None))
+        arrays = plan.arrays()
+        if repeated is None or of_plan is not plan or not all(map(is_, arrays, of_arrays)):
             if len(self._repeated) >= MOST_REPEATED:
                 self._repeated.clear()
             repeated = replay.Repeated()
-            self._repeated[key] = plan, repeated
+            self._repeated[key] = plan, arrays, repeated
         return repeated(compute, *inputs, positions=(plan.positions, plan.set_positions))
 
     def _check_input(self, x: Tensor) -> None:
