@@ -79,6 +79,8 @@ class Plan:
     @cached_property
     def is_repeatable(self) -> bool:
         """Whether nnlite's kernels alone compute it, so that a replay does the same."""
+        from nnlite.compiler.compilation import ENABLED
+
         parts: list[Any] = [conv.get(name) for name in choice.ESTIMATED]
         for layer in self._layers:
             parts += layer, layer.call, getattr(layer, "product", layer), getattr(layer, "activation", layer)
@@ -87,7 +89,7 @@ class Plan:
                 if algorithm.name.partition("(")[0] not in choice.ESTIMATED:
                     return False
         package = __name__.partition(".")[0]
-        return all(part.__module__.partition(".")[0] == package for part in parts)
+        return ENABLED and all(part.__module__.partition(".")[0] == package for part in parts)
 
     def positions(self) -> list[int]:
         """The positions of the random streams."""

@@ -130,12 +130,12 @@ class Sequential(Stack):
     def _compute_or_replay(
         self, compute: Callable[..., Results], x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor]
     ) -> Results:
-        """`compute(x, y)`; replayed only where a kernel computes the loss, of targets in the dtype that it takes."""
+        """`compute(x, y)`; replayed where a kernel computes the loss, of targets of the dtype that it takes."""
         if is_recording() and self._takes_logits(loss_function):
             if loss_function is losses.categorical_crossentropy:
-                return self._again(loss_function, compute, x, y.astype(np.float32, copy=False), training=True)
+                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.float32), training=True)
             if y.dtype.kind in "iu" and np.can_cast(y.dtype, np.int64):
-                return self._again(loss_function, compute, x, y.astype(np.int64, copy=False), training=True)
+                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.int64), training=True)
         return compute(x, y)
 
     def _loss(

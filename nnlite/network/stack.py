@@ -208,8 +208,8 @@ class Stack(KnownAttributes):
         The next call may overwrite the results.
         """
         plan = self._plan(len(inputs[0]), inputs[0].dtype, training) if self._layers and self.built else None
-        is_ours = type(self).__call__ is Stack.__call__
-        if plan is None or not is_ours or not plan.is_repeatable or scopes.current_tracer() is not None:
+        is_own = type(self).__call__ is not Stack.__call__
+        if plan is None or is_own or not plan.is_repeatable or scopes.current_tracer() is not None:
             return compute(*inputs)
         key = name, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
         of_plan, of_arrays, repeated = self._repeated.get(key, (None, [], None))

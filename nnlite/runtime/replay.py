@@ -150,8 +150,7 @@ class Record:
 class Repeated:
     """A computation on arrays of some shapes, replayed after TRIALS calls if that proved right.
 
-    A replay overwrites the results of the one before; where somebody else holds one of these, nothing is replayed any
-    more.
+    A replay overwrites the results of the one before; while somebody else holds one of these, nothing is replayed.
     """
 
     def __init__(self) -> None:
@@ -175,9 +174,9 @@ class Repeated:
             return compute(*inputs)
         if self._calls >= TRIALS:
             assert record is not None
-            self._record = None  # a signal handler may call this, too
             if self._references != _references(record.results):
                 return compute(*inputs)
+            self._record = None  # a signal handler may call this, too
             try:
                 return record.replay(inputs)
             finally:
