@@ -41,6 +41,18 @@ def batch(model, size, number, loss="sparse_categorical_crossentropy"):
     return generator.random((size, *model.input_shape), np.float32), y
 
 
+def assert_same_without_replays(train):
+    """`train()` returns a model, whose weights must be the same. Returns the one that was replayed."""
+    found = []
+    for replays in (False, True):
+        nn.seed(2)
+        with nullcontext() if replays else replay.off():
+            model = train()
+        found.append([weight.tobytes() for weight in model.get_weights()])
+    assert found[0] == found[1]
+    return model
+
+
 def history(make, size, steps, replays, loss="sparse_categorical_crossentropy"):
     """Losses, predictions and final weights of a training, each step on another batch."""
     nn.seed(3)
@@ -84,25 +96,31 @@ REPLAYED = {
 @pytest.mark.parametrize("make", REPLAYED.values(), ids=REPLAYED)
 def test_replayed_steps_and_predictions_have_the_bits_of_computed_ones(make, size):
     model, *replayed = history(make, size, TRIALS + 3, replays=True)
-    assert [repeated.is_replayed for _, repeated in model._repeated.values()] == [True, True]
+    assert [repeated.is_replayed for *_, repeated in model._repeated.values()] == [True, True]
     _, *computed = history(make, size, TRIALS + 3, replays=False)
     assert replayed == computed
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
-def test_one_hot_targets_are_replayed(dtype):
+ONE_HOT = {
+    "float32": lambda y: y,
+    "float64": lambda y: y.astype(np.float64),
+    "int64": lambda y: y.astype(np.int64),
+    "smoothed, in Fortran order": lambda y: np.asfortranarray(y * np.float32(0.87) + np.float32(0.013)),
+}
+
+
+@pytest.mark.parametrize("targets", ONE_HOT.values(), ids=ONE_HOT)
+def test_one_hot_targets_are_replayed(targets):
     loss = "categorical_crossentropy"
-    found = []
-    for replays in (True, False):
-        nn.seed(1)
+
+    def train():
         model = network(Conv2D(4, 3), loss=loss)
         for number in range(TRIALS + 2):
             x, y = batch(model, 4, number, loss)
-            with nullcontext() if replays else replay.off():
-                model.train_on_batch(x, y.astype(dtype))
-        assert model.is_replayed is replays
-        found.append([weight.tobytes() for weight in model.get_weights()])
-    assert found[0] == found[1]
+            model.train_on_batch(x, targets(y))
+        return model
+
+    assert assert_same_without_replays(train).is_replayed
 
 
 def test_evaluation_is_replayed():
@@ -173,6 +191,23 @@ def test_a_number_that_python_draws_is_found():
     assert not repeated.is_replayed
 
 
+def test_a_number_that_depends_on_the_inputs_is_found():
+    def compute(x):
+        y = np.empty_like(x)
+        noted(np.multiply, x, float(x[0]), y)
+        return [y]
+
+    repeated = Repeated()
+    for number in range(TRIALS + 3):
+        assert repeated(compute, np.full(1, number, np.float32))[0].tolist() == [number**2]
+    assert not repeated.is_replayed
+
+
+@pytest.mark.parametrize("algorithm", ["im2col", "numba_blocked"])
+def test_an_algorithm_that_numpy_computes_in_part_is_computed(algorithm):
+    assert not trained(network(Conv2D(4, 3, algorithm=algorithm))).is_replayed
+
+
 def _doubled(x):
     return ops.relu(x) * 2
 
@@ -190,6 +225,29 @@ class _OwnAlgorithm(type(conv.get("direct"))):
 def test_layers_and_activations_of_the_user_are_computed(layer):
     model = trained(network(Flatten(), layer))
     assert not model.is_replayed
+
+
+def test_a_method_of_the_user_is_computed():
+    class Own(nn.Sequential):
+        def __call__(self, x, training=False):
+            return super().__call__(x if np.mean(x) > 0 else -x, training)
+
+    own, patched = Own([Input((4,)), Activation("tanh")]), nn.Sequential([Input((4,)), Activation("relu")])
+    patched.layers[0].call = lambda x, training: x if x.numpy().mean() > 0 else ops.relu(x)
+    x = np.ones((2, 4), np.float32)
+    for model in (own, patched):
+        for _ in range(TRIALS + 1):
+            model.predict(x)
+    assert not patched.is_replayed
+    np.testing.assert_array_equal(own.predict(-x), own.predict(x))
+
+
+def test_an_algorithm_of_the_user_that_serves_the_gradients_is_computed():
+    conv.register(type("Mine", (type(conv.get("winograd")),), {"__module__": __name__})(), replace=True)
+    try:
+        assert not trained(network(Conv2D(4, 3))).is_replayed
+    finally:
+        conv.unregister("winograd")
 
 
 def test_an_algorithm_of_the_user_is_computed():
@@ -226,17 +284,46 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_change_between_steps_has_its_effect(change):
-    found = []
-    for replays in (True, False):
-        nn.seed(2)
-        model = network(Conv2D(4, 3, activation="relu"), Dropout(0.5))
-        for number in range(2 * TRIALS + 2):
-            if number == TRIALS + 1:
-                change(model)
-            with nullcontext() if replays else replay.off():
-                model.train_on_batch(*batch(model, 4, number))
-        found.append([weight.tobytes() for weight in model.get_weights()])
-    assert found[0] == found[1]
+    def train():
+        model = trained(network(Conv2D(4, 3, activation="relu"), Dropout(0.5)))
+        change(model)
+        return trained(model)
+
+    assert_same_without_replays(train)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint32, np.uint64, np.float32])
+def test_labels_of_any_dtype_are_followed(dtype):
+    """Also where the first ones are all 0, as in sorted data."""
+
+    def train():
+        model = network(Conv2D(4, 3))
+        for number in range(TRIALS + 2):
+            x, y = batch(model, 4, number)
+            model.train_on_batch(x, (y * (number > TRIALS)).astype(dtype))
+        return model
+
+    assert_same_without_replays(train)
+
+
+def test_units_that_were_switched_off_in_the_trial_are_followed():
+    """Their gradients were 0, whatever came from above."""
+
+    def train():
+        model = network(Conv2D(4, 3, activation="relu"), Activation("softmax"), optimizer="sgd")
+        weights = model.get_weights()
+        model.set_weights([weights[0], weights[1] - 100, *weights[2:]])
+        trained(model)
+        model.set_weights(weights)
+        return trained(model)
+
+    assert_same_without_replays(train)
+
+
+def test_a_replay_inside_no_grad_is_refused_as_a_step_is():
+    model = trained(network(Conv2D(4, 3)))
+    with nn.no_grad(), pytest.raises(ValueError, match="expected a layer with trainable parameters"):
+        model.train_on_batch(*batch(model, 4, 1))
 
 
 def test_another_number_of_threads_is_followed(monkeypatch):
@@ -261,6 +348,16 @@ def test_a_gradient_or_result_that_somebody_holds_is_not_overwritten():
         assert not np.array_equal(held_of(model), before)
 
 
+def test_metrics_get_targets_as_they_were_given():
+    seen = []
+    model = network(Conv2D(4, 3))
+    model.compile("sgd", metrics=[lambda y_true, y_pred: seen.append(y_true.dtype) or 0.0])
+    x, y = batch(model, 4, 0)
+    for _ in range(TRIALS + 1):
+        model.train_on_batch(x, y.astype(np.uint8))
+    assert seen == [np.uint8] * (TRIALS + 1)
+
+
 def test_outputs_that_a_metric_keeps_are_not_overwritten():
     kept = []
 
@@ -278,6 +375,7 @@ def test_predictions_of_several_batches_are_all_returned():
     model = network(Conv2D(4, 3))
     x, _ = batch(model, 4 * (TRIALS + 3) + 1, 0)
     together = model.predict(x, batch_size=4)
+    assert model.is_replayed
     with replay.off():
         np.testing.assert_array_equal(together, model.predict(x, batch_size=4))
 
@@ -322,22 +420,50 @@ def test_several_python_threads_predict_at_once():
 
 
 def test_an_interrupted_trial_leaves_random_streams_where_they_were():
-    positions = [0]
-    repeated = Repeated()
+    position, drawn = [0], []
 
-    def compute(fails=False):
-        positions[0] += 1
-        y = np.empty(1, np.float32)
-        noted(y.fill, 1)
-        if positions[0] == TRIALS + 1:  # the trial's own call
+    def draw(y):
+        position[0] += 1
+        drawn.append(position[0])
+        if len(drawn) == TRIALS + 1:
             raise KeyboardInterrupt
+
+    def compute():
+        y = np.zeros(1, np.float32)
+        noted(draw, y)
         return [y]
 
+    repeated = Repeated()
     for _ in range(TRIALS - 1):
         repeated(compute)
     with pytest.raises(KeyboardInterrupt):
-        repeated(compute, positions=(lambda: positions[0], lambda value: positions.__setitem__(0, value)))
-    assert positions == [TRIALS]
+        repeated(compute, positions=(lambda: position[0], lambda value: position.__setitem__(0, value)))
+    assert drawn == [*range(1, TRIALS + 1), TRIALS]  # the trial draws what the call drew
+    assert position == [TRIALS]
+
+
+def test_a_call_inside_a_replay_is_computed():
+    """As a signal handler makes it."""
+    repeated, inside = Repeated(), []
+
+    def also(y):
+        if inside:
+            y_inside = inside.pop()
+            assert repeated(compute, y_inside)[0].tolist() == (y_inside + 2).tolist()
+
+    def compute(x):
+        y, z = np.empty_like(x), np.empty_like(x)
+        noted(np.add, x, 1, y)
+        noted(also, y)
+        noted(np.add, y, 1, z)
+        return [z]
+
+    for number in range(TRIALS):
+        repeated(compute, np.full(3, number, np.float32))
+    inside.append(np.full(3, 50, np.float32))
+    assert repeated(compute, np.full(3, 7, np.float32))[0].tolist() == [9.0] * 3
+    assert not inside
+    assert repeated.is_replayed
 
 
 def test_a_profile_of_a_replayed_step_has_the_passes_of_a_computed_one():

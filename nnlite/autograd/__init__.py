@@ -1,7 +1,7 @@
 """The tape: `Tensor`, the decorator of its operations, and a check of gradients."""
 
 from nnlite.autograd.node import Backward
-from nnlite.autograd.recording import differentiable, no_grad
+from nnlite.autograd.recording import differentiable, is_recording, no_grad
 from nnlite.autograd.tensor import Tensor
 
-__all__ = ["Backward", "Tensor", "differentiable", "no_grad"]
+__all__ = ["Backward", "Tensor", "differentiable", "is_recording", "no_grad"]

@@ -40,6 +40,11 @@ def no_grad() -> _Off:
     return _mode.off
 
 
+def is_recording() -> bool:
+    """Whether operations of this thread are recorded now."""
+    return not _mode.off._is_owned()
+
+
 def differentiable(function: Callable) -> Callable[..., Tensor]:
     """Make a function of arrays an operation on Tensors.
 

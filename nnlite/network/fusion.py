@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeGuard, TypeVar
 
+import numpy as np
+
 from nnlite import conv, ops
 from nnlite.autograd import Tensor
 from nnlite.conv import choice
@@ -61,7 +63,6 @@ class Plan:
 
     def __init__(self, layers: Sequence[Layer], batch: int, dtype: Any, found: Iterable[Run]):
         self._parameters = [parameter for layer in layers for parameter in layer.parameters()]
-        self._data = [parameter._data for parameter in self._parameters]
         self._dropouts = [layer for layer in layers if isinstance(layer, Dropout)]
         self._state = self._state_now()
         self.runs = tuple(found)
@@ -69,21 +70,30 @@ class Plan:
 
     def is_current(self) -> bool:
         """Whether the same runs would be found now."""
-        parameters, data = self._parameters, self._data
-        return self._state == self._state_now() and all(
-            parameter._data is array for parameter, array in zip(parameters, data, strict=True)
-        )
+        return self._state == self._state_now()
+
+    def arrays(self) -> list[np.ndarray]:
+        """The parameters' arrays, which are replaced where somebody sets their `data`."""
+        return [parameter._data for parameter in self._parameters]
 
     @cached_property
     def is_repeatable(self) -> bool:
-        """Whether a replay computes the same. Custom layers, activations and algorithms may do anything."""
-        parts: list[Any] = [*self._layers]
+        """Whether nnlite's kernels alone compute it, so that a replay does the same."""
+        from nnlite.compiler.compilation import ENABLED
+
+        parts: list[Any] = [conv.get(name) for name in choice.ESTIMATED]
         for layer in self._layers:
-            parts.append(getattr(layer, "activation", layer))
+            parts += layer, layer.call, getattr(layer, "product", layer), getattr(layer, "activation", layer)
             if isinstance(layer, Conv2D):
-                parts.append(conv.select(layer.geometry(self._batch), self._dtype, layer.algorithm))
+                algorithm = conv.select(layer.geometry(self._batch), self._dtype, layer.algorithm)
+                if algorithm.name.partition("(")[0] not in choice.ESTIMATED:
+                    return False
         package = __name__.partition(".")[0]
-        return all(part.__module__.partition(".")[0] == package for part in parts)
+        return (
+            ENABLED
+            and self._dtype == np.float32
+            and all(part.__module__.partition(".")[0] == package for part in parts)
+        )
 
     def positions(self) -> list[int]:
         """The positions of the random streams."""

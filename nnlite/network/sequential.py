@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nnlite import ops
-from nnlite.autograd import Tensor, no_grad
+from nnlite.autograd import Tensor, is_recording, no_grad
 from nnlite.network import batches, losses, metrics, optimizers
 from nnlite.network import metrics as known_metrics
 from nnlite.network.fusion import is_plain
@@ -128,14 +128,14 @@ class Sequential(Stack):
     def _with_loss(
         self, loss_function: Callable[..., Tensor], compute: Callable, x: np.ndarray, y: np.ndarray, *, training: bool
     ) -> Any:
-        """`compute(x, y)`, replayed where it can be: y has the dtype that a loss of nnlite's computes in."""
-        if losses.name_of(loss_function) is None:
-            return compute(x, y)
-        if loss_function is not losses.sparse_categorical_crossentropy:
-            y = y.astype(np.float32, copy=False)
-        elif y.dtype.kind in "iub":
-            y = y.astype(np.int64, copy=False)
-        return self._again(loss_function, compute, x, y, training=training)
+        """`compute(x, y)`; replayed where nnlite's kernels compute the loss, of targets in the dtype that they take."""
+        is_known = loss_function is losses.mean_squared_error or self._takes_logits(loss_function)
+        if is_known and training == is_recording():
+            if loss_function is not losses.sparse_categorical_crossentropy:
+                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.float32), training=training)
+            if y.dtype.kind in "iu" and np.can_cast(y.dtype, np.int64):
+                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.int64), training=training)
+        return compute(x, y)
 
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
@@ -268,21 +268,14 @@ class Sequential(Stack):
         check_verbose(verbose)
         began = time.perf_counter()
         x = batches.as_samples("x", x, self.input_shape)
-        found: np.ndarray | None = None
-        done = 0
         with no_grad():
-            for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size)):
-                (result,) = self._again("predict", lambda rows: [self(rows)._data], rows, training=False)
-                assert result is not None
-                if found is None:
-                    found = np.empty((len(x), *result.shape[1:]), result.dtype)
-                found[done : done + len(rows)] = result
-                done += len(rows)
+            parts = [
+                self(rows).data for rows, _ in batches.batches("x", x, None, positive_int("batch_size", batch_size))
+            ]
         if verbose:
             seconds = time.perf_counter() - began
             print(f"{len(x)} samples - {seconds:.1f} s - {len(x) / seconds:,.0f} samples/s")
-        assert found is not None
-        return found
+        return np.concatenate(parts)
 
     # Summary and saving ----------------------------------------------------------------------------------------
 

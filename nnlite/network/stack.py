@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
 
 from nnlite import conv
-from nnlite.autograd import Tensor
+from nnlite.autograd import Tensor, is_recording
 from nnlite.network import fusion
 from nnlite.network.fusion import Run
 from nnlite.network.layers import Conv2D, Dense, Input, Layer
@@ -39,7 +40,7 @@ class Stack(KnownAttributes):
         self.input_shape: Shape | None = None
         self.fuse = True
         self._plans: dict[tuple, fusion.Plan] = {}
-        self._repeated: dict[tuple, tuple[fusion.Plan, replay.Repeated]] = {}
+        self._repeated: dict[tuple, tuple[fusion.Plan, list[np.ndarray], replay.Repeated]] = {}
         for layer in several("layers", layers, "layers"):
             self.add(layer)
 
@@ -158,7 +159,12 @@ class Stack(KnownAttributes):
 
     def __call__(self, x: Any, training: bool = False) -> Tensor:
         """The result for x (n, *input_shape), as a Tensor (n, *output_shape) with gradients."""
-        return self._forward(x, boolean("training", training))
+        training, x = boolean("training", training), as_input(x)
+        self._check_input(x)
+        if training or is_recording():
+            return self._forward(x, training)
+        (result,) = self._again("call", lambda x: [self._forward(Tensor(x), False)._data], x._data, training=False)
+        return Tensor(np.array(result))
 
     def _forward(self, x: Any, training: bool, logits: bool = False) -> Tensor:
         """The forward pass, with fused layers where possible. `logits` omits the last softmax, of a plain Dense."""
@@ -189,15 +195,15 @@ class Stack(KnownAttributes):
             found = fusion.runs(self._layers, batch, dtype, training=training, needs_gradient=needs_gradient)
             if len(self._plans) >= PLANS:
                 self._plans.clear()
-            found = found if self.fuse else iter(Run((layer,)) for layer in self._layers)
-            plan = fusion.Plan(tuple(self._layers), batch, dtype, found)
+            alone = (Run((layer,)) for layer in self._layers)
+            plan = fusion.Plan(tuple(self._layers), batch, dtype, found if self.fuse else alone)
             self._plans[problem] = plan
         return plan
 
     @property
     def is_replayed(self) -> bool:
         """Whether a step or prediction that was computed lately may be replayed (nnlite.runtime.replay)."""
-        return any(repeated.is_replayed for _, repeated in self._repeated.values())
+        return any(repeated.is_replayed for *_, repeated in self._repeated.values())
 
     def _again(
         self, name: object, compute: Callable[..., replay.Results], *inputs: np.ndarray, training: bool
@@ -210,12 +216,13 @@ class Stack(KnownAttributes):
         if plan is None or not plan.is_repeatable or scopes.current_tracer() is not None:
             return compute(*inputs)
         key = name, training, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
-        of_plan, repeated = self._repeated.get(key, (None, None))
-        if repeated is None or of_plan is not plan:
+        of_plan, of_arrays, repeated = self._repeated.get(key, (None, [], None))
+        arrays = plan.arrays()
+        if repeated is None or of_plan is not plan or not all(map(is_, arrays, of_arrays)):
             if len(self._repeated) >= MOST_REPEATED:
                 self._repeated.clear()
             repeated = replay.Repeated()
-            self._repeated[key] = plan, repeated
+            self._repeated[key] = plan, arrays, repeated
         return repeated(compute, *inputs, positions=(plan.positions, plan.set_positions))
 
     def _check_input(self, x: Tensor) -> None:

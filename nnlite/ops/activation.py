@@ -82,7 +82,18 @@ def softmax(x: Floats) -> Result:
     """e ** x / sum(e ** x) along the last axis; the largest element is subtracted first, so that nothing overflows."""
     y = memory.empty(x.shape, x.dtype)
     noted(_softmax, x, y)
-    return y, lambda dy: y * (dy - np.sum(dy * y, axis=-1, keepdims=True))
+    return y, lambda dy: softmax_gradient(dy, y)
+
+
+def softmax_gradient(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """y * (dy - sum(dy * y)) for y, softmax's result; in recycled memory."""
+    dx = memory.empty(y.shape, y.dtype)
+    noted(_softmax_gradient, dy, y, dx)
+    return dx
+
+
+def _softmax_gradient(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
+    np.multiply(y, dy - np.sum(dy * y, axis=-1, keepdims=True), out=dx)
 
 
 def _softmax(x: np.ndarray, y: np.ndarray) -> None:

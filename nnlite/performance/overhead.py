@@ -103,7 +103,7 @@ def _smallest(call: Call) -> Call:
         Array(shape, a.dtype) if isinstance(a, Array) else a
         for a, shape in zip(call.arguments, [*shapes, *[()] * missing], strict=True)
     )
-    others = {name: value for name, value in call.options.items() if name != "seed"}
+    others = {name: 0 if name == "seed" else value for name, value in call.options.items()}
     return replace(call, arguments=described, options=others | options)
 
 

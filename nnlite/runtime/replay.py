@@ -4,8 +4,10 @@ In a step of a small network Python takes as long as the kernels do, and does th
 `noted`, as every kernel is, can be recorded with its arguments and called again, as CUDA graphs replay launches
 (NVIDIA, "CUDA C++ Programming Guide", section "CUDA Graphs").
 
-What computes on arrays in another way is not called again. So a record is tried before it is used: its arrays are
-wiped, but those that two records have in common, such as parameters, and its results must have the computation's bits.
+What computes on arrays in another way is not called again. So a record is tried before it is used: its floats are
+wiped to NaN, but those that another record has too, such as parameters, and for the next inputs its results must have
+the bits of the computation's. A trial does not see what a network hides, such as gradients of units that ReLU switches
+off: callers record only what calls `noted` throughout.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 from nnlite.runtime import memory, scopes
 
 Results = Sequence[np.ndarray | None]
-#: the calls before a replay: the first compiles kernels, the others are recorded
+#: the calls before a replay: the first compiles kernels, the second is recorded, the third tries the record
 TRIALS = 3
 #: bytes of all arguments of a record at the most: what computes on more takes far longer than its Python
 LARGEST = 1 << 26
@@ -128,19 +130,19 @@ class Record:
         else:
             for function, arguments, _ in self._calls:
                 function(*arguments)
-        return self.results
+        return [*self.results]
 
     @contextmanager
-    def wiped(self, earlier: Record) -> Iterator[None]:
+    def wiped(self, other: Record) -> Iterator[None]:
         """Inside, the arrays that another record does not have began as NaN or as 0, which is an index too."""
-        shared = {array.ctypes.data for array in earlier.arrays()}
+        shared = {array.ctypes.data for array in other.arrays()}
         own = [array for array in self.arrays() if array.flags.writeable and array.ctypes.data not in shared]
         before = _copies(own)
         try:
             for array in own:
                 array.fill(np.nan if array.dtype.kind == "f" else 0)
             yield
-        finally:  # a table that was made again may be among them
+        finally:  # a table that another computation uses may be among them
             for array, as_it_was in zip(own, before, strict=True):
                 array[...] = as_it_was
 
@@ -148,8 +150,7 @@ class Record:
 class Repeated:
     """A computation on arrays of some shapes, replayed after TRIALS calls if that proved right.
 
-    A replay overwrites the results of the one before; where somebody else holds one of these, nothing is replayed any
-    more.
+    A replay overwrites the results of the one before; while somebody else holds one of these, nothing is replayed.
     """
 
     def __init__(self) -> None:
@@ -168,48 +169,52 @@ class Repeated:
         It must be the same function each time, and depend on its inputs, on what it reads of other arrays, and on
         `positions` alone: two functions, that get and set where random streams are, so that a trial changes nothing.
         """
-        if _here.is_off:
+        record = self._record
+        if _here.is_off or (self._calls >= TRIALS and record is None):
             return compute(*inputs)
-        if self._calls == TRIALS:
-            record = self._record
-            if record is not None and self._references == _references(record.results):
+        if self._calls >= TRIALS:
+            assert record is not None
+            if self._references != _references(record.results):
+                return compute(*inputs)
+            self._record = None  # a signal handler may call this, too
+            try:
                 return record.replay(inputs)
-            self._record = None
-            return compute(*inputs)
+            finally:
+                self._record = record
         if self._calls == 0:
             results = compute(*inputs)
-        elif self._calls == 1:
-            self._record = Record(compute, inputs)
-            results = self._record.results
+        elif record is None:
+            self._record = record = Record(compute, inputs)
+            results = _copies(record.results)
         else:
-            results = self._try(compute, inputs, *positions)
+            results = self._try(record, compute, inputs, *positions)
         self._calls += 1
         return results
 
     @property
     def is_replayed(self) -> bool:
         """Whether the next call may be a replay."""
-        return self._calls == TRIALS and self._record is not None
+        return self._calls >= TRIALS and self._record is not None
 
-    def _try(self, compute: Callable[..., Results], inputs: tuple, get: Callable, put_back: Callable) -> Results:
-        """Record another call, and keep the record if it is right. Returns the call's results."""
-        earlier, record = self._record, Record(compute, inputs)
-        if earlier is None or not (earlier.is_small and record.is_small):
-            self._record = None
-            return record.results
-        results, positions = _copies(record.results), get()
-        try:
-            with record.wiped(earlier):
-                replayed = _copies(record.replay(inputs))
-            put_back(positions)
-            computed = compute(*inputs)
-        finally:
-            put_back(positions)
-        is_right = all(_same_bits(a, b) for a, b in zip(replayed, computed, strict=True))
-        self._record = record if is_right else None
-        del computed
+    def _try(
+        self, record: Record, compute: Callable[..., Results], inputs: tuple, get: Callable, put_back: Callable
+    ) -> Results:
+        """`compute(*inputs)`; forget the record unless its replay for these inputs has the same bits."""
+        before = get()
+        latest = Record(compute, inputs)
+        is_right = record.is_small and latest.is_small
+        if is_right:
+            after = get()
+            try:
+                put_back(before)
+                with record.wiped(latest):
+                    is_right = all(map(_same_bits, record.replay(inputs), latest.results))
+            finally:
+                put_back(after)
         self._references = _references(record.results)
-        return results
+        if not is_right:
+            self._record = None
+        return latest.results
 
 
 def _arrays(value: Any) -> Iterator[np.ndarray]:
