@@ -1,4 +1,4 @@
-"""The gradient of ReLU and of a bias, in one pass."""
+"""Softmax, and the gradient of ReLU and of a bias, each in one pass."""
 
 from __future__ import annotations
 
@@ -36,6 +36,31 @@ def _sum(thread, num_threads, dy, sums):
         gradient = dy[i]
         for j in range(dy.shape[1]):
             total[j] += gradient[j]
+
+
+@kernel
+def _softmax(thread, num_threads, x, y):
+    """y = e ** (x - its row's largest), divided by its sum: a share of the rows."""
+    n = x.shape[1]
+    for i in range(thread * x.shape[0] // num_threads, (thread + 1) * x.shape[0] // num_threads):
+        row, into = x[i], y[i]
+        largest, total = row[0], row.dtype.type(0)
+        for j in range(1, n):
+            largest = row[j] if row[j] > largest or row[j] != row[j] else largest
+        for j in range(n):
+            into[j] = np.exp(row[j] - largest)
+        for j in range(n):  # by itself: beside what is stored, its order would depend on where the arrays lie
+            total += into[j]
+        for j in range(n):
+            into[j] /= total
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """e ** x / sum(e ** x) of each row: x (m, n), n at least 1 -> (m, n)."""
+    y = memory.empty(x.shape, x.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # uncompiled, NumPy warns where compiled code does not
+        _softmax.run(threads.parts_for(x.size, PARALLEL_SIZE), x, y)
+    return y
 
 
 def relu_backward(dy: np.ndarray, y: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,7 @@ def _forward(logits, labels, dlogits, mean, bad):
         total = logits.dtype.type(0)
         for j in range(classes):
             gradient[j] = np.exp(row[j] - largest)
+        for j in range(classes):  # by itself: beside what is stored, its order would depend on where the arrays lie
             total += gradient[j]
         loss += np.log(total) - (row[labels[i]] - largest)
         scale = share / total

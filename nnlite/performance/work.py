@@ -187,7 +187,7 @@ _SIMPLE = {
     "softmax": (("exponentials and sums", "softmax"), ("softmax gradient", "softmax_gradient")),
     "tanh": (("tanh", "tanh"), ("tanh gradient", "tanh_gradient")),
     "mean_squared_error": (("squared differences", "mask"), ("scaled gradient", "multiply")),
-    "categorical_crossentropy": (("logarithms", "softmax"), ("probabilities", "softmax_gradient")),
+    "categorical_crossentropy": (("logarithms", "log_softmax"), ("probabilities", "softmax_gradient")),
 }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from nnlite.conv.geometry import pooled
 from nnlite.conv.work import ITEMSIZE
 from nnlite.kernels import pooling, updates
-from nnlite.kernels.activation import bias_gradient, relu_backward
+from nnlite.kernels.activation import bias_gradient, relu_backward, softmax
 from nnlite.kernels.crossentropy import sparse_from_logits
 from nnlite.kernels.dropout import apply_mask
 from nnlite.ops.activation import logistic, relu_gradient, sigmoid_gradient, tanh_gradient
@@ -33,7 +33,7 @@ class Pass(NamedTuple):
     by_row: bool = False  # whether the rate depends on the length of a row, the size of the work item
 
 
-def _softmax(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _log_softmax(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     shifted = x - x.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
@@ -55,7 +55,8 @@ PASSES = {
     "dropout": Pass(2, lambda x, y: apply_mask(x, 0.25, 1)),
     "add_row": Pass(2, lambda x, y: np.add(x, y[0], out=x), by_row=True),
     "sum_rows": Pass(1, lambda x, y: x.sum(axis=0), by_row=True),
-    "softmax": Pass(5, _softmax, by_row=True),
+    "softmax": Pass(2, lambda x, y: softmax(x), by_row=True),
+    "log_softmax": Pass(5, _log_softmax, by_row=True),
     "softmax_gradient": Pass(5, lambda x, y: np.exp(x) * x, by_row=True),
     "crossentropy": Pass(2, _crossentropy, by_row=True),
     "relu_backward": Pass(3, relu_backward, by_row=True),
