@@ -92,6 +92,41 @@ REPLAYED = {
 }
 
 
+@pytest.fixture
+def replayed(monkeypatch):
+    """The records that are replayed, each as often as that happens."""
+    seen, original = [], replay.Record.replay
+
+    def spied(record, inputs):
+        seen.append(record)
+        return original(record, inputs)
+
+    monkeypatch.setattr(replay.Record, "replay", spied)
+    return seen
+
+
+def test_each_step_and_prediction_after_the_trial_is_replayed(replayed):
+    model = network(Conv2D(4, 3, activation="relu"), Dropout(0.5))
+    trained(model, steps=TRIALS + 5)
+    assert len(replayed) == 1 + 5  # one is the trial
+    replayed.clear()
+    x, _ = batch(model, 4 * (TRIALS + 5), 0)
+    for _ in range(2):
+        model.predict(x, batch_size=4)
+    assert len(replayed) == 1 + 5 + TRIALS + 5
+
+
+def test_a_step_is_computed_while_a_gradient_is_held(replayed):
+    model = trained(network(Conv2D(4, 3)))
+    held = model.layers[0].weight.grad
+    replayed.clear()
+    trained(model, steps=2)
+    assert not replayed
+    del held
+    trained(model, steps=2)
+    assert len(replayed) == 2
+
+
 @pytest.mark.parametrize("size", [1, 3, 32])
 @pytest.mark.parametrize("make", REPLAYED.values(), ids=REPLAYED)
 def test_replayed_steps_and_predictions_have_the_bits_of_computed_ones(make, size):
@@ -176,9 +211,9 @@ def test_a_number_that_python_draws_is_found():
     def put_back(number):
         drawn[0] = number
 
-    repeated = Repeated()
+    repeated = Repeated(lambda: drawn[0], put_back)
     for number in range(1, TRIALS + 4):
-        assert repeated(compute, positions=(lambda: drawn[0], put_back))[0].tolist() == [number]
+        assert repeated(compute)[0].tolist() == [number]
     assert not repeated.is_replayed
 
 
@@ -292,7 +327,7 @@ def test_labels_of_any_dtype_are_followed(dtype):
             model.train_on_batch(x, (y * (number > TRIALS)).astype(dtype))
         return model
 
-    assert_same_without_replays(train)
+    assert assert_same_without_replays(train).is_replayed
 
 
 def test_units_that_were_switched_off_in_the_trial_are_followed():
@@ -422,11 +457,11 @@ def test_an_interrupted_trial_leaves_random_streams_where_they_were():
         noted(draw, y)
         return [y]
 
-    repeated = Repeated()
+    repeated = Repeated(lambda: position[0], lambda value: position.__setitem__(0, value))
     for _ in range(TRIALS - 1):
         repeated(compute)
     with pytest.raises(KeyboardInterrupt):
-        repeated(compute, positions=(lambda: position[0], lambda value: position.__setitem__(0, value)))
+        repeated(compute)
     assert drawn == [*range(1, TRIALS + 1), TRIALS]  # the trial draws what the call drew
     assert position == [TRIALS]
 

@@ -20,7 +20,9 @@ from nnlite.network.progress import History, Progress, check_verbose, describe
 from nnlite.network.stack import Stack
 from nnlite.runtime import random, scopes
 from nnlite.runtime.errors import boolean, positive_int, several
-from nnlite.runtime.replay import Results
+
+#: the losses that a kernel computes from logits
+_FROM_LOGITS = losses.sparse_categorical_crossentropy, losses.categorical_crossentropy
 
 
 class Sequential(Stack):
@@ -120,23 +122,19 @@ class Sequential(Stack):
 
         for parameter in parameters:
             parameter._grad = None  # of the last step, which a replay overwrites
-        results = self._compute_or_replay(compute, x, y, loss_function)
+        if is_recording() and loss_function in _FROM_LOGITS:
+            results = self._again(
+                loss_function, compute, x, y, training=True, is_repeatable=lambda: self._takes_logits(loss_function)
+            )
+        else:
+            results = compute(x, y)
         loss, outputs, *gradients = results
+        assert loss is not None
+        assert outputs is not None
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter._grad = gradient
         optimizer.step()
         return self._totals(y, loss, outputs)
-
-    def _compute_or_replay(
-        self, compute: Callable[..., Results], x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor]
-    ) -> Results:
-        """`compute(x, y)`; replayed where a kernel computes the loss, of targets of the dtype that it takes."""
-        if is_recording() and self._takes_logits(loss_function):
-            if loss_function is losses.categorical_crossentropy:
-                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.float32), training=True)
-            if y.dtype.kind in "iu" and np.can_cast(y.dtype, np.int64):
-                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.int64), training=True)
-        return compute(x, y)
 
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
@@ -158,11 +156,11 @@ class Sequential(Stack):
             self.fuse
             and is_plain(last, Dense)
             and last.activation is ops.softmax
-            and loss_function in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
+            and loss_function in _FROM_LOGITS
             and all(metric is metrics.accuracy for _, metric in self._metrics)
         )
 
-    def _totals(self, y: np.ndarray, loss: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
+    def _totals(self, y: np.ndarray, loss: np.ndarray | Tensor, outputs: np.ndarray) -> dict[str, float]:
         """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:

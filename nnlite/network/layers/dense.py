@@ -13,6 +13,7 @@ from nnlite.network.layers.activation import Activation, as_activation
 from nnlite.network.layers.base import Layer, Shape, expect_shape
 from nnlite.performance import counts
 from nnlite.runtime.errors import boolean, positive_int
+from nnlite.runtime.random import Seed
 
 
 class Dense(Layer):
@@ -57,7 +58,7 @@ class Dense(Layer):
             return self.product(x, relu=True)
         return self.activation(self.product(x))
 
-    def product(self, x: Tensor, *, relu: bool = False, dropout: float = 0.0, seed: int = 0) -> Tensor:
+    def product(self, x: Tensor, *, relu: bool = False, dropout: float = 0.0, seed: Seed = 0) -> Tensor:
         """x @ weight + bias with the requested ReLU and dropout, without the activation."""
         expect_shape(self, "weight", self.weight, (x.shape[-1], self.units))
         return ops.dense(x, self.weight, self.bias, relu=relu, dropout=dropout, seed=seed)
