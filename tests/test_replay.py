@@ -466,6 +466,30 @@ def test_an_interrupted_trial_leaves_random_streams_where_they_were():
     assert position == [TRIALS]
 
 
+@pytest.mark.parametrize("last", range(TRIALS))
+def test_a_wrong_record_is_found_after_an_interrupt(last):
+    interrupts = [False]
+
+    def compute(x):
+        y, z = np.empty_like(x), np.empty_like(x)
+        noted(np.add, x, 1, y)
+        y *= 2
+        noted(interrupt, y, z)
+        return [z]
+
+    def interrupt(y, z):
+        if interrupts[0]:
+            raise KeyboardInterrupt
+        np.add(y, 1, z)
+
+    repeated = Repeated()
+    for number in range(2 * TRIALS):
+        interrupts[0] = number == last
+        with pytest.raises(KeyboardInterrupt) if interrupts[0] else nullcontext():
+            assert repeated(compute, np.full(3, number, np.float32))[0].tolist() == [2 * number + 3] * 3
+    assert not repeated.is_replayed
+
+
 def test_a_call_inside_a_replay_is_computed():
     """As a signal handler makes it."""
     repeated, inside = Repeated(), []

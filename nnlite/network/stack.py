@@ -220,7 +220,8 @@ class Stack(KnownAttributes):
         arrays = plan.arrays()
         if of_plan is not plan or not all(map(is_, arrays, of_arrays)):
             if len(self._repeated) >= MOST_REPEATED:
-                self._repeated.clear()
+                oldest, *_ = self._repeated
+                self._repeated.pop(oldest, None)  # another thread may do this, too
             is_ours = type(self).__call__ is Stack.__call__ and plan.is_repeatable() and is_repeatable()
             repeated = replay.Repeated(plan.positions, plan.set_positions) if is_ours else None
             self._repeated[key] = plan, arrays, repeated

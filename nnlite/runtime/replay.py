@@ -167,55 +167,57 @@ class Repeated:
 
     def __init__(self, get: Callable[[], Any] = lambda: None, put_back: Callable[[Any], object] = lambda _: None):
         """`get` and `put_back` get and set where random streams are, so that a trial changes nothing."""
-        self._calls = 0
-        self._record: Record | None = None
         self._get, self._put_back = get, put_back
+        self._record: Record | None = None
+        self._next: Callable[[Repeated, Callable, tuple], Results] = Repeated._first
 
     def __call__(self, compute: Callable[..., Results], *inputs: np.ndarray) -> Results:
         """`compute(*inputs)`, the same function each time, that depends on arrays and random streams alone."""
-        record = self._record
-        if _here.is_off or (self._calls >= TRIALS and record is None):
-            return compute(*inputs)
-        if self._calls == 0:
-            results = compute(*inputs)
-        elif record is None:
-            self._record = record = Record(compute, inputs)
-            results = _copies(record.results)
-        elif self._calls < TRIALS:
-            results = self._try(record, compute, inputs)
-        elif record.is_held():
-            return compute(*inputs)
-        else:
-            self._record = None  # a signal handler may call this, too
-            try:
-                return record.replay(inputs)
-            finally:
-                self._record = record
-        self._calls += 1
-        return results
+        return compute(*inputs) if _here.is_off else self._next(self, compute, inputs)
 
     @property
     def is_replayed(self) -> bool:
         """Whether the next call may be a replay."""
-        return self._calls >= TRIALS and self._record is not None
+        return self._next is Repeated._replay and self._record is not None
 
-    def _try(self, record: Record, compute: Callable[..., Results], inputs: tuple) -> Results:
-        """`compute(*inputs)`; forget the record unless its replay for these inputs has the same bits."""
-        before = self._get()
+    # What the next call does; an interrupted one is done again.
+
+    def _first(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        results = compute(*inputs)
+        self._next = Repeated._note
+        return results
+
+    def _note(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        record = Record(compute, inputs)
+        results = _copies(record.results)
+        self._record, self._next = (record, Repeated._try) if record.is_small else (None, Repeated._replay)
+        return results
+
+    def _try(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        """Replay the record for these inputs, too: it is right if that has the same bits."""
+        record, before = self._record, self._get()
+        assert record is not None
         latest = Record(compute, inputs)
-        is_right = record.is_small and latest.is_small
-        if is_right:
-            after = self._get()
-            try:
-                self._put_back(before)
-                with record.wiped(latest):
-                    is_right = all(map(_same_bits, record.replay(inputs), latest.results))
-            finally:
-                self._put_back(after)
+        after = self._get()
+        try:
+            self._put_back(before)
+            with record.wiped(latest):
+                is_right = all(map(_same_bits, record.replay(inputs), latest.results))
+        finally:
+            self._put_back(after)
         record.watch()
-        if not is_right:
-            self._record = None
+        self._record, self._next = record if is_right else None, Repeated._replay
         return latest.results
+
+    def _replay(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        record = self._record
+        if record is None or record.is_held():
+            return compute(*inputs)
+        self._record = None  # a signal handler may call this, too
+        try:
+            return record.replay(inputs)
+        finally:
+            self._record = record
 
 
 def _arrays(value: Any) -> Iterator[np.ndarray]:
