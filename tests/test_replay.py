@@ -344,6 +344,21 @@ def test_units_that_were_switched_off_in_the_trial_are_followed():
     assert_same_without_replays(train)
 
 
+def test_a_network_that_had_diverged_in_the_trial_is_followed():
+    """NaN hides everything; without fusion NumPy computes the loss."""
+
+    def train():
+        model = network(Conv2D(4, 3), optimizer="sgd")
+        model.compile("sgd", fuse=False)
+        weights = model.get_weights()
+        model.set_weights([np.full_like(weight, np.nan) for weight in weights])
+        trained(model)
+        model.set_weights(weights)
+        return trained(model)
+
+    assert_same_without_replays(train)
+
+
 def test_a_replay_inside_no_grad_is_refused_as_a_step_is():
     model = trained(network(Conv2D(4, 3)))
     with nn.no_grad(), pytest.raises(ValueError, match="expected a layer with trainable parameters"):
@@ -380,6 +395,14 @@ def test_metrics_get_targets_as_they_were_given():
     for _ in range(TRIALS + 1):
         model.train_on_batch(x, y.astype(np.uint8))
     assert seen == [np.uint8] * (TRIALS + 1)
+
+
+def test_gradients_of_all_steps_may_be_kept():
+    model, kept = network(Conv2D(4, 3)), []
+    for _ in range(TRIALS + 3):
+        trained(model, steps=1)
+        kept.append((model.layers[0].weight.grad, model.layers[0].weight.grad.copy()))
+    assert all(np.array_equal(array, as_it_was) for array, as_it_was in kept)
 
 
 def test_outputs_that_a_metric_keeps_are_not_overwritten():

@@ -189,7 +189,7 @@ class Repeated:
 
     def _note(self, compute: Callable[..., Results], inputs: tuple) -> Results:
         record = Record(compute, inputs)
-        results = _copies(record.results)
+        results = _copies(record.results)  # a replay overwrites the record's
         self._record, self._next = (record, Repeated._try) if record.is_small else (None, Repeated._replay)
         return results
 
