@@ -92,6 +92,41 @@ REPLAYED = {
 }
 
 
+@pytest.fixture
+def replayed(monkeypatch):
+    """The records that are replayed, each as often as that happens."""
+    seen, original = [], replay.Record.replay
+
+    def spied(record, inputs):
+        seen.append(record)
+        return original(record, inputs)
+
+    monkeypatch.setattr(replay.Record, "replay", spied)
+    return seen
+
+
+def test_each_step_and_prediction_after_the_trial_is_replayed(replayed):
+    model = network(Conv2D(4, 3, activation="relu"), Dropout(0.5))
+    trained(model, steps=TRIALS + 5)
+    assert len(replayed) == 1 + 5  # one is the trial
+    replayed.clear()
+    x, _ = batch(model, 4 * (TRIALS + 5), 0)
+    for _ in range(2):
+        model.predict(x, batch_size=4)
+    assert len(replayed) == 1 + 5 + TRIALS + 5
+
+
+def test_a_step_is_computed_while_a_gradient_is_held(replayed):
+    model = trained(network(Conv2D(4, 3)))
+    held = model.layers[0].weight.grad
+    replayed.clear()
+    trained(model, steps=2)
+    assert not replayed
+    del held
+    trained(model, steps=2)
+    assert len(replayed) == 2
+
+
 @pytest.mark.parametrize("size", [1, 3, 32])
 @pytest.mark.parametrize("make", REPLAYED.values(), ids=REPLAYED)
 def test_replayed_steps_and_predictions_have_the_bits_of_computed_ones(make, size):
@@ -185,9 +220,9 @@ def test_a_number_that_python_draws_is_found():
     def put_back(number):
         drawn[0] = number
 
-    repeated = Repeated()
+    repeated = Repeated(lambda: drawn[0], put_back)
     for number in range(1, TRIALS + 4):
-        assert repeated(compute, positions=(lambda: drawn[0], put_back))[0].tolist() == [number]
+        assert repeated(compute)[0].tolist() == [number]
     assert not repeated.is_replayed
 
 
@@ -303,7 +338,7 @@ def test_labels_of_any_dtype_are_followed(dtype):
             model.train_on_batch(x, (y * (number > TRIALS)).astype(dtype))
         return model
 
-    assert_same_without_replays(train)
+    assert assert_same_without_replays(train).is_replayed
 
 
 def test_units_that_were_switched_off_in_the_trial_are_followed():
@@ -318,6 +353,22 @@ def test_units_that_were_switched_off_in_the_trial_are_followed():
         return trained(model)
 
     assert_same_without_replays(train)
+
+
+def test_a_loss_that_numpy_computes_is_not_recorded(replayed):
+    """A trial would not tell it: the network had diverged, and NaN hides everything."""
+
+    def train():
+        model = network(Conv2D(4, 3), optimizer="sgd")
+        model.compile("sgd", fuse=False)
+        weights = model.get_weights()
+        model.set_weights([np.full_like(weight, np.nan) for weight in weights])
+        trained(model)
+        model.set_weights(weights)
+        return trained(model)
+
+    assert_same_without_replays(train)
+    assert not replayed
 
 
 def test_a_replay_inside_no_grad_is_refused_as_a_step_is():
@@ -356,6 +407,14 @@ def test_metrics_get_targets_as_they_were_given():
     for _ in range(TRIALS + 1):
         model.train_on_batch(x, y.astype(np.uint8))
     assert seen == [np.uint8] * (TRIALS + 1)
+
+
+def test_gradients_of_all_steps_may_be_kept():
+    model, kept = network(Conv2D(4, 3)), []
+    for _ in range(TRIALS + 3):
+        trained(model, steps=1)
+        kept.append((model.layers[0].weight.grad, model.layers[0].weight.grad.copy()))
+    assert all(np.array_equal(array, as_it_was) for array, as_it_was in kept)
 
 
 def test_outputs_that_a_metric_keeps_are_not_overwritten():
@@ -433,13 +492,37 @@ def test_an_interrupted_trial_leaves_random_streams_where_they_were():
         noted(draw, y)
         return [y]
 
-    repeated = Repeated()
+    repeated = Repeated(lambda: position[0], lambda value: position.__setitem__(0, value))
     for _ in range(TRIALS - 1):
         repeated(compute)
     with pytest.raises(KeyboardInterrupt):
-        repeated(compute, positions=(lambda: position[0], lambda value: position.__setitem__(0, value)))
+        repeated(compute)
     assert drawn == [*range(1, TRIALS + 1), TRIALS]  # the trial draws what the call drew
     assert position == [TRIALS]
+
+
+@pytest.mark.parametrize("last", range(TRIALS))
+def test_a_wrong_record_is_found_after_an_interrupt(last):
+    interrupts = [False]
+
+    def compute(x):
+        y, z = np.empty_like(x), np.empty_like(x)
+        noted(np.add, x, 1, y)
+        y *= 2
+        noted(interrupt, y, z)
+        return [z]
+
+    def interrupt(y, z):
+        if interrupts[0]:
+            raise KeyboardInterrupt
+        np.add(y, 1, z)
+
+    repeated = Repeated()
+    for number in range(2 * TRIALS):
+        interrupts[0] = number == last
+        with pytest.raises(KeyboardInterrupt) if interrupts[0] else nullcontext():
+            assert repeated(compute, np.full(3, number, np.float32))[0].tolist() == [2 * number + 3] * 3
+    assert not repeated.is_replayed
 
 
 def test_a_call_inside_a_replay_is_computed():

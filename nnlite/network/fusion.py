@@ -76,7 +76,6 @@ class Plan:
         """The parameters' arrays, which are replaced where somebody sets their `data`."""
         return [parameter._data for parameter in self._parameters]
 
-    @cached_property
     def is_repeatable(self) -> bool:
         """Whether nnlite's kernels alone compute it, so that a replay does the same."""
         from nnlite.compiler.compilation import ENABLED

@@ -21,6 +21,10 @@ from nnlite.network.stack import Stack
 from nnlite.runtime import random, scopes
 from nnlite.runtime.errors import boolean, positive_int, several
 
+#: the losses that nnlite's kernels compute, the first two if from logits
+_FROM_LOGITS = losses.sparse_categorical_crossentropy, losses.categorical_crossentropy
+_KNOWN = *_FROM_LOGITS, losses.mean_squared_error
+
 
 class Sequential(Stack):
     """A stack of layers that can be trained. It is built (parameters made) by an `Input` as first layer or by a call.
@@ -128,14 +132,14 @@ class Sequential(Stack):
     def _with_loss(
         self, loss_function: Callable[..., Tensor], compute: Callable, x: np.ndarray, y: np.ndarray, *, training: bool
     ) -> Any:
-        """`compute(x, y)`; replayed where nnlite's kernels compute the loss, of targets in the dtype that they take."""
-        is_known = loss_function is losses.mean_squared_error or self._takes_logits(loss_function)
-        if is_known and training == is_recording():
-            if loss_function is not losses.sparse_categorical_crossentropy:
-                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.float32), training=training)
-            if y.dtype.kind in "iu" and np.can_cast(y.dtype, np.int64):
-                return self._again(loss_function, compute, x, np.ascontiguousarray(y, np.int64), training=training)
-        return compute(x, y)
+        """`compute(x, y)`; replayed where nnlite's kernels compute the loss."""
+        if training != is_recording() or loss_function not in _KNOWN:
+            return compute(x, y)
+
+        def is_repeatable() -> bool:
+            return loss_function not in _FROM_LOGITS or self._takes_logits(loss_function)
+
+        return self._again(loss_function, compute, x, y, training=training, is_repeatable=is_repeatable)
 
     def _loss(
         self, x: np.ndarray, y: np.ndarray, loss_function: Callable[..., Tensor], training: bool
@@ -157,11 +161,11 @@ class Sequential(Stack):
             self.fuse
             and is_plain(last, Dense)
             and last.activation is ops.softmax
-            and loss_function in (losses.sparse_categorical_crossentropy, losses.categorical_crossentropy)
+            and loss_function in _FROM_LOGITS
             and all(metric is metrics.accuracy for _, metric in self._metrics)
         )
 
-    def _totals(self, y: np.ndarray, loss: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
+    def _totals(self, y: np.ndarray, loss: np.ndarray | Tensor, outputs: np.ndarray) -> dict[str, float]:
         """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:

@@ -40,7 +40,7 @@ class Stack(KnownAttributes):
         self.input_shape: Shape | None = None
         self.fuse = True
         self._plans: dict[tuple, fusion.Plan] = {}
-        self._repeated: dict[tuple, tuple[fusion.Plan, list[np.ndarray], replay.Repeated]] = {}
+        self._repeated: dict[tuple, tuple[fusion.Plan, list[np.ndarray], replay.Repeated | None]] = {}
         for layer in several("layers", layers, "layers"):
             self.add(layer)
 
@@ -203,27 +203,34 @@ class Stack(KnownAttributes):
     @property
     def is_replayed(self) -> bool:
         """Whether a step or prediction that was computed lately may be replayed (nnlite.runtime.replay)."""
-        return any(repeated.is_replayed for *_, repeated in self._repeated.values())
+        return any(one is not None and one.is_replayed for *_, one in list(self._repeated.values()))
 
     def _again(
-        self, name: object, compute: Callable[..., replay.Results], *inputs: np.ndarray, training: bool
+        self,
+        name: object,
+        compute: Callable[..., replay.Results],
+        *inputs: np.ndarray,
+        training: bool,
+        is_repeatable: Callable[[], bool] = lambda: True,
     ) -> replay.Results:
         """`compute(*inputs)`, which `name` tells; replayed where it was called before and nothing else has changed.
 
-        The next call may overwrite the results.
+        The next call may overwrite the results. `is_repeatable` tells whether kernels compute what the layers do not.
         """
         plan = self._plan(len(inputs[0]), inputs[0].dtype, training) if self._layers and self.built else None
-        if plan is None or not plan.is_repeatable or scopes.current_tracer() is not None:
+        if plan is None or scopes.current_tracer() is not None:
             return compute(*inputs)
         key = name, training, threading.get_ident(), *((array.shape, array.dtype) for array in inputs)
         of_plan, of_arrays, repeated = self._repeated.get(key, (None, [], None))
         arrays = plan.arrays()
-        if repeated is None or of_plan is not plan or not all(map(is_, arrays, of_arrays)):
+        if of_plan is not plan or not all(map(is_, arrays, of_arrays)):
             if len(self._repeated) >= MOST_REPEATED:
-                self._repeated.clear()
-            repeated = replay.Repeated()
+                oldest, *_ = self._repeated
+                self._repeated.pop(oldest, None)  # another thread may do this, too
+            is_ours = plan.is_repeatable() and is_repeatable()
+            repeated = replay.Repeated(plan.positions, plan.set_positions) if is_ours else None
             self._repeated[key] = plan, arrays, repeated
-        return repeated(compute, *inputs, positions=(plan.positions, plan.set_positions))
+        return compute(*inputs) if repeated is None else repeated(compute, *inputs)
 
     def _check_input(self, x: Tensor) -> None:
         if not self._layers:

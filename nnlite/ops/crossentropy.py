@@ -10,7 +10,7 @@ from nnlite.autograd import differentiable
 from nnlite.runtime import memory
 from nnlite.runtime.errors import as_array, boolean, numbers
 from nnlite.runtime.operands import Floats
-from nnlite.runtime.replay import noted
+from nnlite.runtime.replay import copied, noted
 
 #: probabilities are kept this far from 0 and 1, as in Keras
 EPSILON = 1e-7
@@ -27,9 +27,10 @@ def sparse_categorical_crossentropy(
     if boolean("from_logits", from_logits):
         from nnlite.kernels.crossentropy import sparse_from_logits
 
-        integers = _integers(labels, predictions.shape, "y_true")
-        loss, gradient, bad = sparse_from_logits(predictions, integers.astype(np.int64, copy=False))
-        noted(_require_classes, integers, bad, predictions.shape[1])
+        labels = _integers(labels, predictions.shape, "y_true")
+        integers = labels if labels.dtype == np.int64 else copied(labels, np.int64)
+        loss, gradient, bad = sparse_from_logits(predictions, integers)
+        noted(_require_classes, labels, bad, predictions.shape[1])
         return loss, lambda dloss: noted(np.multiply, gradient, dloss, memory.empty(gradient.shape, gradient.dtype))
 
     labels = check_labels(labels, predictions.shape)
@@ -56,7 +57,9 @@ def categorical_crossentropy(
 
     Raises ValueError if the shapes differ.
     """
-    targets = numbers("y_true", targets).astype(predictions.dtype, copy=False)
+    targets = numbers("y_true", targets)
+    if targets.dtype != predictions.dtype or not targets.flags.c_contiguous:
+        targets = copied(targets, predictions.dtype)
     if targets.shape != predictions.shape or targets.ndim != 2:
         raise ValueError(f"y_true: expected one-hot rows, shape {predictions.shape}. Received: shape {targets.shape}")
     n = len(targets)
@@ -116,10 +119,15 @@ def _integers(labels: Any, shape: tuple[int, ...], argument: str) -> np.ndarray:
     labels = labels.reshape(n)
     if labels.dtype.kind not in "iuf":
         raise ValueError(f"{argument}: expected integer labels. Received: dtype {labels.dtype}")
-    if labels.dtype.kind == "f" and (fractional := (labels != np.floor(labels)) | np.isinf(labels)).any():
+    if labels.dtype.kind == "f":
+        noted(_require_integers, labels, argument)
+    return labels
+
+
+def _require_integers(labels: np.ndarray, argument: str) -> None:
+    if (fractional := (labels != np.floor(labels)) | np.isinf(labels)).any():
         i = int(fractional.argmax())
         raise ValueError(f"{argument}: expected integer labels. Received: {labels[i]} at position {i}")
-    return labels
 
 
 def _require_classes(labels: np.ndarray, bad: np.ndarray, classes: int) -> None:

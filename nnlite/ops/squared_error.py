@@ -10,7 +10,7 @@ from nnlite.autograd import differentiable
 from nnlite.runtime import memory
 from nnlite.runtime.errors import numbers
 from nnlite.runtime.operands import Floats
-from nnlite.runtime.replay import noted
+from nnlite.runtime.replay import copied, noted
 
 
 @differentiable
@@ -19,7 +19,9 @@ def mean_squared_error(predictions: Floats, *, targets: np.ndarray) -> tuple[np.
 
     Raises ValueError if the shapes differ, or if there is no element.
     """
-    targets = numbers("y_true", targets).astype(predictions.dtype, copy=False)
+    targets = numbers("y_true", targets)
+    if targets.dtype != predictions.dtype:
+        targets = copied(targets, predictions.dtype)
     if targets.shape != predictions.shape:
         raise ValueError(f"y_true: expected shape {predictions.shape}, that of y_pred. Received: shape {targets.shape}")
     if not targets.size:

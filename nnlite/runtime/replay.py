@@ -51,10 +51,10 @@ def note(function: Callable, *arguments: Any) -> None:
         _here.record.add(function, arguments)
 
 
-def copied(array: np.ndarray) -> np.ndarray:
-    """A C-contiguous copy, which a replay makes again."""
-    copy = memory.empty(array.shape, array.dtype)
-    noted(np.copyto, copy, array)
+def copied(array: np.ndarray, dtype: Any = None) -> np.ndarray:
+    """A C-contiguous copy, converted if a dtype is given, which a replay makes again."""
+    copy = memory.empty(array.shape, dtype or array.dtype)
+    noted(np.copyto, copy, array, "unsafe")
     return copy
 
 
@@ -94,6 +94,8 @@ class Record:
         self._inputs = [array.copy() for array in inputs]
         self._calls: list[tuple[Callable, tuple, tuple[str | None, str]]] = []
         self._bytes = 0
+        self._watched: list[Any] = []
+        self._references: list[int] = []
         outer, _here.record = _here.record, self
         try:
             with scopes.announced():
@@ -132,6 +134,16 @@ class Record:
                 function(*arguments)
         return [*self.results]
 
+    def watch(self) -> None:
+        """Note how many hold its results, and the arrays or memory that these are views of."""
+        arrays = (array for array in self.results if array is not None)
+        self._watched = [one for array in arrays for one in (array, array.base) if one is not None]
+        self._references = [*map(sys.getrefcount, self._watched)]
+
+    def is_held(self) -> bool:
+        """Whether somebody has taken hold of one of them since."""
+        return [*map(sys.getrefcount, self._watched)] != self._references
+
     @contextmanager
     def wiped(self, other: Record) -> Iterator[None]:
         """Inside, the arrays that another record does not have began as NaN or as 0, which is an index too."""
@@ -153,68 +165,59 @@ class Repeated:
     A replay overwrites the results of the one before; while somebody else holds one of these, nothing is replayed.
     """
 
-    def __init__(self) -> None:
-        self._calls = 0
+    def __init__(self, get: Callable[[], Any] = lambda: None, put_back: Callable[[Any], object] = lambda _: None):
+        """`get` and `put_back` get and set where random streams are, so that a trial changes nothing."""
+        self._get, self._put_back = get, put_back
         self._record: Record | None = None
-        self._references: list[int] = []
+        self._next: Callable[[Repeated, Callable, tuple], Results] = Repeated._first
 
-    def __call__(
-        self,
-        compute: Callable[..., Results],
-        *inputs: np.ndarray,
-        positions: tuple[Callable[[], Any], Callable[[Any], object]] = (lambda: None, lambda _: None),
-    ) -> Results:
-        """`compute(*inputs)`: arrays, or None in their place.
-
-        It must be the same function each time, and depend on its inputs, on what it reads of other arrays, and on
-        `positions` alone: two functions, that get and set where random streams are, so that a trial changes nothing.
-        """
-        record = self._record
-        if _here.is_off or (self._calls >= TRIALS and record is None):
-            return compute(*inputs)
-        if self._calls >= TRIALS:
-            assert record is not None
-            if self._references != _references(record.results):
-                return compute(*inputs)
-            self._record = None  # a signal handler may call this, too
-            try:
-                return record.replay(inputs)
-            finally:
-                self._record = record
-        if self._calls == 0:
-            results = compute(*inputs)
-        elif record is None:
-            self._record = record = Record(compute, inputs)
-            results = _copies(record.results)
-        else:
-            results = self._try(record, compute, inputs, *positions)
-        self._calls += 1
-        return results
+    def __call__(self, compute: Callable[..., Results], *inputs: np.ndarray) -> Results:
+        """`compute(*inputs)`, the same function each time, that depends on arrays and random streams alone."""
+        return compute(*inputs) if _here.is_off else self._next(self, compute, inputs)
 
     @property
     def is_replayed(self) -> bool:
         """Whether the next call may be a replay."""
-        return self._calls >= TRIALS and self._record is not None
+        return self._next is Repeated._replay and self._record is not None
 
-    def _try(
-        self, record: Record, compute: Callable[..., Results], inputs: tuple, get: Callable, put_back: Callable
-    ) -> Results:
-        """`compute(*inputs)`; forget the record unless its replay for these inputs has the same bits."""
-        before = get()
+    # What the next call does; an interrupted one is done again.
+
+    def _first(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        results = compute(*inputs)
+        self._next = Repeated._note
+        return results
+
+    def _note(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        record = Record(compute, inputs)
+        results = _copies(record.results)  # a replay overwrites the record's
+        self._record, self._next = (record, Repeated._try) if record.is_small else (None, Repeated._replay)
+        return results
+
+    def _try(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        """Replay the record for these inputs, too: it is right if that has the same bits."""
+        record, before = self._record, self._get()
+        assert record is not None
         latest = Record(compute, inputs)
-        is_right = record.is_small and latest.is_small
-        if is_right:
-            after = get()
-            try:
-                put_back(before)
-                with record.wiped(latest):
-                    is_right = all(map(_same_bits, record.replay(inputs), latest.results))
-            finally:
-                put_back(after)
-        self._references = _references(record.results)
-        if not is_right:
-            self._record = None
+        after = self._get()
+        try:
+            self._put_back(before)
+            with record.wiped(latest):
+                is_right = all(map(_same_bits, record.replay(inputs), latest.results))
+        finally:
+            self._put_back(after)
+        record.watch()
+        self._record, self._next = record if is_right else None, Repeated._replay
         return latest.results
+
+    def _replay(self, compute: Callable[..., Results], inputs: tuple) -> Results:
+        record = self._record
+        if record is None or record.is_held():
+            return compute(*inputs)
+        self._record = None  # a signal handler may call this, too
+        try:
+            return record.replay(inputs)
+        finally:
+            self._record = record
 
 
 def _arrays(value: Any) -> Iterator[np.ndarray]:
@@ -233,9 +236,3 @@ def _copies(results: Results) -> Results:
 
 def _same_bits(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else a.tobytes() == b.tobytes()
-
-
-def _references(results: Results) -> list[int]:
-    """How many hold each array, and the memory that it is a view of."""
-    held = (held for array in results if array is not None for held in (array, array.base) if held is not None)
-    return [sys.getrefcount(one) for one in held]
