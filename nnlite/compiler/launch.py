@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -45,7 +46,7 @@ class kernel:
     with too few or too many arguments; ValueError for arguments of types that it does not compile for.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, *, makes_arrays: bool = True):
         self.__doc__, self.__name__, self.__qualname__ = function.__doc__, function.__name__, function.__qualname__
         self.__module__ = function.__module__
         parameters = inspect.signature(function).parameters.values()
@@ -54,7 +55,9 @@ class kernel:
             raise TypeError(f"kernel: expected a function f(thread, num_threads, argument, ...). Received: {received}")
         self._count = len(parameters) - 2
         #: what compiled code jumps to; Python cannot call it where it is compiled
-        self.compiled = jit(function, no_cpython_wrapper=True)
+        self.compiled = jit(
+            function, no_cpython_wrapper=True, **({} if makes_arrays else numba_private.NO_REFERENCE_COUNTS)
+        )
         self._launch: Callable | None = None
 
     def __call__(self, *arguments: Any) -> None:
@@ -84,6 +87,10 @@ class kernel:
             self._launch(pool.share_out_address(), workers.shared, num_threads, *arguments)
         finally:
             workers.lock.release()
+
+
+#: a kernel that, like all that it calls, makes no arrays, not even slices: for loops that often read small tables
+arrayless_kernel = partial(kernel, makes_arrays=False)
 
 
 # What packs a kernel's arguments -------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ import numpy as np
 
 from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import ENABLED, jit
-from nnlite.compiler.launch import kernel
+from nnlite.compiler.launch import arrayless_kernel
 from nnlite.compiler.simd import load, opaque, pointer, prefetch, prefetch_to_write, relu, store, store_first
 from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan, work_grouped
@@ -144,7 +144,7 @@ def _packed_lines(plan: Grouped, num_threads: int) -> np.ndarray:
     return memory.empty((num_threads, nest.ring + nest.chunk * nest.w_out * LANES))
 
 
-@kernel
+@arrayless_kernel
 def _correlate(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
     packed[thread, : nest.ring] = 0
@@ -273,7 +273,7 @@ def _grad_weight(
     return dweight.reshape(geometry.weight_shape), operands.bias_sums.sum(axis=0)[: nest.k]
 
 
-@kernel
+@arrayless_kernel
 def _reduce(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
     packed[thread, : nest.ring] = 0
