@@ -40,7 +40,8 @@ class kernel:
     `f.run(num_threads, *arguments)` makes that many shares, for arrays that have a place for each. What it returns is
     lost. No two threads may write the same element. Arguments are arrays, numbers, TileShapes, tuples, and NamedTuples
     of these; the function is compiled at the first call with each combination of types. A kernel may call functions
-    compiled with `jit`, but no kernel.
+    compiled with `jit`, but no kernel. With `makes_arrays=False` it and what it calls must not make
+    arrays, not even slices that they return; then it counts no references, which is faster with many small arrays.
 
     Raises TypeError for a function with fewer than three parameters, with defaults or *arguments, and for a call
     with too few or too many arguments; ValueError for arguments of types that it does not compile for.
@@ -89,7 +90,7 @@ class kernel:
             workers.lock.release()
 
 
-#: a kernel that, like all that it calls, makes no arrays, not even slices: for loops that often read small tables
+#: for loops that often read small tables
 arrayless_kernel = partial(kernel, makes_arrays=False)
 
 
