@@ -27,6 +27,7 @@ GEOMETRIES = [
     Geometry.of((3, 9, 10, 17), (3, 3, 17, 33), padding=1),
     Geometry.of((1, 8, 7, 12), (2, 3, 6, 10), strides=2, groups=2),
     Geometry.of((2, 9, 9, 2), (3, 2, 2, 20), dilation_rate=2, padding="same"),
+    Geometry.of((1, 4, 5, 13), (1, 1, 13, 517), strides=2),
 ]
 EPILOGUES = [Epilogue(bias=True, relu=True), Epilogue(bias=True, relu=True, pool=True), Epilogue(pool=True)]
 

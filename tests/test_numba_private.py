@@ -62,6 +62,16 @@ def tried_ignore_read_only():
     assert [signature[0].mutable for signature in function.overloads] == [True]
 
 
+def tried_no_reference_counts():
+    function, values = numba.njit(lambda x, y: x[0] + y[1], **numba_private.NO_REFERENCE_COUNTS), np.ones(3)
+    before = sys.getrefcount(values)
+    assert function(values, values) == 2
+    assert sys.getrefcount(values) == before
+    assert "NRT_incref" not in "".join(function.inspect_asm().values())
+    with pytest.raises(numba.TypingError):
+        numba.njit(lambda n: np.empty(n), **numba_private.NO_REFERENCE_COUNTS)(3)
+
+
 def tried_compiler_locks():
     for lock in numba_private.compiler_locks():
         with lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -39,13 +40,14 @@ class kernel:
     `f.run(num_threads, *arguments)` makes that many shares, for arrays that have a place for each. What it returns is
     lost. No two threads may write the same element. Arguments are arrays, numbers, TileShapes, tuples, and NamedTuples
     of these; the function is compiled at the first call with each combination of types. A kernel may call functions
-    compiled with `jit`, but no kernel.
+    compiled with `jit`, but no kernel. With `makes_arrays=False` it and what it calls must not make
+    arrays, not even slices that they return; then it counts no references, which is faster with many small arrays.
 
     Raises TypeError for a function with fewer than three parameters, with defaults or *arguments, and for a call
     with too few or too many arguments; ValueError for arguments of types that it does not compile for.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, *, makes_arrays: bool = True):
         self.__doc__, self.__name__, self.__qualname__ = function.__doc__, function.__name__, function.__qualname__
         self.__module__ = function.__module__
         parameters = inspect.signature(function).parameters.values()
@@ -54,7 +56,9 @@ class kernel:
             raise TypeError(f"kernel: expected a function f(thread, num_threads, argument, ...). Received: {received}")
         self._count = len(parameters) - 2
         #: what compiled code jumps to; Python cannot call it where it is compiled
-        self.compiled = jit(function, no_cpython_wrapper=True)
+        self.compiled = jit(
+            function, no_cpython_wrapper=True, **({} if makes_arrays else numba_private.NO_REFERENCE_COUNTS)
+        )
         self._launch: Callable | None = None
 
     def __call__(self, *arguments: Any) -> None:
@@ -85,6 +89,10 @@ class kernel:
             self._launch(pool.share_out_address(), workers.shared, num_threads, *arguments)
         finally:
             workers.lock.release()
+
+
+#: for loops that often read small tables
+arrayless_kernel = partial(kernel, makes_arrays=False)
 
 
 # What packs a kernel's arguments -------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class MachineCode(NamedTuple):
     result: Any  # its Numba type
 
 
+#: options of a jitted function that makes no arrays and returns none: it, and what is compiled for it, counts no
+#: references to those it is given. Counts are shared: threads that count references to one table wait for each other
+NO_REFERENCE_COUNTS = {"_nrt": False}
+
+
 def machine_code(function: Any, signature: tuple) -> MachineCode:
     """The code of a jitted function for a signature; it is compiled, or loaded, if need be."""
     function.compile(signature)

@@ -15,7 +15,8 @@ The weights of a tile's columns, and those of dY, lie together as a panel, and s
 reads (nnlite.conv.direct_reduction); no more of one is reduced at a time than stays in cache, and small images are
 joined to batches, so that it is read seldom. An image with padding is first copied
 into one with a border of zeros: in cache, so almost free. The gradient of ReLU is applied in that copy
-(nnlite.conv.direct_packing). Where things lie is in tables (nnlite.conv.direct_plan).
+(nnlite.conv.direct_packing). Where things lie is in tables (nnlite.conv.direct_plan). The weight gradient of a 1x1
+kernel is a matrix product; with enough output channels nnlite.kernels.matmul computes it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem, touched_taps
+from nnlite.kernels.activation import bias_gradient, relu_backward
+from nnlite.kernels.matmul import matmul_tn
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import copied, summed
 
@@ -256,6 +259,8 @@ def _grad_weight(
     if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
+    if direct_plan.is_product(geometry, num_threads):
+        return _product(x, dy, result, relu, biased, geometry)
     plan = direct_plan.grad_weight(geometry, num_threads, False, line_bytes)
     nest, nr = plan.nest, plan.shape.width
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
@@ -271,6 +276,23 @@ def _grad_weight(
         return dweight, None
     dbias = summed(bias_sums)[:, : nest.group_out]  # (groups, k / groups)
     return dweight, dbias.reshape(-1) if dbias.flags.c_contiguous else copied(dbias).reshape(-1)  # (k)
+
+
+def _product(
+    x: np.ndarray, dy: np.ndarray, result: np.ndarray, relu: bool, biased: bool, geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `_grad_weight`, of a 1x1 kernel: one product of all pixels that it reads, with a stride copied together."""
+    (n, oh, ow, k), (sh, sw), dbias = geometry.output_shape, geometry.strides, None
+    if (sh, sw) != (1, 1):
+        read = memory.empty((n, oh, ow, x.shape[3]))
+        np.copyto(read, x[:, ::sh, ::sw])
+        x = read
+    pixels, gradient = x.reshape(n * oh * ow, -1), dy.reshape(n * oh * ow, k)
+    if relu:
+        gradient, dbias = relu_backward(gradient, result.reshape(gradient.shape))
+    elif biased:
+        dbias = bias_gradient(gradient)
+    return matmul_tn(pixels, gradient).reshape(geometry.weight_shape), dbias if biased else None
 
 
 @kernel

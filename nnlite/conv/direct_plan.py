@@ -32,6 +32,9 @@ from nnlite.conv.geometry import Geometry
 JOINED_POSITIONS, JOINED_BYTES = 4096, 1 << 20
 #: multiply-adds that the processor has under way at a time. Fewer sums take as long
 SUMS_IN_FLIGHT = MULTIPLY_ADD_PORTS * MULTIPLY_ADD_CYCLES
+#: panels of dY that a thread has to multiply with each number of x which it packs for a matrix product, so that the
+#: packing takes at most a fourth as long: a number takes about as long to pack as to multiply with one panel
+PRODUCT_PANELS = 4
 #: stands for the number of a tap where there is none
 NO_TAP = -1
 _NOTHING = np.empty(0, np.float32)
@@ -247,6 +250,13 @@ class WeightGradient(NamedTuple):
     def is_packed(self) -> bool:
         """Whether dY lies as the tiles read it."""
         return self.nest.groups * self.nest.panels == 1 and self.nest.group_out == self.shape.width
+
+
+def is_product(geometry: Geometry, num_threads: int) -> bool:
+    """Whether the weight gradient is a matrix product of the pixels that the only tap reads, and computed as one."""
+    kh, kw, _, k = geometry.weight_shape
+    is_one_tap = (kh, kw, geometry.groups, geometry.pads) == (1, 1, 1, ((0, 0), (0, 0)))
+    return is_one_tap and k >= PRODUCT_PANELS * num_threads * tile_shape(k).width
 
 
 @lru_cache(maxsize=512)

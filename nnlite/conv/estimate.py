@@ -12,6 +12,7 @@ are good for comparing algorithms, not for predicting seconds: that is nnlite.pe
 from __future__ import annotations
 
 from nnlite.compiler.target import LANES, LOAD_PORTS, MULTIPLY_ADD_PORTS
+from nnlite.compiler.tile_shapes import tile_shape
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, touched_taps
@@ -20,6 +21,7 @@ from nnlite.runtime.processor import cache_sizes
 #: per vector that a kind of work reads or writes, as its work items count them
 CYCLES = {
     "pad": 1.0,
+    "assign": 1.0,
     "pack_dy": 2.26 / 3,
     "pack_lines": 2.38,
     "lane_pixels": 7.46,
@@ -48,11 +50,11 @@ CALLS = {
     "grouped": {"forward": 85, "grad_input": 83, "grad_weight": 179, "gradients": 277},
 }
 #: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
-UNDIVIDED = ("winograd_weight", "shuffle")
+UNDIVIDED = ("winograd_weight", "shuffle", "assign")
 
 _TILES = ("tiles", "weight_tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
-_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
+_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "matmul", "shuffle"}
 _L2 = cache_sizes()["L2"]
 
 
@@ -106,6 +108,10 @@ def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
         return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
+    if item.kind == "matmul":
+        _, columns, terms, _ = item.size
+        shape = tile_shape(columns)
+        return _tile_cycles(item, Tiles(shape.rows, shape.vectors, terms))
     if item.kind == "shuffle":
         return item.amount / SHUFFLED_BYTES
     return _copy_cycles(item.kind, item.amount)

@@ -13,7 +13,8 @@ over dY. For the weight gradient, the sums of some taps stay in registers while 
 What makes it fast: no lane is empty, and all but a few instructions of the inner loops are multiply-adds with an
 operand from memory. Lines of the input are packed once, with their padding, in the order in which the loops read them
 (nnlite.conv.grouped_plan), into a ring of as many lines as a kernel is high, which stays in cache; so that the input is
-read once, in order, and the result is written once.
+read once, in order, and the result is written once. What the next row reads and writes is fetched during the sums of
+this one: otherwise memory would wait for the sums, and the sums for memory.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import ENABLED, jit
-from nnlite.compiler.launch import kernel
-from nnlite.compiler.simd import load, opaque, pointer, relu, store, store_first
+from nnlite.compiler.launch import arrayless_kernel
+from nnlite.compiler.simd import load, opaque, pointer, prefetch, prefetch_to_write, relu, store, store_first
 from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm
@@ -143,7 +145,7 @@ def _packed_lines(plan: Grouped, num_threads: int) -> np.ndarray:
     return memory.empty((num_threads, nest.ring + nest.chunk * nest.w_out * LANES))
 
 
-@kernel
+@arrayless_kernel
 def _correlate(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
     packed[thread, : nest.ring] = 0
@@ -163,12 +165,13 @@ def _correlate(thread, num_threads, nest, operands, packed):
             for phase in range(nest.rows.shape[0]):
                 if count < nest.rows[phase, 1]:
                     row = nest.rows[phase, 0] + count * nest.row_step
-                    correlate_row(nest, operands, x, count, phase, pointer(y, row * nest.w_out * nest.k))
+                    ahead = next_line - nest.top
+                    correlate_row(nest, operands, x, count, phase, pointer(y, row * nest.w_out * nest.k), ahead)
 
 
 @jit
-def correlate_row(nest, operands, x, count, phase, y):
-    """A row of outputs of a chunk."""
+def correlate_row(nest, operands, x, count, phase, y, next_line):
+    """A row of outputs of a chunk. Meanwhile the lines that the next one reads and writes are asked for."""
     first_line = count * nest.line_step
     places = pointer(nest.places, first_line % nest.slots * nest.places.shape[1])
     # the rows of the kernel that read lines inside the image
@@ -183,17 +186,23 @@ def correlate_row(nest, operands, x, count, phase, y):
         start = nest.begins[phase, column_phase] + before * taps * nest.terms
         own_places, weights, out = pointer(places, start), pointer(operands.weights, start * LANES), first * nest.k
         for block in range(x.first, x.last):
+            here, there = (next_line * nest.c + block * LANES) * nest.w, (nest.k + block * LANES) * nest.w_out
             correlate_line(
                 pointer(x.ring, (block - x.first) * nest.terms * nest.copy), pointer(weights, block * size), own_places,
                 (end - begin) * taps * nest.terms, load(operands.start, block * LANES), operands.relu,
                 pointer(y, out + block * LANES), step, columns, nest.k - block * LANES,
+                (pointer(x.x, here), pointer(x.gate, here), pointer(y, there)),
             )  # fmt: skip
 
 
 @jit
-def correlate_line(x, weights, places, taps, start, is_relu, y, step, columns, channels):
+def correlate_line(x, weights, places, taps, start, is_relu, y, step, columns, channels, ahead):
     """A row of outputs of a block, `step` apart in y, each a vector of `channels`."""
     for pixel in range(0, columns, PIXELS):
+        for i in range(pixel * LANES, (pixel + PIXELS) * LANES, LINE // 4):
+            prefetch(ahead[0], i)
+            prefetch(ahead[1], i)
+            prefetch_to_write(ahead[2], i)
         sum_taps(
             pointer(x, pixel * LANES), weights, places, taps, start, is_relu,
             pointer(y, pixel * step), step, columns - pixel, channels,
@@ -265,7 +274,7 @@ def _grad_weight(
     return dweight.reshape(geometry.weight_shape), summed(operands.bias_sums)[: nest.k]
 
 
-@kernel
+@arrayless_kernel
 def _reduce(thread, num_threads, nest, operands, packed):
     """One share of the bands of rows of chunks of channels of images."""
     packed[thread, : nest.ring] = 0
@@ -286,23 +295,29 @@ def _reduce(thread, num_threads, nest, operands, packed):
             next_line = pack_lines(nest, x, row, next_line)
             start = (image * nest.h_out + row) * nest.w_out * nest.k
             pack_gradient(nest, operands, start, x.first, x.last, packed_dy, bias_sums)
-            reduce_row(nest, x, row, packed_dy, sums)
+            next_dy = pointer(operands.dy, start + nest.w_out * nest.k)
+            reduce_row(nest, x, row, packed_dy, sums, next_line - nest.top, next_dy)
 
 
 @jit
-def reduce_row(nest, x, row, dy, sums):
-    """sums (blocks, taps, LANES) += the weight gradient of a row of outputs of a chunk, whose packed gradient is dy."""
+def reduce_row(nest, x, row, dy, sums, next_line, next_dy):
+    """sums (blocks, taps, LANES) += the weight gradient of a row of outputs of a chunk, whose packed gradient is dy.
+
+    Meanwhile the lines that the next one reads are asked for.
+    """
     taps = nest.places.shape[1]
     places = pointer(nest.places, row * nest.line_step % nest.slots * taps)
     for block in range(x.first, x.last):
         own_x = pointer(x.ring, (block - x.first) * nest.terms * nest.copy)
+        here, there = (next_line * nest.c + block * LANES) * nest.w, block * LANES * nest.w_out
+        ahead = pointer(x.x, here), pointer(next_dy, there)
         own_dy, own_sums = pointer(dy, (block - x.first) * nest.w_out * LANES), pointer(sums, block * taps * LANES)
         for tap in range(0, taps, TAPS):
-            sum_pixels(own_x, pointer(places, tap), own_dy, nest.w_out, pointer(own_sums, tap * LANES))
+            sum_pixels(own_x, pointer(places, tap), own_dy, nest.w_out, pointer(own_sums, tap * LANES), ahead)
 
 
 @jit
-def sum_pixels(x, places, dy, pixels, sums):
+def sum_pixels(x, places, dy, pixels, sums, ahead):
     """The micro-kernel: the sums of TAPS taps += those over the pixels of a line."""
     i0, i1, i2, i3, i4 = places[0], places[1], places[2], places[3], places[4]
     i5, i6, i7, i8 = places[5], places[6], places[7], places[8]
@@ -311,6 +326,8 @@ def sum_pixels(x, places, dy, pixels, sums):
     g, h, k = load(sums, 6 * LANES), load(sums, 7 * LANES), load(sums, 8 * LANES)
     for i in range(0, pixels * LANES, LANES):
         value = load(dy, i)
+        prefetch(ahead[0], i)
+        prefetch(ahead[1], i)
         a = a + load(x, i0 + i) * value
         b = b + load(x, i1 + i) * value
         c = c + load(x, i2 + i) * value

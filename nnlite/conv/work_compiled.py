@@ -19,7 +19,8 @@ from nnlite.conv.direct_plan import Correlation, WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_tiles import WinogradSizes, gradient_shape, product_shape
-from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, move
+from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, move, product
+from nnlite.runtime import threads
 
 _NONE = Epilogue()
 
@@ -81,7 +82,9 @@ def direct(
             outside = 0
         if not items:
             return None
-    if pass_name in ("grad_weight", "gradients"):
+    if pass_name in ("grad_weight", "gradients") and direct_plan.is_product(geometry, threads.kernel_parts()):
+        items += _pixel_product(geometry, given)
+    elif pass_name in ("grad_weight", "gradients"):
         reduction = direct_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
         gradient = weight_products(geometry.one_image, n, line_bytes)
         if not reduction.is_packed or given.bias or given.relu:
@@ -126,6 +129,20 @@ def pack_dy(what: str, pixels: int, relu: bool, outside: int) -> WorkItem:
     """The copy of dY of `pixels` bytes, read again for the bias; `outside` bytes come from outside of the cache."""
     touched = (3 + relu) * pixels
     return from_outside(move(what, "pack_dy", (int(relu),), touched=touched, arrays=touched), outside)
+
+
+def _pixel_product(geometry: Geometry, given: Epilogue) -> list[WorkItem]:
+    """The weight gradient of a 1x1 kernel, and what is done before with the operands."""
+    (_, _, _, c), (_, _, ow, k), (_, sw) = geometry.input_shape, geometry.output_shape, geometry.strides
+    pixels, items = prod(geometry.output_shape[:3]), []
+    if geometry.strides != (1, 1):
+        copied = 2 * ITEMSIZE * pixels * c
+        items.append(move("pixels to a matrix", "assign", (ow, c, sw * c, c, 0), touched=copied, arrays=copied))
+    if given.relu or given.bias:
+        kind, arrays = ("relu_backward", 3) if given.relu else ("bias_gradient", 1)
+        touched = arrays * ITEMSIZE * pixels * k
+        items.append(move("dY of the bias and before ReLU", kind, (k,), touched=touched, arrays=touched))
+    return [*items, product("product", "matmul", c, k, pixels, layout=1)]
 
 
 def weight_products(one: Geometry, n: int, line_bytes: int = LINE_BYTES) -> WorkItem:

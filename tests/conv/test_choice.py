@@ -191,7 +191,7 @@ def test_a_registered_algorithm_is_taken_only_if_asked_for():
         nn.conv.unregister(Registered.name)
 
 
-@pytest.mark.parametrize("items", [None, [nn.conv.get("im2col").work(layer(1, 8, 3, 3), "forward")[0]]])
+@pytest.mark.parametrize("items", [None, [nn.conv.get("im2col").work(layer(1, 8, 3, 3), "forward")[1]]])
 def test_one_that_replaces_a_built_in_one_and_can_not_be_estimated_is_passed_over(items):
     class Replaced(Registered):
         name = "winograd"

@@ -89,6 +89,35 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
     close(dbias, masked.astype(np.float64).sum(axis=(0, 1, 2)), 1e-5)
 
 
+@pytest.mark.parametrize(
+    "epilogue", [Epilogue(), Epilogue(bias=True), Epilogue(relu=True), Epilogue(True, True)], ids=str
+)
+@pytest.mark.parametrize("strides", [1, 2, (1, 3)])
+@pytest.mark.parametrize("threads", sorted({1, nn.get_num_threads()}))
+def test_the_weight_gradient_of_one_tap_is_a_product_of_the_pixels_it_reads(threads, strides, epilogue):
+    nn.set_num_threads(threads)
+    geometry = Geometry.of((3, 7, 8, 13), (1, 1, 13, 256 * threads + 5), strides=strides)
+    assert direct_plan.is_product(geometry, threads)
+    x, weight, dy, _ = operands(geometry)
+    result = operands(geometry, seed=1)[2]
+    ran, needs = Fused(x, weight, result), (False, True, epilogue.bias)
+    _, dweight, dbias = nn.conv.get("direct").backward_fused(ran, dy, geometry, epilogue, needs)
+    gradient = (dy * (result > 0) if epilogue.relu else dy).astype(np.float64)
+    close(dweight, ORACLE.grad_weight(x.astype(np.float64), gradient, geometry), 2e-5)
+    assert (dbias is not None) == epilogue.bias
+    if epilogue.bias:
+        close(dbias, gradient.sum(axis=(0, 1, 2)), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "k", "options"),
+    [(3, 512, {}), (1, 512, {"padding": 1}), (1, 512, {"groups": 2}), (1, 16, {})],
+)
+def test_other_weight_gradients_are_no_product(kernel, k, options):
+    geometry = Geometry.of((1, 8, 8, 16), (kernel, kernel, 16 // options.get("groups", 1), k), **options)
+    assert not direct_plan.is_product(geometry, 2)
+
+
 @pytest.fixture
 def small_panels(monkeypatch):
     """Few terms of a reduction are summed at a time, whatever this processor's caches."""

@@ -95,6 +95,7 @@ PADDED = Geometry.of((IMAGES, 9, 9, 3), (3, 3, 3, 5), padding="same")
 STRIDED = Geometry.of((IMAGES, 11, 11, 3), (3, 3, 3, 5), strides=2)
 DEPTHWISE = Geometry.of((IMAGES, 11, 9, 17), (3, 3, 1, 17), strides=(2, 1), padding="same", groups=17)
 WIDE = Geometry.of((IMAGES, 10, 10, 17), (3, 3, 17, 33))
+POINTWISE = Geometry.of((IMAGES, 4, 4, 7), (1, 1, 7, 512))  # its weight gradient is a matrix product
 
 
 @pytest.mark.parametrize("pass_name", PASSES)
@@ -102,6 +103,7 @@ WIDE = Geometry.of((IMAGES, 10, 10, 17), (3, 3, 17, 33))
     ("name", "geometry"),
     [
         ("direct", PLAIN), ("direct", PADDED), ("direct", STRIDED), ("direct", WIDE),
+        ("direct", POINTWISE),
         ("grouped", PLAIN), ("grouped", DEPTHWISE), ("grouped", STRIDED),
         ("lanes", PLAIN), ("lanes", PADDED), ("winograd", PLAIN), ("winograd", PADDED), ("winograd", WIDE),
     ],
@@ -118,6 +120,11 @@ def test_a_pass_moves_what_it_declares(name, geometry, pass_name, launches, gene
 )
 def test_a_fused_pass_moves_what_it_declares(name, epilogue, pass_name, launches, generator):
     counted, declared = growth(nn.conv.get(name), PLAIN, pass_name, epilogue, launches, generator)
+    assert counted == declared
+
+
+def test_a_matrix_product_moves_what_it_declares_behind_relu(launches, generator):
+    counted, declared = growth(nn.conv.get("direct"), POINTWISE, "grad_weight", RELU, launches, generator)
     assert counted == declared
 
 
