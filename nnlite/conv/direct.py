@@ -284,9 +284,7 @@ def _product(
     """As `_grad_weight`, of a 1x1 kernel: one product of all pixels that it reads, with a stride copied together."""
     (n, oh, ow, k), (sh, sw), dbias = geometry.output_shape, geometry.strides, None
     if (sh, sw) != (1, 1):
-        read = memory.empty((n, oh, ow, x.shape[3]))
-        np.copyto(read, x[:, ::sh, ::sw])
-        x = read
+        x = copied(x[:, ::sh, ::sw])
     pixels, gradient = x.reshape(n * oh * ow, -1), dy.reshape(n * oh * ow, k)
     if relu:
         gradient, dbias = relu_backward(gradient, result.reshape(gradient.shape))
