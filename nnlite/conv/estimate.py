@@ -38,8 +38,6 @@ LINE_CYCLES = 425.0
 TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = 5.45, 4.98, 15.0
 #: bytes per cycle of a thread from beyond the second cache, or to it, and of what that cache holds
 OUTER_BYTES, INNER_BYTES = 4.13, 32.0
-#: of NumPy, which changes the order of channels number by number
-SHUFFLED_BYTES = 1.63
 #: thousands of cycles of the calls of a pass, in Python and to start threads: those of a convolution of one small image
 CALLS = {
     "direct": {"forward": 176, "grad_input": 166, "grad_weight": 117, "gradients": 347},
@@ -47,12 +45,10 @@ CALLS = {
     "lanes": {"forward": 124, "grad_input": 175, "grad_weight": 239, "gradients": 292},
     "grouped": {"forward": 85, "grad_input": 83, "grad_weight": 179, "gradients": 277},
 }
-#: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
-UNDIVIDED = ("winograd_weight", "shuffle")
 
 _TILES = ("tiles", "weight_tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
-_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "shuffle"}
+_KNOWN = {*_TILES, *_GROUPED, *CYCLES}
 _L2 = cache_sizes()["L2"]
 
 
@@ -64,7 +60,7 @@ def cycles(algorithm: Algorithm, geometry: Geometry, pass_name: str, num_threads
     items = algorithm.work(geometry, pass_name)
     if items is None or any(item.kind not in _KNOWN for item in items):
         return None
-    total = sum(_item_cycles(item, geometry) / (1 if item.kind in UNDIVIDED else num_threads) for item in items)
+    total = sum(_item_cycles(item, geometry) for item in items) / num_threads
     shares = algorithm.shares(geometry)
     if shares is not None:  # the thread that has most of them takes longest
         total *= -(-shares // num_threads) * num_threads / max(shares, 1)
@@ -106,8 +102,6 @@ def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
         (n, h, _, c), k = geometry.input_shape, geometry.weight_shape[3]
         lines = n * h * -(-max(c, k) // LANES)
         return item.amount / (2 * LANES * MULTIPLY_ADD_PORTS) + LINE_CYCLES * lines
-    if item.kind == "shuffle":
-        return item.amount / SHUFFLED_BYTES
     return _copy_cycles(item.kind, item.amount)
 
 

@@ -215,8 +215,14 @@ def lanes_grad_weight(one: Geometry, n: int) -> WorkItem:
 # Winograd ----------------------------------------------------------------------------------------------------------
 
 
-def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, sizes: WinogradSizes) -> list[WorkItem]:
-    """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
+def winograd(
+    geometry: Geometry, pass_name: str, epilogue: Epilogue | None, sizes: WinogradSizes, image_bytes: int = 0
+) -> list[WorkItem]:
+    """Transforms into and out of the tiles' 36 elements, and a product for each of these.
+
+    Products fetch what the transforms read and write: images, dX and results, not what an epilogue needs besides. A
+    pair's images, of `image_bytes`, are in cache already.
+    """
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
     x, weight, result, argmax = operands(geometry, given)
@@ -224,31 +230,33 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     v, m = ITEMSIZE * 36 * total * sizes.c_wide, ITEMSIZE * 36 * total * sizes.k_wide
     u = ITEMSIZE * 36 * sizes.c * sizes.k_wide
     y_flags = fused, int(given.relu), int(given.pool)
+    fetched = 0 if image_bytes else x
 
     def transform(what: str, kind: str, size: tuple[int, ...], elements: int, array: int, outside: int) -> WorkItem:
         return from_outside(move(what, kind, size, touched=elements, arrays=elements + array), outside)
 
+    def of_images(what: str, kind: str) -> WorkItem:
+        return replace(transform(what, kind, (sizes.c, 0, 0, 0), v, x, 0), working_set=image_bytes)
+
     to_u = transform("weights to U", "winograd_weight", (sizes.k,), u, weight, weight)
-    to_v = transform("images to V", "winograd_input", (sizes.c, 0, 0, 0), v, x, x)
+    to_v = of_images("images to V", "winograd_input")
     if pass_name == "forward":
         by_u = _winograd_products("V U", sizes, total, geometry.flops)
-        to_y = transform("M to results", "winograd_output", (sizes.k, *y_flags), m, result, result + argmax)
-        return [to_u, to_v, by_u, to_y]
-    incoming = result * (1 + given.relu) + argmax
-    items = [transform("dY to dM", "winograd_dy", (sizes.k, *y_flags), m, result, incoming)]
+        to_y = transform("M to results", "winograd_output", (sizes.k, *y_flags), m, result, argmax)
+        return [to_u, to_v, from_outside(by_u, fetched + result), to_y]
+    masks = result * given.relu + argmax
+    items = [transform("dY to dM", "winograd_dy", (sizes.k, *y_flags), m, result, masks)]
     if pass_name in ("grad_weight", "gradients"):
         by_dm = _winograd_products("V' dM", sizes, total, geometry.flops, is_gradient=True)
+        by_dm = from_outside(by_dm, fetched + (result if pass_name == "grad_weight" else 0))
         items += [to_v, by_dm, transform("dU to gradients", "winograd_weight", (sizes.k,), u, weight, weight)]
     if pass_name in ("grad_input", "gradients"):
         swapped = sizes._replace(
             c=sizes.k, k=sizes.c, c_wide=sizes.k_wide, k_wide=sizes.c_wide, c_row=sizes.k_row, k_row=sizes.c_row,
             v_step=sizes.m_step, m_step=sizes.v_step,
         )  # fmt: skip
-        items += [
-            to_u,
-            _winograd_products("dM U'", swapped, total, geometry.flops),
-            transform("dV to dX", "winograd_dx", (sizes.c, 0, 0, 0), v, x, x),
-        ]
+        by_u = _winograd_products("dM U'", swapped, total, geometry.flops)
+        items += [to_u, from_outside(by_u, result + fetched), of_images("dV to dX", "winograd_dx")]
     return items
 
 
