@@ -5,8 +5,9 @@
 
 A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
 numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the
-times of the algorithms in 264 passes (66 shapes, two threads of a Zen 3); those of calls were measured there. So they
-are good for comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
+times of the algorithms in 264 passes (66 shapes, two threads of a Zen 3). Those of calls were measured there, and those
+of Winograd's transforms of M, of dV and of weights, by nnlite.performance.microbenchmarks. So they are good for
+comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ CYCLES = {
     "lane_pixels": 7.46,
     "transpose": 4.39,
     "winograd_input": 5.69,
-    "winograd_output": 6.04,
+    "winograd_output": 4.4,
     "winograd_dy": 3.55,
-    "winograd_dx": 11.8,
-    "winograd_weight": 11.7,
+    "winograd_dx": 6.1,
+    "winograd_weight": 7.9,
     "grouped_pack": 4.32,
     "plain_pack": 2.0,  # of lines of depthwise convolutions, which are copied as they lie
 }
