@@ -44,27 +44,23 @@ from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair
 from nnlite.conv.parameters import Parameters
+from nnlite.conv.winograd_fetch import ahead_x, ahead_y, fetch, first_line
 from nnlite.conv.winograd_tiles import (
     BLOCK_BYTES,
     LEAST_TILES,
     WinogradSizes,
     add_dx,
-    ahead_x,
-    ahead_y,
-    fetch,
-    first_line,
     gradient_shapes,
     product_shape,
     sizes_of,
-    transform_du,
     transform_dy,
     transform_input,
     transform_output,
-    transform_weight,
     workspace,
     workspace_at,
     zero_lines,
 )
+from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
 
@@ -255,17 +251,6 @@ def _run_forward(
     return Fused(x, weight, out.y, out.argmax)
 
 
-def transformed(weight: np.ndarray, is_swapped: bool, num_threads: int) -> np.ndarray:
-    """U (36, panels) of weights (3, 3, c, k), or of these with c and k swapped, and what the threads use for it."""
-    depth, columns = weight.shape[:1:-1] if is_swapped else weight.shape[2:]
-    shape = product_shape(columns)
-    # a vector more than needed: otherwise the 36 elements fall on the same lines of the cache
-    step = -(-columns // shape.width) * shape.width * depth + LANES
-    u = memory.empty((36 + -(-10 * LANES * LANES * num_threads // step), step))
-    transform_weight.run(num_threads, shape, is_swapped, weight, u)
-    return u
-
-
 @kernel
 def _forward(thread, num_threads, shape, sizes, x, u, bias, out, work):
     """One share of the tiles of all images."""
@@ -317,13 +302,6 @@ def _gradients(
     _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
     dweight = None if x is None else weight_gradient(du, sizes, geometry)
     return None if weight is None else dx, dweight, np.add.reduce(dbias[:num_threads])[: sizes.k] if is_fused else None
-
-
-def weight_gradient(du: np.ndarray, sizes: WinogradSizes, geometry: Geometry) -> np.ndarray:
-    """dweight (3, 3, c, k) of the threads' sums."""
-    dweight = memory.empty(geometry.weight_shape)
-    transform_du.run(len(du), product_shape(sizes.k), sizes, du, memory.empty((len(du), 36 * LANES)), dweight)
-    return dweight
 
 
 @kernel

@@ -26,12 +26,10 @@ from nnlite.conv.winograd import (
     multiply_v_dm,
     multiply_v_u,
     output,
-    transformed,
-    weight_gradient,
 )
+from nnlite.conv.winograd_fetch import ahead_y
 from nnlite.conv.winograd_tiles import (
     add_dx,
-    ahead_y,
     gradient_shapes,
     product_shape,
     sizes_of,
@@ -41,6 +39,7 @@ from nnlite.conv.winograd_tiles import (
     workspace,
     workspace_at,
 )
+from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
 

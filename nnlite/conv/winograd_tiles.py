@@ -1,4 +1,4 @@
-"""The sizes of Winograd's algorithm and its passes over memory: tiles of images to V, M and U, and back.
+"""The sizes of Winograd's algorithm and its passes over memory: tiles of images to V and M, and back.
 
 Every pass works on one vector of channels of one tile at a time. A tile that reaches beyond the image, or
 channels that do not fill a vector, go through a small scratch array of whole vectors with zeros in place of what is
@@ -14,13 +14,11 @@ import numpy as np
 
 from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import jit
-from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
     load,
     load_bytes,
     load_first,
     pointer,
-    prefetch,
     relu,
     select,
     splat,
@@ -30,16 +28,14 @@ from nnlite.compiler.simd import (
 )
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
-from nnlite.compiler.transposition import transpose
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
+from nnlite.conv.winograd_transforms import AT, BT, sandwich
 from nnlite.runtime import memory
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48
 
 _bt_d_b, _add_b_dv_bt = sandwich(BT), sandwich(BT.T, adds=True)
-_g_w_gt, _gt_du_g = sandwich(G), sandwich(G.T)
 _at_m_a, _a_dy_at = sandwich(AT), sandwich(AT.T)
 
 
@@ -139,50 +135,6 @@ def gradient_shapes(rows: int, columns: int) -> tuple[TileShape, TileShape, int]
     return TileShape(taller, shape.vectors), TileShape(lower, shape.vectors), rows % tiles * taller
 
 
-# What a block of tiles reads or writes, fetched before -------------------------------------------------------------
-
-
-class Ahead(NamedTuple):
-    """Numbers that will be used soon, to be fetched into the second cache while products are computed."""
-
-    place: Any
-    begin: Any
-    end: Any
-    step: Any  # so many at a time
-
-
-@jit
-def fetch(ahead, turn):
-    """Ask for the next of them, which need not exist."""
-    begin = ahead.begin + turn * ahead.step
-    for i in range(begin, min(begin + ahead.step, ahead.end), LINE // 4):
-        prefetch(ahead.place, i)
-
-
-@jit
-def ahead_x(sizes, x, begin, end, turns):
-    """What the input transform of some tiles reads, in so many turns; or what its transpose adds to."""
-    return _ahead(sizes, x, (sizes.h, 4, sizes.top), sizes.w * sizes.c, begin, end, turns)
-
-
-@jit
-def ahead_y(sizes, y, pool, begin, end, turns):
-    """What the output transform of some tiles writes, or its transpose reads."""
-    lines = (sizes.oh // 2, 2, 0) if pool else (sizes.oh, 4, 0)
-    return _ahead(sizes, y, lines, (sizes.ow // 2 if pool else sizes.ow) * sizes.k, begin, end, turns)
-
-
-@jit
-def _ahead(sizes, array, lines, line, begin, end, turns):
-    begin = first_line(sizes, lines, begin // sizes.tiles_w) * line
-    end = first_line(sizes, lines, end // sizes.tiles_w) * line
-    in_line = LINE // 4
-    return Ahead(pointer(array, 0), begin, end, ((end - begin) // (turns * in_line) + 1) * in_line)
-
-
-# Into V and out of M -----------------------------------------------------------------------------------------------
-
-
 @jit
 def transform_input(sizes, x, first, count, work):
     """V = B' d B for some tiles: element (i, j) of tile t at v[(6 * i + j) * v_step + t * c_row]."""
@@ -255,41 +207,6 @@ def _pool(sizes, scratch, start, place, out):
             o = ((n * height + h + i) * width + w + j) * sizes.k + k
             store_first(out.y, o, best, sizes.k - k)
             store_bytes(out.argmax, o, where, sizes.k - k)
-
-
-@kernel
-def transform_weight(thread, num_threads, shape, is_swapped, weight, u):
-    """One share of U = G g G' of weights (3, 3, c, k), zero beyond the last of k. With c and k swapped if `is_swapped`.
-
-    U lies in panels as wide as a register tile: (36, k_wide / NR, c, NR), each element in a row of `u`.
-    """
-    c, k = weight.shape[2:]
-    depth, columns = (k, c) if is_swapped else (c, k)
-    nr, step, blocks = shape.width, u.shape[1], -(-depth // LANES)
-    total = -(-columns // nr) * blocks
-    scratch = pointer(u, 36 * step + thread * 10 * LANES * LANES)
-    for index in range(thread * total // num_threads, (thread + 1) * total // num_threads):
-        panel, first = index // blocks, index % blocks * LANES
-        for column in range(panel * nr, (panel + 1) * nr, LANES):
-            _gather_weight(weight, is_swapped, first, column, scratch)
-            for i in range(min(LANES, depth - first)):
-                place = (panel * depth + first + i) * nr + column % nr
-                _g_w_gt(scratch, i * LANES, 3 * LANES * LANES, LANES * LANES, u, place, 6 * step, step)
-
-
-@jit
-def _gather_weight(weight, is_swapped, first, column, scratch):
-    """Of each tap a block of channels: rows from `first` on, vectors at `column`, zero where there are none."""
-    c, k = weight.shape[2:]
-    block = LANES * LANES
-    row, left = (column, k - first) if is_swapped else (first, k - column)
-    for tap in range(9):
-        source = pointer(weight, (tap * c + row) * k + (first if is_swapped else column))
-        copy = pointer(scratch, (9 if is_swapped else tap) * block)
-        for i in range(LANES):
-            store(copy, i * LANES, load_first(source, i * k, left if row + i < c else 0))
-        if is_swapped:
-            transpose(copy, 0, LANES, scratch, tap * block, LANES)
 
 
 @jit
@@ -383,46 +300,8 @@ def add_dx(sizes, first, count, work, dx, lines):
 
 
 @jit
-def first_line(sizes, lines, row):
-    """The first line of all images that no row of tiles above `row` uses alone; rows of all images count.
-
-    `lines`: of an image, of a row of tiles, and how many of its first row are above the image.
-    """
-    n, row = row // (sizes.tiles // sizes.tiles_w), row % (sizes.tiles // sizes.tiles_w)
-    height, step, above = lines
-    return n * height + (min(height, max(0, step * row - above)) if row else 0)
-
-
-@jit
 def zero_lines(sizes, dx, begin, end):
     """Zero some lines of all images."""
     line = sizes.w * sizes.c
     for i in range(begin * line, end * line, LANES):
         store_first(dx, i, splat(0), end * line - i)
-
-
-@kernel
-def transform_du(thread, num_threads, shape, sizes, du, scratch, dweight):
-    """One share of dweight = G' dU G, dU (copies, 36, k_wide / NR, c, NR) being summed over the copies in order.
-
-    The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
-    much slower than a run of them.
-    """
-    (copies, _, step), (_, _, channels, k), nr = du.shape, dweight.shape, shape.width
-    begin, end = thread * channels // num_threads, (thread + 1) * channels // num_threads
-    own_scratch = pointer(scratch, thread * scratch.shape[1])
-    sums = pointer(du, thread * 36 * step)
-    if copies > 1:
-        for panel in range(36 * sizes.k_wide // nr):
-            start = panel * nr // sizes.k_wide * step + panel * nr % sizes.k_wide * channels
-            for i in range(start + begin * nr, start + end * nr, LANES):
-                total = load(du, i)
-                for copy in range(1, copies):
-                    total = total + load(du, copy * 36 * step + i)
-                store(sums, i, total)
-    for c in range(begin, end):
-        for column in range(0, k, LANES):
-            place = (column // nr * channels + c) * nr + column % nr
-            _gt_du_g(sums, place, 6 * step, step, own_scratch, 0, 3 * LANES, LANES)
-            for tap in range(9):
-                store_first(dweight, (tap * channels + c) * k + column, load(own_scratch, tap * LANES), k - column)

@@ -28,9 +28,9 @@ from nnlite.conv.epilogue import Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes import Sums, block_size, correlate, reduce_pixels
 from nnlite.conv.lanes_layout import add_pixels, max_pool, to_lanes
-from nnlite.conv.winograd import multiply_v_dm, multiply_v_u, transformed
+from nnlite.conv.winograd import multiply_v_dm, multiply_v_u
+from nnlite.conv.winograd_fetch import Ahead
 from nnlite.conv.winograd_tiles import (
-    Ahead,
     add_dx,
     gradient_shapes,
     product_shape,
@@ -41,6 +41,7 @@ from nnlite.conv.winograd_tiles import (
     workspace,
     workspace_at,
 )
+from nnlite.conv.winograd_weights import transformed
 from nnlite.conv.work import ITEMSIZE
 from nnlite.conv.work_compiled import correlation_flops, correlations, weight_flops, winograd_rows
 from nnlite.conv.work_grouped import gradient_flops, sums_flops
