@@ -203,13 +203,7 @@ def store_first(typing, array, offset, value, count):
     require_array("store_first", array)
 
     def emit(context, builder, sig, args):
-        _, _, value, count = args
-        address = address_value(context, builder, sig.args[0], *args[:2])
-        with builder.if_else(builder.icmp_signed(">=", count, index_value(LANES))) as (whole, part):
-            with whole:
-                store_value(builder, value, address)
-            with part:
-                masked_store_value(builder, value, address, first_lanes_value(builder, count))
+        _store_first(context, builder, sig, args, args[2])
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), emit
@@ -217,11 +211,19 @@ def store_first(typing, array, offset, value, count):
 
 @intrinsic
 def load_bytes(typing, array, offset, count):
-    """As `load_first`, from an array of uint8."""
+    """As `load_first`, from an array of uint8; whole vectors without a mask, which AVX2 does not have for bytes."""
 
     def emit(context, builder, sig, args):
         address = address_value(context, builder, sig.args[0], *args[:2])
-        small = masked_load_value(builder, address, first_lanes_value(builder, args[2]), BYTES)
+        with builder.if_else(builder.icmp_signed(">=", args[2], index_value(LANES))) as (whole, part):
+            with whole:
+                all_lanes, after_whole = load_value(builder, address, BYTES), builder.block
+            with part:
+                some = masked_load_value(builder, address, first_lanes_value(builder, args[2]), BYTES)
+                after_part = builder.block
+        small = builder.phi(BYTES)
+        small.add_incoming(all_lanes, after_whole)
+        small.add_incoming(some, after_part)
         return builder.uitofp(small, VECTOR)
 
     return vector(array, types.int64, types.int64), emit
@@ -232,12 +234,20 @@ def store_bytes(typing, array, offset, value, count):
     """As `store_first`, into an array of uint8; the lanes hold integers of 0 to 255."""
 
     def emit(context, builder, sig, args):
-        address = address_value(context, builder, sig.args[0], *args[:2])
-        small = builder.trunc(builder.fptosi(args[2], INTS), BYTES)
-        masked_store_value(builder, small, address, first_lanes_value(builder, args[3]))
+        _store_first(context, builder, sig, args, builder.trunc(builder.fptosi(args[2], INTS), BYTES))
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), emit
+
+
+def _store_first(context: Any, builder: Any, sig: Any, args: Any, value: Any) -> None:
+    """Store the first lanes of a value: all without a mask if the count, the last of `args`, says so."""
+    address = address_value(context, builder, sig.args[0], *args[:2])
+    with builder.if_else(builder.icmp_signed(">=", args[3], index_value(LANES))) as (whole, part):
+        with whole:
+            store_value(builder, value, address)
+        with part:
+            masked_store_value(builder, value, address, first_lanes_value(builder, args[3]))
 
 
 @intrinsic

@@ -66,14 +66,23 @@ def address_value(context: Any, builder: Any, array_type: Any, array: Any, offse
     return builder.gep(start, [offset])
 
 
-def load_value(builder: Any, address: Any) -> Any:
+def load_value(builder: Any, address: Any, typ: Any = VECTOR) -> Any:
     """The vector at an address, which need not be aligned."""
-    return builder.load(builder.bitcast(address, VECTOR.as_pointer()), align=4)
+    return builder.load(builder.bitcast(address, typ.as_pointer()), align=1 if typ is BYTES else 4)
 
 
 def store_value(builder: Any, value: Any, address: Any) -> None:
     """Store a vector at an address, which need not be aligned."""
-    builder.store(value, builder.bitcast(address, VECTOR.as_pointer()), align=4)
+    builder.store(value, builder.bitcast(address, value.type.as_pointer()), align=1 if value.type is BYTES else 4)
+
+
+def align_stack(builder: Any) -> None:
+    """Have LLVM align the stack for vectors, by a vector there that nothing says is unused.
+
+    Else the vectors that it keeps there, for want of registers, lie across cache lines.
+    """
+    place = cgutils.alloca_once(builder, VECTOR)
+    builder.asm(ir.FunctionType(ir.VoidType(), [place.type]), "", "r", [place], True)
 
 
 def first_lanes_value(builder: Any, count: Any) -> Any:

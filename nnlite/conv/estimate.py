@@ -5,8 +5,9 @@
 
 A product on register tiles takes what the processor's ports and its latency allow (nnlite.compiler.target). The other
 numbers are below, most of them cycles per vector of LANES numbers. They were fitted once, to the ratios between the
-times of the algorithms in 264 passes (66 shapes, two threads of a Zen 3); those of calls were measured there. So they
-are good for comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
+times of the algorithms in 264 passes (66 shapes, two threads of a Zen 3). Those of calls were measured there, and those
+of Winograd's transforms of M, of dV and of weights, by nnlite.performance.microbenchmarks. So they are good for
+comparing algorithms, not for predicting seconds: that is nnlite.performance.model, which measures rates.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ CYCLES = {
     "lane_pixels": 7.46,
     "transpose": 4.39,
     "winograd_input": 5.69,
-    "winograd_output": 6.04,
+    "winograd_output": 4.4,
     "winograd_dy": 3.55,
-    "winograd_dx": 11.8,
-    "winograd_weight": 11.7,
+    "winograd_dx": 6.1,
+    "winograd_weight": 7.9,
     "grouped_pack": 4.32,
     "plain_pack": 2.0,  # of lines of depthwise convolutions, which are copied as they lie
 }
@@ -40,8 +41,6 @@ LINE_CYCLES = 425.0
 TERM_CYCLES, SUM_CYCLES, RUN_CYCLES = 5.45, 4.98, 15.0
 #: bytes per cycle of a thread from beyond the second cache, or to it, and of what that cache holds
 OUTER_BYTES, INNER_BYTES = 4.13, 32.0
-#: of NumPy, which changes the order of channels number by number
-SHUFFLED_BYTES = 1.63
 #: thousands of cycles of the calls of a pass, in Python and to start threads: those of a convolution of one small image
 CALLS = {
     "direct": {"forward": 176, "grad_input": 166, "grad_weight": 117, "gradients": 347},
@@ -49,12 +48,12 @@ CALLS = {
     "lanes": {"forward": 124, "grad_input": 175, "grad_weight": 239, "gradients": 292},
     "grouped": {"forward": 85, "grad_input": 83, "grad_weight": 179, "gradients": 277},
 }
-#: kinds of work that are not divided among threads: each does all of it, or it is NumPy's
-UNDIVIDED = ("winograd_weight", "shuffle", "assign")
+#: the kind of work that one thread does: NumPy's
+UNDIVIDED = "assign"
 
 _TILES = ("tiles", "weight_tiles", "lane_tiles", "vector_tiles", "winograd_products")
 _GROUPED = ("grouped_sums", "grouped_gradient")
-_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "matmul", "shuffle"}
+_KNOWN = {*_TILES, *_GROUPED, *CYCLES, "matmul"}
 _L2 = cache_sizes()["L2"]
 
 
@@ -66,7 +65,7 @@ def cycles(algorithm: Algorithm, geometry: Geometry, pass_name: str, num_threads
     items = algorithm.work(geometry, pass_name)
     if items is None or any(item.kind not in _KNOWN for item in items):
         return None
-    total = sum(_item_cycles(item, geometry) / (1 if item.kind in UNDIVIDED else num_threads) for item in items)
+    total = sum(_item_cycles(item, geometry) / (1 if item.kind == UNDIVIDED else num_threads) for item in items)
     shares = algorithm.shares(geometry)
     if shares is not None:  # the thread that has most of them takes longest
         total *= -(-shares // num_threads) * num_threads / max(shares, 1)
@@ -112,8 +111,6 @@ def _work_cycles(item: WorkItem, geometry: Geometry) -> float:
         _, columns, terms, _ = item.size
         shape = tile_shape(columns)
         return _tile_cycles(item, Tiles(shape.rows, shape.vectors, terms))
-    if item.kind == "shuffle":
-        return item.amount / SHUFFLED_BYTES
     return _copy_cycles(item.kind, item.amount)
 
 

@@ -34,7 +34,7 @@ import numpy as np
 from nnlite.compiler.compilation import ENABLED, jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.reductions import multiply_add
-from nnlite.compiler.simd import pointer
+from nnlite.compiler.simd import opaque, pointer
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
@@ -44,29 +44,29 @@ from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair
 from nnlite.conv.parameters import Parameters
+from nnlite.conv.winograd_fetch import ahead_x, ahead_y, fetch, first_line
 from nnlite.conv.winograd_tiles import (
     BLOCK_BYTES,
     LEAST_TILES,
     WinogradSizes,
     add_dx,
-    first_line,
-    gradient_shape,
+    gradient_shapes,
     product_shape,
     sizes_of,
-    transform_du,
     transform_dy,
     transform_input,
     transform_output,
-    transform_weight,
     workspace,
     workspace_at,
     zero_lines,
 )
+from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.conv.work import WorkItem
 from nnlite.runtime import memory, threads
-from nnlite.runtime.replay import copied, filled, summed
+from nnlite.runtime.replay import filled, summed
 
 _NOTHING, _NO_BYTES = np.empty((0, 0, 0, 0), np.float32), np.empty((0, 0, 0, 0), np.uint8)
+_NO_U = np.empty((0, 0), np.float32)
 
 
 class Winograd(Algorithm):
@@ -157,11 +157,6 @@ def _alone(dy: np.ndarray) -> Output:
     return Output(dy, _NO_BYTES, False, False)
 
 
-def swap_channels(weight: np.ndarray) -> np.ndarray:
-    """(3, 3, c, k) -> (3, 3, k, c), C-contiguous."""
-    return copied(weight.transpose(0, 1, 3, 2))
-
-
 # The 36 products -----------------------------------------------------------------------------------------------
 
 
@@ -174,18 +169,23 @@ class Product(NamedTuple):
     row: Any  # in a, from a row to the next
     row_out: Any  # and in c
     a_step: Any  # from an element to the next
-    u_step: Any
     c_step: Any
 
 
 @jit
-def multiply(shape, product, a, u, c):
-    """A block's products, in BLIS's loops: none around these, as U, V and M of a block stay in cache."""
-    m, n, nr = product.m, product.n, shape.width
+def multiply(shape, product, a, u, c, one, other):
+    """A block's products, in BLIS's loops: none around these, as V and M of a block stay in cache.
+
+    What the transforms need next, the `one` and the `other`, is fetched meanwhile.
+    """
+    m, n, nr, turn = product.m, product.n, shape.width, 0
     for f in range(36):
         own_a, own_c = pointer(a, f * product.a_step), pointer(c, f * product.c_step)
         for column in range(0, n, nr):  # loop 2: a panel of NR columns of U, which stays in the first cache
-            panel = f * product.u_step + column * product.k
+            panel = f * u.shape[1] + column * product.k
+            fetch(one, turn)
+            fetch(other, turn)
+            turn += 1
             for first in range(0, m, shape.rows):  # loop 1: MR rows of a
                 rows_a = even_rows(shape, first, m, product.row)
                 rows_c = even_rows(shape, first, m, product.row_out)
@@ -194,34 +194,44 @@ def multiply(shape, product, a, u, c):
 
 
 @jit
-def multiply_v_u(shape, sizes, count, work):
+def multiply_v_u(shape, sizes, count, u, work, one, other):
     """M = sum over input channels of V * U, for a block of tiles."""
-    steps = sizes.c_row, sizes.k_row, sizes.v_step, sizes.u_step, sizes.m_step
-    product = Product(count, sizes.k_wide, sizes.c, *steps)
-    multiply(shape, product, work.v, work.u, work.m)
+    product = Product(count, sizes.k_wide, sizes.c, sizes.c_row, sizes.k_row, sizes.v_step, sizes.m_step)
+    multiply(shape, product, work.v, u, work.m, one, other)
 
 
 @jit
-def multiply_dm_u(shape, sizes, count, work):
+def multiply_dm_u(shape, sizes, count, u, work, one, other):
     """dV = sum over output channels of dM * U, for a block of tiles."""
-    steps = sizes.k_row, sizes.c_row, sizes.m_step, sizes.u_step, sizes.v_step
-    product = Product(count, sizes.c_wide, sizes.k, *steps)
-    multiply(shape, product, work.m, work.u, work.v)
+    product = Product(count, sizes.c_wide, sizes.k, sizes.k_row, sizes.c_row, sizes.m_step, sizes.v_step)
+    multiply(shape, product, work.m, u, work.v, one, other)
 
 
 @jit
-def multiply_v_dm(shape, sizes, count, work, du, adds):
-    """dU = sum over a block of tiles of V * dM, or +=. A tile's rows are channels; those beyond C hold nothing."""
-    rows, k, nr = sizes.du_rows, sizes.k_wide, shape.width
+def multiply_v_dm(taller, lower, sizes, count, work, du, step, adds, one, other):
+    """dU = sum over a block of tiles of V * dM, or +=. A tile's rows are channels."""
+    nr, turn = taller.width, 0
     for f in range(36):
         v, m = pointer(work.v, f * sizes.v_step), pointer(work.m, f * sizes.m_step)
-        for column in range(0, k, nr):
-            panel = pointer(du, (f * k + column) * rows)
-            for first in range(0, rows, shape.rows):
-                rows_out = even_rows(shape, first, rows, nr)
-                tile = load_tile(shape, panel, rows_out, 0, nr) if adds else zero_tile(shape)
-                tile = multiply_add(tile, v, adjacent_rows(shape), first, sizes.c_row, m, column, sizes.k_row, count)
-                store_tile(panel, rows_out, 0, tile, nr)
+        for column in range(0, sizes.k_wide, nr):
+            fetch(one, turn)
+            fetch(other, turn)
+            turn += 1
+            own_m, panel = pointer(m, column), pointer(du, f * step + column * sizes.c)
+            for first in range(0, sizes.tall, taller.rows):
+                _add_v_dm(taller, sizes, count, v, first, own_m, panel, adds)
+            for first in range(sizes.tall, sizes.c, lower.rows):
+                _add_v_dm(lower, sizes, count, v, first, own_m, panel, adds)
+
+
+@jit
+def _add_v_dm(shape, sizes, count, v, first, m, panel, adds):
+    """A tile of dU."""
+    nr = shape.width
+    rows = even_rows(shape, first, sizes.c, nr)
+    tile = load_tile(shape, panel, rows, 0, nr) if adds else zero_tile(shape)
+    tile = multiply_add(tile, v, adjacent_rows(shape), first, opaque(sizes.c_row), m, 0, opaque(sizes.k_row), count)
+    store_tile(panel, rows, 0, tile, nr)
 
 
 # Forward -------------------------------------------------------------------------------------------------------
@@ -237,21 +247,24 @@ def _run_forward(
 ) -> Fused:
     num_threads = threads.kernel_parts()
     start, out, work = start_values(bias, 1, sizes.k_wide), output(geometry, epilogue), workspace(sizes, num_threads)
-    _forward.run(num_threads, product_shape(sizes.k), sizes, x, weight, start, out, work)
+    u = transformed(weight, False, num_threads)
+    _forward.run(num_threads, product_shape(sizes.k), sizes, x, u, start, out, work)
     return Fused(x, weight, out.y, out.argmax)
 
 
 @kernel
-def _forward(thread, num_threads, shape, sizes, x, weight, bias, out, work):
+def _forward(thread, num_threads, shape, sizes, x, u, bias, out, work):
     """One share of the tiles of all images."""
     total = x.shape[0] * sizes.tiles
     begin, end = thread * total // num_threads, (thread + 1) * total // num_threads
     own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
-    transform_weight(shape, sizes, weight, own)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_input(sizes, x, first, count, own)
-        multiply_v_u(shape, sizes, count, own)
+        after, turns = first + count, 36 * (sizes.k_wide // shape.width)
+        y = ahead_y(sizes, out.y, out.pool, first, after, turns)
+        next_x = ahead_x(sizes, x, after, min(after + sizes.block, end), turns)
+        multiply_v_u(shape, sizes, count, u, own, next_x, y)
         transform_output(sizes, first, count, bias, own, out)
 
 
@@ -262,10 +275,10 @@ class Operands(NamedTuple):
     """Of a backward pass; what no gradient is asked for of is empty."""
 
     x: np.ndarray
-    weight: np.ndarray  # channels swapped: (3, 3, k, c)
+    u: np.ndarray  # of the weights with channels swapped
     dy: np.ndarray  # the gradient of the result after the epilogue
     dx: np.ndarray
-    du: np.ndarray  # (threads, 36, k_wide * du_rows), in panels as U: sums over a thread's tiles
+    du: np.ndarray  # (threads, 36, k_wide * c), in panels as U: sums over a thread's tiles
     dbias: np.ndarray  # (threads, k_wide), or twice as many, the second half to be ignored
 
 
@@ -280,40 +293,32 @@ def _gradients(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """(dx, dweight, dbias): dx if given the weight, dweight if given x, dbias if `is_fused`, as what follows needs."""
     num_threads = threads.kernel_parts()
-    dx, swapped = _NOTHING, _NOTHING
+    dx, u = _NOTHING, _NO_U
     if weight is not None:
-        dx, swapped = memory.empty(geometry.input_shape), swap_channels(weight)
-    du = memory.empty((num_threads if x is not None else 0, 36, sizes.k_wide * sizes.du_rows))
+        dx, u = memory.empty(geometry.input_shape), transformed(weight, True, num_threads)
+    du = memory.empty((num_threads if x is not None else 0, 36, sizes.k_wide * sizes.c + LANES))
     dbias = filled((2 * num_threads, sizes.k_wide), np.float32, 0)
-    operands = Operands(_NOTHING if x is None else x, swapped, dy, dx, du, dbias)
-    shapes = product_shape(sizes.c), gradient_shape(sizes.c, sizes.k)
+    operands = Operands(_NOTHING if x is None else x, u, dy, dx, du, dbias)
+    shapes = product_shape(sizes.c), *gradient_shapes(sizes.c, sizes.k)[:2]
     _backward.run(num_threads, *shapes, sizes, operands, out, is_fused, workspace(sizes, num_threads))
     dweight = None if x is None else weight_gradient(du, sizes, geometry)
     return None if weight is None else dx, dweight, summed(dbias[:num_threads])[: sizes.k] if is_fused else None
 
 
-def weight_gradient(du: np.ndarray, sizes: WinogradSizes, geometry: Geometry) -> np.ndarray:
-    """dweight (3, 3, c, k) of the threads' sums."""
-    dweight = memory.empty(geometry.weight_shape)
-    transform_du.run(len(du), product_shape(sizes.k), sizes, du, memory.empty((len(du), 36 * LANES)), dweight)
-    return dweight
-
-
 @kernel
-def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fused, work):
+def _backward(thread, num_threads, shape, taller, lower, sizes, operands, out, is_fused, work):
     """Both gradients over one share of the rows of tiles of all images; of dx, its lines from `lines[0]` to `lines[1]`.
 
     If the share begins within an image, the row of tiles above it reaches into its lines, and is computed here too.
     """
-    x, weight, dy, dx, du, dbias = operands
+    x, u, dy, dx, du, dbias = operands
     rows = dy.shape[0] * sizes.tiles // sizes.tiles_w
     first_row, last_row = thread * rows // num_threads, (thread + 1) * rows // num_threads
     begin, end = first_row * sizes.tiles_w, last_row * sizes.tiles_w
-    lines = first_line(sizes, first_row), first_line(sizes, last_row)
+    lines = first_line(sizes, (sizes.h, 4, sizes.top), first_row), first_line(sizes, (sizes.h, 4, sizes.top), last_row)
     own = workspace_at(pointer(work, thread * work.shape[1]), sizes)
-    own_du, own_dbias = pointer(du, thread * 36 * sizes.k_wide * sizes.du_rows), pointer(dbias, thread * sizes.k_wide)
-    if dx.size:
-        transform_weight(shape_c, sizes, weight, own)
+    own_du, own_dbias = pointer(du, thread * 36 * du.shape[2]), pointer(dbias, thread * sizes.k_wide)
+    turns = 36 * (sizes.c_wide // shape.width)
     if du.size and begin == end:
         du[thread] = 0
     if dx.size and begin % sizes.tiles and begin < end:
@@ -322,14 +327,21 @@ def _backward(thread, num_threads, shape_c, shape_k, sizes, operands, out, is_fu
         for first in range(begin - sizes.tiles_w, begin, sizes.block):
             count = min(sizes.block, begin - first)
             transform_dy(sizes, dy, out, first, count, own, ignored, is_fused)
-            multiply_dm_u(shape_c, sizes, count, own)
+            own_dx = ahead_x(sizes, dx, first, first + count, turns)
+            multiply_dm_u(shape, sizes, count, u, own, own_dx, own_dx)
             add_dx(sizes, first, count, own, dx, lines)
     for first in range(begin, end, sizes.block):
         count = min(sizes.block, end - first)
         transform_dy(sizes, dy, out, first, count, own, own_dbias, is_fused)
+        after = first + count
+        then = min(after + sizes.block, end)
         if du.size:
             transform_input(sizes, x, first, count, own)
-            multiply_v_dm(shape_k, sizes, count, own, own_du, first > begin)
+            next_x = ahead_x(sizes, x, after, then, turns)
+            next_dy = ahead_y(sizes, dy, out.pool, after, after if dx.size else then, turns)
+            multiply_v_dm(taller, lower, sizes, count, own, own_du, du.shape[2], first > begin, next_x, next_dy)
         if dx.size:
-            multiply_dm_u(shape_c, sizes, count, own)
+            own_dx = ahead_x(sizes, dx, first, after, turns)
+            next_dy = ahead_y(sizes, dy, out.pool, after, then, turns)
+            multiply_dm_u(shape, sizes, count, u, own, next_dy, own_dx)
             add_dx(sizes, first, count, own, dx, lines)

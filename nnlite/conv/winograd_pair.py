@@ -26,21 +26,20 @@ from nnlite.conv.winograd import (
     multiply_v_dm,
     multiply_v_u,
     output,
-    swap_channels,
-    weight_gradient,
 )
+from nnlite.conv.winograd_fetch import ahead_y
 from nnlite.conv.winograd_tiles import (
     add_dx,
-    gradient_shape,
+    gradient_shapes,
     product_shape,
     sizes_of,
     transform_dy,
     transform_input,
     transform_output,
-    transform_weight,
     workspace,
     workspace_at,
 )
+from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
 from nnlite.runtime import memory, threads
 from nnlite.runtime.random import Seed
@@ -78,7 +77,8 @@ def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) ->
     )
     first, out = prepared(plan, weights.first, weights.first_bias), output(pair.second, pair.epilogue)
     _forward.run(
-        num_threads, plan.shape, product_shape(sizes.k), first, sizes, x, pair.relu, weights.second,
+        num_threads, plan.shape, product_shape(sizes.k), first, sizes, x, pair.relu,
+        transformed(weights.second, False, num_threads),
         start_values(weights.second_bias, 1, sizes.k_wide), out, Mask.of(pair.dropout, seed),
         workspace(sizes, num_threads, image_size(first.image_padded, LANES) + image_size(first.image_out, LANES)),
     )  # fmt: skip
@@ -86,20 +86,21 @@ def forward(x: np.ndarray, weights: PairWeights, pair: FusedPair, seed: Seed) ->
 
 
 @kernel
-def _forward(thread, num_threads, first_shape, shape, first, sizes, x, first_relu, weight, bias, out, mask, work):
+def _forward(thread, num_threads, first_shape, shape, first, sizes, x, first_relu, u, bias, out, mask, work):
     """One share of the images."""
     images, size = x.shape[0], out.y.shape[1] * out.y.shape[2] * out.y.shape[3]
     padded = pointer(work, thread * work.shape[1])
     intermediate = pointer(padded, image_size(first.image_padded, LANES))
     own = workspace_at(pointer(intermediate, image_size(first.image_out, LANES)), sizes)
-    transform_weight(shape, sizes, weight, own)
     work[thread, : first.image_padded] = 0
+    turns = 36 * (sizes.k_wide // shape.width)
     for n in range(thread * images // num_threads, (thread + 1) * images // num_threads):
         _correlate(first_shape, first, x, n, first_relu, padded, intermediate)
         for tile in range(0, sizes.tiles, sizes.block):
             count = min(sizes.block, sizes.tiles - tile)
             transform_input(sizes, intermediate, tile, count, own)
-            multiply_v_u(shape, sizes, count, own)
+            y = ahead_y(sizes, out.y, out.pool, n * sizes.tiles + tile, n * sizes.tiles + tile + count, turns)
+            multiply_v_u(shape, sizes, count, u, own, y, y)
             transform_output(sizes, n * sizes.tiles + tile, count, bias, own, out)
         if drops(mask):
             drop_in_place(pointer(out.y, n * size), n * size, size, mask)
@@ -144,17 +145,17 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> Pa
         filled((num_threads, reduction.nest.reduced, sizes.c), np.float32, 0),
         filled((num_threads, sizes.c), np.float32, 0),
     )
-    du = memory.empty((num_threads, 36, sizes.k_wide * sizes.du_rows))
+    du = memory.empty((num_threads, 36, sizes.k_wide * sizes.c + LANES))
     dbias = filled((num_threads, sizes.k_wide), np.float32, 0)
     nothing = np.empty((0, 0, 0, 0), np.float32)
-    operands = Operands(x, swap_channels(weights.second), dresult, nothing, du, dbias)
+    operands = Operands(x, transformed(weights.second, True, num_threads), dresult, nothing, du, dbias)
     nr, size = reduction.shape.width, result[0].size if len(result) else 0
     lengths = (
         image_size(first.image_padded, LANES), image_size(reduction.nest.image_padded, LANES),
         2 * image_size(first.image_out, nr), image_size(size, LANES), image_size(reduction.nest.packed, 0),
     )  # fmt: skip
     _backward.run(
-        num_threads, plan.shape, reduction.shape, product_shape(sizes.c), gradient_shape(sizes.c, sizes.k),
+        num_threads, plan.shape, reduction.shape, product_shape(sizes.c), *gradient_shapes(sizes.c, sizes.k)[:2],
         first, reduction.nest, sizes, sums, operands, pair.relu,
         Output(result, argmax, pair.epilogue.relu, pair.epilogue.pool), Mask.of(pair.dropout, seed),
         workspace(sizes, num_threads, sum(lengths)),
@@ -176,11 +177,11 @@ class FirstSums(NamedTuple):
 
 @kernel
 def _backward(
-    thread, num_threads, first_shape, reduction_shape, shape_c, shape_k, first, nest, sizes, sums,
+    thread, num_threads, first_shape, reduction_shape, shape, taller, lower, first, nest, sizes, sums,
     operands, first_relu, out, mask, work,
 ):  # fmt: skip
     """One share of the images: `first` is the first convolution, `nest` its weight gradient, `sizes` the second's."""
-    x, weight, dresult, _, du, dbias = operands
+    x, u, dresult, _, du, dbias = operands
     images, k, nr = x.shape[0], sizes.c, reduction_shape.width
     size = dresult.shape[1] * dresult.shape[2] * dresult.shape[3]
     own_x = pointer(work, thread * work.shape[1])
@@ -190,11 +191,11 @@ def _backward(
     dropped = pointer(dy, image_size(first.image_out, nr))
     packed = pointer(dropped, image_size(size, LANES))
     own = workspace_at(pointer(packed, image_size(nest.packed, 0)), sizes)
-    own_du, own_dbias = pointer(du, thread * 36 * sizes.k_wide * sizes.du_rows), pointer(dbias, thread * sizes.k_wide)
+    own_du, own_dbias = pointer(du, thread * 36 * du.shape[2]), pointer(dbias, thread * sizes.k_wide)
     own_sums, own_bias = pointer(sums.weights, thread * nest.reduced * k), pointer(sums.bias, thread * k)
-    transform_weight(shape_c, sizes, weight, own)
     work[thread, : image_size(first.image_padded, LANES) + nest.image_padded] = 0
     du[thread] = 0
+    turns = 36 * (sizes.c_wide // shape.width)
     # loop 5: images: the intermediate tensor and its gradient stay in cache
     for n in range(thread * images // num_threads, (thread + 1) * images // num_threads):
         # forward again: the first convolution
@@ -208,8 +209,11 @@ def _backward(
             count = min(sizes.block, sizes.tiles - tile)
             transform_dy(sizes, own_dresult, out, n * sizes.tiles + tile, count, own, own_dbias, True)
             transform_input(sizes, y, tile, count, own)
-            multiply_v_dm(shape_k, sizes, count, own, own_du, True)
-            multiply_dm_u(shape_c, sizes, count, own)
+            after = n * sizes.tiles + tile + count
+            next_dy = ahead_y(sizes, dresult, out.pool, after, after + sizes.block, turns)
+            next_y = ahead_y(sizes, out.y, out.pool, after, after + sizes.block, turns)
+            multiply_v_dm(taller, lower, sizes, count, own, own_du, du.shape[2], True, next_y, next_y)
+            multiply_dm_u(shape, sizes, count, u, own, next_dy, next_dy)
             add_dx(sizes, tile, count, own, dy, (0, sizes.h))
         # the first convolution's gradient of its parameters: loops 3 to 1 are direct convolution's
         _mask_and_sum(dy, y, first_relu, sizes.h * sizes.w, k, own_bias)

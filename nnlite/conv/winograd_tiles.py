@@ -1,4 +1,4 @@
-"""The sizes of Winograd's algorithm and its passes over memory: tiles of images to V, M and U, and back.
+"""The sizes of Winograd's algorithm and its passes over memory: tiles of images to V and M, and back.
 
 Every pass works on one vector of channels of one tile at a time. A tile that reaches beyond the image, or
 channels that do not fill a vector, go through a small scratch array of whole vectors with zeros in place of what is
@@ -14,7 +14,6 @@ import numpy as np
 
 from nnlite.compiler.blocking import LINE
 from nnlite.compiler.compilation import jit
-from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import (
     load,
     load_bytes,
@@ -29,16 +28,14 @@ from nnlite.compiler.simd import (
 )
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tile_shapes import TileShape, tile_shape
-from nnlite.conv.direct_plan import fastest
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.winograd_transforms import AT, BT, G, sandwich
+from nnlite.conv.winograd_transforms import AT, BT, sandwich
 from nnlite.runtime import memory
 
 #: bytes of V and M of a block of tiles, and the least number of tiles that a read of U is worth
 BLOCK_BYTES, LEAST_TILES = 768 << 10, 48
 
-_bt_d_b, _b_dv_bt = sandwich(BT), sandwich(BT.T)
-_g_w_gt, _gt_du_g = sandwich(G), sandwich(G.T)
+_bt_d_b, _add_b_dv_bt = sandwich(BT), sandwich(BT.T, adds=True)
 _at_m_a, _a_dy_at = sandwich(AT), sandwich(AT.T)
 
 
@@ -56,14 +53,13 @@ class WinogradSizes(NamedTuple):
     tiles_w: int
     tiles: int  # in an image
     block: int  # tiles that are transformed at a time
-    c_wide: int  # channels filled up to whole register tiles
+    c_wide: int  # channels filled up to whole panels of U
     k_wide: int
     c_row: int  # from a tile to the next, in V
     k_row: int  # and in M
-    u_step: int  # from one of the 36 elements to the next, in U, of the weights or of the swapped ones
-    v_step: int
+    v_step: int  # from one of the 36 elements to the next, in V
     m_step: int
-    du_rows: int  # c filled up to whole register tiles of dU
+    tall: int  # rows of dU in tiles of the taller of its two shapes
 
 
 @lru_cache(maxsize=512)
@@ -72,17 +68,17 @@ def sizes_of(geometry: Geometry, block_bytes: int = BLOCK_BYTES, least_tiles: in
     _, h, w, c = geometry.input_shape
     n, oh, ow, k = geometry.output_shape
     tiles_w, tiles = -(-ow // 4), -(-ow // 4) * -(-oh // 4)
-    c_wide, k_wide = (-(-channels // tile_shape(channels).width) * tile_shape(channels).width for channels in (c, k))
+    c_nr, k_nr = tile_shape(c).width, tile_shape(k).width
+    c_wide, k_wide = -(-c // c_nr) * c_nr, -(-k // k_nr) * k_nr
     block = max(least_tiles, block_bytes // (36 * 4 * (c_wide + k_wide)))
     block = min(block, tiles * max(1, block // tiles), max(1, n * tiles))
     c_row, k_row = _odd_lines(c_wide), _odd_lines(k_wide)
     # a vector more than needed: otherwise the 36 elements of a tile fall on the same lines of the cache
-    u_step, v_step, m_step = max(c * k_wide, k * c_wide) + LANES, block * c_row + LANES, block * k_row + LANES
-    rows = gradient_shape(c, k).rows
+    v_step, m_step = block * c_row + LANES, block * k_row + LANES
     (top, _), (left, _) = geometry.pads
     return WinogradSizes(
-        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, u_step, v_step, m_step,
-        -(-c // rows) * rows,
+        h, w, c, oh, ow, k, top, left, tiles_w, tiles, block, c_wide, k_wide, c_row, k_row, v_step, m_step,
+        gradient_shapes(c, k)[2],
     )  # fmt: skip
 
 
@@ -97,13 +93,11 @@ def _odd_lines(numbers: int) -> int:
 
 
 class Workspace(NamedTuple):
-    """A thread's, as pointers: U of all weights, V and M of a block of tiles, and 6x6 vectors.
+    """A thread's, as pointers: V and M of a block of tiles, and 6x6 vectors.
 
-    Of each of the 36 elements, V is (tiles, c_row) and M (tiles, k_row). U lies in panels as wide as a register tile,
-    (k_wide / NR, c, NR), or of the swapped weights (c_wide / NR, k, NR).
+    Of each of the 36 elements, V is (tiles, c_row) and M (tiles, k_row).
     """
 
-    u: Any
     v: Any
     m: Any
     scratch: Any
@@ -111,15 +105,14 @@ class Workspace(NamedTuple):
 
 def workspace(sizes: WinogradSizes, num_threads: int, more: int = 0) -> np.ndarray:
     """Memory for a workspace for each thread, with `more` numbers in front."""
-    return memory.empty((num_threads, more + 36 * (sizes.u_step + sizes.v_step + sizes.m_step + LANES)))
+    return memory.empty((num_threads, more + 36 * (sizes.v_step + sizes.m_step + LANES)))
 
 
 @jit
 def workspace_at(place, sizes):
     """The workspace that begins at a pointer."""
-    v = pointer(place, 36 * sizes.u_step)
-    m = pointer(v, 36 * sizes.v_step)
-    return Workspace(place, v, m, pointer(m, 36 * sizes.m_step))
+    m = pointer(place, 36 * sizes.v_step)
+    return Workspace(place, m, pointer(m, 36 * sizes.m_step))
 
 
 def product_shape(columns: int) -> TileShape:
@@ -131,9 +124,15 @@ def product_shape(columns: int) -> TileShape:
     return TileShape({4: 4, 2: 6}.get(shape.vectors, shape.rows), shape.vectors)
 
 
-def gradient_shape(rows: int, columns: int) -> TileShape:
-    """The same for the product that gives dU, whose rows are channels."""
-    return fastest(tile_shape(columns), rows, rows)
+def gradient_shapes(rows: int, columns: int) -> tuple[TileShape, TileShape, int]:
+    """The same for the product that gives dU, whose rows are channels: two shapes, and how many rows are the taller's.
+
+    Tiles of the one and the other fill all rows: theirs differ by one, so that none is computed in vain.
+    """
+    shape = tile_shape(columns)
+    tiles = -(-rows // shape.rows)
+    lower, taller = rows // tiles, -(-rows // tiles)
+    return TileShape(taller, shape.vectors), TileShape(lower, shape.vectors), rows % tiles * taller
 
 
 @jit
@@ -145,11 +144,13 @@ def transform_input(sizes, x, first, count, work):
         image = pointer(x, n * sizes.h * sizes.w * sizes.c)
         inside = h >= 0 and w >= 0 and h + 6 <= sizes.h and w + 6 <= sizes.w
         for c in range(0, sizes.c, LANES):
-            source, row, column = pointer(image, (h * sizes.w + w) * sizes.c + c), sizes.w * sizes.c, sizes.c
-            if not inside or c + LANES > sizes.c:
+            place = t * sizes.c_row + c
+            if inside and c + LANES <= sizes.c:
+                source = (h * sizes.w + w) * sizes.c + c
+                _bt_d_b(image, source, sizes.w * sizes.c, sizes.c, work.v, place, 6 * sizes.v_step, sizes.v_step)
+            else:
                 _gather(pointer(image, c), h, w, 6, (sizes.h, sizes.w, sizes.c), sizes.c - c, work.scratch)
-                source, row, column = work.scratch, 6 * LANES, LANES
-            _bt_d_b(source, 0, row, column, work.v, t * sizes.c_row + c, 6 * sizes.v_step, sizes.v_step)
+                _bt_d_b(work.scratch, 0, 6 * LANES, LANES, work.v, place, 6 * sizes.v_step, sizes.v_step)
 
 
 @jit
@@ -209,19 +210,6 @@ def _pool(sizes, scratch, start, place, out):
 
 
 @jit
-def transform_weight(shape, sizes, weight, work):
-    """U = G g G' of weight (3, 3, c, k), zero beyond the last of k."""
-    (_, _, channels, k), nr = weight.shape, shape.width
-    for c in range(channels):
-        for column in range(0, -(-k // nr) * nr, LANES):
-            for tap in range(9):
-                values = load_first(weight, (tap * channels + c) * k + column, k - column)
-                store(work.scratch, tap * LANES, values)
-            place = (column // nr * channels + c) * nr + column % nr
-            _g_w_gt(work.scratch, 0, 3 * LANES, LANES, work.u, place, 6 * sizes.u_step, sizes.u_step)
-
-
-@jit
 def transform_dy(sizes, dy, out, first, count, work, dbias, is_fused):
     """dM = A dy A' for some tiles, dy being that before the epilogue; if there is one, its sum is added to dbias."""
     for t in range(count):
@@ -229,26 +217,24 @@ def transform_dy(sizes, dy, out, first, count, work, dbias, is_fused):
         image = n * sizes.oh * sizes.ow * sizes.k
         inside = h + 4 <= sizes.oh and w + 4 <= sizes.ow
         for k in range(0, sizes.k, LANES):
-            source, row, column = (
-                pointer(dy, image + (h * sizes.ow + w) * sizes.k + k),
-                sizes.ow * sizes.k,
-                sizes.k,
-            )
-            if is_fused or not inside or k + LANES > sizes.k:
-                if out.pool:
-                    _unpool(sizes, dy, (n, h // 2, w // 2, k), out, work.scratch)
-                else:
-                    shape, left = (sizes.oh, sizes.ow, sizes.k), sizes.k - k
-                    _gather(pointer(dy, image + k), h, w, 4, shape, left, work.scratch)
-                    if out.relu:
-                        _mask(pointer(out.y, image + k), h, w, shape, left, work.scratch)
-                if is_fused:
-                    total = load(dbias, k)
-                    for i in range(16):
-                        total = total + load(work.scratch, i * LANES)
-                    store(dbias, k, total)
-                source, row, column = work.scratch, 4 * LANES, LANES
-            _a_dy_at(source, 0, row, column, work.m, t * sizes.k_row + k, 6 * sizes.m_step, sizes.m_step)
+            place = t * sizes.k_row + k
+            if inside and k + LANES <= sizes.k and not is_fused:
+                source = image + (h * sizes.ow + w) * sizes.k + k
+                _a_dy_at(dy, source, sizes.ow * sizes.k, sizes.k, work.m, place, 6 * sizes.m_step, sizes.m_step)
+                continue
+            if out.pool:
+                total = _unpool(sizes, dy, (n, h // 2, w // 2, k), out, work.scratch)
+            else:
+                own, left = (sizes.oh, sizes.ow, sizes.k), sizes.k - k
+                _gather(pointer(dy, image + k), h, w, 4, own, left, work.scratch)
+                if out.relu:
+                    _mask(pointer(out.y, image + k), h, w, own, left, work.scratch)
+                total = splat(0)
+                for i in range(16):
+                    total = total + load(work.scratch, i * LANES)
+            if is_fused:
+                store(dbias, k, load(dbias, k) + total)
+            _a_dy_at(work.scratch, 0, 4 * LANES, LANES, work.m, place, 6 * sizes.m_step, sizes.m_step)
 
 
 @jit
@@ -263,8 +249,12 @@ def _mask(y, h, w, shape, left, scratch):
 
 @jit
 def _unpool(sizes, dy, place, out, scratch):
-    """The 4x4 tile of the gradient before the pooling at a place (n, h, w, k): each window's goes to its maximum."""
+    """The 4x4 tile of the gradient before the pooling at a place (n, h, w, k): each window's goes to its maximum.
+
+    Returns the tile's sum.
+    """
     (n, h, w, k), height, width, left = place, sizes.oh // 2, sizes.ow // 2, sizes.k - place[3]
+    total = splat(0)
     for i in range(2):
         for j in range(2):
             value, where = splat(0), splat(0)
@@ -276,6 +266,8 @@ def _unpool(sizes, dy, place, out, scratch):
             for number in range(4):
                 o = (8 * i + 2 * j + number // 2 * 4 + number % 2) * LANES
                 store(scratch, o, select(where == number, value, 0))
+            total = total + value
+    return total
 
 
 @jit
@@ -291,20 +283,20 @@ def add_dx(sizes, first, count, work, dx, lines):
             zero_lines(sizes, dx, max(begin, n * sizes.h), min(end, (n + 1) * sizes.h))
         h, w = h - sizes.top, w - sizes.left
         top = n * sizes.h + h  # the tile's first line
+        i_begin, i_end = max(max(0, -h), begin - top), min(min(6, sizes.h - h), end - top)
+        inside = i_begin == 0 and i_end == 6 and w >= 0 and w + 6 <= sizes.w
         for c in range(0, sizes.c, LANES):
-            place = t * sizes.c_row + c
-            _b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
-            for i in range(max(max(0, -h), begin - top), min(min(6, sizes.h - h), end - top)):
+            place, left = t * sizes.c_row + c, sizes.c - c
+            start, row, column = (top * sizes.w + w) * sizes.c + c, sizes.w * sizes.c, sizes.c
+            if inside and left >= LANES:
+                _add_b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, dx, start, row, column)
+                continue
+            image = pointer(dx, n * sizes.h * sizes.w * sizes.c + c)
+            _gather(image, h, w, 6, (sizes.h, sizes.w, sizes.c), left, work.scratch)
+            _add_b_dv_bt(work.v, place, 6 * sizes.v_step, sizes.v_step, work.scratch, 0, 6 * LANES, LANES)
+            for i in range(i_begin, i_end):
                 for j in range(max(0, -w), min(6, sizes.w - w)):
-                    o, left = ((top + i) * sizes.w + w + j) * sizes.c + c, sizes.c - c
-                    store_first(dx, o, load_first(dx, o, left) + load(work.scratch, (6 * i + j) * LANES), left)
-
-
-@jit
-def first_line(sizes, row):
-    """The first line of all images that no row of tiles above `row` writes to alone; rows of all images count."""
-    n, row = row // (sizes.tiles // sizes.tiles_w), row % (sizes.tiles // sizes.tiles_w)
-    return n * sizes.h + (min(sizes.h, max(0, 4 * row - sizes.top)) if row else 0)
+                    store_first(dx, start + i * row + j * column, load(work.scratch, (6 * i + j) * LANES), left)
 
 
 @jit
@@ -313,30 +305,3 @@ def zero_lines(sizes, dx, begin, end):
     line = sizes.w * sizes.c
     for i in range(begin * line, end * line, LANES):
         store_first(dx, i, splat(0), end * line - i)
-
-
-@kernel
-def transform_du(thread, num_threads, shape, sizes, du, scratch, dweight):
-    """One share of dweight = G' dU G, dU (copies, 36, k_wide / NR, du_rows, NR) being summed over the copies in order.
-
-    The sums are made first, in the order of memory: a cache far away hands over lines that are asked for one by one
-    much slower than a run of them.
-    """
-    copies, (_, _, channels, k), nr, rows = du.shape[0], dweight.shape, shape.width, sizes.du_rows
-    size = sizes.k_wide * rows
-    begin, end = thread * channels // num_threads, (thread + 1) * channels // num_threads
-    own_scratch = pointer(scratch, thread * scratch.shape[1])
-    sums = pointer(du, thread * 36 * size)
-    if copies > 1:
-        for panel in range(36 * sizes.k_wide // nr):
-            for i in range((panel * rows + begin) * nr, (panel * rows + end) * nr, LANES):
-                total = load(du, i)
-                for copy in range(1, copies):
-                    total = total + load(du, copy * 36 * size + i)
-                store(sums, i, total)
-    for c in range(begin, end):
-        for column in range(0, k, LANES):
-            place = (column // nr * rows + c) * nr + column % nr
-            _gt_du_g(sums, place, 6 * size, size, own_scratch, 0, 3 * LANES, LANES)
-            for tap in range(9):
-                store_first(dweight, (tap * channels + c) * k + column, load(own_scratch, tap * LANES), k - column)

@@ -15,7 +15,7 @@ import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
 
-from nnlite.compiler.values import address_value, constant_value, fma_value, load_value, store_value
+from nnlite.compiler.values import address_value, align_stack, constant_value, fma_value, load_value, store_value
 
 #: a 6x6 tile of the input, 4 apart, gives a 4x4 tile of the output
 BT = np.array(
@@ -48,8 +48,8 @@ AT = np.array(
 )
 
 
-def sandwich(matrix: np.ndarray) -> Any:
-    """A function for kernels: out = matrix d matrix', over squares of vectors that lie in arrays.
+def sandwich(matrix: np.ndarray, adds: bool = False) -> Any:
+    """A function for kernels: out = matrix d matrix', or += if it `adds`, over squares of vectors that lie in arrays.
 
     sandwich(source, offset, row, column, out, out_offset, out_row, out_column): element (i, j) of d is the vector at
     source[offset + i * row + j * column], and the same for the result.
@@ -63,12 +63,15 @@ def sandwich(matrix: np.ndarray) -> Any:
                 steps = builder.add(*(builder.mul(step, step.type(k)) for step, k in ((row, i), (column, j))))
                 return address_value(context, builder, sig.args[array], args[array], builder.add(start, steps))
 
+            align_stack(builder)
             size_out, size = matrix.shape
             half = []  # the columns of matrix @ d
             for j in range(size):
                 half.append(_product(builder, matrix, [load_value(builder, place(0, i, j)) for i in range(size)]))
             for i in range(size_out):
                 for j, value in enumerate(_product(builder, matrix, [half[k][i] for k in range(size)])):
+                    if adds:
+                        value = builder.fadd(load_value(builder, place(4, i, j)), value)
                     store_value(builder, value, place(4, i, j))
             return context.get_dummy_value()
 

@@ -13,12 +13,11 @@ from typing import Any
 
 from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.target import LANES
-from nnlite.compiler.tile_shapes import TileShape
 from nnlite.conv import direct_plan
 from nnlite.conv.direct_plan import Correlation, WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
-from nnlite.conv.winograd_tiles import WinogradSizes, gradient_shape, product_shape
+from nnlite.conv.winograd_tiles import WinogradSizes, gradient_shapes, product_shape
 from nnlite.conv.work import ITEMSIZE, Tiles, WorkItem, move, product
 from nnlite.runtime import threads
 
@@ -233,8 +232,14 @@ def lanes_grad_weight(one: Geometry, n: int) -> WorkItem:
 # Winograd ----------------------------------------------------------------------------------------------------------
 
 
-def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, sizes: WinogradSizes) -> list[WorkItem]:
-    """Transforms into and out of the tiles' 36 elements, and a product for each of these."""
+def winograd(
+    geometry: Geometry, pass_name: str, epilogue: Epilogue | None, sizes: WinogradSizes, image_bytes: int = 0
+) -> list[WorkItem]:
+    """Transforms into and out of the tiles' 36 elements, and a product for each of these.
+
+    Products fetch what the transforms read and write: images, dX and results, not what an epilogue needs besides. A
+    pair's images, of `image_bytes`, are in cache already.
+    """
     given = epilogue or _NONE
     fused = int(epilogue is not None and epilogue != _NONE)
     x, weight, result, argmax = operands(geometry, given)
@@ -242,50 +247,49 @@ def winograd(geometry: Geometry, pass_name: str, epilogue: Epilogue | None, size
     v, m = ITEMSIZE * 36 * total * sizes.c_wide, ITEMSIZE * 36 * total * sizes.k_wide
     u = ITEMSIZE * 36 * sizes.c * sizes.k_wide
     y_flags = fused, int(given.relu), int(given.pool)
+    fetched = 0 if image_bytes else x
 
     def transform(what: str, kind: str, size: tuple[int, ...], elements: int, array: int, outside: int) -> WorkItem:
         return from_outside(move(what, kind, size, touched=elements, arrays=elements + array), outside)
 
+    def of_images(what: str, kind: str) -> WorkItem:
+        return replace(transform(what, kind, (sizes.c, 0, 0, 0), v, x, 0), working_set=image_bytes)
+
     to_u = transform("weights to U", "winograd_weight", (sizes.k,), u, weight, weight)
-    to_v = transform("images to V", "winograd_input", (sizes.c, 0, 0, 0), v, x, x)
+    to_v = of_images("images to V", "winograd_input")
     if pass_name == "forward":
-        by_u = _winograd_products("V U", product_shape(sizes.k), sizes, total, geometry.flops)
-        to_y = transform("M to results", "winograd_output", (sizes.k, *y_flags), m, result, result + argmax)
-        return [to_u, to_v, by_u, to_y]
-    incoming = result * (1 + given.relu) + argmax
-    items = [transform("dY to dM", "winograd_dy", (sizes.k, *y_flags), m, result, incoming)]
+        by_u = _winograd_products("V U", sizes, total, geometry.flops)
+        to_y = transform("M to results", "winograd_output", (sizes.k, *y_flags), m, result, argmax)
+        return [to_u, to_v, from_outside(by_u, fetched + result), to_y]
+    masks = result * given.relu + argmax
+    items = [transform("dY to dM", "winograd_dy", (sizes.k, *y_flags), m, result, masks)]
     if pass_name in ("grad_weight", "gradients"):
-        shape = gradient_shape(sizes.c, sizes.k)
-        by_dm = _winograd_products("V' dM", shape, sizes, total, geometry.flops, is_gradient=True)
+        by_dm = _winograd_products("V' dM", sizes, total, geometry.flops, is_gradient=True)
+        by_dm = from_outside(by_dm, fetched + (result if pass_name == "grad_weight" else 0))
         items += [to_v, by_dm, transform("dU to gradients", "winograd_weight", (sizes.k,), u, weight, weight)]
     if pass_name in ("grad_input", "gradients"):
-        what, moved = "weights with channels swapped", 2 * weight
         swapped = sizes._replace(
             c=sizes.k, k=sizes.c, c_wide=sizes.k_wide, k_wide=sizes.c_wide, c_row=sizes.k_row, k_row=sizes.c_row,
             v_step=sizes.m_step, m_step=sizes.v_step,
         )  # fmt: skip
-        items += [
-            move(what, "shuffle", (sizes.c, sizes.k), touched=moved, arrays=moved),
-            to_u,
-            _winograd_products("dM U'", product_shape(sizes.c), swapped, total, geometry.flops),
-            transform("dV to dX", "winograd_dx", (sizes.c, 0, 0, 0), v, x, x),
-        ]
+        by_u = _winograd_products("dM U'", swapped, total, geometry.flops)
+        items += [to_u, from_outside(by_u, result + fetched), of_images("dV to dX", "winograd_dx")]
     return items
 
 
-def _winograd_products(
-    what: str, shape: TileShape, sizes: WinogradSizes, total: int, flops: int, is_gradient: bool = False
-) -> WorkItem:
+def _winograd_products(what: str, sizes: WinogradSizes, total: int, flops: int, is_gradient: bool = False) -> WorkItem:
     """36 products for each block of tiles: (tiles, c) @ (c, k), or (c, tiles) @ (tiles, k), which is added to dU."""
+    shape = gradient_shapes(sizes.c, sizes.k)[0] if is_gradient else product_shape(sizes.k)
     depth, count = (sizes.block, -(-total // sizes.block)) if is_gradient else (sizes.c, total / sizes.block)
-    rows = winograd_rows(shape, sizes, is_gradient)
-    read, passed = (1, max(sizes.m_step, sizes.k_wide * rows)) if is_gradient else (sizes.c_row, sizes.u_step)
+    rows = winograd_rows(sizes, is_gradient)
+    read, passed = (1, max(sizes.m_step, sizes.k_wide * rows)) if is_gradient else (sizes.c_row, depth * sizes.k_wide)
     size = Tiles(shape.rows, shape.vectors, depth, held=ITEMSIZE * 36 * passed)
     nbytes = ITEMSIZE * 36 * count * (sizes.k_wide // shape.width) * (rows * read + depth * shape.width)
     amount = 2.0 * 36 * count * rows * sizes.k_wide * depth
-    return products("winograd_products", size, (shape, sizes, is_gradient), amount, flops, nbytes, what)
+    return products("winograd_products", size, (sizes, is_gradient), amount, flops, nbytes, what)
 
 
-def winograd_rows(shape: TileShape, sizes: WinogradSizes, is_gradient: bool) -> int:
+def winograd_rows(sizes: WinogradSizes, is_gradient: bool) -> int:
     """Of one of a block's products, in whole tiles."""
-    return sizes.du_rows if is_gradient else -(-sizes.block // shape.rows) * shape.rows
+    rows = product_shape(sizes.k).rows
+    return sizes.c if is_gradient else -(-sizes.block // rows) * rows

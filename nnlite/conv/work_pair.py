@@ -39,10 +39,7 @@ def winograd(pair: FusedPair, pass_name: str) -> list[WorkItem]:
     problem = one, "forward", False, PANEL_BYTES
     (plan,) = compiled.correlations(*problem)
     products = from_outside(compiled.correlation(plan, (*problem, 0), n, pair.first.flops), x + weight)
-    second = [
-        replace(item, moved=0, working_set=pair.image_bytes) if item.what in ("images to V", "dV to dX") else item
-        for item in compiled.winograd(pair.second, pass_name, pair.epilogue, sizes_of(pair.second))
-    ]
+    second = compiled.winograd(pair.second, pass_name, pair.epilogue, sizes_of(pair.second), pair.image_bytes)
     gradients = compiled.pack_dy("ReLU and bias gradients", pair.image_bytes * n, pair.relu, 0)
     gradients = replace(gradients, working_set=pair.image_bytes)
     back = [gradients, from_outside(compiled.weight_products(one, n), weight)]

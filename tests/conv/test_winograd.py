@@ -9,7 +9,7 @@ import nnlite as nn
 from nnlite.compiler import compilation
 from nnlite.compiler.blocking import LINE
 from nnlite.conv import Epilogue, Geometry
-from nnlite.conv.winograd_tiles import sizes_of
+from nnlite.conv.winograd_tiles import gradient_shapes, sizes_of
 from nnlite.runtime import threads
 
 pytestmark = pytest.mark.skipif(not compilation.ENABLED, reason="needs the compiler")
@@ -62,6 +62,15 @@ def test_tiles_of_many_channels_lie_an_odd_number_of_cache_lines_apart(c, k):
     assert sizes.c_row >= sizes.c_wide
     assert sizes.k_row >= sizes.k_wide
     assert [row * 4 // LINE % 2 for row in (sizes.c_row, sizes.k_row)] == [1, 1]
+
+
+@pytest.mark.parametrize("columns", [8, 64])
+def test_tiles_of_two_shapes_fill_all_rows_of_du(columns):
+    for rows in (1, 5, 7, 32, 33, 64, 130):
+        taller, lower, tall = gradient_shapes(rows, columns)
+        assert taller.rows - lower.rows in (0, 1)
+        assert tall % taller.rows == 0
+        assert (rows - tall) % lower.rows == 0
 
 
 def test_both_gradients_at_once_are_those_of_each_pass():

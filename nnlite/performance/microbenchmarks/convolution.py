@@ -29,18 +29,19 @@ from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes import Sums, block_size, correlate, reduce_pixels
 from nnlite.conv.lanes_layout import add_pixels, max_pool, to_lanes
 from nnlite.conv.winograd import multiply_v_dm, multiply_v_u
+from nnlite.conv.winograd_fetch import Ahead
 from nnlite.conv.winograd_tiles import (
-    Workspace,
     add_dx,
+    gradient_shapes,
     product_shape,
     sizes_of,
     transform_dy,
     transform_input,
     transform_output,
-    transform_weight,
     workspace,
     workspace_at,
 )
+from nnlite.conv.winograd_weights import transformed
 from nnlite.conv.work import ITEMSIZE
 from nnlite.conv.work_compiled import correlation_flops, correlations, weight_flops, winograd_rows
 from nnlite.conv.work_grouped import gradient_flops, sums_flops
@@ -201,29 +202,33 @@ def vector_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
 
 
 @kernel
-def _v_u(thread, num_threads, rounds, shape, sizes, work):
+def _v_u(thread, num_threads, rounds, shape, sizes, u, work):
     for round in range(rounds):
-        multiply_v_u(shape, sizes, sizes.block, workspace_at(_own(work, (round, thread, num_threads)), sizes))
+        own = workspace_at(_own(work, (round, thread, num_threads)), sizes)
+        nothing = Ahead(own.v, 0, 0, 1)
+        multiply_v_u(shape, sizes, sizes.block, u, own, nothing, nothing)
 
 
 @kernel
-def _v_dm(thread, num_threads, rounds, shape, sizes, work, du):
+def _v_dm(thread, num_threads, rounds, taller, lower, sizes, work, du):
     for round in range(rounds):
         turn = (round, thread, num_threads)
-        multiply_v_dm(shape, sizes, sizes.block, workspace_at(_own(work, turn), sizes), _own(du, turn), True)
+        own = workspace_at(_own(work, turn), sizes)
+        nothing = Ahead(own.v, 0, 0, 1)
+        multiply_v_dm(taller, lower, sizes, sizes.block, own, _own(du, turn), du.shape[1] // 36, True, nothing, nothing)
 
 
 @kind("product")
 def winograd_products(problem: tuple[Any, ...], working_set: int) -> Work:
     """The 36 products of a block of tiles: V U, or V' dM, which is added to dU."""
-    shape, sizes, is_gradient = problem
+    sizes, is_gradient = problem
     blocks = Blocks()
-    rest = shape, sizes, _filled(workspace(sizes, blocks.threads).shape)
-    rows = winograd_rows(shape, sizes, is_gradient)
-    once = 2.0 * 36 * rows * sizes.k_wide * (sizes.block if is_gradient else sizes.c)
+    work, size = _filled(workspace(sizes, blocks.threads).shape), sizes.c * sizes.k_wide
+    once = 2.0 * 36 * winograd_rows(sizes, is_gradient) * sizes.k_wide * (sizes.block if is_gradient else sizes.c)
     if is_gradient:
-        return blocks.products(_v_dm, once, *rest, blocks.own(36 * sizes.k_wide * rows))
-    return blocks.products(_v_u, once, *rest)
+        shapes = gradient_shapes(sizes.c, sizes.k)[:2]
+        return blocks.products(_v_dm, once, *shapes, sizes, work, blocks.own(36 * size))
+    return blocks.products(_v_u, once, product_shape(sizes.k), sizes, _filled((36, size + LANES)), work)
 
 
 _INPUT, _OUTPUT, _DY, _DX = range(4)
@@ -251,9 +256,9 @@ def _transform(thread, num_threads, rounds, which, sizes, x, dy, out, is_fused, 
 def _winograd(which: int, size: tuple[int, ...], working_set: int) -> Work:
     """The tiles of an image; `size` is (channels, whether anything follows the convolution, a ReLU, a max pooling)."""
     channels, is_fused, relu, pool = size
-    sizes = sizes_of(Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels)))
-    step, side = sizes.tiles * sizes.c_row + LANES, _SIDE // 2 if pool else _SIDE
-    sizes = sizes._replace(block=sizes.tiles, v_step=step, m_step=step)
+    one = Geometry.of((1, _SIDE + 2, _SIDE + 2, channels), (3, 3, channels, channels))
+    sizes = sizes_of(one, least_tiles=prod(one.output_shape) // 16)  # all tiles at a time
+    side = _SIDE // 2 if pool else _SIDE
     image, result = sizes.h * sizes.w * channels, side * side * channels
     blocks = Blocks({_OUTPUT: result, _DY: result * (1 + relu)}.get(which, image), working_set)
     x, dy, y = blocks.moved(image), blocks.moved(result), blocks.moved(result).reshape(-1, side, side, channels)
@@ -261,7 +266,8 @@ def _winograd(which: int, size: tuple[int, ...], working_set: int) -> Work:
     bias, work = blocks.own(sizes.k_wide), _filled(workspace(sizes, blocks.threads).shape)
     written = {_INPUT: (x,), _DY: (dy,)}.get(which, ())
     once = ITEMSIZE * 36 * sizes.tiles * sizes.c_wide
-    return blocks.copies(_transform, once, which, sizes, x, dy, out, bool(is_fused), bias, work, written=written)
+    rest = which, sizes, x, dy, out, bool(is_fused), bias, work
+    return blocks.copies(_transform, once, *rest, written=written)
 
 
 _NAMES = ("winograd_input", "winograd_output", "winograd_dy", "winograd_dx")
@@ -270,14 +276,11 @@ KINDS.update({name: Kind(partial(_winograd, which), "cache") for which, name in 
 
 @kind("cache")
 def winograd_weight(size: tuple[int, ...], working_set: int) -> Work:
-    """Every thread transforms all weights: the time of one is that of all."""
+    """All threads transform the weights together."""
     k, c = size[0], 16
-    sizes = sizes_of(Geometry.of((1, _SIDE, _SIDE, c), (3, 3, c, k)))
-    weight, u = np.ones((3, 3, c, k), np.float32), np.zeros((36, sizes.u_step), np.float32)
-    work = Workspace(u, u, u, np.zeros(36 * LANES, np.float32))
-    return Work(
-        lambda: transform_weight(product_shape(k), sizes, weight, work), float(36 * ITEMSIZE * c * sizes.k_wide)
-    )
+    weight, num_threads = np.ones((3, 3, c, k), np.float32), threads.kernel_parts()
+    columns = -(-k // product_shape(k).width) * product_shape(k).width
+    return Work(lambda: transformed(weight, False, num_threads), float(36 * ITEMSIZE * c * columns))
 
 
 # Copies of lanes ------------------------------------------------------------------------------------------------------
