@@ -48,7 +48,6 @@ from nnlite.conv.direct_packing import (
     pack_b,
     pack_dy,
     pad_images,
-    start_values,
 )
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.direct_reduction import Band, reduce_band
@@ -58,6 +57,7 @@ from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem, touched_taps
 from nnlite.kernels.activation import bias_gradient, relu_backward
 from nnlite.kernels.matmul import matmul_tn
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import copied, summed
 

@@ -13,8 +13,9 @@ from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import copy_column
 from nnlite.compiler.transposition import transpose
 from nnlite.conv.direct_plan import NO_TAP, Correlation, LoopNest
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory
-from nnlite.runtime.replay import filled, noted
+from nnlite.runtime.replay import noted
 
 
 class Weights(NamedTuple):
@@ -45,16 +46,6 @@ def prepared(plan: Correlation, weight: np.ndarray, bias: np.ndarray | None, bac
         weights = memory.empty((nest.groups * nest.panels * nest.reduction * plan.width,))
         noted(_pack_all, Weights.of(plan, weight, back), nest.groups, nest.panels, nest.reduction, plan.width, weights)
     return LoopNest(*nest[:-2], weights, start_values(bias, nest.groups, nest.panels * plan.width))
-
-
-def start_values(bias: np.ndarray | None, groups: int, columns: int) -> np.ndarray:
-    """What sums begin with (groups * columns): the bias (k), or zeros, each group filled up to `columns`."""
-    if bias is not None and bias.size == groups * columns:
-        return bias
-    result = filled((groups, columns), np.float32, 0)
-    if bias is not None:
-        noted(np.copyto, result[:, : bias.size // groups], bias.reshape(groups, -1))
-    return result.reshape(-1)
 
 
 @jit

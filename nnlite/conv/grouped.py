@@ -30,13 +30,13 @@ from nnlite.compiler.simd import load, opaque, pointer, prefetch, prefetch_to_wr
 from nnlite.compiler.target import LANES
 from nnlite.conv import grouped_plan, work_grouped
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_packing import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.grouped_packing import Lines, pack_gradient, pack_lines
 from nnlite.conv.grouped_plan import LINES_SHARE, PIXELS, TAPS, Grouped
 from nnlite.conv.parameters import Parameters
 from nnlite.conv.work import WorkItem
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import summed, taken
 

@@ -39,7 +39,6 @@ from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import adjacent_rows, even_rows, load_tile, store_tile, zero_tile
 from nnlite.conv import checks, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
-from nnlite.conv.direct_packing import start_values
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.pair import FusedPair
@@ -62,6 +61,7 @@ from nnlite.conv.winograd_tiles import (
 )
 from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.conv.work import WorkItem
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import filled, summed
 

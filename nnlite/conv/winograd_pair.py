@@ -16,7 +16,7 @@ from nnlite.compiler.simd import load_first, pointer, select, store_first
 from nnlite.compiler.target import LANES
 from nnlite.conv import checks, direct_plan
 from nnlite.conv.direct import Panel, macro_kernel
-from nnlite.conv.direct_packing import pad_images, prepared, start_values
+from nnlite.conv.direct_packing import pad_images, prepared
 from nnlite.conv.direct_reduction import Band, reduce_band
 from nnlite.conv.epilogue import Fused, Output
 from nnlite.conv.pair import INTERMEDIATE_BYTES, FusedPair, PairWeights
@@ -41,6 +41,7 @@ from nnlite.conv.winograd_tiles import (
 )
 from nnlite.conv.winograd_weights import transformed, weight_gradient
 from nnlite.kernels.dropout import Mask, drop, drop_in_place, drops
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.random import Seed
 from nnlite.runtime.replay import filled, summed

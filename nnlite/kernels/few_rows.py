@@ -16,6 +16,7 @@ from nnlite.compiler.tile_shapes import TileShape
 from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_row, store_tile, zero_tile
 from nnlite.kernels import tall_skinny
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import copied, filled, noted
 
@@ -31,21 +32,11 @@ def matmul(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None, relu: boo
     """dropout(x @ weight + bias): x (m, k), weight (k, n), bias (n) -> (m, n); with `relu`, of max(that, 0)."""
     m, n = len(x), weight.shape[1]
     shape = _ONE if m == 1 else _MORE
-    start = start_values(bias, -(-n // shape.width) * shape.width)
+    start = start_values(bias, 1, -(-n // shape.width) * shape.width)
     y, num_threads = memory.empty((m, n)), threads.kernel_parts()
     work = memory.empty((num_threads, _BLOCK * shape.width))
     _forward.run(num_threads, shape, x, weight, start, relu, mask, y, work)
     return y
-
-
-def start_values(bias: np.ndarray | None, columns: int) -> np.ndarray:
-    """What sums begin with (columns): the bias (n), filled up with zeros."""
-    if bias is not None and bias.size == columns:
-        return bias
-    start = filled((columns,), np.float32, 0)
-    if bias is not None:
-        noted(np.copyto, start[: bias.size], bias)
-    return start
 
 
 @kernel

@@ -27,7 +27,7 @@ from nnlite.compiler.tiles import adjacent_rows, copy_column, even_rows, load_ti
 from nnlite.compiler.transposition import transpose
 from nnlite.kernels import few_rows
 from nnlite.kernels.dropout import Mask, drop_in_place, drops
-from nnlite.kernels.few_rows import start_values
+from nnlite.kernels.start_values import start_values
 from nnlite.runtime import memory, threads
 from nnlite.runtime.replay import copied
 
@@ -118,7 +118,7 @@ def _product(
     shape, sizes, packed_size, start = plan
     c = memory.empty((sizes.m, sizes.n))
     if bias is not None:
-        start = start_values(bias, len(start))
+        start = start_values(bias, 1, len(start))
     if c.size:
         num_threads = threads.kernel_parts()
         work = memory.empty((num_threads, packed_size))
