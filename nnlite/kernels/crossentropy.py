@@ -47,6 +47,6 @@ def sparse_from_logits(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
     The last () is the place of the first label that is no class, if there is one; then the others are undefined.
     """
-    dlogits, loss, bad = memory.empty(logits.shape, logits.dtype), np.empty((), logits.dtype), np.empty((), np.int64)
+    dlogits, loss, bad = memory.empty(logits.shape, logits.dtype), np.empty((), logits.dtype), np.array(-1)
     noted(_forward, logits, labels, dlogits, loss, bad)
     return loss, dlogits, bad
