@@ -39,7 +39,7 @@ from nnlite.compiler.tiles import (
     store_tile,
     table_rows,
 )
-from nnlite.conv import direct_plan, work_compiled
+from nnlite.conv import direct_plan, direct_weight_plan, work_compiled
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import (
     Weights,
@@ -259,9 +259,9 @@ def _grad_weight(
     if not len(x):
         dweight.fill(0)
         return dweight, np.zeros(dweight.shape[3], np.float32)
-    if direct_plan.is_product(geometry, num_threads):
+    if direct_weight_plan.is_product(geometry, num_threads):
         return _product(x, dy, result, relu, biased, geometry)
-    plan = direct_plan.grad_weight(geometry, num_threads, False, line_bytes)
+    plan = direct_weight_plan.grad_weight(geometry, num_threads, False, line_bytes)
     nest, nr = plan.nest, plan.shape.width
     sums = memory.empty((plan.copies, dweight.size)) if plan.copies > 1 else dweight.reshape(1, -1)
     bias_sums = memory.empty((num_threads if biased else 0, nest.groups, nest.panels * nr))

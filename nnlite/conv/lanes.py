@@ -28,10 +28,10 @@ from nnlite.compiler.reductions import multiply_add_lanes, multiply_add_vectors
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
 from nnlite.compiler.tiles import even_rows, load_tile, relu_tile, repeat_numbers, store_tile, table_rows
-from nnlite.conv import checks, direct_plan, work_compiled, work_pair
+from nnlite.conv import checks, direct_plan, direct_weight_plan, work_compiled, work_pair
 from nnlite.conv.algorithm import Algorithm
 from nnlite.conv.direct_packing import prepared
-from nnlite.conv.direct_plan import WeightGradient, WeightLoopNest
+from nnlite.conv.direct_weight_plan import WeightGradient, WeightLoopNest
 from nnlite.conv.epilogue import Epilogue, Fused, Gradients, Output
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.lanes_layout import (
@@ -248,7 +248,7 @@ def _gradients(
     """(dx, dweight, dbias): dx if given the weight, dweight if given x."""
     one, num_threads = geometry.one_image, threads.kernel_parts()
     (phase,) = direct_plan.grad_input(one, lanes=True)
-    reduction = direct_plan.grad_weight(one, lanes=True)
+    reduction = direct_weight_plan.grad_weight(one, lanes=True)
     if weight is None:  # dY needs no border then
         dx, nest = _NOTHING, phase.nest
         nest = nest._replace(top=0, left=0, padded_h=nest.h, padded_w=nest.w, image_padded=nest.image_in)

@@ -14,7 +14,7 @@ from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import load, pointer, select, store
 from nnlite.compiler.target import LANES
-from nnlite.conv import checks, direct_plan
+from nnlite.conv import checks, direct_plan, direct_weight_plan
 from nnlite.conv.direct_packing import prepared
 from nnlite.conv.direct_plan import Correlation
 from nnlite.conv.epilogue import Fused, Output
@@ -104,7 +104,7 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> Pa
         argmax = checks.argmax(argmax, argmax_shape(pair.second, pair.epilogue))
     num_threads, first = threads.kernel_parts(), _first(pair)
     (phase,) = direct_plan.grad_input(pair.second.one_image, lanes=True)
-    plans = [direct_plan.grad_weight(g.one_image, lanes=True) for g in (pair.first, pair.second)]
+    plans = [direct_weight_plan.grad_weight(g.one_image, lanes=True) for g in (pair.first, pair.second)]
     first_sums, sums = (Sums.of(plan, num_threads) for plan in plans)
     nests = prepared(first, weights.first, weights.first_bias), prepared(phase, weights.second, None, back=True)
     sizes = *(n.image_padded for n in (nests[0], sums.nest, nests[1])), *(sums.nest.image_out,) * 2, sums.nest.image_in

@@ -14,7 +14,7 @@ from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import load_first, pointer, select, store_first
 from nnlite.compiler.target import LANES
-from nnlite.conv import checks, direct_plan
+from nnlite.conv import checks, direct_plan, direct_weight_plan
 from nnlite.conv.direct import Panel, macro_kernel
 from nnlite.conv.direct_packing import pad_images, prepared
 from nnlite.conv.direct_reduction import Band, reduce_band
@@ -136,7 +136,7 @@ def backward(ran: Fused, dresult: np.ndarray, pair: FusedPair, seed: Seed) -> Pa
     x, weights, result, argmax = ran
     if pair.epilogue.pool:
         argmax = checks.argmax(argmax, result.shape)
-    plan, reduction = direct_plan.forward(pair.first.one_image), direct_plan.grad_weight(pair.first.one_image)
+    plan, reduction = direct_plan.forward(pair.first.one_image), direct_weight_plan.grad_weight(pair.first.one_image)
     first, sizes, num_threads = (
         prepared(plan, weights.first, weights.first_bias),
         sizes_of(pair.second.one_image),

@@ -13,8 +13,9 @@ from typing import Any
 
 from nnlite.compiler.blocking import LINE_BYTES, PANEL_BYTES
 from nnlite.compiler.target import LANES
-from nnlite.conv import direct_plan
-from nnlite.conv.direct_plan import Correlation, WeightGradient
+from nnlite.conv import direct_plan, direct_weight_plan
+from nnlite.conv.direct_plan import Correlation
+from nnlite.conv.direct_weight_plan import WeightGradient
 from nnlite.conv.epilogue import Epilogue
 from nnlite.conv.geometry import Geometry
 from nnlite.conv.winograd_tiles import WinogradSizes, gradient_shapes, product_shape
@@ -81,10 +82,10 @@ def direct(
             outside = 0
         if not items:
             return None
-    if pass_name in ("grad_weight", "gradients") and direct_plan.is_product(geometry, threads.kernel_parts()):
+    if pass_name in ("grad_weight", "gradients") and direct_weight_plan.is_product(geometry, threads.kernel_parts()):
         items += _pixel_product(geometry, given)
     elif pass_name in ("grad_weight", "gradients"):
-        reduction = direct_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
+        reduction = direct_weight_plan.grad_weight(geometry.one_image, line_bytes=line_bytes)
         gradient = weight_products(geometry.one_image, n, line_bytes)
         if not reduction.is_packed or given.bias or given.relu:
             nest = reduction.nest
@@ -146,7 +147,7 @@ def _pixel_product(geometry: Geometry, given: Epilogue) -> list[WorkItem]:
 
 def weight_products(one: Geometry, n: int, line_bytes: int = LINE_BYTES) -> WorkItem:
     """Products of dW of `n` images: a tile of dW is a sum over the pixels of a band of lines, packed before."""
-    plan = direct_plan.grad_weight(one, line_bytes=line_bytes)
+    plan = direct_weight_plan.grad_weight(one, line_bytes=line_bytes)
     nest, shape, lines = plan.nest, plan.shape, -(-plan.nest.h_out // plan.nest.bands)
     packed = 0
     if nest.packed:  # for each column of tiles
@@ -220,7 +221,7 @@ def pass_over_blocks(what: str, channels: int, touched: int, moved: int = 0) -> 
 
 def lanes_grad_weight(one: Geometry, n: int) -> WorkItem:
     """A line of pixels at a time is added to all tiles of dW."""
-    plan = direct_plan.grad_weight(one, lanes=True)
+    plan = direct_weight_plan.grad_weight(one, lanes=True)
     nest, shape, line = plan.nest, plan.shape, plan.nest.w_out * LANES
     count = n // LANES * nest.groups * nest.panels * nest.h_out
     rows = len(nest.inside) * shape.rows

@@ -9,7 +9,7 @@ import nnlite as nn
 from nnlite.compiler import compilation
 from nnlite.compiler.blocking import LINE
 from nnlite.compiler.tile_shapes import TileShape
-from nnlite.conv import Epilogue, Fused, Geometry, direct_plan
+from nnlite.conv import Epilogue, Fused, Geometry, direct_plan, direct_weight_plan
 from nnlite.conv.direct_plan import shares_of
 from nnlite.conv.direct_regions import ROW_TERMS
 from nnlite.conv.work import touched_taps
@@ -97,7 +97,7 @@ def test_fused_bias_and_relu_equal_the_passes_of_their_own(shape, relu):
 def test_the_weight_gradient_of_one_tap_is_a_product_of_the_pixels_it_reads(threads, strides, epilogue):
     nn.set_num_threads(threads)
     geometry = Geometry.of((3, 7, 8, 13), (1, 1, 13, 256 * threads + 5), strides=strides)
-    assert direct_plan.is_product(geometry, threads)
+    assert direct_weight_plan.is_product(geometry, threads)
     x, weight, dy, _ = operands(geometry)
     result = operands(geometry, seed=1)[2]
     ran, needs = Fused(x, weight, result), (False, True, epilogue.bias)
@@ -115,7 +115,7 @@ def test_the_weight_gradient_of_one_tap_is_a_product_of_the_pixels_it_reads(thre
 )
 def test_other_weight_gradients_are_no_product(kernel, k, options):
     geometry = Geometry.of((1, 8, 8, 16), (kernel, kernel, 16 // options.get("groups", 1), k), **options)
-    assert not direct_plan.is_product(geometry, 2)
+    assert not direct_weight_plan.is_product(geometry, 2)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_the_input_gradient_of_few_channels_takes_the_block_of_pixels_with_fewes
 
 def test_the_weight_gradient_leaves_lines_of_padding_out():
     geometry = Geometry.of((1, 7, 9, 48), (3, 3, 48, 64), padding="same")
-    plan = direct_plan.grad_weight(geometry)
+    plan = direct_weight_plan.grad_weight(geometry)
     assert 48 % plan.shape.rows == 0  # each tile is of one tap here
     top, bottom = plan.nest.inside.T
     assert (bottom - top).sum() * plan.shape.rows == (3 * 7 - 2) * 3 * 48  # of 7 lines, 3 rows of the kernel read 19
@@ -222,7 +222,7 @@ def test_the_weight_gradient_leaves_lines_of_padding_out():
     [(48, 6), (32, 6), (1, 5)],
 )
 def test_tiles_of_a_weight_gradient_divide_the_neighbouring_weights_if_that_is_no_slower(c, rows):
-    assert direct_plan.fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
+    assert direct_weight_plan.fastest(TileShape(6, 2), 9 * c, 3 * c) == TileShape(rows, 2)
 
 
 @pytest.mark.parametrize(
@@ -231,10 +231,10 @@ def test_tiles_of_a_weight_gradient_divide_the_neighbouring_weights_if_that_is_n
 )
 def test_a_tile_of_neighbouring_weights_reads_neighbouring_numbers(options, run):
     geometry = Geometry.of((1, 9, 9, 32), (3, 3, 32 // options.get("groups", 1), 64), padding="same", **options)
-    nest = direct_plan.grad_weight(geometry).nest
+    nest = direct_weight_plan.grad_weight(geometry).nest
     rows = nest.rows.reshape(-1, run)
     assert (np.diff(rows, axis=1) == 1).all()
-    assert (nest.packed > 0) == (run % direct_plan.grad_weight(geometry).shape.rows == 0)
+    assert (nest.packed > 0) == (run % direct_weight_plan.grad_weight(geometry).shape.rows == 0)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_tiles_of_all_kernel_rows_share_packed_lines_unless_lines_are_skipped(mo
     """Bands of few lines, so that lines of padding begin and end some; the first and last pixels read padding too."""
     geometry = Geometry.of((2, 13, 11, 24), (3, 3, 24 // options.get("groups", 1), 40), **options)
     monkeypatch.setattr(nn.conv.get("direct"), "line_bytes", 32 * LINE)
-    nest = direct_plan.grad_weight(geometry, line_bytes=32 * LINE).nest
+    nest = direct_weight_plan.grad_weight(geometry, line_bytes=32 * LINE).nest
     assert nest.packed > 0
     assert nest.kernel_rows == rows
     assert nest.bands > 1
@@ -254,7 +254,7 @@ def test_tiles_of_all_kernel_rows_share_packed_lines_unless_lines_are_skipped(mo
 
 
 def test_a_band_of_a_weight_gradient_stays_in_the_caches():
-    plan = direct_plan.grad_weight(Geometry.of((8, 56, 56, 64), (3, 3, 64, 64), padding=1))
+    plan = direct_weight_plan.grad_weight(Geometry.of((8, 56, 56, 64), (3, 3, 64, 64), padding=1))
     pixels = plan.nest.band // plan.shape.width
     assert pixels * 64 <= cache_sizes()["L1"]  # a line of x for each
     assert plan.nest.band * 4 <= cache_sizes()["L2"]

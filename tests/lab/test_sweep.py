@@ -9,7 +9,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.__main__ import main
-from nnlite.conv import Epilogue, Geometry, direct_plan, tuning
+from nnlite.conv import Epilogue, Geometry, direct_plan, direct_weight_plan, tuning
 from nnlite.lab.loading import load_algorithms
 from nnlite.lab.results import Cell, Row
 from nnlite.lab.shapes import Shape
@@ -197,7 +197,7 @@ def test_built_in_parameters_reach_the_plans():
         wide = Geometry.of((1, 4, 5, 300), (3, 3, 300, 20))
         long = Geometry.of((1, 80, 80, 16), (3, 3, 16, 16))
         panels = direct_plan.forward(wide, False, direct.panel_bytes).nest.blocks
-        return len(panels), direct_plan.grad_weight(long, 1, False, direct.line_bytes).nest.bands
+        return len(panels), direct_weight_plan.grad_weight(long, 1, False, direct.line_bytes).nest.bands
 
     values = type(nn.conv.get("direct")).parameters
     low = {name: min(options) for name, options in values.items()}

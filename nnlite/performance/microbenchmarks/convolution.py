@@ -20,7 +20,7 @@ from nnlite.compiler.compilation import jit
 from nnlite.compiler.launch import kernel
 from nnlite.compiler.simd import pointer
 from nnlite.compiler.target import LANES
-from nnlite.conv import direct_plan, grouped_plan
+from nnlite.conv import direct_weight_plan, grouped_plan
 from nnlite.conv.direct import Panel, macro_kernel
 from nnlite.conv.direct_packing import prepared
 from nnlite.conv.direct_reduction import Band, reduce_band
@@ -152,7 +152,7 @@ def _direct_weights(thread, num_threads, rounds, shape, nest, x, lines, dy, sums
 def weight_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     """All tiles of dW over an image, the packing of its lines included."""
     one, line_bytes = problem
-    plan = direct_plan.grad_weight(one, line_bytes=line_bytes)
+    plan = direct_weight_plan.grad_weight(one, line_bytes=line_bytes)
     nest = plan.nest
     blocks = Blocks(nest.image_in, working_set)
     x, lines = blocks.moved(nest.image_padded), blocks.own(nest.packed + 1)
@@ -190,7 +190,7 @@ def _lanes_weights(thread, num_threads, rounds, shape, sums, x, dy, line):
 @kind("product")
 def vector_tiles(problem: tuple[Any, ...], working_set: int) -> Work:
     """All tiles of dW over a block of images in lanes."""
-    plan, blocks = direct_plan.grad_weight(problem[0], lanes=True), Blocks()
+    plan, blocks = direct_weight_plan.grad_weight(problem[0], lanes=True), Blocks()
     nest, sums, line = plan.nest, Sums.of(plan, blocks.threads), plan.nest.w_out * problem[0].weight_shape[3]
     sums.weights.fill(0)
     x, dy = blocks.own(block_size(nest.image_padded)), blocks.own(block_size(nest.h_out * line))
