@@ -113,8 +113,6 @@ class Sequential(Stack):
         parameters = self.parameters()
 
         def compute(x: np.ndarray, y: np.ndarray) -> list[np.ndarray | None]:
-            for parameter in parameters:
-                parameter._grad = None
             loss, outputs = self._loss(x, y, loss_function, training=True)
             if not loss.requires_grad:
                 raise ValueError(f"model {self.name!r}: expected a layer with trainable parameters. Received: none")
@@ -122,7 +120,7 @@ class Sequential(Stack):
             return [loss._data, outputs, *(parameter._grad for parameter in parameters)]
 
         for parameter in parameters:
-            parameter._grad = None  # of the last step, which a replay overwrites
+            parameter._grad = None  # of the last step; a replay overwrites it
         loss, outputs, *gradients = self._with_loss(loss_function, compute, x, y, training=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter._grad = gradient
@@ -165,7 +163,7 @@ class Sequential(Stack):
             and all(metric is metrics.accuracy for _, metric in self._metrics)
         )
 
-    def _totals(self, y: np.ndarray, loss: np.ndarray | Tensor, outputs: np.ndarray) -> dict[str, float]:
+    def _totals(self, y: np.ndarray, loss: np.ndarray, outputs: np.ndarray) -> dict[str, float]:
         """Loss and metrics, summed over a batch."""
         totals = {"loss": loss.item() * len(outputs)}
         for name, metric in self._metrics:
@@ -237,7 +235,7 @@ class Sequential(Stack):
 
         def compute(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
             loss, outputs = self._loss(x, y, loss_function, training=False)
-            return [loss.data, outputs]
+            return [loss._data, outputs]
 
         def totals(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             return self._totals(y, *self._with_loss(loss_function, compute, x, y, training=False))

@@ -224,6 +224,7 @@ class Stack(KnownAttributes):
         of_plan, of_arrays, repeated = self._repeated.get(key, (None, [], None))
         arrays = plan.arrays()
         if of_plan is not plan or not all(map(is_, arrays, of_arrays)):
+            self._repeated.pop(key, None)
             if len(self._repeated) >= MOST_REPEATED:
                 oldest, *_ = self._repeated
                 self._repeated.pop(oldest, None)  # another thread may do this, too

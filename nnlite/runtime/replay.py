@@ -25,7 +25,8 @@ from nnlite.runtime import memory, scopes
 Results = Sequence[np.ndarray | None]
 #: the calls before a replay: the first compiles kernels, the second is recorded, the third tries the record
 TRIALS = 3
-#: bytes of all arguments of a record at the most: what computes on more takes far longer than its Python
+#: bytes of the arguments of a record's calls, added up, at the most: what computes on more takes far longer than its
+#: Python
 LARGEST = 1 << 26
 
 
@@ -148,7 +149,8 @@ class Record:
     def wiped(self, other: Record) -> Iterator[None]:
         """Inside, the arrays that another record does not have began as NaN or as 0, which is an index too."""
         shared = {array.ctypes.data for array in other.arrays()}
-        own = [array for array in self.arrays() if array.flags.writeable and array.ctypes.data not in shared]
+        found = {(array.ctypes.data, array.shape, array.strides, array.dtype): array for array in self.arrays()}
+        own = [array for array in found.values() if array.flags.writeable and array.ctypes.data not in shared]
         before = _copies(own)
         try:
             for array in own:
